@@ -1,0 +1,37 @@
+"""Errors a user can cause: one clear line that says what is wrong and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SharedqError(Exception):
+    """Ends a command with its message as the only line, no traceback, and this exit code."""
+
+    exit_code = 2
+
+
+class Diverged(SharedqError):
+    """A loss or a parameter stopped being a finite number while training."""
+
+    exit_code = 3
+
+
+class Stopped(SharedqError):
+    """A run was asked to stop (Ctrl-C, SIGTERM) and left a checkpoint to continue from."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> SharedqError:
+    """The error for a name that is not in a table: the nearest names first, else all of them."""
+    known = sorted(known)
+    near = get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+    return SharedqError(f"unknown {kind} '{name}': {hint}")
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
+    """The error for an optional dependency that is not installed, with the line that installs it."""
+    return SharedqError(f"{purpose} needs the package '{package}': run  pip install 'sharedq[{extra}]'")

@@ -1,0 +1,133 @@
+"""Settings are frozen dataclasses whose fields speak: read them, print them, change one, write them to JSON.
+
+A *kind* is a dataclass listed by name in a table (sources, networks, ...). In JSON a kind is its fields plus
+`"kind": name`; on the command line `--target NAME` chooses the kind and `--target.period 500` sets a field. The
+comment behind a field is its help text. Values are validated in `__post_init__`, which raises `SharedqError`.
+"""
+
+import dataclasses
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from sharedq.errors import SharedqError, unknown
+
+Table = Mapping[str, type]
+
+
+def require(condition: bool, message: str) -> None:
+    """A setting's own check: what is wrong and what to write instead, in one line."""
+    if not condition:
+        raise SharedqError(message)
+
+
+@functools.cache
+def hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+@functools.cache
+def comments(kind: type) -> dict[str, str]:
+    """The comment behind each field, read from the source: help for people, written once."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            source = inspect.getsource(base)
+            found.update({m[1]: m[2].strip() for m in re.finditer(r"^    (\w+):[^#\n]*#\s*(.*)$", source, re.M)})
+    return found
+
+
+def kind_of(table: Table, value: Any) -> str:
+    return next(name for name, kind in table.items() if kind is type(value))
+
+
+def make(table: Table, what: str, name: str, fields: Mapping[str, Any]) -> Any:
+    """The kind `name` of a table with these fields; says what is wrong with a name it does not know."""
+    if name not in table:
+        raise unknown(what, name, table)
+    kind = table[name]
+    known = {field.name for field in dataclasses.fields(kind)}
+    for field in fields:
+        if field not in known:
+            raise SharedqError(f"{what} '{name}' has no option '{field}'{_options(field, known)}")
+    return kind(**{field: _restore(value) for field, value in fields.items()})
+
+
+def _options(field: str, known: set[str]) -> str:
+    if not known:
+        return " (it has none)"
+    return ": " + str(unknown("option", field, known)).split(": ", 1)[1]
+
+
+def _restore(value: Any) -> Any:
+    return tuple(_restore(item) for item in value) if isinstance(value, list) else value
+
+
+def to_plain(value: Any) -> Any:
+    """What JSON can hold of a setting's value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def parse(text: str, hint: Any, option: str) -> Any:
+    """The value that `text` means for a field of type `hint`; bool, int, float, str, choices, tuples, None."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        for choice in arguments:
+            if str(choice) == text:
+                return choice
+        raise unknown(f"value for {option}", text, [str(choice) for choice in arguments])
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() == "none":
+            return None
+        for one in (argument for argument in arguments if argument is not type(None)):
+            try:
+                return parse(text, one, option)
+            except SharedqError as error:
+                last = error
+        raise last
+    if origin is tuple:
+        return tuple(parse(part, arguments[0], option) for part in text.split(",") if part)
+    if hint is bool:
+        if text.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return text.lower() in ("true", "yes", "1")
+        raise SharedqError(f"{option} takes true or false, not '{text}'")
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", "")) if hint is float else _whole(text)
+        except ValueError:
+            wanted = "a whole number" if hint is int else "a number"
+            raise SharedqError(f"{option} takes {wanted}, not '{text}'") from None
+    if hint is str:
+        return text
+    raise SharedqError(f"{option} cannot be set from the command line")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        if float(text) == int(float(text)):  # 2e5 is a whole number to everyone who types it
+            return int(float(text))
+        raise
+
+
+def type_name(hint: Any) -> str:
+    """How a field's type reads in a help text."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(argument) for argument in arguments)
+    if origin is tuple:
+        return f"{type_name(arguments[0])},..."
+    return {int: "whole number", float: "number", bool: "true|false", str: "text", type(None): "none"}.get(hint, "value")
