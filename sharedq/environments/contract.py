@@ -5,11 +5,15 @@ observation even when the episode ends, and says in two separate words why it en
 the form that a training loop wants.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sharedq import random_keys
+from sharedq.errors import SharedqError
 
 
 class Discrete(NamedTuple):
@@ -57,3 +61,163 @@ def autoreset(environment: Environment) -> Environment:
         return state, outcome._replace(obs=obs)
 
     return environment._replace(step=step)
+
+
+def time_limited(environment: Environment, limit: int | None) -> Environment:
+    """The same environment, which truncates an episode that has not ended by itself after `limit` steps."""
+    if limit is None:
+        return environment
+
+    def reset(key):
+        state, obs = environment.reset(key)
+        return (state, jnp.int32(0)), obs
+
+    def step(key, state, action):
+        inner, steps = state
+        inner, outcome = environment.step(key, inner, action)
+        truncated = ~outcome.terminated & (outcome.truncated | (steps + 1 >= limit))
+        return (inner, steps + 1), outcome._replace(truncated=truncated)
+
+    return environment._replace(reset=reset, step=step)
+
+
+def check(environment: Environment, key: jax.Array | None = None, steps: int = 200) -> None:
+    """Raise a `SharedqError` that names the first rule of this contract that `environment` breaks.
+
+    The shapes are checked without running anything; then two episodes' worth of random actions run under jit,
+    vmap and scan, twice from fresh traces, so that randomness which does not come from the key is seen.
+    """
+    key = random_keys.root(0) if key is None else key
+    _check_declaration(environment)
+    _check_shapes(environment, key)
+
+    first, second = (jax.device_get(_random_walk(environment, key, steps)) for _ in range(2))
+    _check_walk(environment, first)
+    same = jax.tree.map(lambda one, other: np.array_equal(one, other), first, second)
+    _rule(environment, all(jax.tree.leaves(same)), "the same key gave two different episodes: draw only from the key")
+
+
+def _rule(environment: Environment, holds: bool, message: str) -> None:
+    if not holds:
+        raise SharedqError(f"environment '{environment.name}': {message}")
+
+
+def _check_declaration(environment: Environment) -> None:
+    if not isinstance(environment, Environment):
+        raise SharedqError(f"expected a sharedq Environment, got {type(environment).__name__}")
+    declared, actions = environment.observation, environment.actions
+    _rule(
+        environment,
+        isinstance(declared, jax.ShapeDtypeStruct),
+        f"observation must be a jax.ShapeDtypeStruct, not {type(declared).__name__}",
+    )
+    _rule(
+        environment,
+        isinstance(actions, (Discrete, Box)),
+        f"actions must be Discrete or Box, not {type(actions).__name__}",
+    )
+    if isinstance(actions, Discrete):
+        whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
+        _rule(environment, whole, f"Discrete needs a whole number of actions of at least 1, not {actions.n}")
+        return
+    low, high = np.asarray(actions.low), np.asarray(actions.high)
+    _rule(environment, low.shape == high.shape, f"Box has bounds of shapes {low.shape} and {high.shape}")
+    _rule(
+        environment,
+        bool(np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()),
+        "Box needs finite bounds with low < high everywhere",
+    )
+
+
+def _check_shapes(environment: Environment, key: jax.Array) -> None:
+    state, obs = _trace(environment, "reset", "(state, obs)", key)
+    _check_leaf(environment, "reset's obs", obs, environment.observation)
+    action = jax.eval_shape(lambda: _random_action(environment.actions, key))
+    next_state, outcome = _trace(environment, "step", "(state, Outcome)", key, state, action)
+    _rule(
+        environment,
+        isinstance(outcome, Outcome),
+        f"step must return (state, Outcome), not (state, {_kind(outcome)})",
+    )
+    before, after = jax.tree.structure(state), jax.tree.structure(next_state)
+    _rule(environment, before == after, f"the state of reset is {before} but that of step is {after}")
+    paths = jax.tree_util.tree_flatten_with_path(state)[0]
+    for (path, one), other in zip(paths, jax.tree.leaves(next_state), strict=True):
+        where = f"the state{jax.tree_util.keystr(path)}"
+        _rule(
+            environment,
+            _form(one) == _form(other),
+            f"{where} is {_form(one)} after reset but {_form(other)} after step",
+        )
+    _check_leaf(environment, "step's obs", outcome.obs, environment.observation)
+    _check_leaf(environment, "step's final_obs", outcome.final_obs, environment.observation)
+    _check_leaf(environment, "reward", outcome.reward, jax.ShapeDtypeStruct((), jnp.float32))
+    _check_leaf(environment, "terminated", outcome.terminated, jax.ShapeDtypeStruct((), jnp.bool_))
+    _check_leaf(environment, "truncated", outcome.truncated, jax.ShapeDtypeStruct((), jnp.bool_))
+
+
+def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -> tuple:
+    """The shapes that `environment.reset` or `.step` returns, or the reason why jax cannot run it."""
+    try:
+        result = jax.eval_shape(getattr(environment, name), *arguments)
+    except Exception as error:  # whatever the user's function raises is what the user has to know
+        reason = str(error).strip().split("\n")[0]
+        raise SharedqError(
+            f"environment '{environment.name}': {name} cannot be traced by jax.jit: {type(error).__name__}: {reason}"
+        ) from error
+    pair = isinstance(result, tuple) and len(result) == 2
+    _rule(environment, pair, f"{name} must return {returns}, not {_kind(result)}")
+    return result
+
+
+def _kind(traced: Any) -> str:
+    return "one array" if isinstance(traced, jax.ShapeDtypeStruct) else type(traced).__name__
+
+
+def _form(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _check_leaf(environment: Environment, what: str, found: Any, wanted: jax.ShapeDtypeStruct) -> None:
+    one = isinstance(found, jax.ShapeDtypeStruct)
+    _rule(environment, one, f"{what} must be one array of {_form(wanted)}, not {_kind(found)}")
+    _rule(environment, _form(found) == _form(wanted), f"{what} is {_form(found)} where {_form(wanted)} is declared")
+
+
+def _random_action(actions: Discrete | Box, key: jax.Array) -> jax.Array:
+    if isinstance(actions, Discrete):
+        return jax.random.randint(key, (), 0, actions.n)
+    return jax.random.uniform(key, np.shape(actions.low), minval=actions.low, maxval=actions.high)
+
+
+def _random_walk(environment: Environment, key: jax.Array, steps: int) -> tuple[jax.Array, Outcome]:
+    """The first observation and the outcomes of random actions, leaves [2, ...] and [2, T, ...], freshly traced."""
+    world = autoreset(environment)
+
+    def walk(key):
+        state, obs = world.reset(random_keys.named(key, "reset"))
+
+        def advance(state, t):
+            action = _random_action(world.actions, random_keys.at(random_keys.named(key, "action"), t))
+            return world.step(random_keys.at(random_keys.named(key, "step"), t), state, action)
+
+        return obs, jax.lax.scan(advance, state, jnp.arange(steps))[1]
+
+    return jax.jit(jax.vmap(walk))(jax.random.split(key, 2))
+
+
+def _check_walk(environment: Environment, walked: tuple[np.ndarray, Outcome]) -> None:
+    first_obs, outcome = walked
+    for what, values in (("an observation", (first_obs, outcome.obs, outcome.final_obs)), ("a reward", outcome.reward)):
+        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values))
+        _rule(environment, finite, f"{what} is not a finite number")
+    both = outcome.terminated & outcome.truncated
+    _rule(
+        environment, not both.any(), "a step is both terminated and truncated: truncated means that the world went on"
+    )
+    on = ~(outcome.terminated | outcome.truncated)
+    _rule(
+        environment,
+        np.array_equal(outcome.obs[on], outcome.final_obs[on]),
+        "obs and final_obs differ on a step that does not end the episode",
+    )

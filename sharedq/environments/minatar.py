@@ -1,0 +1,84 @@
+"""The five MinAtar games, through the package pgx.
+
+pgx is Apache-2.0, but its MinAtar files call themselves forks of the GPL-3 original. So pgx is an optional extra,
+imported only when a game is built.
+
+The games go through pgx's public `init` and `step`: calling its inner functions instead, to skip the checks for
+illegal actions and ended games, was no faster beyond the noise (1 and 8 environments, scanned, on a CPU).
+"""
+
+import importlib
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.environments.contract import Discrete, Environment, Outcome, time_limited
+from sharedq.errors import missing_extra, unknown
+from sharedq.settings import require
+
+GAMES = {
+    "asterix": "MinAtarAsterix",
+    "breakout": "MinAtarBreakout",
+    "freeway": "MinAtarFreeway",
+    "seaquest": "MinAtarSeaquest",
+    "space_invaders": "MinAtarSpaceInvaders",
+}  # pgx.minatar.<module>, its class
+
+
+@dataclass(frozen=True)
+class MinAtar:
+    game: str = "breakout"  # asterix, breakout, freeway, seaquest or space_invaders
+    sticky: float = 0.1  # probability that the last action is repeated instead of the chosen one
+    time_limit: int | None = None  # steps until an episode is truncated; none as in the original games
+
+    def __post_init__(self):
+        object.__setattr__(self, "game", _canonical(self.game))
+        require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
+        require(
+            self.time_limit is None or self.time_limit >= 1,
+            f"time_limit must be none or at least 1, not {self.time_limit}",
+        )
+
+    def build(self) -> Environment:
+        try:
+            module = importlib.import_module(f"pgx.minatar.{self.game}")
+        except ModuleNotFoundError as error:
+            raise missing_extra("pgx", "minatar", "MinAtar") from error
+        game = getattr(module, GAMES[self.game])(use_minimal_action_set=True, sticky_action_prob=self.sticky)
+
+        def reset(key):
+            state = game.init(key)
+            return state, state.observation
+
+        def step(key, state, action):
+            state = game.step(state, action, key)
+            outcome = Outcome(
+                obs=state.observation,
+                reward=state.rewards[0],
+                terminated=state.terminated,
+                truncated=jnp.bool_(False),
+                final_obs=state.observation,
+            )
+            return state, outcome
+
+        environment = Environment(
+            name=f"minatar/{self.game}",
+            observation=jax.ShapeDtypeStruct(game.observation_shape, jnp.bool_),
+            actions=Discrete(game.num_actions),
+            reset=reset,
+            step=step,
+        )
+        return time_limited(environment, self.time_limit)
+
+
+def _canonical(name: str) -> str:
+    """The game's name as pgx writes it, from any spelling: SpaceInvaders, space-invaders, Space Invaders."""
+
+    def letters(text: str) -> str:
+        return "".join(filter(str.isalnum, text)).lower()
+
+    for game in GAMES:
+        if letters(game) == letters(name):
+            return game
+    raise unknown("MinAtar game", name, GAMES)
