@@ -1,0 +1,103 @@
+"""Deep Q-learning on any source of targets (Mnih et al., 2015).
+
+    Q_h(s, a) <- r + discount * backup_a'( bootstrap_h(s', a') )        for every head h that learns
+
+The source says what the heads are and what each bootstraps on. A penalty on the values, handed in, makes this
+conservative Q-learning; the backup, handed in, makes it double or mellowmax Q-learning; a table as the network
+makes it the tabular algorithm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.bellman import backups, losses
+from sharedq.exploration import epsilon_greedy, linear_schedule
+from sharedq.optimizers import adam
+from sharedq.settings import require
+from sharedq.targets.source import Seen, TargetSource
+from sharedq.transitions import Batch
+
+Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actions [H, B] -> [H, B]
+
+
+@dataclass(frozen=True)
+class DQN:
+    """Deep Q-learning with an epsilon-greedy policy."""
+
+    gamma: float = 0.99  # discount of the future, per step
+    learning_rate: float = 6.25e-5  # of Adam
+    adam_epsilon: float = 1.5e-4  # added to Adam's denominator
+    max_gradient_norm: float | None = None  # clip the gradient to this global norm
+    backup: Literal["maximum", "double", "mellowmax"] = "maximum"  # what a next state is worth
+    mellowmax_omega: float = 10.0  # sharpness of the mellowmax; large is nearly the maximum
+    loss: Literal["squared", "huber"] = "squared"  # price of an error
+    epsilon_start: float = 1.0  # share of random actions at the first environment step
+    epsilon_end: float = 0.01  # share of random actions after epsilon_steps
+    epsilon_steps: int = 250_000  # environment steps from the first share to the last
+    evaluation_epsilon: float = 0.0  # share of random actions in evaluation
+
+    def __post_init__(self):
+        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
+        require(self.adam_epsilon > 0, f"algorithm.adam_epsilon must be above 0, not {self.adam_epsilon}")
+        require(self.mellowmax_omega > 0, f"algorithm.mellowmax_omega must be above 0, not {self.mellowmax_omega}")
+        bound = self.max_gradient_norm
+        require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
+        require(self.epsilon_steps >= 0, f"algorithm.epsilon_steps cannot be negative: {self.epsilon_steps}")
+        for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+
+    def build(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
+        optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
+        price = {"squared": losses.squared, "huber": losses.huber}[self.loss]
+        backup = {
+            "maximum": backups.maximum,
+            "double": backups.double,
+            "mellowmax": partial(backups.mellowmax, omega=self.mellowmax_omega),
+        }[self.backup]
+
+        def init(key: jax.Array, example: Batch) -> State:
+            params, source_state = source.init(key, example.transition.obs)
+            return State(params, source_state, optimiser.init(params))
+
+        def values(state: State, key: jax.Array, obs) -> jax.Array:
+            return source.act_values(state.params, state.source, key, obs)
+
+        def act(state: State, key: jax.Array, obs, step: jax.Array | None) -> jax.Array:
+            head_key, explore_key = jax.random.split(key)
+            if step is None:
+                epsilon = self.evaluation_epsilon
+            else:
+                epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
+            return epsilon_greedy(explore_key, values(state, head_key, obs), epsilon)
+
+        def regression(params, source_state, batch: Batch):
+            seen = batch.transition
+            value = source.values(params, source_state, seen.obs, seen.next_obs)
+            target = backups.bellman(seen.reward, seen.discount, backup(value.bootstrap, value.chooser))  # [H, B]
+            action = jnp.broadcast_to(seen.action, target.shape)
+            chosen = backups.of_action(value.predicted, action)
+            error = chosen - target
+            cost = price(error) if penalty is None else price(error) + penalty(value.predicted, action)
+            per_head = jnp.mean(batch.weights * cost, axis=1)
+            return value.weights @ per_head, (per_head, error, chosen, value.statistics)
+
+        def update(state: State, batch: Batch, key: jax.Array, step: jax.Array):
+            gradient = jax.value_and_grad(regression, has_aux=True)
+            (loss, (per_head, error, chosen, statistics)), slope = gradient(state.params, state.source, batch)
+            moves, moments = optimiser.update(slope, state.optimiser, state.params)
+            params = optax.apply_updates(state.params, moves)
+            seen = Seen(batch.transition.obs, statistics, per_head)
+            params, source_state = source.refresh(step, params, state.source, seen)
+            metrics = {"loss": loss, "td_error": jnp.abs(error).mean(axis=0), "q_value": chosen.mean()}
+            return State(params, source_state, moments), metrics
+
+        return Algorithm(init, act, values, update)

@@ -1,0 +1,15 @@
+"""The price of an error: prediction minus target, elementwise."""
+
+import jax
+import jax.numpy as jnp
+
+
+def squared(error: jax.Array) -> jax.Array:
+    return jnp.square(error)
+
+
+def huber(error: jax.Array, bend: float = 1.0) -> jax.Array:
+    """Half the square near zero, a straight line of slope `bend` beyond it."""
+    size = jnp.abs(error)
+    near = jnp.minimum(size, bend)
+    return 0.5 * near**2 + bend * (size - near)

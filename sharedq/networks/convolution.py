@@ -1,0 +1,53 @@
+"""A 2-D convolution lowered by platform: matrix products over patches on a CPU, the native operation elsewhere.
+
+Inside a compiled loop XLA's CPU convolution is about ten times slower than the same sums written as one matrix
+product; `benchmarks/convolution.py` measures it. Both lowerings are the same function (a test compares them).
+Images are [B, height, width, channels], kernels [height, width, channels, filters].
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Padding = Literal["SAME", "VALID"]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, platform: str | None = None) -> jax.Array:
+    platform = platform or jax.default_backend()
+    return (_by_patches if platform == "cpu" else _native)(x, kernel, stride, padding)
+
+
+def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+
+
+def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    size = kernel.shape[:2]
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    if stride > 1 and all(side % stride == 0 for side in size):
+        x, kernel = _space_to_depth(x, kernel, stride)
+        stride = 1
+    height, width, channels, filters = kernel.shape
+    rows = (x.shape[1] - height) // stride + 1
+    columns = (x.shape[2] - width) // stride + 1
+    patches = [
+        x[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+        for i in range(height)
+        for j in range(width)
+    ]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(height * width * channels, filters)
+
+
+def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """The same convolution with stride 1: each stride x stride square of pixels becomes one pixel's channels."""
+    batch, rows, columns, channels = x.shape
+    rows, columns = rows // stride, columns // stride  # what is cut off reached no output
+    x = x[:, : rows * stride, : columns * stride].reshape(batch, rows, stride, columns, stride, channels)
+    height, width, _, filters = kernel.shape
+    kernel = kernel.reshape(height // stride, stride, width // stride, stride, channels, filters)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, stride * stride * channels)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+    return x, kernel.reshape(height // stride, width // stride, stride * stride * channels, filters)

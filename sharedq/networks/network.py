@@ -1,0 +1,55 @@
+"""A network cut in two where heads can be added: a trunk, and heads with a leading axis.
+
+The trunk is any pair of functions, or any flax module; the heads are ours, one array per weight with the head axis
+in front, so that moving heads along a chain is a slice and never surgery on named layers.
+
+Shape letters: B batch, F features, H heads, A outputs of one head.
+"""
+
+import inspect
+from typing import Any, Callable, NamedTuple
+
+import flax.linen as nn
+import jax
+
+Params = Any
+Statistics = Any  # running statistics of batch normalisation; an empty dict where there are none
+
+
+class Network(NamedTuple):
+    init_trunk: Callable  # (key, example [B, ...]) -> params, statistics
+    trunk: Callable  # (params, statistics, inputs [B, ...], train) -> features [B, F], statistics
+    init_heads: Callable  # (key, features [B, F], count) -> heads, leaves [count, ...]
+    heads: Callable  # (heads, features [B, F]) -> outputs [H, B, A]
+    normalises_batch: bool = False  # the trunk's output for one input depends on the others in its batch
+
+
+def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network:
+    """A network whose trunk is a flax module; one with batch normalisation takes the argument `train`."""
+    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+
+    def call(variables, inputs, train, **keywords):
+        arguments = {"train": train} if takes_train else {}
+        return module.apply(variables, inputs, **arguments, **keywords)
+
+    def init_trunk(key, example):
+        arguments = {"train": True} if takes_train else {}
+        variables = module.init(key, example, **arguments)
+        return variables.get("params", {}), variables.get("batch_stats", {})
+
+    def trunk(params, statistics, inputs, train):
+        if not (train and statistics):
+            return call({"params": params, "batch_stats": statistics}, inputs, False), statistics
+        variables = {"params": params, "batch_stats": statistics}
+        features, moved = call(variables, inputs, True, mutable=["batch_stats"])
+        return features, moved["batch_stats"]
+
+    return Network(init_trunk, trunk, init_heads, heads, normalises_batch=takes_train)
+
+
+def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, Statistics]:
+    """Trunk, `count` heads and running statistics; the trunk does not depend on how many heads are drawn."""
+    trunk_key, heads_key = jax.random.split(key)
+    trunk, statistics = network.init_trunk(trunk_key, example)
+    features = jax.eval_shape(lambda t, s, x: network.trunk(t, s, x, False)[0], trunk, statistics, example)
+    return trunk, network.init_heads(heads_key, features, count), statistics

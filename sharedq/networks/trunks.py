@@ -1,0 +1,156 @@
+"""The trunks that come with the library: a table, dense layers, and convolutions for MinAtar- and Atari-like images.
+
+Each is a frozen dataclass of settings whose `build(outputs)` gives the network with that many outputs per head. A
+user's own flax module is `FlaxTrunk`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import xavier_uniform, zeros
+
+from sharedq.errors import SharedqError
+from sharedq.imports import resolve
+from sharedq.networks.convolution import Padding, convolve
+from sharedq.networks.heads import linear
+from sharedq.networks.network import Network, of_flax
+from sharedq.networks.normalisation import Norm, activate
+from sharedq.settings import require
+
+
+def as_features(x: jax.Array) -> jax.Array:
+    """Observations as float32; bytes are taken to be pixels and scaled to 0 .. 1."""
+    scale = 255.0 if x.dtype == jnp.uint8 else 1.0
+    return x.astype(jnp.float32) / scale
+
+
+def flat(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1)
+
+
+class DenseTrunk(nn.Module):
+    hidden: tuple[int, ...]
+    norm: Norm = "none"
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = flat(as_features(x))
+        for width in self.hidden:
+            x = activate(nn.Dense(width, kernel_init=xavier_uniform())(x), self.norm, train)
+        return x
+
+
+class Convolution(nn.Module):
+    filters: int
+    size: int
+    stride: int
+    padding: Padding
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", xavier_uniform(), (self.size, self.size, x.shape[-1], self.filters))
+        return convolve(x, kernel, self.stride, self.padding) + self.param("bias", zeros, (self.filters,))
+
+
+class ConvolutionalTrunk(nn.Module):
+    filters: tuple[int, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: Padding
+    hidden: tuple[int, ...]
+    norm: Norm = "none"
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = as_features(x)
+        for layer in zip(self.filters, self.sizes, self.strides, strict=True):
+            x = activate(Convolution(*layer, self.padding)(x), self.norm, train)
+        x = flat(x)
+        for width in self.hidden:
+            x = activate(nn.Dense(width, kernel_init=xavier_uniform())(x), self.norm, train)
+        return x
+
+
+def _with_linear_heads(module: nn.Module, norm: Norm, outputs: int) -> Network:
+    return of_flax(module, *linear(outputs))._replace(normalises_batch=norm == "batch")
+
+
+@dataclass(frozen=True)
+class Table:
+    """No trunk: one number per observation entry and action. On one-hot observations it is a table of Q-values."""
+
+    def build(self, outputs: int) -> Network:
+        return Network(
+            lambda key, example: ({}, {}),
+            lambda params, statistics, x, train: (flat(as_features(x)), statistics),
+            *linear(outputs, kernel_init=zeros, use_bias=False),
+        )
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Dense layers with ReLU."""
+
+    hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU
+
+    def __post_init__(self):
+        require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
+
+    def build(self, outputs: int) -> Network:
+        return _with_linear_heads(DenseTrunk(self.hidden, self.norm), self.norm, outputs)
+
+
+@dataclass(frozen=True)
+class Convolutional:
+    """Convolutions with ReLU, then dense layers. The defaults are the MinAtar network (Young & Tian, 2019)."""
+
+    filters: tuple[int, ...] = (16,)  # filters of each convolution
+    sizes: tuple[int, ...] = (3,)  # side of its kernel
+    strides: tuple[int, ...] = (1,)  # its stride
+    padding: Padding = "VALID"  # SAME keeps the border
+    hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU
+
+    def __post_init__(self):
+        layers = {len(self.filters), len(self.sizes), len(self.strides)}
+        require(len(layers) == 1, "network.filters, network.sizes and network.strides need one number per convolution")
+        numbers = (*self.filters, *self.sizes, *self.strides, *self.hidden)
+        require(min(numbers, default=0) > 0, "every layer of the network needs at least one unit, and a stride of 1")
+
+    def build(self, outputs: int) -> Network:
+        layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden, self.norm)
+        return _with_linear_heads(ConvolutionalTrunk(*layers), self.norm, outputs)
+
+
+@dataclass(frozen=True)
+class FlaxTrunk:
+    """A user's own flax module as the trunk: it takes a batch of observations and returns features [B, F].
+
+    A module with batch normalisation takes the keyword `train` and keeps its statistics in `batch_stats`.
+    """
+
+    module: str = ""  # where it is: package.module:ClassOrInstance
+
+    @staticmethod
+    def of(module: nn.Module | type[nn.Module]) -> "FlaxTrunk":
+        """The settings for a module at hand; it must be importable, so that the run can be resumed."""
+        kind = module if isinstance(module, type) else type(module)
+        if not isinstance(module, type):
+            own = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+            require(not own, f"{kind.__name__} has settings ({', '.join(own)}): name an instance or subclass instead")
+        return FlaxTrunk(f"{kind.__module__}:{kind.__qualname__}")
+
+    def build(self, outputs: int) -> Network:
+        found: Any = resolve(self.module, "network.module")
+        module = found() if isinstance(found, type) and issubclass(found, nn.Module) else found
+        if not isinstance(module, nn.Module):
+            raise SharedqError(f"network.module {self.module} is not a flax.linen module")
+        return of_flax(module, *linear(outputs))
+
+
+NETWORKS = {"table": Table, "dense": Dense, "convolutional": Convolutional, "flax": FlaxTrunk}

@@ -1,0 +1,8 @@
+"""Replays, on the device. To add one: a file with a frozen dataclass that has `build(...)`, and a line here."""
+
+from sharedq.replay.replay import Replay
+from sharedq.replay.uniform import Uniform
+
+REPLAYS = {"uniform": Uniform}
+
+__all__ = ["REPLAYS", "Replay", "Uniform"]

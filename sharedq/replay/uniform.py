@@ -1,0 +1,77 @@
+"""Uniform replay: every stored step is as likely as any other; n-step returns are put together on reading."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.bellman.returns import n_step
+from sharedq.replay import ring_storage
+from sharedq.replay.replay import Replay
+from sharedq.settings import require
+from sharedq.transitions import Batch, Step, Transition
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A ring of the last `capacity` steps, drawn from uniformly."""
+
+    capacity: int = 100_000  # steps kept, of all environments of a seed together
+    batch_size: int = 32  # transitions in each update
+    n_step: int = 1  # rewards summed before bootstrapping
+
+    def __post_init__(self):
+        require(self.capacity >= 1, f"replay.capacity must be at least 1, not {self.capacity}")
+        require(self.batch_size >= 1, f"replay.batch_size must be at least 1, not {self.batch_size}")
+        require(self.n_step >= 1, f"replay.n_step must be at least 1, not {self.n_step}")
+        require(
+            self.batch_size <= self.capacity,
+            f"replay.batch_size {self.batch_size} is larger than replay.capacity {self.capacity}: lower it",
+        )
+        require(
+            self.n_step <= self.capacity,
+            f"replay.n_step {self.n_step} is longer than replay.capacity {self.capacity}: lower it",
+        )
+
+    def rows(self, environments: int) -> int:
+        """Steps kept of each environment."""
+        return self.capacity // environments
+
+    def build(self, step: Step, gamma: float, environments: int) -> Replay:
+        """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
+        rows = self.rows(environments)
+
+        def init():
+            return {"ring": ring_storage.init(step, rows * environments)}
+
+        def add(data, written, steps: Step):
+            return {"ring": ring_storage.write(data["ring"], (written % rows) * environments, steps)}
+
+        def sample(data, written, key) -> Batch:
+            age_key, environment_key = jax.random.split(key)
+            stored = jnp.minimum(written, rows)
+            age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)
+            first = written - stored + age  # when it was written; later steps of the same environment follow
+            environment = jax.random.randint(environment_key, (self.batch_size,), 0, environments)
+
+            def place(when):
+                return (when % rows) * environments + environment
+
+            ring = data["ring"]
+            if self.n_step == 1:
+                drawn = ring_storage.read(ring, place(first), step)
+                discount = jnp.where(drawn.terminated, 0.0, gamma)
+                transition = Transition(drawn.obs, drawn.action, drawn.reward, discount, drawn.next_obs)
+            else:
+                window = jax.vmap(place, out_axes=1)(first + jnp.arange(self.n_step)[:, None])  # [B, n]
+                reward, discount, last = n_step(
+                    ring.reward[window], ring.terminated[window], ring.truncated[window], gamma
+                )
+                begin = ring_storage.read((ring.obs, ring.action), place(first), (step.obs, step.action))
+                next_obs = ring_storage.read(ring.next_obs, place(first + last), step.next_obs)
+                transition = Transition(*begin, reward, discount, next_obs)
+            return Batch(transition, jnp.ones(self.batch_size), first)
+
+        return Replay(init, add, sample, lambda data, ids, errors: data)
+
+

@@ -1,0 +1,28 @@
+"""Sources of regression targets. To add one: a file with a frozen dataclass that has `build(network)`, and a line here."""
+
+from sharedq.targets.iterated_networks import IteratedNetworks
+from sharedq.targets.lookahead_replicate import LookaheadReplicate
+from sharedq.targets.online_network import OnlineNetwork
+from sharedq.targets.shared_heads import SharedHeads
+from sharedq.targets.source import Seen, TargetSource, Values
+from sharedq.targets.target_network import TargetNetwork
+
+SOURCES = {
+    "online_network": OnlineNetwork,
+    "target_network": TargetNetwork,
+    "shared_heads": SharedHeads,
+    "iterated_networks": IteratedNetworks,
+    "lookahead_replicate": LookaheadReplicate,
+}
+
+__all__ = [
+    "SOURCES",
+    "IteratedNetworks",
+    "LookaheadReplicate",
+    "OnlineNetwork",
+    "Seen",
+    "SharedHeads",
+    "TargetNetwork",
+    "TargetSource",
+    "Values",
+]

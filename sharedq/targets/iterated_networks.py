@@ -1,0 +1,88 @@
+"""Iterated Q-networks (Vincent et al., TMLR 2025): a chain of K whole networks, each learning from a copy of the last.
+
+Copies 0..K-1 are targets of networks 1..K. Every `copy_period` steps copy k takes network k's weights (copy 0
+stays). Every `period` steps all copies take the network above them and the networks move one place down.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.networks import network as networks
+from sharedq.networks.network import Network
+from sharedq.targets.source import (
+    TargetSource,
+    Values,
+    check_chain,
+    check_period,
+    every,
+    head_that_acts,
+    join,
+    part,
+    weights_of,
+)
+from sharedq.targets.target_network import evaluate
+
+
+@dataclass(frozen=True)
+class IteratedNetworks:
+    """i-QN: K networks and K copies; the memory of 2K networks, for comparison with shared heads."""
+
+    networks: int = 5  # K, the learning networks
+    period: int = 1500  # gradient steps between two shifts of the chain
+    copy_period: int = 8  # gradient steps between two refreshes of the copies in between
+    acting: str = "uniform"  # the network that acts: drawn anew at every step, mean, or a network's number
+    loss_weights: tuple[float, ...] = ()  # one weight per network; all 1 unless given
+
+    def __post_init__(self):
+        check_chain(self.networks, "networks", self.period, self.acting, self.loss_weights)
+        check_period("copy_period", self.copy_period)
+
+    def build(self, network: Network) -> TargetSource:
+        weights = weights_of(self.loss_weights, self.networks)
+        chain = jax.vmap(lambda whole, inputs: evaluate(network, whole, inputs)[0], in_axes=(0, None))
+
+        def init(key, example):
+            trunk, heads, statistics = networks.init(network, key, example, 1)
+            whole = {"trunk": trunk, "heads": heads, "statistics": statistics}
+            whole = jax.tree.map(lambda w: jnp.repeat(w[None], self.networks, axis=0), whole)
+            params = {"trunk": whole["trunk"], "heads": whole["heads"]}
+            return params, {"statistics": whole["statistics"], "copies": jax.tree.map(jnp.copy, whole)}
+
+        def values(params, state, now, then):
+            def learner(trunk, heads, statistics):
+                features, statistics = network.trunk(trunk, statistics, now, True)
+                return network.heads(heads, features)[0], statistics
+
+            predicted, statistics = jax.vmap(learner)(params["trunk"], params["heads"], state["statistics"])
+            return Values(
+                predicted,
+                jax.lax.stop_gradient(chain(state["copies"], then)),
+                jax.lax.stop_gradient(chain({**params, "statistics": statistics}, then)),
+                weights,
+                statistics,
+            )
+
+        def refresh(step, params, state, seen):
+            online = {**params, "statistics": seen.statistics}
+            copies = every(
+                step,
+                self.copy_period,
+                lambda: join(part(state["copies"], 0, 1), part(online, 0, -1)),
+                state["copies"],
+            )
+            online, copies = every(
+                step,
+                self.period,
+                lambda: (join(part(online, 1, None), part(online, -1, None)), online),
+                (online, copies),
+            )
+            params = {"trunk": online["trunk"], "heads": online["heads"]}
+            return params, {"statistics": online["statistics"], "copies": copies}
+
+        def act_values(params, state, key, inputs):
+            values = chain({**params, "statistics": state["statistics"]}, inputs)
+            return head_that_acts(self.acting, values, key)
+
+        return TargetSource(init, values, refresh, act_values)

@@ -1,0 +1,80 @@
+"""Iterated shared Q-learning (Vincent et al., ICLR 2026): one trunk, a frozen head and a chain of K learning heads.
+
+Head k learns from head k-1 on the same trunk; every `period` steps the heads move one place down. Head 0 lies in
+the source's state and not among the parameters: nothing that moves parameters (an optimiser's momentum, weight
+decay, clipping, a projection) can reach it, and the optimiser holds no moments for it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.networks import network as networks
+from sharedq.networks.network import Network
+from sharedq.targets.source import (
+    TargetSource,
+    Values,
+    check_chain,
+    check_polyak,
+    every,
+    features_of_both,
+    head_that_acts,
+    join,
+    part,
+    towards,
+    weights_of,
+)
+
+
+@dataclass(frozen=True)
+class SharedHeads:
+    """iS-QL: the trunk is shared by the online and the target network, only the last linear layer is doubled."""
+
+    heads: int = 1  # K, the learning heads; 1 is a target network without its trunk, more look further ahead
+    period: int = 2000  # gradient steps between two shifts of the heads
+    polyak: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 is a slow average
+    polyak_moves: Literal["first", "chain"] = "first"  # with polyak < 1: head 0 only, or every head towards its next
+    initial_heads: Literal["drawn", "copies"] = "drawn"  # K+1 columns of one layer (public code), or K+1 equal heads
+    acting: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
+    loss_weights: tuple[float, ...] = ()  # one weight per learning head; all 1 unless given
+
+    def __post_init__(self):
+        check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights)
+        check_polyak(self.polyak)
+
+    def build(self, network: Network) -> TargetSource:
+        weights = weights_of(self.loss_weights, self.heads)
+
+        def init(key, example):
+            count = 1 + self.heads if self.initial_heads == "drawn" else 1
+            trunk, heads, statistics = networks.init(network, key, example, count)
+            if self.initial_heads == "copies":
+                heads = jax.tree.map(lambda w: jnp.repeat(w, 1 + self.heads, axis=0), heads)
+            params = {"trunk": trunk, "heads": part(heads, 1, None)}
+            return params, {"statistics": statistics, "frozen": part(heads, 0, 1)}
+
+        def values(params, state, now, then):
+            at_now, at_then, statistics = features_of_both(
+                network, params["trunk"], state["statistics"], now, then
+            )
+            chain = network.heads(jax.lax.stop_gradient(join(state["frozen"], params["heads"])), at_then)
+            return Values(network.heads(params["heads"], at_now), chain[:-1], chain[1:], weights, statistics)
+
+        def refresh(step, params, state, seen):
+            def shifted():
+                chain = join(state["frozen"], params["heads"])
+                moved = towards(part(chain, 0, -1), part(chain, 1, None), self.polyak)
+                if self.polyak < 1 and self.polyak_moves == "first":
+                    return part(moved, 0, 1), params["heads"]
+                return part(moved, 0, 1), join(part(moved, 1, None), part(chain, -1, None))
+
+            frozen, heads = every(step, self.period, shifted, (state["frozen"], params["heads"]))
+            return {**params, "heads": heads}, {"statistics": seen.statistics, "frozen": frozen}
+
+        def act_values(params, state, key, inputs):
+            features, _ = network.trunk(params["trunk"], state["statistics"], inputs, False)
+            return head_that_acts(self.acting, network.heads(params["heads"], features), key)
+
+        return TargetSource(init, values, refresh, act_values)

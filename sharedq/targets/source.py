@@ -1,0 +1,124 @@
+"""Where does the regression target come from? The contract that every answer fulfils, and what answers share.
+
+A source is a record of pure functions over explicit state, as an optax optimiser is. Heads are a leading axis
+everywhere, so a loss written once serves one head or fifty.
+
+Shape letters: H heads that learn, B batch, A outputs of one head.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.networks.network import Network
+from sharedq.settings import require
+
+
+class Values(NamedTuple):
+    """What a source says of a batch. Only `predicted` carries a gradient."""
+
+    predicted: jax.Array  # [H, B, A] at now, by the heads that learn
+    bootstrap: jax.Array  # [H, B, A] at then, by what each of them learns from
+    chooser: jax.Array  # [H, B, A] at then, by the heads that learn: for backups in which one chooses, another judges
+    weights: jax.Array  # [H] what the loss of each head counts
+    statistics: Any  # the trunk's running statistics after this batch
+
+
+class Seen(NamedTuple):
+    """What a source is told after a gradient step."""
+
+    now: Any  # the inputs just learned from
+    statistics: Any  # as `values` gave them
+    losses: jax.Array  # [H], for sources that choose by them
+
+
+class TargetSource(NamedTuple):
+    """The five functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
+
+    init: Callable  # (key, example [B, ...]) -> params, state
+    values: Callable  # (params, state, now, then) -> Values
+    refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
+    act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
+
+
+def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:
+    """`fresh()` at each `period`-th step, else `stale`; what is not needed is not computed."""
+    if period == 1:
+        return fresh()
+    return jax.lax.cond(step % period == 0, fresh, lambda: stale)
+
+
+def towards(old: Any, new: Any, fraction: float) -> Any:
+    """Old moved by `fraction` of the way to new; the whole way is an exact copy."""
+    if fraction == 1:
+        return new
+    return jax.tree.map(lambda o, n: o + fraction * (n - o), old, new)
+
+
+def join(first: Any, rest: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, rest)
+
+
+def part(tree: Any, start: int | None, stop: int | None) -> Any:
+    """Heads start .. stop-1 of every weight."""
+    return jax.tree.map(lambda w: w[start:stop], tree)
+
+
+def features_of_both(network: Network, trunk: Any, statistics: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
+    """The trunk's features at now and, without a gradient, at then; and its new running statistics.
+
+    A trunk that normalises its batch sees both in one pass, so that both are normalised alike. Otherwise two passes
+    are the same function, and the one over then needs no gradient and keeps no activations.
+    """
+    if network.normalises_batch:
+        size = jax.tree.leaves(now)[0].shape[0]
+        both, statistics = network.trunk(trunk, statistics, join(now, then), True)
+        at_now, at_then = both[:size], both[size:]
+    else:
+        at_now, statistics = network.trunk(trunk, statistics, now, True)
+        at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), statistics, then, True)
+    return at_now, jax.lax.stop_gradient(at_then), statistics
+
+
+def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
+    """values [H, B, A], head [B] -> [B, A]: for each input the values of its own head."""
+    return jnp.take_along_axis(values, head[None, :, None], axis=0)[0]
+
+
+def head_that_acts(acting: str, values: jax.Array, key: jax.Array) -> jax.Array:
+    """[H, B, A] -> [B, A] by the rule `acting`: "uniform" draws a head for each input, "mean", or a head's number."""
+    heads, size, _ = values.shape
+    if heads == 1:
+        return values[0]
+    if acting == "uniform":
+        return one_per_input(values, jax.random.randint(key, (size,), 0, heads))
+    return values.mean(axis=0) if acting == "mean" else values[int(acting) - 1]
+
+
+def check_chain(length: int, name: str, period: int, acting: str, loss_weights: tuple[float, ...]) -> None:
+    """The settings that every chain of heads or networks has."""
+    require(length >= 1, f"target.{name} must be at least 1, not {length}")
+    check_period("period", period)
+    numbers = [str(k) for k in range(1, length + 1)]
+    require(
+        acting in ("uniform", "mean", *numbers),
+        f"target.acting is uniform, mean or the number of a head from 1 to {length}, not '{acting}'",
+    )
+    require(
+        len(loss_weights) in (0, length),
+        f"target.loss_weights needs {length} numbers, one per learning head, not {len(loss_weights)}",
+    )
+    require(all(weight >= 0 for weight in loss_weights), "target.loss_weights cannot be negative")
+
+
+def check_period(name: str, period: int) -> None:
+    require(period >= 1, f"target.{name} must be at least 1 gradient step, not {period}")
+
+
+def check_polyak(polyak: float) -> None:
+    require(0 < polyak <= 1, f"target.polyak must be above 0 and at most 1 (a copy), not {polyak}")
+
+
+def weights_of(loss_weights: tuple[float, ...], length: int) -> jax.Array:
+    return jnp.array(loss_weights or (1.0,) * length, jnp.float32)

@@ -1,0 +1,90 @@
+"""How many seeds run at once: laid out by platform, with results per seed that do not depend on the layout.
+
+On a CPU, batching the small matrix products of several seeds is slower than running the seeds one after another, so
+each core is a device of its own and works through its share of the seeds. On a GPU the seeds are one more axis.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+SEEDS = PartitionSpec("seeds")
+
+
+def use_all_cores() -> None:
+    """Makes every core a device and leaves each to one seed; must come before the first use of JAX, else no effect."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except (RuntimeError, AttributeError):  # JAX runs already; or a platform that does not tell its cores
+        pass
+
+
+class Layout:
+    """`count` seeds on the devices at hand. Arrays with an axis of seeds are padded to `padded` of them."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.batched = jax.default_backend() != "cpu"
+        devices = jax.devices()[:1] if self.batched else jax.devices()[:count]
+        self.per_device = -(-count // len(devices))
+        devices = devices[: -(-count // self.per_device)]
+        self.padded = count if self.batched else self.per_device * len(devices)
+        self.mesh = Mesh(np.array(devices), ("seeds",))
+
+    def spread(self, function: Callable) -> Callable:
+        """`function(shared, own) -> own, out` of one seed, as a function of all of them; `own` is donated."""
+        if self.batched:
+            return jax.jit(jax.vmap(function, in_axes=(None, 0)), donate_argnums=1)
+        places = (PartitionSpec(), SEEDS)
+        share = partial(_one_after_another, function, self.count)
+        mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
+        return jax.jit(mapped, donate_argnums=1)
+
+    def place(self, tree: Any) -> Any:
+        """Host arrays [count, ...] to the devices, padded with copies of the last seed."""
+        extra = self.padded - self.count
+
+        def put(x):
+            x = np.asarray(x)
+            x = np.concatenate([x, np.repeat(x[-1:], extra, axis=0)]) if extra else x
+            return jax.device_put(x, NamedSharding(self.mesh, SEEDS))
+
+        return jax.tree.map(put, tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Device arrays to the host, without the padding."""
+        return jax.tree.map(lambda x: np.asarray(x)[: self.count], tree)
+
+
+def _one_after_another(function: Callable, count: int, shared: Any, own: Any) -> Any:
+    """The seeds of one device, each in place; a device at the end may hold fewer than its share."""
+    room = jax.tree.leaves(own)[0].shape[0]
+    first = jax.lax.axis_index("seeds") * room
+
+    def take(tree, i):
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
+
+    def put(tree, i, new):
+        return jax.tree.map(lambda x, n: jax.lax.dynamic_update_index_in_dim(x, n, i, 0), tree, new)
+
+    if room == 1:
+        result = function(shared, jax.tree.map(lambda x: x[0], own))
+        return jax.tree.map(lambda x: x[None], result)
+    outs = jax.eval_shape(function, shared, jax.tree.map(lambda x: x[0], own))[1]
+    outs = jax.tree.map(lambda out: jnp.zeros((room, *out.shape), out.dtype), outs)
+
+    def body(i, carry):
+        own, outs = carry
+        new, out = function(shared, take(own, i))
+        return put(own, i, new), put(outs, i, out)
+
+    return jax.lax.fori_loop(0, jnp.minimum(room, count - first), body, (own, outs))
