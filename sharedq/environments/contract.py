@@ -84,7 +84,7 @@ def time_limited(environment: Environment, limit: int | None) -> Environment:
 def check(environment: Environment, key: jax.Array | None = None, steps: int = 200) -> None:
     """Raise a `SharedqError` that names the first rule of this contract that `environment` breaks.
 
-    The shapes are checked without running anything; then two episodes' worth of random actions run under jit,
+    Structure, shapes and dtypes are checked without running anything. Then two walks of random actions run under jit,
     vmap and scan, twice from fresh traces, so that randomness which does not come from the key is seen.
     """
     key = random_keys.root(0) if key is None else key

@@ -3,6 +3,11 @@
 pgx is Apache-2.0, but its MinAtar files call themselves forks of the GPL-3 original. So pgx is an optional extra,
 imported only when a game is built.
 
+Four games equal the original step by step. pgx's Seaquest differs in three rules: the game ends one step later when
+the air is gone; enemies speed up one surfacing earlier; and an enemy bullet that has left on the left side holds up
+those fired after it, while one that has left on the right keeps its place in a table of 25. It is kept as it is, so
+that results compare with others obtained with pgx.
+
 The games go through pgx's public `init` and `step`: calling its inner functions instead, to skip the checks for
 illegal actions and ended games, was no faster beyond the noise (1 and 8 environments, scanned, on a CPU).
 """
