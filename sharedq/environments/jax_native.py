@@ -57,7 +57,7 @@ def _step(key: jax.Array, state: jax.Array, action: jax.Array) -> tuple[jax.Arra
 
 
 def _move(state: jax.Array, action: jax.Array) -> jax.Array:
-    """One Euler step of the equations of Florian (2005), "Correct equations for the dynamics of the cart-pole system"."""
+    """One Euler step of Florian (2005), "Correct equations for the dynamics of the cart-pole system"."""
     _, velocity, angle, angular_velocity = state
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     push = jnp.where(action == 1, FORCE, -FORCE)
