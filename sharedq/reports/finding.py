@@ -1,0 +1,121 @@
+"""What the numbers say, in sentences: computed from the intervals, and no more than they carry."""
+
+import math
+
+import numpy as np
+
+from sharedq.reports.statistics import Interval
+from sharedq.reports.summary import Result, Summary, Task
+
+
+def findings(summary: Summary) -> list[str]:
+    """One sentence per run against the reference; over all environments where there are several."""
+    if summary.overall:
+        count = len(summary.tasks)
+        return [
+            f"{row.label}: {interval(row.relative, percent)} of the reference's area under the learning curve over "
+            f"{count} environments{_separation(row.relative, 1.0, '100 %')}."
+            if math.isfinite(row.relative.value)
+            else f"{row.label}: no percentage over {count} environments, because a reference is not above zero."
+            for row in summary.overall
+        ]
+    several = len(summary.tasks) > 1
+    sentences = []
+    for task in summary.tasks:
+        found = [_sentence(task, result) for result in task.results if result.seeds]
+        sentences += [f"{task.name}: {sentence}" if several else sentence for sentence in found if sentence]
+    return sentences or ["No episode has finished yet: there is nothing to compare."]
+
+
+def _sentence(task: Task, result: Result) -> str:
+    """Empty for the reference itself."""
+    if task.unit == "none":
+        return f"{result.label}: mean return over training {interval(result.area, number)}."
+    if result.label == task.reference:
+        return ""
+    if result.relative is None:
+        return f"{result.label}: no step yet that both it and {task.reference} have reached with finished episodes."
+    span = "" if result.compared_steps >= task.grid[-1] else f" over the first {result.compared_steps:,} steps"
+    if task.unit == "percent":
+        share = parameter_share(task, result)
+        cost = "" if share is None else f" with {percent(share)} of its parameters"
+        return (
+            f"{result.label}: {interval(result.relative, percent)} of {task.reference}’s area under the learning "
+            f"curve{span}{cost}{_separation(result.relative, 1.0, '100 %')}."
+        )
+    return (
+        f"{result.label}: mean return over training {interval(result.relative, signed)} against "
+        f"{task.reference}{span}{_separation(result.relative, 0.0, 'zero')}."
+    )
+
+
+def _separation(relative: Interval, level: float, name: str) -> str:
+    if not math.isfinite(relative.low):
+        return "; without an interval, because a single seed cannot tell a difference from chance"
+    if relative.low <= level <= relative.high:
+        return f"; the interval holds {name}, so these data do not separate the two"
+    return ""
+
+
+def parameter_share(task: Task, result: Result) -> float | None:
+    """Parameters held, in units of what the reference holds."""
+    held, reference = (one.run.cost.get("parameters", {}).get("held") for one in (result, task.result(task.reference)))
+    return held / reference if held and reference else None
+
+
+def notes(summary: Summary) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    comparison = summary.comparison
+    lines = [f"{label} has not started." for label in comparison.missing]
+    results = [result for task in summary.tasks for result in task.results]
+    for result in results:
+        if not result.run.finished:
+            lines.append(f"{result.label} is {result.status}; what it has so far is used.")
+        if silent := len(result.run.seeds) - result.seeds:
+            lines.append(f"{result.label}: {silent} of {len(result.run.seeds)} seeds finished no episode; left out.")
+    if any(result.seeds == 1 for result in results):
+        lines.append("Intervals are not shown where a run or its reference has a single seed: one seed has no spread.")
+    if any(2 <= result.seeds < 4 for result in results):
+        lines.append("With fewer than four seeds nothing is trimmed: the interquartile mean is then the plain mean.")
+    for task in summary.tasks:
+        if task.unit == "difference":
+            lines.append(
+                f"{task.name}: differences instead of percentages. Returns are measured from zero, and the area of "
+                f"{task.reference} is not above zero in every resample, so a ratio would mean nothing."
+            )
+        if task.reference is None and len(task.results) > 1:
+            lines.append(f"{task.name}: areas are shown as they are, because {_no_reference(summary)}.")
+    return lines
+
+
+def _no_reference(summary: Summary) -> str:
+    wanted = summary.comparison.reference
+    if wanted is not None:
+        return f"the reference {wanted} has no finished episode here"
+    return "no run is named as the reference and there is not exactly one with a target network"
+
+
+def interval(estimate: Interval, show) -> str:
+    """`value [low, high]`; the value alone where there is no interval."""
+    if not math.isfinite(estimate.low):
+        return show(estimate.value)
+    unit = " %" if show is percent else ""
+    low, high = (show(bound).removesuffix(" %") for bound in (estimate.low, estimate.high))
+    return f"{show(estimate.value).removesuffix(' %')}{unit} [{low}, {high}]"
+
+
+def number(value: float) -> str:
+    """About three digits; a dash where there is no number."""
+    if not np.isfinite(value):
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if np.isfinite(fraction) else "–"

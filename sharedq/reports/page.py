@@ -1,0 +1,211 @@
+"""Writes the report: one HTML file that needs nothing beside it, and its figures and numbers as files.
+
+The page has no script and asks for no other file; figures travel inside it, for light and for dark screens.
+"""
+
+import base64
+import os
+import tempfile
+from html import escape
+from pathlib import Path
+
+from sharedq.reports.exports import curves_csv, summary_csv, summary_json
+from sharedq.reports.figures import LIGHT, Figure, draw, human_bytes
+from sharedq.reports.finding import findings, interval, notes, number, percent, signed
+from sharedq.reports.load_runs import load
+from sharedq.reports.statistics import REPETITIONS
+from sharedq.reports.stylesheet import STYLESHEET
+from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
+
+METHOD = f"""
+<p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
+since the point before; where none ended, the point before is carried on. The line is the <b>interquartile mean</b>
+(IQM) over seeds: the mean of what is left without the lowest and the highest quarter.</p>
+<p>The <b>final return</b> is the mean of the last {FINAL_SHARE:.0%} of a curve. The <b>area under the curve</b> is divided
+by its width, so it is the mean return over training; it is compared with that of the reference over the steps that both
+runs have done. Returns are measured from zero: a percentage says something where zero is a natural bottom.</p>
+<p><b>Intervals</b> hold 95 % of {REPETITIONS:,} bootstrap repetitions, in each of which seeds are drawn again with
+replacement, within each environment; a run and its reference are drawn independently. They speak of the spread between
+seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the run
+has a larger area than a seed of the reference, ties counting half.</p>
+<p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
+"""
+
+
+def write(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Reports on the runs in `folder` into `out` (else into `folder` itself); the path of the page."""
+    summary = summarise(load(folder))
+    out = Path(folder if out is None else out)
+    drawn = draw(summary)
+    for figure in (figure for group in drawn.values() for figure in group):
+        _replace(out / "figures" / f"{figure.name}-light.svg", figure.light)
+        _replace(out / "figures" / f"{figure.name}-dark.svg", figure.dark)
+        _replace(out / "figures" / f"{figure.name}.png", figure.png)
+    _replace(out / "summary.json", summary_json(summary).encode())
+    _replace(out / "summary.csv", summary_csv(summary).encode())
+    _replace(out / "curves.csv", curves_csv(summary).encode())
+    _replace(out / "report.html", html(summary, drawn).encode())
+    return out / "report.html"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader meets the old one or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+    os.chmod(file.name, 0o644)  # temporary files are private, a report is not
+    os.replace(file.name, path)
+
+
+def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
+    """The whole page."""
+    title = escape(summary.comparison.title)
+    sections = [
+        f"<h1>{title}</h1>",
+        f'<p class="quiet">{escape(_subtitle(summary))}</p>',
+        f'<div class="lead">{_list(findings(summary))}</div>',
+    ]
+    if remarks := notes(summary):
+        sections.append(f'<div class="quiet">{_list(remarks)}</div>')
+    if summary.overall:
+        sections += ["<h2>All environments</h2>", _overall_table(summary), *map(_figure, drawn[""])]
+    for task in summary.tasks:
+        heading = task.name if len(summary.tasks) > 1 else "Results"
+        sections += [f"<h2>{escape(heading)}</h2>", _table(task, summary), *map(_figure, drawn[task.name])]
+    sections += ["<h2>How the numbers are made</h2>", METHOD, "<h2>Commands</h2>", _commands(summary)]
+    sections += ["<h2>Software</h2>", _versions(summary)]
+    body = "\n".join(sections)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+        f"<style>\n{STYLESHEET}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _subtitle(summary: Summary) -> str:
+    seeds = sorted({len(run.seeds) for run in summary.comparison.runs})
+    steps = max(run.planned for run in summary.comparison.runs)
+    names = ", ".join(task.name for task in summary.tasks)
+    counted = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] != 1)}"
+    return f"{names}. {counted} per run" + (f", {steps:,} steps per seed." if steps else ".")
+
+
+def _list(lines: list[str]) -> str:
+    if len(lines) == 1:
+        return f"<p>{escape(lines[0])}</p>"
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _figure(figure: Figure) -> str:
+    light, dark = (f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" for svg in (figure.light, figure.dark))
+    caption = escape(figure.caption)
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _table(task: Task, summary: Summary) -> str:
+    heads = ["Run", "Final return (IQM)", _area_head(task)]
+    heads += ["P(better)"] if task.reference else []
+    heads += ["Parameters<br>trained / held", "Weights", "Optimiser", "Compile", "Steps/s", "Seeds", "Steps", "Status"]
+    rows = [_row(task, result, summary) for result in task.results]
+    return _html_table(heads, rows)
+
+
+def _area_head(task: Task) -> str:
+    return {"percent": "Area, % of reference", "difference": "Area minus reference", "none": "Area (mean return)"}[
+        task.unit
+    ]
+
+
+def _row(task: Task, result: Result, summary: Summary) -> list[str]:
+    """The cells of one run, as HTML."""
+    run = result.run
+    parameters, size = run.cost.get("parameters", {}), run.cost.get("bytes", {})
+    reference = result.label == task.reference
+    if reference:
+        relative = "100 %" if task.unit == "percent" else "0"
+    elif task.unit == "none":
+        relative = _estimate(result.area, number)
+    elif result.relative is None:
+        relative = "–"
+    else:
+        relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
+    improvement = "reference" if reference else _estimate(result.improvement, "{:.2f}".format)
+    compile_seconds = run.timings.get("compile_seconds")
+    return [
+        _label(result.label, summary),
+        _estimate(result.final, number),
+        relative,
+        *([improvement] if task.reference else []),
+        f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",
+        "–" if size.get("weights") is None else human_bytes(size["weights"]),
+        "–" if size.get("optimiser") is None else human_bytes(size["optimiser"]),
+        "–" if compile_seconds is None else f"{compile_seconds:.1f} s",
+        f"{run.steps_per_second:,.0f}" if run.steps_per_second == run.steps_per_second else "–",
+        str(result.seeds),
+        f"{int(run.reached.min()):,}",
+        escape(result.status),
+    ]
+
+
+def _overall_table(summary: Summary) -> str:
+    rows = [
+        [
+            _label(row.label, summary),
+            _estimate(row.relative, percent),
+            _estimate(row.improvement, "{:.2f}".format),
+        ]
+        for row in summary.overall
+    ]
+    return _html_table(["Run", "Area, % of reference", "P(better)"], rows)
+
+
+def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table of cells that are HTML already, scrolling inside its own box."""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _label(label: str, summary: Summary) -> str:
+    place = summary.labels.index(label) % len(LIGHT.colours)
+    return f'<span class="dot c{place}"></span>{escape(label)}'
+
+
+def _estimate(estimate, show) -> str:
+    """The value with its interval below, so that columns stay narrow."""
+    if estimate is None:
+        return "–"
+    value, _, bounds = interval(estimate, show).partition(" [")
+    return f"{value}<small>[{bounds}</small>" if bounds else value
+
+
+def _whole(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"
+
+
+def _commands(summary: Summary) -> str:
+    comparison = summary.comparison
+    commands = [("The comparison", comparison.command)] if comparison.command else []
+    commands += [(run.label, run.command) for run in comparison.runs if run.command]
+    unique = dict.fromkeys(commands)
+    shown = (f'<p class="quiet">{escape(label)}</p><pre>{escape(command)}</pre>' for label, command in unique)
+    return "\n".join(shown) or "<p>No run has left its command.</p>"
+
+
+def _versions(summary: Summary) -> str:
+    """Each version once; several of the same package side by side."""
+    found: dict[str, dict[str, None]] = {}
+    for run in summary.comparison.runs:
+        for name, version in run.versions.items():
+            found.setdefault(name, {})[str(version)] = None
+    if not found:
+        return "<p>No run has left its versions.</p>"
+    rows = [[escape(name), escape(", ".join(versions))] for name, versions in found.items()]
+    return _html_table(["Package", "Version"], rows)

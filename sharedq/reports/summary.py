@@ -1,0 +1,177 @@
+"""The numbers of a report, computed once from the runs: the page, the figures and the files only show them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sharedq.reports import statistics
+from sharedq.reports.load_runs import Comparison, Run
+from sharedq.reports.statistics import Interval
+
+POINTS = 50  # of a learning curve over the longest run
+FINAL_SHARE = 0.1  # of a run's curve that its final return is the mean of
+SEED = 0  # of every bootstrap, so that a report made twice says the same
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run says, alone and against the reference of its environment."""
+
+    run: Run
+    seeds: int  # with at least one finished episode: those that count
+    curve: Interval  # IQM over seeds at each point of the task's grid
+    final: Interval
+    area: Interval
+    relative: Interval | None  # area as a fraction of the reference's, or minus it: the task's unit says which
+    improvement: Interval | None
+    compared_steps: int  # both runs had reached this step: areas are compared up to here
+
+    @property
+    def label(self) -> str:
+        return self.run.label
+
+    @property
+    def status(self) -> str:
+        if self.run.finished:
+            return "finished"
+        planned = f" of {self.run.planned:,}" if self.run.planned else ""
+        return f"unfinished: {int(self.run.reached.min()):,}{planned} steps"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The runs on one environment."""
+
+    name: str
+    grid: np.ndarray
+    results: tuple[Result, ...]
+    reference: str | None
+    unit: str  # of `relative`: "percent", "difference", or "none" without a usable reference
+
+    def result(self, label: str) -> Result:
+        return next(result for result in self.results if result.label == label)
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A label against the reference over all environments."""
+
+    label: str
+    relative: Interval
+    improvement: Interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    comparison: Comparison
+    tasks: tuple[Task, ...]
+    overall: tuple[Overall, ...]  # only of several environments, for labels that ran in all of them
+
+    @property
+    def labels(self) -> list[str]:
+        """Each label once, in the order of the runs: a label's place decides its colour."""
+        return list(dict.fromkeys(run.label for run in self.comparison.runs))
+
+
+def summarise(comparison: Comparison) -> Summary:
+    """All numbers of the report on these runs."""
+    environments = list(dict.fromkeys(run.environment for run in comparison.runs))
+    groups = [[run for run in comparison.runs if run.environment == environment] for environment in environments]
+    curves = [_Curves(group, comparison.reference) for group in groups]
+    return Summary(comparison, tuple(one.task() for one in curves), _overall(curves))
+
+
+class _Curves:
+    """The curves of the runs on one environment, on one grid, without the seeds that finished no episode."""
+
+    def __init__(self, runs: list[Run], wanted: str | None):
+        self.runs = runs
+        span = max(1, max(int(run.reached.max()) for run in runs))
+        self.grid = np.linspace(span / POINTS, span, POINTS)
+        self.curves: dict[str, np.ndarray] = {}
+        self.reached: dict[str, int] = {}
+        for run in runs:
+            curve = statistics.learning_curve(run, self.grid)
+            has_episodes = np.isfinite(curve).any(axis=1)
+            self.curves[run.label] = curve[has_episodes]
+            self.reached[run.label] = int(run.reached[has_episodes].min(initial=span))
+        reference = _reference(runs, wanted)
+        self.reference = reference if reference is not None and len(self.curves[reference]) else None
+
+    def areas(self, label: str, until: int) -> np.ndarray:
+        return statistics.area_under_curve(self.curves[label][:, self.grid <= until])
+
+    def against_reference(self, label: str) -> tuple[np.ndarray, np.ndarray, int] | None:
+        """The areas of a run and of the reference up to the step that both have reached, and that step."""
+        if self.reference is None or label not in self.curves:
+            return None
+        until = min(self.reached[label], self.reached[self.reference])
+        scores, reference = self.areas(label, until), self.areas(self.reference, until)
+        scores, reference = scores[np.isfinite(scores)], reference[np.isfinite(reference)]
+        return (scores, reference, until) if len(scores) and len(reference) else None
+
+    def task(self) -> Task:
+        pairs = {run.label: self.against_reference(run.label) for run in self.runs}
+        ratios = {label: statistics.ratio([pair[0]], [pair[1]], rng=_rng()) for label, pair in pairs.items() if pair}
+        unit = "none"
+        if self.reference is not None:  # one unit for all runs of a task, so that they can be read against each other
+            unit = "percent" if all(np.isfinite(one.value) for one in ratios.values()) else "difference"
+        results = tuple(self._result(run, pairs[run.label], ratios, unit) for run in self.runs)
+        return Task(self.runs[0].environment, self.grid, results, self.reference, unit)
+
+    def _result(self, run: Run, pair: tuple | None, ratios: dict[str, Interval], unit: str) -> Result:
+        curve, until = self.curves[run.label], self.reached[run.label]
+        relative = improvement = None
+        if pair and run.label != self.reference:
+            scores, reference, until = pair
+            relative = (
+                ratios[run.label] if unit == "percent" else statistics.difference(scores, reference, rng=_rng())
+            )
+            improvement = statistics.probability_of_improvement([scores], [reference], rng=_rng())
+        inside = np.flatnonzero(self.grid <= self.reached[run.label])
+        tail = inside[-max(1, round(FINAL_SHARE * len(inside))) :] if len(inside) else inside
+        return Result(
+            run=run,
+            seeds=len(curve),
+            curve=_bootstrap(curve),
+            final=_bootstrap(curve[:, tail].mean(axis=1) if len(tail) else np.empty(0)),
+            area=_bootstrap(self.areas(run.label, self.reached[run.label])),
+            relative=relative,
+            improvement=improvement,
+            compared_steps=until,
+        )
+
+
+def _reference(runs: list[Run], wanted: str | None) -> str | None:
+    """The label of the reference: the one asked for, else the only run with a target network."""
+    labels = [run.label for run in runs]
+    if wanted is not None:
+        return wanted if wanted in labels else None
+    classic = [run.label for run in runs if run.target == "target_network"]
+    return classic[0] if len(classic) == 1 and len(runs) > 1 else None
+
+
+def _overall(tasks: list[_Curves]) -> tuple[Overall, ...]:
+    if len(tasks) < 2 or any(task.reference is None for task in tasks):
+        return ()
+    rows = []
+    for label in tasks[0].curves:
+        pairs = [task.against_reference(label) for task in tasks]
+        if all(pairs) and any(label != task.reference for task in tasks):
+            scores, reference = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            relative = statistics.ratio(scores, reference, rng=_rng())
+            improvement = statistics.probability_of_improvement(scores, reference, rng=_rng())
+            rows.append(Overall(label, relative, improvement))
+    return tuple(rows)
+
+
+def _bootstrap(scores: np.ndarray) -> Interval:
+    """IQM over seeds with its interval; nan without seeds."""
+    if not len(scores):
+        empty = np.full(scores.shape[1:], np.nan)[()]
+        return Interval(empty, empty, empty)
+    return statistics.stratified_bootstrap([scores], rng=_rng())
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
