@@ -1,0 +1,307 @@
+"""Checkpoints: every bit comes back, damage is named in one line, and a kill at any moment leaves a whole one."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from sharedq.errors import SharedqError
+from sharedq.runs import checkpoints
+
+DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float16, np.float32, jnp.bfloat16]
+DTYPES += [np.uint64, np.int64, np.float64]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def save(folder: Path, step: int, tree, keep: int = 2, **meta) -> Path:
+    return checkpoints.save(folder, step, {"agent": tree}, "digest", meta, keep)
+
+
+LIKE = {"w": np.zeros(100, np.float32)}
+
+
+def save_number(folder: Path, step: int, keep: int = 2, **meta) -> Path:
+    """A checkpoint that fits LIKE and holds its own step."""
+    return save(folder, step, {"w": np.full(100, step, np.float32)}, keep, **meta)
+
+
+def assert_whole(path: Path) -> None:
+    assert (checkpoints.load(path, "agent", LIKE)["w"] == int(path.name)).all()
+
+
+def bits(array) -> bytes:
+    array = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+    return np.asarray(array).tobytes()
+
+
+def assert_same(left, right) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert (one.shape, one.dtype, bits(one)) == (other.shape, other.dtype, bits(other))
+
+
+def refused(match: str):
+    """Expects a SharedqError of one line."""
+    return pytest.raises(SharedqError, match=rf"\A.*{match}.*\Z")
+
+
+# what comes back
+
+
+@st.composite
+def arrays(draw):
+    """Any bits of any dtype: NaNs with payloads, -0.0, denormals, no elements, no dimensions."""
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
+    size = int(np.prod(shape)) * dtype.itemsize
+    array = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    array = (array & 1).view(dtype) if dtype == np.bool_ else array.view(dtype)
+    return array.reshape(shape)
+
+
+names = st.text("abcé_ .0", min_size=1, max_size=4)
+trees = st.recursive(
+    arrays(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=2).map(tuple)
+        | st.dictionaries(names, inner, max_size=3)
+        | st.none()
+    ),
+    max_leaves=6,
+)
+
+
+@given(trees)
+@settings(max_examples=60, deadline=None)
+def test_any_tree_comes_back_bit_for_bit(tree):
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(Path(folder), 0, tree)
+        back = checkpoints.load(path, "agent", tree)
+        assert_same(back, tree)
+        assert all(leaf.flags.writeable for leaf in jax.tree.leaves(back))
+
+
+def device_tree():
+    return {
+        "params": {"w": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.zeros((0, 4), jnp.bfloat16)},
+        "key": jax.random.key(7),
+        "keys": jax.random.split(jax.random.key(8, impl="rbg"), (2, 3)),
+        "count": (jnp.uint32(3), jnp.array(True)),
+    }
+
+
+def test_device_arrays_and_random_keys_come_back_from_shapes_alone(folder):
+    tree = device_tree()
+    path = save(folder, 5, tree)
+    back = checkpoints.load(path, "agent", jax.eval_shape(lambda: tree))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(back))
+    assert_same(back, tree)
+    assert_same(checkpoints.load(path, "agent", tree), tree)
+    assert jnp.array_equal(jax.random.normal(back["key"]), jax.random.normal(tree["key"]))
+
+
+def test_transposed_arrays_come_back_in_their_order(folder):
+    tree = {"t": np.arange(6, dtype=np.int32).reshape(2, 3).T, "s": np.arange(10, dtype=np.uint8)[::3]}
+    back = checkpoints.load(save(folder, 0, tree), "agent", tree)
+    assert back["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert back["s"].tolist() == [0, 3, 6, 9]
+
+
+def test_a_restored_array_may_be_donated(folder):
+    tree = {"a": jnp.arange(4096.0), "b": jnp.arange(4096.0)}
+    back = checkpoints.load(save(folder, 0, tree), "agent", tree)
+    jax.jit(lambda x: x * 0, donate_argnums=0)(back["a"]).block_until_ready()
+    assert_same(back["b"], tree["b"])
+    assert_same(checkpoints.load(checkpoints.latest(folder), "agent", tree), tree)
+
+
+def test_any_safetensors_reader_reads_it(folder):
+    tree = device_tree()
+    path = save(folder, 5, tree)
+    with safe_open(path / "agent.safetensors", framework="np") as file:
+        assert sorted(file.keys()) == ["count/0", "count/1", "key", "keys", "params/b", "params/w"]
+        assert np.array_equal(file.get_tensor("params/w"), tree["params"]["w"])
+        assert file.get_tensor("count/1").item() is True
+        assert file.metadata() == {"key": "threefry2x32", "keys": "rbg"}
+
+
+@pytest.mark.parametrize("leaf", [1, 2.0, True, np.float32(1), "text", np.zeros(2, np.complex64), np.zeros(2, ">f4")])
+def test_what_is_no_array_of_ours_is_the_callers_mistake(folder, leaf):
+    with pytest.raises(TypeError, match="'a/0'"):
+        save(folder, 0, {"a": [leaf]})
+    assert checkpoints.latest(folder) is None
+
+
+def test_two_leaves_cannot_share_a_name(folder):
+    with pytest.raises(TypeError, match="different paths"):
+        save(folder, 0, {"a": {"b": np.zeros(1)}, "a/b": np.zeros(1)})
+
+
+# which are there
+
+
+def test_the_newest_are_kept_and_the_last_saved_is_the_latest(folder):
+    assert checkpoints.latest(folder) is None
+    assert checkpoints.all_steps(folder) == []
+    for step in (5, 1_000_000, 20_000_000):
+        assert save_number(folder, step) == checkpoints.latest(folder)
+    assert checkpoints.all_steps(folder) == [1_000_000, 20_000_000]
+    assert sorted(path.name for path in folder.iterdir()) == ["000001000000", "000020000000"]
+    save_number(folder, 1_500_000, keep=1)  # the run went back and took another course
+    assert checkpoints.all_steps(folder) == [1_500_000]
+
+
+def test_the_same_step_may_be_saved_again(folder):
+    save(folder, 3, {"w": np.zeros(1)})
+    path = save(folder, 3, {"w": np.ones(1)}, note="second")
+    assert checkpoints.load(path, "agent", {"w": np.zeros(1)})["w"] == 1
+    assert checkpoints.read_meta(path) == {"note": "second"}
+
+
+def test_meta_comes_back_for_the_same_experiment_only(folder):
+    path = save_number(folder, 3, offsets={"metrics.csv": 12})
+    assert checkpoints.read_meta(path, "digest") == {"offsets": {"metrics.csv": 12}}
+    with refused("is a checkpoint of another experiment"):
+        checkpoints.read_meta(path, "another")
+    text = (path / "checkpoint.json").read_text()
+    (path / "checkpoint.json").write_text(text.replace('"schema": 1', '"schema": 2'))
+    with refused("format 2.*use the version that wrote it"):
+        checkpoints.read_meta(path)
+    (path / "checkpoint.json").write_text(text[:50])
+    with refused("checkpoint.json is missing or was edited"):
+        checkpoints.read_meta(path)
+
+
+# what is refused
+
+
+def test_a_truncated_file_is_named_with_the_checkpoint_to_use_instead(folder):
+    save_number(folder, 1)
+    path = save_number(folder, 2)
+    os.truncate(path / "agent.safetensors", 40)
+    with refused(
+        r"000000000002/agent.safetensors is truncated \(40 of \d+ bytes\): remove 000000000002 .*000000000001"
+    ):
+        checkpoints.load(path, "agent", LIKE)
+    (path / "agent.safetensors").unlink()
+    with refused("cannot read .*agent.safetensors"):
+        checkpoints.load(path, "agent", LIKE)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_flipped_bit_is_found_wherever_it_is(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_number(Path(folder), 1)
+        file = path / "agent.safetensors"
+        content = bytearray(file.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        file.write_bytes(content)
+        with refused("agent.safetensors was edited or damaged.*no older checkpoint, train again"):
+            checkpoints.load(path, "agent", LIKE)
+
+
+@pytest.mark.parametrize(
+    ("like", "reason"),
+    [
+        (
+            {"w": np.zeros(99, np.float32)},
+            r"'w' is float32\[100\] in the checkpoint and float32\[99\] in the experiment",
+        ),
+        ({"w": jax.ShapeDtypeStruct((100,), jnp.int32)}, r"'w' is float32\[100\] .* and int32\[100\]"),
+        ({"w": jax.random.split(jax.random.key(0), 100)}, r"'w' is float32\[100\] .* and key<fry>\[100\]"),
+        ({"v": np.zeros(100, np.float32)}, "'v' is not in the checkpoint"),
+        ({}, "'w' is not in the experiment"),
+    ],
+)
+def test_a_tree_of_another_form_is_refused(folder, like, reason):
+    path = save_number(folder, 1)
+    with refused(f"agent.safetensors does not fit: {reason}"):
+        checkpoints.load(path, "agent", like)
+    with refused("holds no part 'rest', only agent"):
+        checkpoints.load(path, "rest", like)
+
+
+# killed in the middle
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it and tidy up, as nothing does after a kill."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Lets the call of this number that changes the disk, counted from now, kill the process instead."""
+    calls = itertools.count(1)
+
+    def deadly(call):
+        def wrapped(*args, **kwargs):
+            if next(calls) == number:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name in ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir"):
+        patch.setattr(os, name, deadly(getattr(os, name)))
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_killed_at_any_system_call_every_checkpoint_is_whole(tmp_path, monkeypatch, keep):
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        for step in (1, 2):
+            save_number(folder, step, keep)
+        killed = False
+        with monkeypatch.context() as patch:
+            kill_at(patch, number)
+            try:
+                save_number(folder, 3, keep)
+            except Killed:
+                killed = True
+        assert checkpoints.all_steps(folder)[-1] in ((2, 3) if killed else (3,))
+        for step in checkpoints.all_steps(folder):
+            assert_whole(folder / f"{step:012d}")
+        save_number(folder, 4, keep)
+        assert {path.name for path in folder.iterdir()} >= {"000000000004"}
+        assert all(path.name.isdecimal() for path in folder.iterdir()), "what the kill left is cleared away"
+        if not killed:
+            break
+    assert number > 10
+
+
+def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
+    saver = textwrap.dedent(
+        """
+        import itertools, sys, pathlib, numpy as np
+        from sharedq.runs import checkpoints
+        for step in itertools.count(1):
+            tree = {"w": np.full(200_000, step, np.float32)}
+            checkpoints.save(pathlib.Path(sys.argv[1]), step, {"agent": tree}, "digest", {}, keep=1)
+            print(step, flush=True)
+        """
+    )
+    command = [sys.executable, "-c", saver, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        said = [int(process.stdout.readline()) for _ in range(20)]
+        process.send_signal(signal.SIGKILL)
+        said += [int(line) for line in process.stdout]
+    path = checkpoints.latest(tmp_path)
+    assert int(path.name) >= said[-1]
+    assert (checkpoints.load(path, "agent", {"w": np.zeros(200_000, np.float32)})["w"] == int(path.name)).all()
