@@ -8,6 +8,7 @@ from typing import Callable, NamedTuple
 
 
 class Replay(NamedTuple):
+    batch_size: int
     init: Callable  # () -> data
     add: Callable  # (data, written, steps [N, ...]) -> data; `written` counts the steps of each environment before
     sample: Callable  # (data, written, key) -> Batch

@@ -72,6 +72,6 @@ class Uniform:
                 transition = Transition(*begin, reward, discount, next_obs)
             return Batch(transition, jnp.ones(self.batch_size), first)
 
-        return Replay(init, add, sample, lambda data, ids, errors: data)
+        return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)
 
 

@@ -41,14 +41,14 @@ class IteratedNetworks:
 
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.networks)
-        chain = jax.vmap(lambda whole, inputs: evaluate(network, whole, inputs)[0], in_axes=(0, None))
+        chain = jax.vmap(lambda *whole_and_inputs: evaluate(network, *whole_and_inputs)[0], in_axes=(0, 0, None))
 
         def init(key, example):
             trunk, heads, statistics = networks.init(network, key, example, 1)
-            whole = {"trunk": trunk, "heads": heads, "statistics": statistics}
-            whole = jax.tree.map(lambda w: jnp.repeat(w[None], self.networks, axis=0), whole)
-            params = {"trunk": whole["trunk"], "heads": whole["heads"]}
-            return params, {"statistics": whole["statistics"], "copies": jax.tree.map(jnp.copy, whole)}
+            whole = ({"trunk": trunk, "heads": heads}, statistics)
+            params, statistics = jax.tree.map(lambda w: jnp.repeat(w[None], self.networks, axis=0), whole)
+            held, held_statistics = jax.tree.map(jnp.copy, (params, statistics))
+            return params, {"held": held, "held_statistics": held_statistics, "statistics": statistics}
 
         def values(params, state, now, then):
             def learner(trunk, heads, statistics):
@@ -56,33 +56,25 @@ class IteratedNetworks:
                 return network.heads(heads, features)[0], statistics
 
             predicted, statistics = jax.vmap(learner)(params["trunk"], params["heads"], state["statistics"])
-            return Values(
-                predicted,
-                jax.lax.stop_gradient(chain(state["copies"], then)),
-                jax.lax.stop_gradient(chain({**params, "statistics": statistics}, then)),
-                weights,
-                statistics,
-            )
+            bootstrap = chain(state["held"], state["held_statistics"], then)
+            chooser = chain(jax.lax.stop_gradient(params), statistics, then)
+            return Values(predicted, bootstrap, chooser, weights, statistics)
 
         def refresh(step, params, state, seen):
-            online = {**params, "statistics": seen.statistics}
-            copies = every(
-                step,
-                self.copy_period,
-                lambda: join(part(state["copies"], 0, 1), part(online, 0, -1)),
-                state["copies"],
-            )
-            online, copies = every(
-                step,
-                self.period,
-                lambda: (join(part(online, 1, None), part(online, -1, None)), online),
-                (online, copies),
-            )
-            params = {"trunk": online["trunk"], "heads": online["heads"]}
-            return params, {"statistics": online["statistics"], "copies": copies}
+            held, online = (state["held"], state["held_statistics"]), (params, seen.statistics)
+
+            def copied():
+                return join(part(held, 0, 1), part(online, 0, -1))
+
+            def shifted():
+                return join(part(online, 1, None), part(online, -1, None)), online
+
+            held = every(step, self.copy_period, copied, held)
+            (params, statistics), held = every(step, self.period, shifted, (online, held))
+            return params, {"held": held[0], "held_statistics": held[1], "statistics": statistics}
 
         def act_values(params, state, key, inputs):
-            values = chain({**params, "statistics": state["statistics"]}, inputs)
+            values = chain(params, state["statistics"], inputs)
             return head_that_acts(self.acting, values, key)
 
         return TargetSource(init, values, refresh, act_values)

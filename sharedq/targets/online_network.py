@@ -17,7 +17,7 @@ class OnlineNetwork:
     def build(self, network: Network) -> TargetSource:
         def init(key, example):
             trunk, heads, statistics = networks.init(network, key, example, 1)
-            return {"trunk": trunk, "heads": heads}, {"statistics": statistics}
+            return {"trunk": trunk, "heads": heads}, {"held": {}, "statistics": statistics}
 
         def values(params, state, now, then):
             at_now, at_then, statistics = features_of_both(
@@ -28,7 +28,7 @@ class OnlineNetwork:
             return Values(predicted, bootstrap, bootstrap, jnp.ones(1), statistics)
 
         def refresh(step, params, state, seen):
-            return params, {"statistics": seen.statistics}
+            return params, {**state, "statistics": seen.statistics}
 
         def act_values(params, state, key, inputs):
             features, _ = network.trunk(params["trunk"], state["statistics"], inputs, False)

@@ -53,25 +53,25 @@ class SharedHeads:
             if self.initial_heads == "copies":
                 heads = jax.tree.map(lambda w: jnp.repeat(w, 1 + self.heads, axis=0), heads)
             params = {"trunk": trunk, "heads": part(heads, 1, None)}
-            return params, {"statistics": statistics, "frozen": part(heads, 0, 1)}
+            return params, {"held": part(heads, 0, 1), "statistics": statistics}
 
         def values(params, state, now, then):
             at_now, at_then, statistics = features_of_both(
                 network, params["trunk"], state["statistics"], now, then
             )
-            chain = network.heads(jax.lax.stop_gradient(join(state["frozen"], params["heads"])), at_then)
+            chain = network.heads(jax.lax.stop_gradient(join(state["held"], params["heads"])), at_then)
             return Values(network.heads(params["heads"], at_now), chain[:-1], chain[1:], weights, statistics)
 
         def refresh(step, params, state, seen):
             def shifted():
-                chain = join(state["frozen"], params["heads"])
+                chain = join(state["held"], params["heads"])
                 moved = towards(part(chain, 0, -1), part(chain, 1, None), self.polyak)
                 if self.polyak < 1 and self.polyak_moves == "first":
                     return part(moved, 0, 1), params["heads"]
                 return part(moved, 0, 1), join(part(moved, 1, None), part(chain, -1, None))
 
-            frozen, heads = every(step, self.period, shifted, (state["frozen"], params["heads"]))
-            return {**params, "heads": heads}, {"statistics": seen.statistics, "frozen": frozen}
+            held, heads = every(step, self.period, shifted, (state["held"], params["heads"]))
+            return {**params, "heads": heads}, {"held": held, "statistics": seen.statistics}
 
         def act_values(params, state, key, inputs):
             features, _ = network.trunk(params["trunk"], state["statistics"], inputs, False)

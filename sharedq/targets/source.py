@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 class TargetSource(NamedTuple):
     """The five functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
 
-    init: Callable  # (key, example [B, ...]) -> params, state
+    init: Callable  # (key, example [B, ...]) -> params, state; untrained weights lie in state["held"]
     values: Callable  # (params, state, now, then) -> Values
     refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
     act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows

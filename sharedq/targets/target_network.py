@@ -1,6 +1,7 @@
 """The classic: a second, delayed copy of the whole network (Mnih et al., 2015; Polyak: Lillicrap et al., 2016)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,32 +26,28 @@ class TargetNetwork:
         def init(key, example):
             trunk, heads, statistics = networks.init(network, key, example, 1)
             params = {"trunk": trunk, "heads": heads}
-            copy = jax.tree.map(jnp.copy, {**params, "statistics": statistics})
-            return params, {"statistics": statistics, "copy": copy}
+            held, held_statistics = jax.tree.map(jnp.copy, (params, statistics))
+            return params, {"held": held, "held_statistics": held_statistics, "statistics": statistics}
 
         def values(params, state, now, then):
             at_now, statistics = network.trunk(params["trunk"], state["statistics"], now, True)
             predicted = network.heads(params["heads"], at_now)
-            return Values(
-                predicted,
-                jax.lax.stop_gradient(evaluate(network, state["copy"], then)),
-                jax.lax.stop_gradient(evaluate(network, {**params, "statistics": statistics}, then)),
-                jnp.ones(1),
-                statistics,
-            )
+            bootstrap = evaluate(network, state["held"], state["held_statistics"], then)
+            chooser = evaluate(network, jax.lax.stop_gradient(params), statistics, then)
+            return Values(predicted, bootstrap, chooser, jnp.ones(1), statistics)
 
         def refresh(step, params, state, seen):
-            online = {**params, "statistics": seen.statistics}
-            copy = every(step, self.period, lambda: towards(state["copy"], online, self.polyak), state["copy"])
-            return params, {"statistics": seen.statistics, "copy": copy}
+            held, online = (state["held"], state["held_statistics"]), (params, seen.statistics)
+            held = every(step, self.period, lambda: towards(held, online, self.polyak), held)
+            return params, {"held": held[0], "held_statistics": held[1], "statistics": seen.statistics}
 
         def act_values(params, state, key, inputs):
-            return evaluate(network, {**params, "statistics": state["statistics"]}, inputs)[0]
+            return evaluate(network, params, state["statistics"], inputs)[0]
 
         return TargetSource(init, values, refresh, act_values)
 
 
-def evaluate(network: Network, whole, inputs) -> jax.Array:
+def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:
     """A whole network's values [H, B, A]; batch normalisation by its own running statistics."""
-    features, _ = network.trunk(whole["trunk"], whole["statistics"], inputs, False)
-    return network.heads(whole["heads"], features)
+    features, _ = network.trunk(weights["trunk"], statistics, inputs, False)
+    return network.heads(weights["heads"], features)

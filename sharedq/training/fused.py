@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, State
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
+from sharedq.training.program import Ended, Program, Told
+from sharedq.training.seeds import Layout
 from sharedq.transitions import Batch, Step, Transition
 
 
@@ -36,6 +39,9 @@ class Fused:
         for name in ("steps", "environments", "update_period", "log_period", "checkpoint_period"):
             require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
         require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
+
+    def build(self, environment: Environment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
+        return FusedProgram(environment, algorithm, replay, self, seeds)
 
     @property
     def cycle(self) -> int:
@@ -89,12 +95,12 @@ def example_batch(environment: Environment, size: int) -> Batch:
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
 
-def begin(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, batch_size: int):
+def begin(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused):
     """`begin(seed) -> Run`: one seed before its first step."""
 
     def function(seed: jax.Array) -> Run:
         key = random_keys.root(seed)
-        agent = algorithm.init(random_keys.named(key, "network"), example_batch(environment, batch_size))
+        agent = algorithm.init(random_keys.named(key, "network"), example_batch(environment, replay.batch_size))
         keys = jax.random.split(random_keys.named(key, "first episodes"), training.environments)
         state, obs = jax.vmap(environment.reset)(keys)
         return Run(seed, agent, replay.init(), state, obs, _no_episode((training.environments,)))
@@ -167,3 +173,64 @@ def advance(environment: Environment, algorithm: Algorithm, replay: Replay, trai
         return run, Log(jax.tree.map(lambda x: x / made, sums), first_bad, finite, ended, episode)
 
     return function
+
+
+class FusedProgram:
+    """The compiled programs of an experiment whose environment lives on the device (see `program.Program`)."""
+
+    def __init__(
+        self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]
+    ):
+        self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
+        self._parts = (environment, algorithm, replay, settings)
+        warm, end = settings.cycles(settings.warm_up), settings.cycles(settings.steps)
+        room = min(max(settings.log_period // settings.cycle, 1), end)
+        self._warm = min(warm, end)
+        self.stops = [c * settings.cycle for c in sorted({*range(room, end, room), self._warm, end} - {0})]
+        begin_one = begin(environment, algorithm, replay, settings)
+        self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
+        self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
+        self._collect = self.layout.spread(advance(*self._parts, room, learn=False))
+        self._learn = self.layout.spread(advance(*self._parts, room, learn=True))
+        log = jax.eval_shape(advance(*self._parts, room, learn=True), (jnp.int32(0), jnp.int32(1)), self._run_shape)[1]
+        self.metric_names = sorted(log.metrics)
+
+    def shapes(self) -> Run:
+        count = len(self.seeds)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._run_shape)
+
+    def prepare(self) -> int:
+        runs = self.layout.shapes(self._run_shape)
+        span = (jnp.int32(0), jnp.int32(0))
+        self._collect = self._collect.lower(span, runs).compile()
+        self._learn = self._learn.lower(span, runs).compile()
+        held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(runs))
+        scratch = self._learn.memory_analysis()
+        return held + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+
+    def begin(self) -> Run:
+        return self._begin(jnp.int32(0), self.layout.place(np.array(self.seeds, np.int32)))[1]
+
+    def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
+        first, last = start // self.settings.cycle, stop // self.settings.cycle
+        compiled = self._collect if last <= self._warm else self._learn
+        run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
+        return run, self._told(self.layout.fetch(log), start, stop)
+
+    def _told(self, log: Log, start: int, stop: int) -> Told:
+        size = self.settings.environments
+        rows = (stop - start) // size
+        episodes = []
+        for seed in range(len(self.seeds)):
+            ended = log.ended[seed, :rows]
+            steps = start + (np.nonzero(ended)[0] + 1) * size
+            returned, length = (x[seed, :rows][ended] for x in log.episode)
+            episodes.append(Ended(steps, returned, length))
+        bad = np.where(log.first_bad_update < 0, -1, log.first_bad_update * self.settings.update_period)
+        return Told(log.metrics, episodes, bad, log.params_finite)
+
+    def to_host(self, run: Run) -> Run:
+        return self.layout.fetch(run)
+
+    def to_devices(self, run: Run) -> Run:
+        return self.layout.place(run)

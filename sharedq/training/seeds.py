@@ -49,20 +49,30 @@ class Layout:
         mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
         return jax.jit(mapped, donate_argnums=1)
 
+    @property
+    def devices(self) -> int:
+        return self.mesh.size
+
+    def shapes(self, one: Any) -> Any:
+        """The shapes of all seeds on the devices, given those of one."""
+        sharding = NamedSharding(self.mesh, SEEDS)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self.padded, *x.shape), x.dtype, sharding=sharding), one
+        )
+
     def place(self, tree: Any) -> Any:
-        """Host arrays [count, ...] to the devices, padded with copies of the last seed."""
-        extra = self.padded - self.count
-
-        def put(x):
-            x = np.asarray(x)
-            x = np.concatenate([x, np.repeat(x[-1:], extra, axis=0)]) if extra else x
-            return jax.device_put(x, NamedSharding(self.mesh, SEEDS))
-
-        return jax.tree.map(put, tree)
+        """Arrays [count, ...] to the devices, padded with copies of the last seed."""
+        seats = np.minimum(np.arange(self.padded), self.count - 1)
+        sharding = NamedSharding(self.mesh, SEEDS)
+        return jax.tree.map(lambda x: jax.device_put(x[seats], sharding), tree)
 
     def fetch(self, tree: Any) -> Any:
-        """Device arrays to the host, without the padding."""
-        return jax.tree.map(lambda x: np.asarray(x)[: self.count], tree)
+        """Arrays to the host, without the padding. Random keys, which numpy does not know, stay as they are."""
+
+        def get(x):
+            return x[: self.count] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)[: self.count]
+
+        return jax.tree.map(get, tree)
 
 
 def _one_after_another(function: Callable, count: int, shared: Any, own: Any) -> Any:

@@ -1,0 +1,92 @@
+"""What an agent costs before it is trained: parameters, bytes, operations, time. Nothing is allocated unless timed.
+
+Counts come from shapes alone, so networks of any size can be asked about on any machine. Operations are those the
+compiler counts for the program it is given, before it optimises.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one seed. Bytes of a part are those it holds while training."""
+
+    parameters: dict[str, int]  # trained; held: trained and not trained; and each part: trunk, heads, untrained
+    bytes: dict[str, int]  # weights, optimiser, replay, statistics, other, activations
+    flops_per_update: float  # an ordinary update of one batch
+    flops_per_refresh: float  # what the source adds at an update that refreshes its targets
+    flops_per_action: float  # choosing the action for one observation
+    update_seconds: float | None  # measured here, the median of several; None: not measured
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count(shapes: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def size(shapes: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def flops(function: Callable, *arguments: Any) -> float:
+    """The operations of one call, as the compiler counts them."""
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    return float(analysis["flops"])
+
+
+def cost_of(
+    init: Callable, act: Callable, update: Callable, plain_update: Callable, batch: Any, replay: Any, timed: bool
+) -> Cost:
+    """The cost of an algorithm's functions, given the shapes of a batch and of the replay's data.
+
+    `plain_update` is the update without the source's refresh.
+    """
+    key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
+    state = jax.eval_shape(init, key, batch)
+    trained, source = state.params, dict(state.source)
+    held, statistics = source.pop("held"), source.pop("statistics")
+    one_obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch.transition.obs)
+    compiled = jax.jit(update, donate_argnums=0).lower(state, batch, key, step).compile()
+    scratch = compiled.memory_analysis()
+    plain = flops(plain_update, state, batch, key, step)
+    return Cost(
+        parameters={
+            "trained": count(trained),
+            "held": count(trained) + count(held),
+            **{part: count(weights) for part, weights in trained.items()},
+            "untrained": count(held),
+        },
+        bytes={
+            "weights": size(trained) + size(held),
+            "optimiser": size(state.optimiser),
+            "replay": size(replay),
+            "statistics": size(statistics),
+            "other": size(source),
+            "activations": scratch.temp_size_in_bytes if scratch else 0,
+        },
+        flops_per_update=plain,
+        flops_per_refresh=flops(update, state, batch, key, step) - plain,
+        flops_per_action=flops(lambda state, key, obs: act(state, key, obs, None), state, key, one_obs),
+        update_seconds=_timed(compiled, init, batch) if timed else None,
+    )
+
+
+def _timed(compiled: Any, init: Callable, batch: Any) -> float:
+    """Seconds of one update, dispatched alone: the median of 30 after 5 that are not counted."""
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    key = jax.random.key(0)
+    state, seconds = jax.jit(init)(key, batch), []
+    for number in range(1, 36):
+        began = time.perf_counter()
+        state, metrics = compiled(state, batch, key, jnp.int32(number))
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds[5:])[15]

@@ -1,0 +1,195 @@
+"""An experiment: environment, algorithm, source of targets, network, replay, training and seeds, as plain settings.
+
+The only file that knows all wings. An experiment can be changed by option names, written to JSON and read back; it
+builds the program that trains it and the agent that acts.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from sharedq import settings
+from sharedq.algorithms import ALGORITHMS, DQN, Algorithm
+from sharedq.analysis.cost import Cost, cost_of
+from sharedq.environments import ENVIRONMENTS, Discrete, Environment
+from sharedq.errors import SharedqError, unknown
+from sharedq.networks import NETWORKS, Convolutional
+from sharedq.replay import REPLAYS, Replay, Uniform
+from sharedq.settings import require
+from sharedq.targets import SOURCES, TargetNetwork, TargetSource
+from sharedq.training import TRAININGS, Fused
+from sharedq.training.fused import example_batch, step_like
+from sharedq.training.program import Program
+
+TABLES = {
+    "environment": ENVIRONMENTS,
+    "algorithm": ALGORITHMS,
+    "target": SOURCES,
+    "network": NETWORKS,
+    "replay": REPLAYS,
+    "training": TRAININGS,
+}
+
+SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
+
+
+@dataclass(frozen=True)
+class Experiment:
+    environment: Any
+    algorithm: Any = field(default_factory=DQN)
+    target: Any = field(default_factory=TargetNetwork)
+    network: Any = field(default_factory=Convolutional)
+    replay: Any = field(default_factory=Uniform)
+    training: Any = field(default_factory=Fused)
+    seeds: int = 1  # how many seeds are trained, side by side
+    seed: int = 0  # the first of them; the others follow it
+
+    def __post_init__(self):
+        for part, table in TABLES.items():
+            if type(getattr(self, part)) not in table.values():
+                kinds = ", ".join(kind.__name__ for kind in table.values())
+                raise SharedqError(f"{part} must be one of {kinds}, not {getattr(self, part)!r}")
+        require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")
+        require(self.seed >= 0, f"seed cannot be negative: {self.seed}")
+        rows = self.replay.capacity // self.training.environments
+        require(
+            rows >= self.replay.n_step,
+            f"replay.capacity {self.replay.capacity} leaves {rows} steps for each of {self.training.environments} "
+            f"environments, fewer than replay.n_step: raise the capacity",
+        )
+        require(
+            self.training.warm_up >= self.replay.n_step * self.training.environments,
+            f"training.warm_up must be at least {self.replay.n_step * self.training.environments} steps, "
+            "so that there is something to learn from at the first update",
+        )
+
+    @property
+    def all_seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.seeds))
+
+    def replace(self, **options: Any) -> "Experiment":
+        """The experiment with other settings: `target="shared_heads"`, `**{"target.heads": 9}`, `steps=20_000`.
+
+        Another kind keeps those of the old kind's settings that it has too: a comparison of sources keeps the period.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        kinds: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for option, value in options.items():
+            option = SHORT.get(option, option)
+            part, _, name = option.partition(".")
+            if part in TABLES and not name:
+                kinds[part] = value
+            elif part in TABLES:
+                changes.setdefault(part, {})[name] = value
+            elif option in ("seeds", "seed"):
+                own[option] = value
+            else:
+                raise unknown("option", option, self.options())
+        for part in {**kinds, **changes}:
+            own[part] = self._part(part, kinds.get(part), changes.get(part, {}))
+        return dataclasses.replace(self, **own)
+
+    def _part(self, part: str, kind: Any, fields: Mapping[str, Any]) -> Any:
+        old = getattr(self, part)
+        if kind is not None and not isinstance(kind, str):
+            return dataclasses.replace(kind, **fields)
+        name = kind or settings.kind_of(TABLES[part], old)
+        return settings.make(TABLES[part], part, name, _kept(old, TABLES[part].get(name)) | dict(fields))
+
+    def options(self) -> dict[str, settings.Option]:
+        """Every option that can be set, by its name on the command line."""
+        found = {}
+        for part, table in TABLES.items():
+            value = getattr(self, part)
+            found[part] = settings.Option("|".join(table), settings.kind_of(table, value), f"which {part}")
+            found |= {f"{part}.{name}": option for name, option in settings.options_of(value).items()}
+        return found | {n: o for n, o in settings.options_of(self).items() if n in ("seeds", "seed")}
+
+    def parse(self, texts: Mapping[str, str]) -> "Experiment":
+        """`replace` with values as they are typed."""
+        kinds = {part: text for part, text in texts.items() if part in TABLES}
+        changed = self.replace(**kinds)
+        known = changed.options()
+        values = {}
+        for option, text in texts.items():
+            if option in kinds:
+                continue
+            full = SHORT.get(option, option)
+            part, _, name = full.partition(".")
+            if full not in known:
+                if part in TABLES and name:  # says which kind it is that lacks the option
+                    changed.replace(**{full: text})
+                raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
+            owner = getattr(changed, part) if name else changed
+            values[full] = settings.parse(text, settings.hints(type(owner))[name or full], f"--{option}")
+        return changed.replace(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold: every setting of every part, and the kind of each part."""
+        plain = {
+            part: {"kind": settings.kind_of(table, getattr(self, part)), **settings.to_plain(getattr(self, part))}
+            for part, table in TABLES.items()
+        }
+        return plain | {"seeds": self.seeds, "seed": self.seed}
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> "Experiment":
+        try:
+            parts = {}
+            for part, table in TABLES.items():
+                fields = dict(plain[part])
+                parts[part] = settings.make(table, part, fields.pop("kind"), fields)
+            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SharedqError(f"not a complete experiment: {error!r} is missing or of the wrong type") from None
+
+    def build(self) -> "Built":
+        environment = self.environment.build()
+        if not isinstance(environment.actions, Discrete):
+            raise SharedqError(f"DQN needs discrete actions, and those of '{environment.name}' are continuous")
+        source = self.target.build(self.network.build(environment.actions.n))
+        replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
+        return Built(self, environment, source, self.algorithm.build(source), replay)
+
+
+def _kept(old: Any, kind: type | None) -> dict[str, Any]:
+    """Those settings of `old` that a kind has too."""
+    if kind is None:
+        return {}
+    if type(old) is kind:
+        return {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
+    hints = settings.hints(kind)
+    mine = settings.hints(type(old))
+    names = [f.name for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]]
+    return {name: getattr(old, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Built:
+    """An experiment's parts, put together. Nothing is allocated yet."""
+
+    experiment: Experiment
+    environment: Environment
+    source: TargetSource
+    algorithm: Algorithm
+    replay: Replay
+
+    def program(self) -> Program:
+        one = self.experiment
+        return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
+
+    def cost(self, timed: bool = False) -> Cost:
+        """What one seed costs."""
+        batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
+        still = self.source._replace(refresh=lambda step, params, state, seen: (params, state))
+        plain = self.experiment.algorithm.build(still)
+        one = self.algorithm
+        return cost_of(one.init, one.act, one.update, plain.update, batch, jax.eval_shape(self.replay.init), timed)
+
+    def advice(self) -> str:
+        """What to lower when the run does not fit."""
+        return "lower --replay.capacity, --seeds or --training.environments"

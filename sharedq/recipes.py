@@ -1,0 +1,82 @@
+"""Named experiments, as plain values. Each number says where it comes from; what no source gives is ours.
+
+[IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
+[MA]  Young & Tian, MinAtar, https://arxiv.org/abs/1903.03176
+"""
+
+from typing import NamedTuple
+
+from sharedq.algorithms import DQN
+from sharedq.environments import CartPole, MinAtar, ProbeEnvironment
+from sharedq.errors import unknown
+from sharedq.experiment import Experiment
+from sharedq.networks import Convolutional, Dense, Table
+from sharedq.replay import Uniform
+from sharedq.targets import TargetNetwork
+from sharedq.training import Fused
+
+
+class Recipe(NamedTuple):
+    about: str
+    experiment: Experiment
+
+
+def _minatar(game: str) -> Experiment:
+    return Experiment(
+        environment=MinAtar(game),
+        algorithm=DQN(
+            gamma=0.99,  # [IS], [MA]
+            learning_rate=3e-4,  # ours: eight environments and short runs want a larger step than [IS] 6.25e-5
+            adam_epsilon=1.5e-4,  # [IS]
+            epsilon_end=0.01,  # [IS]
+            epsilon_steps=100_000,  # [MA]
+        ),
+        target=TargetNetwork(period=1000),  # [MA], in updates
+        network=Convolutional(filters=(16,), sizes=(3,), strides=(1,), hidden=(128,)),  # [MA]
+        replay=Uniform(capacity=100_000, batch_size=32),  # [MA]
+        training=Fused(
+            steps=500_000,  # ours: a tenth of [MA], minutes on two cores
+            environments=8,  # ours
+            warm_up=5_000,  # [MA]
+            update_period=4,  # [IS]
+        ),
+    )
+
+
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+
+RECIPES = {
+    f"minatar-{game.replace('_', '-')}": Recipe(
+        f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side", _minatar(game)
+    )
+    for game in GAMES
+} | {
+    "cartpole": Recipe(
+        "CartPole-v1 with a small dense network: learned in under a minute",
+        Experiment(
+            environment=CartPole(),
+            algorithm=DQN(learning_rate=1e-3, adam_epsilon=1e-8, epsilon_end=0.05, epsilon_steps=10_000, loss="huber"),
+            target=TargetNetwork(period=200),
+            network=Dense(hidden=(64, 64)),
+            replay=Uniform(capacity=50_000, batch_size=64),
+            training=Fused(steps=100_000, environments=4, warm_up=1_000, update_period=4, checkpoint_period=50_000),
+        ),
+    ),
+    "corridor": Recipe(
+        "a corridor of four cells and a table of Q-values, all of them known: the smallest run there is",
+        Experiment(
+            environment=ProbeEnvironment("corridor"),
+            algorithm=DQN(gamma=0.9, learning_rate=0.02, adam_epsilon=1e-8, epsilon_end=1.0),
+            target=TargetNetwork(period=50),
+            network=Table(),
+            replay=Uniform(capacity=1_000, batch_size=32),
+            training=Fused(steps=20_000, environments=2, warm_up=200, update_period=2, log_period=2_000),
+        ),
+    ),
+}
+
+
+def recipe(name: str) -> Experiment:
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name].experiment

@@ -1,0 +1,157 @@
+"""The loop around a training program: it logs, saves, tells where it is, and stops when asked or when learning breaks.
+
+A run goes from stop to stop of its program; what lies between is compiled. Checkpoints are written at stops, so a
+resumed run passes the same stops and equals an unbroken one to the bit.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sharedq.errors import Diverged, SharedqError, Stopped
+from sharedq.runs import MetricsLog, RunDirectory, checkpoints
+from sharedq.training.memory import bytes_of, free_bytes, readable
+from sharedq.training.program import Program, Told
+from sharedq.training.progress import Progress, duration
+from sharedq.training.signals import stop_requests
+
+TIMINGS = ("steps_per_second", "seconds")
+
+Mirror = Callable[[int, dict[str, float]], None]  # also hears what is logged, averaged over seeds
+
+
+class Saved(NamedTuple):
+    """Where a checkpoint left off."""
+
+    step: int
+    seconds: float
+    run: Any
+
+
+def train(
+    program: Program,
+    directory: RunDirectory,
+    progress: Progress,
+    checkpoint_period: int,
+    advice: str,
+    mirror: Mirror | None = None,
+) -> None:
+    """Trains until the program's last stop, from the last checkpoint if there is one. `advice`: what to lower."""
+    with directory.writing(), stop_requests() as request:
+        saved_at = checkpoints.latest(directory.checkpoints)
+        offsets = checkpoints.read_meta(saved_at, directory.digest())["offsets"] if saved_at else {}
+        if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
+            _finish(program, directory, progress, checkpoints.read_meta(saved_at))
+            return
+        compile_seconds = _prepare(program, progress, advice)
+        saved = _restore(program, saved_at) if saved_at else Saved(0, 0.0, program.begin())
+        if saved.step:
+            progress.say(f"continuing from step {saved.step:,}")
+        with MetricsLog(directory, program.metric_names, TIMINGS, offsets) as log:
+            run, step, seconds = saved.run, saved.step, saved.seconds
+            for stop in [s for s in program.stops if s > saved.step]:
+                began = time.perf_counter()
+                run, told = program.advance(run, step, stop)
+                passed = time.perf_counter() - began
+                seconds += passed
+                rate = (stop - step) * len(program.seeds) / passed
+                mean_return = _write(log, program.seeds, stop, told, rate, seconds)
+                progress.update(stop, rate, mean_return)
+                if mirror is not None:
+                    _reflect(mirror, stop, told, rate, mean_return)
+                _check_finite(program, directory, stop, told)
+                last = stop == program.stops[-1]
+                if last or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
+                    meta = {"seconds": seconds, "compile_seconds": compile_seconds}
+                    _save(program, directory, log, run, stop, meta, whole=not last)
+                step = stop
+                if request.number is not None and not last:
+                    raise Stopped(
+                        f"stopped at step {step:,}; to continue: sharedq resume {directory.path}", request.number
+                    )
+        _finish(program, directory, progress, meta)
+
+
+def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict) -> None:
+    steps, seconds = program.stops[-1], meta["seconds"]
+    rate = steps * len(program.seeds) / max(seconds, 1e-9)
+    times = {name: meta[name] for name in ("seconds", "compile_seconds")}
+    directory.finish({"steps": steps, "steps_per_second": rate} | times)
+    progress.say(f"finished {steps:,} steps of {len(program.seeds)} seeds in {duration(seconds)}: {directory.path}")
+
+
+def _prepare(program: Program, progress: Progress, advice: str) -> float:
+    """Compiles, says what memory is needed, and refuses a run that does not fit before anything is allocated."""
+    held, free = bytes_of(program.shapes()), free_bytes()
+    _check_fits(held, free, advice)
+    progress.say("compiling")
+    began = time.perf_counter()
+    needed = program.prepare()
+    compile_seconds = time.perf_counter() - began
+    have = "" if free is None else f" of {readable(free)} free"
+    progress.say(f"compiled in {compile_seconds:.0f} s; the run holds {readable(needed)}{have}")
+    _check_fits(needed, free, advice)
+    return compile_seconds
+
+
+def _check_fits(needed: int, free: int | None, advice: str) -> None:
+    if free is not None and needed > free:
+        raise SharedqError(
+            f"the run needs {readable(needed)} of memory, {readable(needed - free)} more than is free: {advice}"
+        )
+
+
+def _write(log: MetricsLog, seeds: list[int], step: int, told: Told, rate: float, seconds: float) -> float | None:
+    """Logs a stretch; returns the mean return of the episodes that ended in it."""
+    timings = {"steps_per_second": rate, "seconds": seconds}
+    for place, seed in enumerate(seeds):
+        if told.metrics:
+            log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
+        ended = told.episodes[place]
+        log.episodes(ended.steps, seed, ended.returns, ended.lengths)
+    returns = np.concatenate([ended.returns for ended in told.episodes])
+    return float(returns.mean()) if returns.size else None
+
+
+def _reflect(mirror: Mirror, step: int, told: Told, rate: float, mean_return: float | None) -> None:
+    values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
+    mirror(step, values if mean_return is None else values | {"return": mean_return})
+
+
+def _check_finite(program: Program, directory: RunDirectory, step: int, told: Told) -> None:
+    broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
+    if not broken.size:
+        return
+    place = broken[0]
+    what = "the loss" if told.bad_step[place] >= 0 else "a parameter"
+    when = told.bad_step[place] if told.bad_step[place] >= 0 else step
+    good = checkpoints.latest(directory.checkpoints)
+    kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
+    raise Diverged(
+        f"{what} of seed {program.seeds[place]} is not a finite number at step {when:,}; {kept}; "
+        "lower algorithm.learning_rate or set algorithm.max_gradient_norm"
+    )
+
+
+def _save(
+    program: Program, directory: RunDirectory, log: MetricsLog, run: Any, step: int, meta: dict, whole: bool
+) -> None:
+    """Everything to go on from; at the end of training only the agent, which is all that is used from then on."""
+    host = program.to_host(run)
+    parts = {"agent": host.agent}
+    if whole:
+        parts["rest"] = host._replace(agent=())
+    log.flush()
+    meta = meta | {"offsets": log.offsets()}
+    checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep=2 if whole else 1)
+
+
+def _restore(program: Program, path) -> Saved:
+    shapes = program.shapes()
+    agent = checkpoints.load(path, "agent", shapes.agent)
+    rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
+    meta = checkpoints.read_meta(path)
+    run = program.to_devices(rest._replace(agent=agent))
+    return Saved(int(path.name), meta["seconds"], run)

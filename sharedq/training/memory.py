@@ -1,0 +1,44 @@
+"""Whether a run fits, said before it is allocated."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def free_bytes() -> int | None:
+    """What the devices have left for a run, or None where nobody tells."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        known = device.memory_stats() or {}
+        return known["bytes_limit"] - known["bytes_in_use"] if "bytes_limit" in known else None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):
+            return None
+    return min(free, _container_free() or free)
+
+
+def _container_free() -> int | None:
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text()) for what in ("max", "current"))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return None
+    return limit - used
+
+
+def bytes_of(shapes) -> int:
+    """What a pytree of arrays or shapes holds."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def readable(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

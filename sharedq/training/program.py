@@ -1,0 +1,46 @@
+"""What the loop drives: a training program that advances all seeds from one step to a later one."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Ended(NamedTuple):
+    """Episodes of one seed that ended, in order."""
+
+    steps: np.ndarray  # environment steps of the seed when they ended
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+class Told(NamedTuple):
+    """What a stretch of training tells of itself."""
+
+    metrics: dict[str, np.ndarray]  # [S] each; empty while nothing is learned
+    episodes: list[Ended]  # one per seed
+    bad_step: np.ndarray  # [S] environment step of the first loss that was not a finite number, else -1
+    params_finite: np.ndarray  # [S]
+
+
+class Program(Protocol):
+    """A run, `Any`, is one pytree on the devices; on the host it has a leading axis of seeds on every leaf."""
+
+    seeds: list[int]
+    metric_names: list[str]
+    stops: list[int]  # the environment steps at which to log, in order; the last is the end of training
+
+    def shapes(self) -> Any:
+        """The run's shapes on the host, nothing allocated."""
+
+    def prepare(self) -> int:
+        """Compiles, and returns the bytes that training will hold on the devices; allocates nothing."""
+
+    def begin(self) -> Any:
+        """The run before its first step."""
+
+    def advance(self, run: Any, start: int, stop: int) -> tuple[Any, Told]:
+        """The run at environment step `stop`, given it at `start`, which is used up."""
+
+    def to_host(self, run: Any) -> Any: ...
+
+    def to_devices(self, run: Any) -> Any: ...

@@ -1,0 +1,85 @@
+"""How a run tells a person where it is: a bar in a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_LINE_EVERY = 5.0  # seconds
+
+
+class Progress(Protocol):
+    def say(self, text: str) -> None: ...
+
+    def update(self, step: int, rate: float, mean_return: float | None) -> None: ...
+
+
+class Silent:
+    """For code that calls `train` and wants no words."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def update(self, step: int, rate: float, mean_return: float | None) -> None:
+        pass
+
+
+class PlainLines:
+    """One line at a time, at most every few seconds."""
+
+    def __init__(self, name: str, steps: int, seeds: int):
+        self._name, self._steps, self._seeds, self._last = name, steps, seeds, -PLAIN_LINE_EVERY
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def update(self, step: int, rate: float, mean_return: float | None) -> None:
+        now = time.monotonic()
+        if now - self._last < PLAIN_LINE_EVERY and step < self._steps:
+            return
+        self._last = now
+        self.say(f"{self._name}: {_words(step, self._steps, self._seeds, rate, mean_return)}")
+
+
+class Bar:
+    """A live bar, by rich."""
+
+    def __init__(self, name: str, steps: int, seeds: int):
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[words]}"))
+        self.live = Progress(*columns)
+        self._steps, self._seeds = steps, seeds
+        self._task = self.live.add_task(name, total=steps, words="compiling")
+
+    def say(self, text: str) -> None:
+        self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def update(self, step: int, rate: float, mean_return: float | None) -> None:
+        words = _words(step, self._steps, self._seeds, rate, mean_return)
+        self.live.update(self._task, completed=step, words=words)
+
+
+@contextmanager
+def shown(name: str, steps: int, seeds: int) -> Iterator[Progress]:
+    """The progress that suits where the output goes."""
+    if sys.stdout.isatty():
+        bar = Bar(name, steps, seeds)
+        with bar.live:
+            yield bar
+    else:
+        yield PlainLines(name, steps, seeds)
+
+
+def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None) -> str:
+    """`rate` counts the steps of all seeds."""
+    returned = "" if mean_return is None else f", return {mean_return:.2f}"
+    left = duration((steps - step) * seeds / rate) if rate > 0 else "?"
+    return f"{step:,} of {steps:,} steps, {rate:,.0f} steps/s{returned}, {left} left"
+
+
+def duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

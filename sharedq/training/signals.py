@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM ask a run to stop where it can be continued; a second Ctrl-C does not wait."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StopRequest:
+    """Which signal asked to stop, if any."""
+
+    number: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Within, the two signals are noted and not obeyed. Outside the main thread Python allows no handlers: none then."""
+    request = StopRequest()
+
+    def note(number, frame):
+        if request.number is not None:
+            raise KeyboardInterrupt
+        request.number = number
+
+    old = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                old[number] = signal.signal(number, note)
+            except ValueError:
+                break
+        yield request
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
