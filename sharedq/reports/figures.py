@@ -139,11 +139,13 @@ def area(task: Task, result: Result) -> np.ndarray:
 
 
 def _learning_curves(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, styles):
+    def drawing(axes, paper, looks):
         for result in results:
-            style = styles[result.label]
+            style = looks[result.label]
             axes.fill_between(task.grid, result.curve.low, result.curve.high, color=style.colour, alpha=0.15, lw=0)
-            axes.plot(task.grid, result.curve.value, style.line, color=style.colour, lw=2, marker=style.marker, markevery=8)
+            axes.plot(
+                task.grid, result.curve.value, style.line, color=style.colour, lw=2, marker=style.marker, markevery=8
+            )
         axes.set_xlabel("environment steps per seed")
         axes.set_ylabel("return")
         axes.xaxis.set_major_formatter(_short_number)
@@ -153,28 +155,30 @@ def _learning_curves(task: Task, results: list[Result]) -> Drawing:
 
 
 def _areas(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, styles):
-        _whiskers(axes, paper, styles, [(result.label, area(task, result)) for result in results])
-        axes.set_xlabel({"percent": "% of the reference", "difference": "minus the reference"}.get(task.unit, "mean return"))
+    def drawing(axes, paper, looks):
+        _whiskers(axes, paper, looks, [(result.label, area(task, result)) for result in results])
+        axes.set_xlabel(
+            {"percent": "% of the reference", "difference": "minus the reference"}.get(task.unit, "mean return")
+        )
         if task.unit != "none":
-            axes.axvline(100 if task.unit == "percent" else 0, color=paper.ink, lw=1, linestyle=":")
+            axes.axvline(100 if task.unit == "percent" else 0, color=paper.ink, lw=1, linestyle=":", zorder=0)
 
     return drawing
 
 
 def _overall(rows: tuple[Overall, ...]) -> Drawing:
-    def drawing(axes, paper, styles):
-        _whiskers(axes, paper, styles, [(row.label, 100 * np.array(row.relative)) for row in rows])
+    def drawing(axes, paper, looks):
+        _whiskers(axes, paper, looks, [(row.label, 100 * np.array(row.relative)) for row in rows])
         axes.set_xlabel("% of the reference")
-        axes.axvline(100, color=paper.ink, lw=1, linestyle=":")
+        axes.axvline(100, color=paper.ink, lw=1, linestyle=":", zorder=0)
 
     return drawing
 
 
-def _whiskers(axes: Any, paper: Paper, styles: dict[str, Style], rows: list[tuple[str, np.ndarray]]) -> None:
+def _whiskers(axes: Any, paper: Paper, looks: dict[str, Style], rows: list[tuple[str, np.ndarray]]) -> None:
     """A dot with its interval per row, its label above it, so that long labels cost no width."""
     for place, (label, (value, low, high)) in enumerate(rows):
-        style = styles[label]
+        style = looks[label]
         axes.plot([low, high], [place, place], color=style.colour, lw=2.5, solid_capstyle="butt")
         axes.plot(value, place, color=style.colour, marker=style.marker, ms=9)
     axes.set_ylim(len(rows) - 0.6, -0.8)
@@ -188,9 +192,9 @@ def _whiskers(axes: Any, paper: Paper, styles: dict[str, Style], rows: list[tupl
 
 
 def _memory(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, styles):
+    def drawing(axes, paper, looks):
         for result in results:
-            style, (value, low, high), size = styles[result.label], area(task, result), weight_bytes(result)
+            style, (value, low, high), size = looks[result.label], area(task, result), weight_bytes(result)
             axes.plot([size, size], [low, high], color=style.colour, lw=2.5, solid_capstyle="butt")
             axes.plot(size, value, color=style.colour, marker=style.marker, ms=9, linestyle="none")
         axes.set_xlim(0, 1.1 * max(map(weight_bytes, results)) or 1)
@@ -204,14 +208,16 @@ def _memory(task: Task, results: list[Result]) -> Drawing:
 
 
 def _speed(results: list[Result]) -> Drawing:
-    def drawing(axes, paper, styles):
+    def drawing(axes, paper, looks):
         for place, result in enumerate(results):
-            axes.barh(place, result.run.steps_per_second, height=0.3, color=styles[result.label].colour)
+            axes.barh(place, result.run.steps_per_second, height=0.3, color=looks[result.label].colour)
         axes.set_ylim(len(results) - 0.6, -0.8)
         axes.set_xlim(left=0)
         axes.set_yticks([])
         for place, result in enumerate(results):
-            axes.annotate(_shown(result.label), (0, place - 0.36), xytext=(2, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                _shown(result.label), (0, place - 0.36), xytext=(2, 0), textcoords="offset points", va="center"
+            )
         axes.set_xlabel("environment steps per second")
         axes.xaxis.set_major_formatter(_short_number)
         axes.grid(axis="x", color=paper.faint, lw=0.5, alpha=0.6)
@@ -235,27 +241,32 @@ def _render(plan: Plan, labels: list[str]) -> Figure:
         return Figure(plan.name, plan.caption, _save(light, "svg"), _save(dark, "svg"), _save(light, "png"))
 
 
+def styles(paper: Paper, labels: list[str]) -> dict[str, Style]:
+    """The look of each label by its place; after the last colour the first comes again with another line and marker."""
+    found = {}
+    for place, label in enumerate(labels):
+        turn = place + place // len(paper.colours)
+        colour = paper.colours[place % len(paper.colours)]
+        found[label] = Style(colour, LINES[turn % len(LINES)], MARKERS[turn % len(MARKERS)])
+    return found
+
+
 def _on_paper(paper: Paper, plan: Plan, labels: list[str]) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
-    styles = {
-        label: Style(
-            paper.colours[place % len(paper.colours)],
-            LINES[(place + place // len(paper.colours)) % len(LINES)],
-            MARKERS[(place + place // len(paper.colours)) % len(MARKERS)],
-        )
-        for place, label in enumerate(labels)
-    }
+    looks = styles(paper, labels)
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     legend, columns = plan.legend, 1 if any(len(label) > 20 for label in plan.legend) else 2
     with rc_context(dict.fromkeys(ink, paper.ink)):
         canvas = Canvas(figsize=(WIDTH, plan.height + 0.23 * -(-len(legend) // columns)), layout="constrained")
-        plan.drawing(canvas.add_subplot(), paper, styles)
+        plan.drawing(canvas.add_subplot(), paper, looks)
         if legend:
-            looks = [styles[label] for label in legend]
-            handles = [Line2D([], [], color=one.colour, linestyle=one.line, marker=one.marker, lw=2) for one in looks]
+            handles = [
+                Line2D([], [], color=one.colour, linestyle=one.line, marker=one.marker, lw=2)
+                for one in map(looks.get, legend)
+            ]
             names = [_shown(label) for label in legend]
             canvas.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
     return canvas

@@ -1,6 +1,7 @@
 """What the numbers say, in sentences: computed from the intervals, and no more than they carry."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ def findings(summary: Summary) -> list[str]:
     if summary.overall:
         count = len(summary.tasks)
         return [
-            f"{row.label}: {interval(row.relative, percent)} of the reference's area under the learning curve over "
+            f"{row.label}: {interval(row.relative, percent)} of the reference’s area under the learning curve over "
             f"{count} environments{_separation(row.relative, 1.0, '100 %')}."
             if math.isfinite(row.relative.value)
             else f"{row.label}: no percentage over {count} environments, because a reference is not above zero."
@@ -69,10 +70,11 @@ def notes(summary: Summary) -> list[str]:
     lines = [f"{label} has not started." for label in comparison.missing]
     results = [result for task in summary.tasks for result in task.results]
     for result in results:
+        name = result.label if len(summary.tasks) == 1 else f"{result.label} on {result.run.environment}"
         if not result.run.finished:
-            lines.append(f"{result.label} is {result.status}; what it has so far is used.")
+            lines.append(f"{name} is {result.status}; what it has so far is used.")
         if silent := len(result.run.seeds) - result.seeds:
-            lines.append(f"{result.label}: {silent} of {len(result.run.seeds)} seeds finished no episode; left out.")
+            lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds finished no episode; left out.")
     if any(result.seeds == 1 for result in results):
         lines.append("Intervals are not shown where a run or its reference has a single seed: one seed has no spread.")
     if any(2 <= result.seeds < 4 for result in results):
@@ -95,7 +97,7 @@ def _no_reference(summary: Summary) -> str:
     return "no run is named as the reference and there is not exactly one with a target network"
 
 
-def interval(estimate: Interval, show) -> str:
+def interval(estimate: Interval, show: Callable[[float], str]) -> str:
     """`value [low, high]`; the value alone where there is no interval."""
     if not math.isfinite(estimate.low):
         return show(estimate.value)

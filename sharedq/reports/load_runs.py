@@ -52,7 +52,9 @@ class Run:
         options = dict(self.experiment.get("environment", {}))
         words = [str(options.pop("kind", "environment"))]
         words += [value for value in options.values() if isinstance(value, str) and value]
-        rest = [f"{name} {value}" for name, value in options.items() if value is not None and not isinstance(value, str)]
+        rest = [
+            f"{name} {value}" for name, value in options.items() if value is not None and not isinstance(value, str)
+        ]
         return " ".join(words) + (f" ({', '.join(rest)})" if rest else "")
 
     @property
@@ -196,12 +198,18 @@ def _read_table(path: Path, needed: tuple[str, ...], seeds: tuple[int, ...]) -> 
     if len(lines) < 2:
         return {name: np.empty(0) for name in names}
     try:
-        table = np.loadtxt(lines[1:], delimiter=",", ndmin=2, converters=lambda cell: float(cell or "nan"), encoding=None)
+        table = np.loadtxt(
+            lines[1:], delimiter=",", ndmin=2, converters=lambda cell: float(cell or "nan"), encoding=None
+        )
     except ValueError as error:
         raise SharedqError(f"{path} cannot be read ({error}): restore it or remove its folder") from None
     if table.shape[1] != len(names):
-        raise SharedqError(f"{path} has {len(names)} names for {table.shape[1]} columns: restore it or remove its folder")
+        raise SharedqError(
+            f"{path} has {len(names)} names for {table.shape[1]} columns: restore it or remove its folder"
+        )
     columns = dict(zip(names, table.T, strict=True))
     if strangers := set(columns["seed"]) - set(seeds):
-        raise SharedqError(f"{path} has seed {min(strangers):g}, which experiment.json does not list: remove its folder")
+        raise SharedqError(
+            f"{path} has seed {min(strangers):g}, which experiment.json does not list: remove its folder"
+        )
     return columns

@@ -6,6 +6,7 @@ The page has no script and asks for no other file; figures travel inside it, for
 import base64
 import os
 import tempfile
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sharedq.reports.exports import curves_csv, summary_csv, summary_json
 from sharedq.reports.figures import LIGHT, Figure, draw, human_bytes
 from sharedq.reports.finding import findings, interval, notes, number, percent, signed
 from sharedq.reports.load_runs import load
-from sharedq.reports.statistics import REPETITIONS
+from sharedq.reports.statistics import REPETITIONS, Interval
 from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
 
@@ -21,13 +22,14 @@ METHOD = f"""
 <p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
 since the point before; where none ended, the point before is carried on. The line is the <b>interquartile mean</b>
 (IQM) over seeds: the mean of what is left without the lowest and the highest quarter.</p>
-<p>The <b>final return</b> is the mean of the last {FINAL_SHARE:.0%} of a curve. The <b>area under the curve</b> is divided
-by its width, so it is the mean return over training; it is compared with that of the reference over the steps that both
-runs have done. Returns are measured from zero: a percentage says something where zero is a natural bottom.</p>
+<p>The <b>final return</b> is the mean of the last {percent(FINAL_SHARE)} of a curve. The <b>area under the curve</b> is
+divided by its width, so it is the mean return over training; it is compared with that of the reference over the steps
+that both runs have done. Returns are measured from zero: a percentage means something where zero is a natural
+bottom.</p>
 <p><b>Intervals</b> hold 95 % of {REPETITIONS:,} bootstrap repetitions, in each of which seeds are drawn again with
 replacement, within each environment; a run and its reference are drawn independently. They speak of the spread between
-seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the run
-has a larger area than a seed of the reference, ties counting half.</p>
+seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the
+run has a larger area than a seed of the reference, ties counting half.</p>
 <p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
 """
 
@@ -168,9 +170,7 @@ def _html_table(heads: list[str], rows: list[list[str]]) -> str:
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _label(label: str, summary: Summary) -> str:
@@ -178,7 +178,7 @@ def _label(label: str, summary: Summary) -> str:
     return f'<span class="dot c{place}"></span>{escape(label)}'
 
 
-def _estimate(estimate, show) -> str:
+def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> str:
     """The value with its interval below, so that columns stay narrow."""
     if estimate is None:
         return "–"

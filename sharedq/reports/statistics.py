@@ -55,9 +55,7 @@ def area_under_curve(curve: np.ndarray) -> np.ndarray:
     """
     present = np.isfinite(curve)
     counts = present.sum(-1)
-    return np.divide(
-        np.where(present, curve, 0.0).sum(-1), counts, out=np.full(counts.shape, np.nan), where=counts > 0
-    )
+    return np.divide(np.where(present, curve, 0.0).sum(-1), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -106,9 +104,7 @@ def ratio(
     if any(scale <= 0 or (draws <= 0).any() for scale, draws in zip(scales, scale_draws, strict=True)):
         return Interval(np.nan, np.nan, np.nan)
     value = iqm(np.concatenate([np.asarray(row) / scale for row, scale in zip(scores, scales, strict=True)]))
-    draws = [
-        row / scale[:, None] for row, scale in zip(resample(scores, repetitions, rng), scale_draws, strict=True)
-    ]
+    draws = [row / scale[:, None] for row, scale in zip(resample(scores, repetitions, rng), scale_draws, strict=True)]
     return _interval(value, iqm(np.concatenate(draws, axis=1), axis=1), confidence, [*scores, *reference])
 
 

@@ -25,15 +25,19 @@ ul{padding-left:1.2rem}
 figure{margin:1.8rem 0}
 figure img{display:block;width:100%;max-width:600px;height:auto;margin:0 auto}
 figcaption{color:var(--quiet);font-size:.92rem;max-width:600px;margin:.4rem auto 0;overflow-wrap:anywhere}
-.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;margin:1rem 0}
+/* the shadow at an edge says that the table goes on there; it is covered once scrolled to the end */
+.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;margin:1rem 0;background:
+linear-gradient(90deg,var(--paper) 60%,transparent) left/2.5rem 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 60%,transparent) right/2.5rem 100% no-repeat local,
+linear-gradient(90deg,#8886,transparent) left/.9rem 100% no-repeat scroll,
+linear-gradient(270deg,#8886,transparent) right/.9rem 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:.45rem .7rem;text-align:right;white-space:nowrap;border-top:1px solid var(--line);vertical-align:top}
-thead th{border-top:0;background:var(--box);font-weight:600;vertical-align:bottom}
-th:first-child,td:last-child{text-align:left}
+th,td{padding:.45rem .6rem;text-align:right;white-space:nowrap;border-top:1px solid var(--line);vertical-align:top}
+thead th{border-top:0;font-weight:600;vertical-align:bottom}
+th:first-child,th:last-child,td:last-child{text-align:left}
 tbody th{font-weight:500;max-width:16rem;overflow:hidden;text-overflow:ellipsis}
 td small{display:block;color:var(--quiet)}
 .dot{display:inline-block;width:.65rem;height:.65rem;border-radius:50%;margin-right:.5rem}
 pre{overflow-x:auto;background:var(--box);border-radius:6px;padding:.7rem .9rem;font-size:.85rem;margin:.3rem 0 1rem}
-"""
-    + "".join(f".c{place}{{background:var(--c{place})}}\n" for place in range(len(LIGHT.colours)))
+""" + "".join(f".c{place}{{background:var(--c{place})}}\n" for place in range(len(LIGHT.colours)))
 )

@@ -124,9 +124,7 @@ class _Curves:
         relative = improvement = None
         if pair and run.label != self.reference:
             scores, reference, until = pair
-            relative = (
-                ratios[run.label] if unit == "percent" else statistics.difference(scores, reference, rng=_rng())
-            )
+            relative = ratios[run.label] if unit == "percent" else statistics.difference(scores, reference, rng=_rng())
             improvement = statistics.probability_of_improvement([scores], [reference], rng=_rng())
         inside = np.flatnonzero(self.grid <= self.reached[run.label])
         tail = inside[-max(1, round(FINAL_SHARE * len(inside))) :] if len(inside) else inside

@@ -1,0 +1,304 @@
+"""Reports on synthetic run directories: the page says what the data say, stands alone, and survives odd runs."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sharedq.errors import SharedqError
+from sharedq.reports import load, write
+from sharedq.reports.figures import LIGHT, styles
+from sharedq.reports.summary import summarise
+
+STEPS = 1000
+VOID = {"meta", "source", "img", "br"}
+
+
+def make_run(folder: Path, returns: list[float], kind: str = "shared_heads", **changes) -> Path:
+    """A run whose seed i gets returns[i] in every episode, one episode each 20 steps, up to `until`."""
+    options = {"until": STEPS, "finished": True, "game": "breakout", "held": 200} | changes
+    folder.mkdir(parents=True)
+    experiment = {
+        "environment": {"kind": "minatar", "game": options["game"], "time_limit": None},
+        "target": {"kind": kind},
+        "training": {"steps": STEPS},
+        "seeds": list(range(len(returns))),
+    }
+    (folder / "experiment.json").write_text(json.dumps({"schema": 1, "experiment": experiment}))
+    steps = range(20, options["until"] + 1, 20)
+    rows = [f"{step},{seed},{value},20" for step in steps for seed, value in enumerate(returns)]
+    (folder / "episodes.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
+    rows = [f"{step},{seed},,{100 + step},1" for step in steps for seed in range(len(returns))]
+    (folder / "metrics.csv").write_text("\n".join(["step,seed,loss,steps_per_second,seconds", *rows]) + "\n")
+    cost = {"parameters": {"trained": 100, "held": options["held"]}, "bytes": {"weights": 4 * options["held"]}}
+    (folder / "cost.json").write_text(json.dumps(cost))
+    (folder / "command.txt").write_text("sharedq train minatar --target " + kind + "\n")
+    if options["finished"]:
+        finished = {"steps": STEPS, "seconds": 2.0, "compile_seconds": 1.5, "steps_per_second": 512.0}
+        (folder / "finished.json").write_text(json.dumps(finished))
+    return folder
+
+
+def make_comparison(folder: Path, labels: dict[str, str], reference: str | None = None) -> Path:
+    """compare.json over runs already made: label -> folder."""
+    runs = [{"label": label, "folder": where, "command": "sharedq train"} for label, where in labels.items()]
+    content = {"schema": 1, "recipe": "two targets", "command": "sharedq compare", "reference": reference, "runs": runs}
+    folder.mkdir(exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A reference with mean return 10 and a run with exactly twice that and half the parameters."""
+    make_run(tmp_path / "runs" / "a", [9, 10, 10, 11], "target_network")
+    make_run(tmp_path / "runs" / "b", [20, 20, 20, 20], held=100)
+    return make_comparison(tmp_path, {"target network": "runs/a", "heads": "runs/b"}, "target network")
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and keeps text, attributes and table cells."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source, self.open, self.words, self.attributes, self.tags = path.read_text(), [], [], [], set()
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_the_page_says_what_the_data_say(pair):
+    page = Page(write(pair))
+    first, second = summary_of(pair)["runs"]
+    assert (first["area"], second["area"], second["area_ratio"], second["improvement"]) == (10, 20, 2, 1)
+    assert second["final_return"] == 20 and second["parameters_held"] == 100 and first["bytes_weights"] == 800
+    assert "heads: 200 %" in page.text and "with 50 % of its parameters" in page.text
+    assert "do not separate" not in page.text
+    assert "1.5 s" in page.text and "512" in page.text and "800 B" in page.text
+    assert "sharedq compare" in page.text and "--target shared_heads" in page.text
+
+
+def test_the_page_shows_the_intervals_of_the_summary(pair):
+    page, result = Page(write(pair)), summarise(load(pair)).tasks[0].result("heads")
+    assert f"200 % [{100 * result.relative.low:.0f}, {100 * result.relative.high:.0f}]" in page.text
+    assert 1.8 < result.relative.low < 2 < result.relative.high < 2.3
+
+
+def test_overlap_is_called_no_separation(tmp_path):
+    make_run(tmp_path / "a", [8, 10, 12], "target_network")
+    make_run(tmp_path / "b", [9, 10, 12])
+    assert "these data do not separate the two" in Page(write(tmp_path)).text
+
+
+def test_the_page_stands_alone(pair):
+    page = Page(write(pair))
+    assert not re.search(r"https?:|url\(|@import", page.source)
+    assert page.tags.isdisjoint({"script", "link", "iframe"})
+    linked = [value for name, value in page.attributes if name in ("src", "srcset", "href")]
+    assert linked and all(value.startswith("data:image/svg+xml;base64,") for value in linked)
+
+
+def test_hostile_labels_are_shown_as_text(tmp_path):
+    label = '_<script>alert("$x^$")</script> & a label that does not end for a while'
+    make_run(tmp_path / "runs" / "a", [1, 2], "target_network")
+    make_run(tmp_path / "runs" / "b", [1, 2])
+    page = Page(write(make_comparison(tmp_path, {"ref": "runs/a", label: "runs/b"})))
+    assert "script" not in page.tags and label in page.text
+
+
+def test_files_beside_the_page(pair, tmp_path):
+    out = tmp_path / "elsewhere"
+    assert write(pair, out) == out / "report.html"
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    drawn = {
+        f"figures/{name}{end}"
+        for name in ("learning_curves", "areas", "memory", "speed")
+        for end in ("-light.svg", "-dark.svg", ".png")
+    }
+    assert names == drawn | {"report.html", "summary.json", "summary.csv", "curves.csv"}
+    assert not (pair / "report.html").exists()
+    with (out / "curves.csv").open() as file:
+        points = [row for row in csv.DictReader(file) if row["label"] == "heads"]
+    assert len(points) == 50 and {float(row["return_iqm"]) for row in points} == {20}
+    with (out / "summary.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["target network", "heads"]
+
+
+def test_the_same_runs_give_the_same_bytes(pair, tmp_path):
+    first, second = write(pair, tmp_path / "first"), write(pair, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_one_label_one_colour_in_light_and_dark(pair):
+    write(pair)
+    for name in ("learning_curves", "areas", "memory", "speed"):
+        assert "#0b66b0" in (pair / "figures" / f"{name}-light.svg").read_text()
+        assert "#62b5f5" in (pair / "figures" / f"{name}-dark.svg").read_text()
+
+
+def test_one_seed_has_no_interval_and_says_why(tmp_path):
+    make_run(tmp_path / "a", [10], "target_network")
+    make_run(tmp_path / "b", [15])
+    page = Page(write(tmp_path))
+    assert "b: 150 %" in page.text and "one seed has no spread" in page.text
+    assert summary_of(tmp_path)["runs"][1]["area_ratio_low"] is None
+
+
+def test_an_unfinished_run_is_compared_over_the_steps_that_both_have_done(tmp_path):
+    make_run(tmp_path / "a", [10, 10], "target_network")
+    folder = make_run(tmp_path / "b", [30, 30], until=400, finished=False)
+    with (folder / "episodes.csv").open("a") as file:
+        file.write("420,0,9")  # killed in the middle of a line
+    page = Page(write(tmp_path))
+    row = summary_of(tmp_path)["runs"][1]
+    assert (row["status"], row["compared_steps"], row["area_ratio"]) == ("unfinished", 400, 3)
+    assert "unfinished: 400 of 1,000 steps" in page.text and "over the first 400 steps" in page.text
+    assert row["steps_per_second"] == 310  # the median of what it recorded on the way
+
+
+def test_a_run_without_any_episode(tmp_path):
+    make_run(tmp_path / "a", [10, 10], "target_network")
+    make_run(tmp_path / "b", [1, 1], until=0, finished=False)
+    assert "2 of 2 seeds finished no episode" in Page(write(tmp_path)).text
+
+
+def test_only_a_run_without_any_episode(tmp_path):
+    assert "nothing to compare" in Page(write(make_run(tmp_path / "a", [1], until=0, finished=False))).text
+
+
+def test_negative_returns_are_compared_by_difference(tmp_path):
+    make_run(tmp_path / "a", [-20, -20], "target_network")
+    make_run(tmp_path / "b", [-5, -5])
+    page, row = Page(write(tmp_path)), summary_of(tmp_path)["runs"][1]
+    assert row["area_ratio"] is None and row["area_difference"] == 15
+    assert "+15.0" in page.text and "differences instead of percentages" in page.text
+
+
+def test_without_a_reference_areas_are_shown_as_they_are(tmp_path):
+    make_run(tmp_path / "a", [3, 3])
+    make_run(tmp_path / "b", [4, 4])
+    page = Page(write(tmp_path))
+    assert "Area (mean return)" in page.text and "P(better)" not in page.text.split("How the numbers")[0]
+    assert "not exactly one with a target network" in page.text
+
+
+def test_a_single_run(tmp_path):
+    assert "mean return over training 3.00 [3.00, 3.00]" in Page(write(make_run(tmp_path / "alone", [3, 3]))).text
+
+
+def test_environments_are_kept_apart_and_then_averaged(tmp_path):
+    for game, scale in (("breakout", 1), ("asterix", 100)):
+        make_run(tmp_path / game / "net", [scale] * 3, "target_network", game=game)
+        make_run(tmp_path / game / "heads", [3 * scale] * 3, game=game)
+    page = Page(write(tmp_path))
+    overall = {row["label"]: row["area_ratio"] for row in summary_of(tmp_path)["overall"]}
+    assert overall == {"heads": 3} and "over 2 environments" in page.text
+    assert "minatar asterix" in page.text and "minatar breakout" in page.text
+    assert (tmp_path / "figures" / "overall_areas.png").exists()
+
+
+def test_same_names_in_different_folders_are_told_apart(tmp_path):
+    make_run(tmp_path / "x" / "run", [1])
+    make_run(tmp_path / "y" / "run", [2])
+    assert [run.label for run in load(tmp_path).runs] == ["x/run", "y/run"]
+
+
+def test_a_planned_run_that_has_not_started_is_named(pair):
+    make_comparison(pair, {"target network": "runs/a", "later": "runs/c"}, "target network")
+    assert "later has not started" in Page(write(pair)).text
+
+
+def test_more_labels_than_colours(tmp_path):
+    for number in range(15):
+        make_run(tmp_path / f"run {number}", [number, number])
+    assert len(summary_of(write(tmp_path).parent)["runs"]) == 15
+
+
+def spoil(name: str, content: str):
+    return lambda folder: (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (spoil("experiment.json", "{"), "not valid JSON"),
+        (spoil("experiment.json", '{"schema": 2}'), "has schema 2"),
+        (spoil("experiment.json", '{"schema": 1, "experiment": {}}'), "no experiment with seeds"),
+        (spoil("cost.json", "[]"), "does not hold a JSON object"),
+        (spoil("episodes.csv", "step,seed,length\n"), "no column 'return'"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,high,3\n"), "cannot be read"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,2\n"), "4 names for 3 columns"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,7,2,3\n"), "has seed 7"),
+        (lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\n"), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_that_names_the_file(tmp_path, damage, words):
+    damage(make_run(tmp_path / "a", [1, 2]))
+    with pytest.raises(SharedqError) as caught:
+        load(tmp_path)
+    assert words in str(caught.value) and str(tmp_path / "a") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nothing_to_report_on(tmp_path):
+    with pytest.raises(SharedqError, match="no run in"):
+        load(tmp_path)
+    with pytest.raises(SharedqError, match="is not a folder"):
+        load(tmp_path / "absent")
+
+
+def test_a_reference_that_is_no_run(pair):
+    make_comparison(pair, {"target network": "runs/a"}, "other")
+    with pytest.raises(SharedqError, match="names the reference 'other'"):
+        load(pair)
+
+
+def test_without_matplotlib_the_extra_is_named(pair, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SharedqError, match=r"sharedq\[report\]"):
+        write(pair)
+
+
+def test_reports_import_neither_jax_nor_matplotlib():
+    code = "import sys, sharedq.reports; print({'jax', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_curves_that_lie_on_each_other(tmp_path):
+    for name in "ab":
+        make_run(tmp_path / name, [0, 1, 2, 3])
+    rows = summary_of(write(tmp_path).parent)["runs"]
+    assert rows[0]["area"] == rows[1]["area"] == 1.5
+
+
+def test_labels_are_told_apart_by_colour_line_or_marker():
+    labels = [str(number) for number in range(36)]
+    assert len(set(styles(LIGHT, labels).values())) == len(labels)
+    assert len(set(styles(LIGHT, labels[:4]).values())) == len(
+        {style.line for style in styles(LIGHT, labels[:4]).values()}
+    )

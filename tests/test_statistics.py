@@ -1,0 +1,145 @@
+"""The statistics of reports: closed forms, an exact bootstrap by enumeration, and identities."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import trim_mean
+
+from sharedq.reports.load_runs import Episodes, Run
+from sharedq.reports.statistics import (
+    area_under_curve,
+    difference,
+    iqm,
+    learning_curve,
+    probability_of_improvement,
+    ratio,
+    stratified_bootstrap,
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def run_of(rows: list[tuple[int, int, float]], seeds: tuple[int, ...], steps: int) -> Run:
+    """A finished run with these (step, seed, return) episodes."""
+    step, seed, returns = np.array(rows, float).reshape(-1, 3).T
+    episodes = Episodes(step, seed, returns, np.ones_like(step))
+    nothing = {"step": np.empty(0), "seed": np.empty(0)}
+    return Run("run", Path("."), {}, seeds, episodes, nothing, {}, {"steps": steps}, True, "", {})
+
+
+@given(arrays(float, st.tuples(st.integers(1, 4), st.integers(1, 23)), elements=st.floats(-1e6, 1e6)))
+def test_iqm_is_the_trimmed_mean_of_scipy(scores):
+    np.testing.assert_allclose(iqm(scores, axis=1), trim_mean(scores, 0.25, axis=1), rtol=1e-12, atol=1e-6)
+
+
+def test_iqm_of_known_scores():
+    assert iqm(np.array([100.0, 1, 2, 3, 4, -100, 5, 6])) == 3.5
+
+
+def test_iqm_does_not_trim_a_nan_away():
+    assert np.isnan(iqm(np.array([1.0, 2, 3, np.nan])))
+
+
+def test_a_point_is_the_mean_of_its_window_and_is_carried_forward():
+    rows = [(10, 3, 1.0), (11, 3, 5.0), (20, 3, 7.0), (40, 3, 2.0), (25, 8, 4.0)]
+    curve = learning_curve(run_of(rows, (3, 8), 40), np.array([10, 20, 30, 40]))
+    np.testing.assert_array_equal(curve, [[1, 6, 6, 2], [np.nan, np.nan, 4, 4]])
+
+
+def test_a_curve_ends_where_the_run_ends():
+    curve = learning_curve(run_of([(5, 0, 1.0)], (0,), 20), np.array([10, 20, 30]))
+    np.testing.assert_array_equal(curve, [[1, 1, np.nan]])
+
+
+def test_a_seed_without_episodes_has_neither_curve_nor_area():
+    curve = learning_curve(run_of([(5, 0, 1.0)], (0, 1), 20), np.array([10, 20]))
+    np.testing.assert_array_equal(area_under_curve(curve), [1, np.nan])
+
+
+def test_area_is_the_mean_return_over_training():
+    np.testing.assert_array_equal(area_under_curve(np.array([[0.0, 2, 4], [np.nan, 3, 5]])), [2, 4])
+
+
+def test_bootstrap_agrees_with_all_resamples():
+    scores, levels = np.array([0.0, 1.0, 3.0]), [10, 90]
+    exact = np.percentile([np.mean(draw) for draw in itertools.product(scores, repeat=3)], levels)
+    found = stratified_bootstrap([scores], np.mean, repetitions=20_000, confidence=0.8, rng=rng())
+    np.testing.assert_allclose([found.low, found.high], exact)
+
+
+def test_bootstrap_never_mixes_strata():
+    matrix = np.array([[1.0, 1, 1], [5.0, 5, 5]])
+    assert stratified_bootstrap(matrix, np.mean, rng=rng()) == (3, 3, 3)
+
+
+def test_constant_scores_have_an_interval_of_no_width():
+    assert stratified_bootstrap([np.full(7, 2.5)], rng=rng()) == (2.5, 2.5, 2.5)
+
+
+def test_bootstrap_of_a_curve_is_the_bootstrap_of_each_point():
+    curves = rng(1).normal(size=(6, 4))
+    together = stratified_bootstrap([curves], rng=rng(2))
+    for point in range(4):
+        alone = stratified_bootstrap([curves[:, point]], rng=rng(2))
+        np.testing.assert_allclose([bound[point] for bound in together], alone)
+
+
+def test_one_generator_seed_one_interval():
+    scores = rng(3).normal(size=(2, 9))
+    assert stratified_bootstrap(scores, rng=rng(4)) == stratified_bootstrap(scores, rng=rng(4))
+    assert stratified_bootstrap(scores, rng=rng(4)) != stratified_bootstrap(scores, rng=rng(5))
+
+
+def test_a_single_seed_has_no_interval():
+    found = stratified_bootstrap([np.array([4.0])], rng=rng())
+    assert found.value == 4 and np.isnan(found.low) and np.isnan(found.high)
+
+
+def test_an_interval_of_95_percent_holds_the_truth_about_that_often():
+    samples = rng(6).normal(size=(300, 20))  # symmetric: the true interquartile mean is 0
+    found = [stratified_bootstrap([scores], repetitions=500, rng=rng(7)) for scores in samples]
+    assert 0.88 < np.mean([one.low <= 0 <= one.high for one in found]) < 0.99
+
+
+def test_ratio_of_constants():
+    assert ratio([np.full(3, 3.0)], [np.full(5, 2.0)], rng=rng()) == (1.5, 1.5, 1.5)
+
+
+def test_ratio_weighs_environments_by_their_own_reference():
+    scores, reference = [np.full(4, 2.0), np.full(4, 2000.0)], [np.full(4, 1.0), np.full(4, 1000.0)]
+    assert ratio(scores, reference, rng=rng()) == (2, 2, 2)
+
+
+def test_numerator_and_denominator_are_drawn_apart():
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = ratio([scores], [scores], rng=rng())
+    assert found.value == 1 and found.low < 0.9 and found.high > 1.1
+
+
+@pytest.mark.parametrize("reference", [[-3.0, -2.0, -1.0], [0.0, 0.0], [-9.0, 5.0, 6.0, 7.0]])
+def test_no_ratio_to_a_reference_that_may_not_be_positive(reference):
+    assert np.isnan(ratio([np.ones(3)], [np.array(reference)], rng=rng())).all()
+
+
+def test_difference_of_constants():
+    assert difference(np.full(3, -1.0), np.full(4, -3.0), rng=rng()) == (2, 2, 2)
+
+
+def test_disjoint_samples_improve_for_sure_and_equal_ones_half_the_time():
+    low, high = np.array([1.0, 2, 3]), np.array([4.0, 5])
+    assert probability_of_improvement([high], [low], rng=rng()) == (1, 1, 1)
+    assert probability_of_improvement([low], [high], rng=rng()) == (0, 0, 0)
+    assert probability_of_improvement([np.ones(3)], [np.ones(4)], rng=rng()) == (0.5, 0.5, 0.5)
+
+
+@given(arrays(float, 5, elements=st.integers(-3, 3)), arrays(float, 4, elements=st.integers(-3, 3)))
+def test_improvement_counts_pairs(x, y):
+    wins = sum((a > b) + (a == b) / 2 for a in x for b in y) / 20
+    assert probability_of_improvement([x], [y], repetitions=2, rng=rng()).value == pytest.approx(wins)
