@@ -71,6 +71,11 @@ class Agent:
         return jax.jit(played, static_argnames=("episodes", "max_steps"))
 
 
+def seeds_of(run: str | Path) -> list[int]:
+    """The seeds that a run trains."""
+    return Experiment.from_dict(RunDirectory.open(run).experiment()).all_seeds
+
+
 def load(run: str | Path, seed: int | None = None) -> Agent:
     """The agent of a run's latest checkpoint; of its first seed unless another is asked for."""
     directory = RunDirectory.open(run)

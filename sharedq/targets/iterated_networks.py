@@ -39,6 +39,10 @@ class IteratedNetworks:
         check_chain(self.networks, "networks", self.period, self.acting, self.loss_weights)
         check_period("copy_period", self.copy_period)
 
+    @property
+    def label(self) -> str:
+        return f"iterated networks K={self.networks}"
+
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.networks)
         chain = jax.vmap(lambda *whole_and_inputs: evaluate(network, *whole_and_inputs)[0], in_axes=(0, 0, None))

@@ -39,6 +39,10 @@ class LookaheadReplicate:
         )
         require(self.learning_rate > 0, f"target.learning_rate must be above 0, not {self.learning_rate}")
 
+    @property
+    def label(self) -> str:
+        return "lookahead-replicate"
+
     def build(self, network: Network) -> TargetSource:
         optimiser = optax.adam(self.learning_rate, eps=self.adam_epsilon)
 

@@ -14,6 +14,10 @@ from sharedq.targets.source import TargetSource, Values, features_of_both
 class OnlineNetwork:
     """Target-free: half the memory of a target network, and none of its delay."""
 
+    @property
+    def label(self) -> str:
+        return "target-free"
+
     def build(self, network: Network) -> TargetSource:
         def init(key, example):
             trunk, heads, statistics = networks.init(network, key, example, 1)

@@ -44,6 +44,10 @@ class SharedHeads:
         check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights)
         check_polyak(self.polyak)
 
+    @property
+    def label(self) -> str:
+        return f"shared heads K={self.heads}"
+
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.heads)
 

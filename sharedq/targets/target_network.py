@@ -22,6 +22,10 @@ class TargetNetwork:
         check_period("period", self.period)
         check_polyak(self.polyak)
 
+    @property
+    def label(self) -> str:
+        return "target network"
+
     def build(self, network: Network) -> TargetSource:
         def init(key, example):
             trunk, heads, statistics = networks.init(network, key, example, 1)

@@ -1,0 +1,282 @@
+"""The command `sharedq`: parses what is typed, calls the library, prints. No logic of its own.
+
+JAX is imported inside the verbs, so that `--help` and mistakes answer at once.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sharedq.errors import SharedqError, unknown
+
+DEFAULT_TARGETS = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=9")
+ALL_TARGETS = (*DEFAULT_TARGETS, "iterated_networks", "lookahead_replicate")
+
+TARGETS_HELP = "sources, each as name or name:option=value,option=value (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise SharedqError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(arguments)
+    except SharedqError as error:
+        print(f"sharedq: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("sharedq: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    parser = Parser(prog="sharedq", description="Q-learning on one network.", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", parser_class=Parser)
+    for name, (build, about) in VERBS.items():
+        verb = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+        verb.formatter_class = argparse.RawDescriptionHelpFormatter
+        verb.set_defaults(call=build(verb))
+        if name in TAKES_OPTIONS:
+            verb.epilog = _options_help(name, arguments)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        raise unknown("command", arguments[0], VERBS)
+    parsed, rest = parser.parse_known_args(arguments)
+    if parsed.version:
+        from importlib.metadata import version
+
+        print(version("sharedq"))
+        return 0
+    if parsed.verb is None:
+        parser.print_help()
+        return 0
+    parsed.options = _pairs(rest, parsed.verb)
+    parsed.command = shlex.join(["sharedq", *arguments])
+    parsed.call(parsed)
+    return 0
+
+
+def _pairs(rest: list[str], verb: str) -> dict[str, str]:
+    """`--option value` and `--option=value`, those that the verb itself does not know."""
+    pairs, words = {}, iter(rest)
+    for word in words:
+        if not word.startswith("--"):
+            raise SharedqError(f"'{word}' was not expected (see sharedq {verb} --help)")
+        option, equals, value = word[2:].partition("=")
+        if not equals:
+            value = next(words, None)
+            if value is None:
+                raise SharedqError(f"--{option} needs a value (see sharedq {verb} --help)")
+        pairs[option] = value
+    if pairs and verb not in TAKES_OPTIONS:
+        raise SharedqError(f"sharedq {verb} has no option --{next(iter(pairs))} (see sharedq {verb} --help)")
+    return pairs
+
+
+def _experiment(parsed: argparse.Namespace):
+    """The recipe, or the experiment file, with the options typed."""
+    import json
+
+    from sharedq.experiment import Experiment
+    from sharedq.recipes import recipe
+
+    name = parsed.recipe
+    if name.endswith(".json"):
+        try:
+            base = Experiment.from_dict(json.loads(Path(name).read_text())["experiment"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SharedqError(f"{name} is not an experiment file ({type(error).__name__}): name a recipe") from None
+    else:
+        base = recipe(name)
+    return base.parse(parsed.options)
+
+
+def _options_help(verb: str, arguments: list[str]) -> str:
+    """The options of the recipe named, if help is asked for."""
+    if verb not in arguments[:1] or not {"-h", "--help"} & set(arguments):
+        return ""
+    from sharedq.recipes import RECIPES, recipe
+
+    named = next((word for word in arguments[1:] if not word.startswith("-")), None)
+    if named is None:
+        recipes = "\n".join(f"  {name:24}{one.about}" for name, one in RECIPES.items())
+        return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {verb} cartpole --help"
+    typed = [word for word in arguments[1:] if word not in ("-h", "--help", named)]
+    kinds = {k: v for k, v in zip(typed, typed[1:]) if k.startswith("--") and not v.startswith("-")}
+    experiment = recipe(named)
+    for part in ("environment", "algorithm", "target", "network", "replay", "training"):
+        if f"--{part}" in kinds:
+            experiment = experiment.replace(**{part: kinds[f"--{part}"]})
+    lines = [f"options of {named} (type, value, meaning); another kind of a part has other options:"]
+    for name, option in experiment.options().items():
+        value = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else option.value
+        lines.append(f"  --{name} {option.takes}\n        {value}  {option.about}")
+    return "\n".join([*lines, "  --steps, --game: short for --training.steps, --environment.game"])
+
+
+def _show(name: str, steps: int, seeds: int):
+    from sharedq.training.progress import shown
+
+    return shown(name, steps, seeds)
+
+
+def _train(verb: argparse.ArgumentParser) -> Callable:
+    _takes_recipe(verb)
+    verb.add_argument("--out", type=Path, help="folder of the run (default: a new one in runs/)")
+    verb.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
+
+    def call(parsed):
+        from sharedq.runs.wandb_mirror import open_mirror
+        from sharedq.trainer import train
+
+        experiment = _experiment(parsed)
+        out = parsed.out or _free(Path("runs"), f"{Path(parsed.recipe).stem}-{experiment.target.label}")
+        mirror = open_mirror(parsed.wandb, out.name, experiment.to_dict()) if parsed.wandb else None
+        with _show(out.name, experiment.training.steps, experiment.seeds) as progress:
+            train(
+                experiment, out, overwrite=parsed.overwrite, command=parsed.command, progress=progress, mirror=mirror
+            )
+
+    return call
+
+
+def _free(parent: Path, name: str) -> Path:
+    """A folder of this name that is not there yet."""
+    name = name.replace(" ", "-").replace("=", "").lower()
+    numbered = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(path for path in numbered if not path.exists())
+
+
+def _compare(verb: argparse.ArgumentParser) -> Callable:
+    _takes_recipe(verb)
+    verb.add_argument("--targets", nargs="+", default=list(DEFAULT_TARGETS), metavar="TARGET", help=TARGETS_HELP)
+    verb.add_argument("--out", type=Path, help="folder of the comparison (default: comparisons/RECIPE)")
+    verb.add_argument("--overwrite", action="store_true", help="train again what is there")
+
+    def call(parsed):
+        from sharedq.comparison import carry_out, plan, with_target
+
+        base = _experiment(parsed)
+        out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
+        experiments = [with_target(base, wanted) for wanted in parsed.targets]
+        plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)
+        print(f"report: {carry_out(out, _show, parsed.overwrite)}")
+
+    return call
+
+
+def _resume(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("folder", type=Path, help="of a run or of a comparison")
+
+    def call(parsed):
+        from sharedq.comparison import PLAN, carry_out
+        from sharedq.experiment import Experiment
+        from sharedq.runs import RunDirectory
+        from sharedq.trainer import resume
+
+        if (parsed.folder / PLAN).exists():
+            print(f"report: {carry_out(parsed.folder, _show)}")
+            return
+        experiment = Experiment.from_dict(RunDirectory.open(parsed.folder).experiment())
+        with _show(parsed.folder.name, experiment.training.steps, experiment.seeds) as progress:
+            resume(parsed.folder, progress=progress)
+
+    return call
+
+
+def _evaluate(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("run", type=Path, help="folder of a run")
+    verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    verb.add_argument("--max-steps", type=int, default=10_000, help="bound on an episode (default: %(default)s)")
+
+    def call(parsed):
+        from sharedq.agent import load, seeds_of
+
+        for seed in seeds_of(parsed.run):
+            agent = load(parsed.run, seed)
+            played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
+            cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
+            print(
+                f"seed {seed}: mean return {played.returns.mean():.2f}, "
+                f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
+                f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
+            )
+
+    return call
+
+
+def _report(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("folder", type=Path, help="of a comparison, of several runs, or of one")
+    verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
+
+    def call(parsed):
+        from sharedq import reports
+
+        print(f"report: {reports.write(parsed.folder, parsed.out)}")
+
+    return call
+
+
+def _cost(verb: argparse.ArgumentParser) -> Callable:
+    _takes_recipe(verb)
+    verb.add_argument("--targets", nargs="+", default=list(ALL_TARGETS), metavar="TARGET", help=TARGETS_HELP)
+    verb.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: %(default)s)")
+    verb.add_argument("--no-time", action="store_true", help="measure nothing, allocate nothing")
+
+    def call(parsed):
+        from sharedq.analysis.tables import cost_table
+        from sharedq.comparison import labels_of, with_target
+
+        base = _experiment(parsed)
+        one = parsed.options.get("target")
+        experiments = [base] if one else [with_target(base, wanted) for wanted in parsed.targets]
+        costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
+        print(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
+
+    return call
+
+
+def _list(verb: argparse.ArgumentParser) -> Callable:
+    def call(parsed):
+        from sharedq.experiment import TABLES
+        from sharedq.recipes import RECIPES
+
+        print("recipes")
+        for name, one in RECIPES.items():
+            print(f"  {name:24}{one.about}")
+        for part, table in TABLES.items():
+            print(f"\n--{part}")
+            for name, kind in table.items():
+                print(f"  {name:24}{(kind.__doc__ or '').strip().splitlines()[0]}")
+
+    return call
+
+
+def _takes_recipe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="a name from 'sharedq list', or an experiment.json")
+
+
+TAKES_OPTIONS = ("train", "compare", "cost")
+
+VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
+    "train": (_train, "train a recipe, all its seeds at once, into a run folder"),
+    "compare": (_compare, "train a recipe on several sources of targets and write a report"),
+    "resume": (_resume, "go on with a run or a comparison that was stopped or killed"),
+    "evaluate": (_evaluate, "play episodes with a trained agent"),
+    "report": (_report, "write the report over runs that are there"),
+    "cost": (_cost, "say what an agent costs before it is trained, all sources side by side"),
+    "list": (_list, "list recipes, sources of targets, networks and environments"),
+}

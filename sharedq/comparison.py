@@ -1,0 +1,109 @@
+"""The same experiment on several sources of targets, one run each, and a report over them all."""
+
+import dataclasses
+import json
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sharedq import reports
+from sharedq.errors import SharedqError, Stopped, missing_extra
+from sharedq.experiment import Experiment
+from sharedq.runs import RunDirectory, atomic_write
+from sharedq.settings import require
+from sharedq.trainer import resume, train
+from sharedq.training.progress import Progress
+
+Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
+
+PLAN = "compare.json"
+
+
+def with_target(experiment: Experiment, wanted: str) -> Experiment:
+    """The experiment on the source that `name:option=value,option=value` describes."""
+    name, _, rest = wanted.partition(":")
+    texts = {"target": name}
+    for pair in filter(None, rest.split(",")):
+        option, equals, value = pair.partition("=")
+        require(bool(equals), f"'{wanted}' is not of the form source:option=value,option=value")
+        texts[f"target.{option}"] = value
+    return experiment.parse(texts)
+
+
+def labels_of(experiments: Sequence[Experiment]) -> list[str]:
+    """A name for each source; sources of one name are told apart by all that their settings differ in."""
+    shared = Counter(one.target.label for one in experiments)
+
+    def label(one: Experiment) -> str:
+        if shared[one.target.label] == 1:
+            return one.target.label
+        alike = [other.target for other in experiments if other.target.label == one.target.label]
+        settings = (field.name for field in dataclasses.fields(one.target))
+        differing = [name for name in settings if len({getattr(other, name) for other in alike}) > 1]
+        return f"{one.target.label} ({', '.join(f'{name} {getattr(one.target, name)}' for name in differing)})"
+
+    found = [label(one) for one in experiments]
+    twice = [name for name, times in Counter(found).items() if times > 1]
+    require(not twice, f"{' and '.join(twice)} would be trained twice: name each source once")
+    return found
+
+
+def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, overwrite: bool) -> None:
+    """Writes down what to compare at `out`, or finds the same comparison there, begun."""
+    require(len(experiments) >= 1, "name at least one source to compare")
+    labels = labels_of(experiments)
+    described = {
+        "schema": 1,
+        "recipe": name,
+        "command": command,
+        "reference": next((x for x, one in zip(labels, experiments) if one.target.label == "target network"), None),
+        "runs": [
+            _planned(label, one)
+            for label, one in zip(labels, experiments, strict=True)
+        ],
+    }
+    if (out / PLAN).exists() and not overwrite:
+        if read_plan(out)["runs"] != described["runs"]:
+            raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
+        return
+    if out.exists() and any(out.iterdir()) and not (out / PLAN).exists():
+        raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / PLAN).read_text())
+    except (OSError, ValueError):
+        raise SharedqError(f"{out / PLAN} cannot be read: repeat the comparison with --overwrite") from None
+
+
+def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
+    """Trains what the plan at `out` still lacks, then writes the report. Returns the page."""
+    described = read_plan(out)
+    if find_spec("matplotlib") is None:  # found out before hours of training, not after
+        raise missing_extra("matplotlib", "report", "the report at the end")
+    for number, one in enumerate(described["runs"], start=1):
+        folder, experiment = out / one["folder"], Experiment.from_dict(one["experiment"])
+        begun = (folder / "experiment.json").exists() and not overwrite
+        if begun and RunDirectory.open(folder).finished() is not None:
+            continue
+        title = f"{number} of {len(described['runs'])}, {one['label']}"
+        try:
+            with shown(title, experiment.training.steps, experiment.seeds) as progress:
+                if begun:
+                    resume(folder, progress=progress)
+                else:
+                    train(experiment, folder, overwrite=overwrite, command=one["command"], progress=progress)
+        except Stopped as stopped:
+            raise Stopped(f"stopped in {title}; to continue: sharedq resume {out}", stopped.exit_code - 128) from None
+    return reports.write(out)
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
