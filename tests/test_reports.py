@@ -21,19 +21,20 @@ VOID = {"meta", "source", "img", "br"}
 
 def make_run(folder: Path, returns: list[float], kind: str = "shared_heads", **changes) -> Path:
     """A run whose seed i gets returns[i] in every episode, one episode each 20 steps, up to `until`."""
-    options = {"until": STEPS, "finished": True, "game": "breakout", "held": 200} | changes
+    options = {"until": STEPS, "finished": True, "game": "breakout", "held": 200, "seed": 0} | changes
     folder.mkdir(parents=True)
     experiment = {
         "environment": {"kind": "minatar", "game": options["game"], "time_limit": None},
         "target": {"kind": kind},
         "training": {"steps": STEPS},
-        "seeds": list(range(len(returns))),
+        "seeds": len(returns),
+        "seed": options["seed"],
     }
     (folder / "experiment.json").write_text(json.dumps({"schema": 1, "experiment": experiment}))
     steps = range(20, options["until"] + 1, 20)
-    rows = [f"{step},{seed},{value},20" for step in steps for seed, value in enumerate(returns)]
+    rows = [f"{step},{seed},{value},20" for step in steps for seed, value in enumerate(returns, options["seed"])]
     (folder / "episodes.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
-    rows = [f"{step},{seed},,{100 + step},1" for step in steps for seed in range(len(returns))]
+    rows = [f"{step},{seed},,{100 + step},1" for step in steps for seed, _ in enumerate(returns, options["seed"])]
     (folder / "metrics.csv").write_text("\n".join(["step,seed,loss,steps_per_second,seconds", *rows]) + "\n")
     cost = {"parameters": {"trained": 100, "held": options["held"]}, "bytes": {"weights": 4 * options["held"]}}
     (folder / "cost.json").write_text(json.dumps(cost))
@@ -205,6 +206,12 @@ def test_without_a_reference_areas_are_shown_as_they_are(tmp_path):
     page = Page(write(tmp_path))
     assert "Area (mean return)" in page.text and "P(better)" not in page.text.split("How the numbers")[0]
     assert "not exactly one with a target network" in page.text
+
+
+def test_seeds_count_from_the_first(tmp_path):
+    make_run(tmp_path / "a", [3, 5], seed=7)
+    (run,) = load(tmp_path).runs
+    assert run.seeds == (7, 8) and summarise(load(tmp_path)).tasks[0].result("a").area.value == 4
 
 
 def test_a_single_run(tmp_path):

@@ -105,7 +105,7 @@ def _plans(task: Task) -> list[Plan]:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
         plans.append(Plan("memory", caption, _memory(task, measured), _labels(measured), HEIGHT))
     if timed:
-        caption = "Environment steps per second, as each run recorded them."
+        caption = "Environment steps per second, all seeds together, as each run recorded them."
         plans.append(Plan("speed", caption, _speed(timed), [], _rows_height(len(timed))))
     return plans
 

@@ -144,9 +144,11 @@ def _load_listed(folder: Path) -> Comparison:
 def load_run(folder: Path, label: str) -> Run:
     """The run in `folder`, under the name it has in the report."""
     experiment = _read_json(folder / "experiment.json", SCHEMA).get("experiment")
-    if not isinstance(experiment, dict) or not experiment.get("seeds"):
-        raise SharedqError(f"{folder / 'experiment.json'} names no experiment with seeds: remove this folder")
-    seeds = tuple(sorted(int(seed) for seed in experiment["seeds"]))
+    try:
+        first, count = int(experiment["seed"]), int(experiment["seeds"])
+    except (KeyError, TypeError, ValueError):
+        raise SharedqError(f"{folder / 'experiment.json'} names no experiment with seeds: remove this folder") from None
+    seeds = tuple(range(first, first + count))
     episodes = _read_table(folder / "episodes.csv", EPISODE_COLUMNS, seeds)
     timings = _read_json(folder / "finished.json") if (folder / "finished.json").is_file() else {}
     return Run(
