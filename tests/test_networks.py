@@ -1,0 +1,204 @@
+"""Networks: the two lowerings of a convolution, heads as an axis, initial values, normalisation, a user's own module."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sharedq.errors import SharedqError
+from sharedq.networks import Convolutional, Dense, FlaxTrunk, Table
+from sharedq.networks import network as networks
+from sharedq.networks.convolution import convolve
+from sharedq.networks.heads import linear
+
+KEY = jax.random.key(0)
+
+SHAPES = [  # batch, height, width, channels, kernel height, kernel width, filters, stride
+    (2, 10, 10, 4, 3, 3, 5, 1),  # MinAtar's
+    (2, 20, 17, 2, 8, 8, 3, 4),  # the first of Atari's: the stride divides the kernel
+    (2, 11, 9, 2, 3, 5, 4, 2),  # it does not
+    (1, 5, 5, 2, 1, 1, 3, 3),  # a kernel smaller than the stride
+    (1, 4, 4, 3, 4, 4, 2, 4),  # one place only
+]
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_both_lowerings_of_a_convolution_are_the_same_function(shape, padding):
+    batch, height, width, channels, rows, columns, filters, stride = shape
+    x = jax.random.normal(KEY, (batch, height, width, channels))
+    kernel = jax.random.normal(jax.random.key(1), (rows, columns, channels, filters))
+
+    def value_and_slopes(platform):
+        def total(x, kernel):
+            y = convolve(x, kernel, stride, padding, platform)
+            return jnp.sum(jnp.sin(y)), y
+
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, kernel)
+
+    (_, ours), our_slopes = value_and_slopes("cpu")
+    (_, native), slopes = value_and_slopes("gpu")
+    assert ours.shape == native.shape
+    np.testing.assert_allclose(ours, native, atol=3e-5)
+    for our_slope, slope in zip(our_slopes, slopes):
+        np.testing.assert_allclose(our_slope, slope, atol=3e-4)
+
+
+def test_h_heads_are_h_separate_dense_layers():
+    init_heads, heads = linear(3)
+    features = jax.random.normal(KEY, (5, 7))
+    params = init_heads(jax.random.key(1), features, 4)
+    params["bias"] = jax.random.normal(jax.random.key(2), params["bias"].shape)
+    together = heads(params, features)
+    assert together.shape == (4, 5, 3)
+    for h in range(4):
+        own = {"params": {name: weight[h] for name, weight in params.items()}}
+        np.testing.assert_allclose(together[h], nn.Dense(3).apply(own, features), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 50])
+def test_heads_are_drawn_as_the_columns_of_one_layer(count):
+    init_heads, _ = linear(10)
+    params = init_heads(KEY, jax.ShapeDtypeStruct((1, 512), jnp.float32), count)
+    assert params["kernel"].shape == (count, 512, 10)
+    assert params["bias"].shape == (count, 10)
+    assert not params["bias"].any()
+    limit = math.sqrt(6 / (512 + 10 * count))
+    assert 0.99 * limit < jnp.abs(params["kernel"]).max() <= limit
+
+
+def test_the_trunk_does_not_depend_on_how_many_heads_are_drawn():
+    network, x = Dense((8,)).build(2), jnp.zeros((1, 3))
+    one, _, _ = networks.init(network, KEY, x, 1)
+    many, heads, _ = networks.init(network, KEY, x, 5)
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+    assert heads["kernel"].shape == (5, 8, 2)
+
+
+def count_of(network, shape, dtype, heads):
+    x = jax.ShapeDtypeStruct((1, *shape), dtype)
+    trunk, heads, _ = jax.eval_shape(lambda x: networks.init(network, KEY, x, heads), x)
+    return sum(x.size for x in jax.tree.leaves((trunk, heads)))
+
+
+def test_the_minatar_network_has_the_parameters_of_its_closed_form():
+    channels, actions = 4, 6
+    closed = (9 * channels * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * actions + actions)
+    assert count_of(Convolutional().build(actions), (10, 10, channels), jnp.bool_, 1) == closed
+
+
+def atari(actions=10):
+    return Convolutional((32, 64, 64), (8, 4, 3), (4, 2, 1), "SAME", (512,), norm="layer").build(actions)
+
+
+@pytest.mark.parametrize(
+    ("heads", "parameters"), [(1, 4_049_898), (2, 4_055_028), (5, 4_070_418), (10, 4_096_068), (50, 4_301_268)]
+)
+def test_the_atari_network_has_the_parameters_of_the_public_code(heads, parameters):
+    assert count_of(atari(), (84, 84, 4), jnp.uint8, heads) == parameters
+
+
+def test_layer_norm_is_over_channels_only():
+    frames = jax.ShapeDtypeStruct((1, 84, 84, 4), jnp.uint8)
+    trunk, _, _ = jax.eval_shape(lambda x: networks.init(atari(), KEY, x, 1), frames)
+    assert [trunk[f"LayerNorm_{i}"]["scale"].shape for i in range(4)] == [(32,), (64,), (64,), (512,)]
+    network = Convolutional((4,), (1,), (1,), "SAME", (), norm="layer").build(2)
+    trunk, _, statistics = networks.init(network, KEY, jnp.zeros((1, 3, 3, 2)), 1)
+    x = jax.random.normal(KEY, (1, 3, 3, 2))
+    features, _ = network.trunk(trunk, statistics, x, True)
+    elsewhere, _ = network.trunk(trunk, statistics, x.at[0, 2, 2].add(5.0), True)
+    np.testing.assert_array_equal(features[:, :-4], elsewhere[:, :-4])  # each position is normalised by itself
+    assert (features[:, -4:] != elsewhere[:, -4:]).any()
+
+
+def test_batch_norm_moves_its_running_statistics_in_training_and_uses_them_in_evaluation():
+    network = Dense((6,), norm="batch").build(2)
+    x = 3 + jax.random.normal(KEY, (64, 4))
+    trunk, _, fresh = networks.init(network, KEY, x, 1)
+    in_training, moved = network.trunk(trunk, fresh, x, True)
+    np.testing.assert_allclose(in_training.mean(0), np.zeros(6), atol=1e-5)  # by the batch's own statistics
+
+    hidden = nn.relu(x @ trunk["Dense_0"]["kernel"])  # the bias is 0 at first
+    mean = moved["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(mean, 0.01 * hidden.mean(0), rtol=1e-4, atol=1e-6)  # flax's momentum is 0.99
+
+    evaluated, unmoved = network.trunk(trunk, moved, x, False)
+    jax.tree.map(np.testing.assert_array_equal, unmoved, moved)
+    by_hand = (hidden - mean) / jnp.sqrt(moved["BatchNorm_0"]["var"] + 1e-5)
+    np.testing.assert_allclose(evaluated, by_hand, rtol=1e-4, atol=1e-5)
+    alone, _ = network.trunk(trunk, moved, x[:1], False)
+    np.testing.assert_allclose(alone[0], evaluated[0], rtol=1e-5, atol=1e-6)  # the others in the batch do not matter
+
+
+@pytest.mark.parametrize("settings", [Dense((5,)), Convolutional((2,), (2,), (1,), hidden=(5,)), Table()], ids=str)
+def test_bytes_are_pixels_and_scaled_to_one(settings):
+    network = settings.build(3)
+    pixels = jax.random.randint(KEY, (2, 4, 4, 1), 0, 256).astype(jnp.uint8)
+    trunk, _, statistics = networks.init(network, KEY, pixels, 1)
+    from_bytes, _ = network.trunk(trunk, statistics, pixels, False)
+    from_floats, _ = network.trunk(trunk, statistics, pixels.astype(jnp.float32) / 255, False)
+    np.testing.assert_array_equal(from_bytes, from_floats)
+    assert from_bytes.any()
+
+
+def test_a_table_is_a_table():
+    network = Table().build(2)
+    trunk, heads, _ = networks.init(network, KEY, jnp.zeros((1, 3)), 1)
+    assert trunk == {}
+    assert not heads["kernel"].any()
+    table = jnp.arange(6.0).reshape(1, 3, 2)
+    features, _ = network.trunk({}, {}, jnp.eye(3), True)
+    np.testing.assert_array_equal(network.heads({"kernel": table}, features), table)
+
+
+class OwnTrunk(nn.Module):
+    """A module as a user writes it, without the argument `train`."""
+
+    width: int = 5
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.tanh(nn.Dense(self.width)(x))
+
+
+class OwnNormalisedTrunk(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+
+
+WIDE = OwnTrunk(9)
+
+
+@pytest.mark.parametrize(("name", "width"), [("OwnTrunk", 5), ("WIDE", 9), ("OwnNormalisedTrunk", 4)])
+def test_a_users_flax_module_is_found_by_its_import_string(name, width):
+    network = FlaxTrunk(f"{__name__}:{name}").build(2)
+    trunk, heads, statistics = networks.init(network, KEY, jnp.zeros((3, 6)), 2)
+    features, moved = network.trunk(trunk, statistics, jax.random.normal(KEY, (3, 6)), True)
+    assert features.shape == (3, width)
+    assert network.heads(heads, features).shape == (2, 3, 2)
+    assert network.normalises_batch == bool(statistics) == (name == "OwnNormalisedTrunk")
+    assert jax.tree.structure(moved) == jax.tree.structure(statistics)
+
+
+def test_a_module_at_hand_becomes_its_import_string():
+    assert FlaxTrunk.of(OwnTrunk) == FlaxTrunk(f"{__name__}:OwnTrunk")
+    assert FlaxTrunk.of(OwnNormalisedTrunk()) == FlaxTrunk(f"{__name__}:OwnNormalisedTrunk")
+    with pytest.raises(SharedqError, match=r"OwnTrunk has settings \(width\)"):
+        FlaxTrunk.of(OwnTrunk(7))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("", "is not of the form"),
+        ("no_such_module:Trunk", "no module 'no_such_module'"),
+        (f"{__name__}:KEY", "not a flax"),
+    ],
+)
+def test_what_is_no_module_is_refused(reference, message):
+    with pytest.raises(SharedqError, match=message):
+        FlaxTrunk(reference).build(2)
