@@ -1,4 +1,4 @@
-"""Networks: the two lowerings of a convolution, heads as an axis, initial values, normalisation, a user's own module."""
+"""Networks: two lowerings of a convolution, heads as an axis, initial values, normalisation, a user's own module."""
 
 import math
 
