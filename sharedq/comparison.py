@@ -61,10 +61,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         "recipe": name,
         "command": command,
         "reference": next((x for x, one in zip(labels, experiments) if one.target.label == "target network"), None),
-        "runs": [
-            _planned(label, one)
-            for label, one in zip(labels, experiments, strict=True)
-        ],
+        "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
     }
     if (out / PLAN).exists() and not overwrite:
         if read_plan(out)["runs"] != described["runs"]:
@@ -74,6 +71,12 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+
+
+def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
+    folder = "runs/" + "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
+    command = f"sharedq train {shlex.quote(str(out / folder / 'experiment.json'))}"
+    return {"label": label, "folder": folder, "command": command, "experiment": experiment.to_dict()}
 
 
 def read_plan(out: Path) -> dict[str, Any]:
@@ -104,6 +107,3 @@ def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
             raise Stopped(f"stopped in {title}; to continue: sharedq resume {out}", stopped.exit_code - 128) from None
     return reports.write(out)
 
-
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()

@@ -1,6 +1,7 @@
 """Named experiments, as plain values. Each number says where it comes from; what no source gives is ours.
 
 [IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
+[CR]  CleanRL's dqn.py, https://github.com/vwxyzjn/cleanrl
 [MA]  Young & Tian, MinAtar, https://arxiv.org/abs/1903.03176
 """
 
@@ -52,14 +53,24 @@ RECIPES = {
     for game in GAMES
 } | {
     "cartpole": Recipe(
-        "CartPole-v1 with a small dense network: learned in under a minute",
+        "CartPole-v1 with a small dense network and LayerNorm: balanced within a minute",
         Experiment(
             environment=CartPole(),
-            algorithm=DQN(learning_rate=1e-3, adam_epsilon=1e-8, epsilon_end=0.05, epsilon_steps=10_000, loss="huber"),
-            target=TargetNetwork(period=200),
-            network=Dense(hidden=(64, 64)),
-            replay=Uniform(capacity=50_000, batch_size=64),
-            training=Fused(steps=100_000, environments=4, warm_up=1_000, update_period=4, checkpoint_period=50_000),
+            algorithm=DQN(
+                learning_rate=2.5e-4,  # [CR]
+                adam_epsilon=1e-8,  # [CR]
+                epsilon_end=0.05,  # [CR]
+                epsilon_steps=250_000,  # [CR]
+            ),
+            target=TargetNetwork(period=250),  # ours: [CR] has 50, which learned less surely here
+            network=Dense(hidden=(120, 84), norm="layer"),  # [CR]; LayerNorm ours, for target-free learning
+            replay=Uniform(capacity=10_000, batch_size=128),  # [CR]
+            training=Fused(
+                steps=500_000,  # [CR]
+                environments=4,  # ours
+                warm_up=10_000,  # [CR]
+                update_period=8,  # [CR] has 10, with one environment
+            ),
         ),
     ),
     "corridor": Recipe(

@@ -9,6 +9,8 @@ from sharedq.imports import resolve
 
 @dataclass(frozen=True)
 class Custom:
+    """A user's own environment that lives on the device, by where its factory is."""
+
     factory: str = ""  # package.module:function, a function without arguments that returns an Environment
 
     def build(self) -> Environment:

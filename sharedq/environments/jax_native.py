@@ -22,6 +22,8 @@ POSITION_LIMIT = 2.4  # m, beyond which the cart has left the track
 
 @dataclass(frozen=True)
 class CartPole:
+    """CartPole-v1 as Gymnasium plays it: balance a pole, 500 steps at most."""
+
     time_limit: int = 500  # steps until an episode is truncated
 
     def __post_init__(self):

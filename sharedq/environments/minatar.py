@@ -33,6 +33,8 @@ GAMES = {
 
 @dataclass(frozen=True)
 class MinAtar:
+    """A MinAtar game (pgx): 10x10 images of a few channels, with sticky actions as in the original."""
+
     game: str = "breakout"  # asterix, breakout, freeway, seaquest or space_invaders
     sticky: float = 0.1  # probability that the last action is repeated instead of the chosen one
     time_limit: int | None = None  # steps until an episode is truncated; none as in the original games

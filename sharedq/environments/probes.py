@@ -24,6 +24,8 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbeEnvironment:
+    """A tiny world whose Q-values are known."""
+
     name: str = "corridor"  # a world with known Q-values: the names are the keys of PROBES
 
     def __post_init__(self):
