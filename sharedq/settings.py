@@ -116,7 +116,7 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        if float(text) == int(float(text)):  # 2e5 is a whole number to everyone who types it
+        if float(text).is_integer():  # 2e5 is a whole number to everyone who types it
             return int(float(text))
         raise
 
