@@ -1,0 +1,148 @@
+"""What an agent costs, against counts by hand."""
+
+import csv
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sharedq.algorithms import DQN
+from sharedq.analysis.cost import count
+from sharedq.analysis.tables import cost_table
+from sharedq.environments import CartPole, MinAtar
+from sharedq.experiment import Experiment
+from sharedq.networks import Convolutional, Dense
+from sharedq.replay import Uniform
+from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+
+WIDTH, BATCH = 64, 256
+TRUNK = (4 * WIDTH + WIDTH) + (WIDTH * WIDTH + WIDTH)
+HEAD = WIDTH * 2 + 2
+
+PARAMETERS = {  # trained, untrained, by hand
+    OnlineNetwork(): (TRUNK + HEAD, 0),
+    TargetNetwork(): (TRUNK + HEAD, TRUNK + HEAD),
+    SharedHeads(heads=1): (TRUNK + HEAD, HEAD),
+    SharedHeads(heads=9): (TRUNK + 9 * HEAD, HEAD),
+    IteratedNetworks(networks=3): (3 * (TRUNK + HEAD), 3 * (TRUNK + HEAD)),
+    LookaheadReplicate(): (TRUNK + HEAD, TRUNK + HEAD),
+}
+
+
+def cost(target, width=WIDTH, timed=False):
+    network = Dense((width, width))
+    return Experiment(CartPole(), DQN(), target, network, Uniform(1000, BATCH)).build().cost(timed)
+
+
+@pytest.mark.parametrize("target", PARAMETERS, ids=lambda target: target.label)
+def test_parameters_and_bytes_are_those_of_the_closed_forms(target):
+    found = cost(target)
+    trained, untrained = PARAMETERS[target]
+    assert found.parameters["trained"] == trained == found.parameters["trunk"] + found.parameters["heads"]
+    assert found.parameters["untrained"] == untrained
+    assert found.parameters["held"] == trained + untrained
+    assert found.bytes["weights"] == 4 * (trained + untrained)
+    assert found.bytes["optimiser"] == 2 * 4 * trained + 4  # Adam's two moments, and its count
+    assert found.bytes["replay"] == 1000 * (2 * 4 * 4 + 4 + 4 + 1 + 1)  # two observations, action, reward, two flags
+    assert found.bytes["statistics"] == 0
+    assert found.bytes["activations"] > 0
+    assert found.update_seconds is None
+
+
+def test_what_lookahead_replicate_keeps_besides():
+    source = LookaheadReplicate(replicate_steps=20)
+    optimiser = 2 * 4 * (TRUNK + HEAD) + 4
+    assert cost(source).bytes["other"] == optimiser + 20 * BATCH * 4 * 4  # and its recent inputs
+
+
+def test_batch_normalisation_has_two_statistics_per_unit():
+    network = Dense((WIDTH, WIDTH), norm="batch")
+    found = Experiment(CartPole(), network=network, target=OnlineNetwork(), replay=Uniform(1000, BATCH)).build().cost()
+    assert found.bytes["statistics"] == 4 * 2 * 2 * WIDTH
+
+
+def test_a_minatar_replay_stores_images_as_bits():
+    experiment = Experiment(MinAtar("breakout"), replay=Uniform(capacity=100_003, batch_size=32))
+    replay = jax.eval_shape(experiment.build().replay.init)
+    image = -(-10 * 10 * 4 // 8)
+    kept = 100_003 // experiment.training.environments * experiment.training.environments
+    assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(replay)) == kept * (2 * image + 4 + 4 + 1 + 1)
+
+
+def products(width, batch):
+    """Operations of one forward pass' matrix products: a multiplication and an addition for each weight."""
+    return 2 * batch * (4 * width + width * width + width * 2)
+
+
+@pytest.mark.parametrize("target", [OnlineNetwork(), TargetNetwork()], ids=lambda target: target.label)
+def test_operations_are_those_of_the_matrix_products_and_little_more(target):
+    """Forward at now and at then, gradients of weights, and of inputs but for the first layer's.
+
+    What the compiler counts besides is elementwise: biases, activations, the loss and Adam's step.
+    """
+    shares = []
+    for width in (64, 256):
+        by_hand = 4 * products(width, BATCH) - 2 * BATCH * 4 * width
+        shares.append(cost(target, width).flops_per_update / by_hand - 1)
+    assert 0 < shares[1] < shares[0] / 2 < 0.02  # one share falls as the other's cost grows with the width's square
+
+
+def test_iterated_networks_cost_as_many_times_as_there_are_networks():
+    many, one = cost(IteratedNetworks(networks=3)), cost(TargetNetwork())
+    assert many.flops_per_update == pytest.approx(3 * one.flops_per_update, rel=0.01)
+    assert many.flops_per_action == pytest.approx(3 * one.flops_per_action, rel=0.03)
+
+
+def test_a_head_more_costs_its_own_products_only():
+    """A head in four products: at now, at then, and the gradients of its weights and of the features."""
+    fewer, more = cost(SharedHeads(heads=4)), cost(SharedHeads(heads=8))
+    by_hand = 4 * (4 * 2 * BATCH * WIDTH * 2)
+    assert by_hand < more.flops_per_update - fewer.flops_per_update < 1.2 * by_hand
+
+
+def test_an_action_costs_one_forward_pass():
+    found = cost(OnlineNetwork()).flops_per_action
+    assert products(WIDTH, 1) < found < 1.1 * products(WIDTH, 1)
+
+
+def test_copies_and_shifts_cost_nothing_to_speak_of():
+    for target in (TargetNetwork(), SharedHeads(heads=9), IteratedNetworks(networks=3)):
+        assert cost(target).flops_per_refresh < 100
+
+
+@pytest.mark.parametrize(
+    ("target", "held"),
+    [
+        (OnlineNetwork(), 4_049_898),
+        (TargetNetwork(), 8_099_796),
+        (SharedHeads(heads=1), 4_055_028),
+        (SharedHeads(heads=4), 4_070_418),
+        (SharedHeads(heads=9), 4_096_068),
+        (SharedHeads(heads=49), 4_301_268),
+    ],
+    ids=lambda value: getattr(value, "label", value),
+)
+def test_the_atari_agents_hold_the_parameters_of_the_public_code(target, held):
+    network = Convolutional((32, 64, 64), (8, 4, 3), (4, 2, 1), "SAME", (512,), norm="layer").build(10)
+    frames = jax.ShapeDtypeStruct((1, 84, 84, 4), np.uint8)
+    params, state = jax.eval_shape(target.build(network).init, jax.eval_shape(lambda: jax.random.key(0)), frames)
+    assert count(params) + count(state["held"]) == held
+
+
+def test_a_measured_update_takes_time():
+    assert cost(OnlineNetwork(), timed=True).update_seconds > 0
+
+
+def test_tables_tell_the_same_in_every_format():
+    costs = {"target-free": cost(OnlineNetwork()), "shared": cost(SharedHeads(heads=9))}
+    plain = json.loads(cost_table(costs, "json"))
+    rows = list(csv.DictReader(io.StringIO(cost_table(costs, "csv"))))
+    assert [row["source"] for row in rows] == list(plain)
+    for row in rows:
+        assert int(row["parameters, held"]) == plain[row["source"]]["parameters"]["held"]
+    text = cost_table(costs, "text").splitlines()
+    assert text[0].split() == ["target-free", "shared"]
+    line = next(line for line in text if line.startswith("parameters, trained "))
+    assert line.split()[-2:] == [f"{plain[source]['parameters']['trained']:,}" for source in plain]

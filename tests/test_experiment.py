@@ -1,0 +1,171 @@
+"""Experiments: changed by option names, written to JSON and read back, refused where impossible, built from shapes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import sharedq
+from sharedq.algorithms import DQN
+from sharedq.environments import CartPole, Custom, Environment, MinAtar, Outcome
+from sharedq.environments.contract import Box
+from sharedq.errors import SharedqError
+from sharedq.experiment import TABLES, Experiment
+from sharedq.networks import Convolutional, Dense, FlaxTrunk
+from sharedq.recipes import GAMES, RECIPES, recipe
+from sharedq.replay import Uniform
+from sharedq.targets import SharedHeads, TargetNetwork
+from sharedq.training import Fused
+from sharedq.training.fused import example_batch
+
+BASE = Experiment(
+    CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Uniform(500, 32), Fused(environments=4, warm_up=100)
+)
+KINDS = [(part, name) for part, table in TABLES.items() for name in table]
+
+
+def through_json(experiment):
+    return Experiment.from_dict(json.loads(json.dumps(experiment.to_dict())))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_go_through_json_unchanged_and_can_be_built(name):
+    experiment = recipe(name)
+    assert through_json(experiment) == experiment
+    built = experiment.build()
+    batch = jax.eval_shape(lambda: example_batch(built.environment, built.replay.batch_size))
+    key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
+    state = jax.eval_shape(built.algorithm.init, key, batch)
+    after, _ = jax.eval_shape(built.algorithm.update, state, batch, key, step)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
+    actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
+    assert actions.shape == (built.replay.batch_size,)
+
+
+@pytest.mark.parametrize(("part", "kind"), KINDS)
+def test_every_kind_goes_through_json_unchanged(part, kind):
+    experiment = BASE.replace(**{part: kind})
+    assert experiment.to_dict()[part]["kind"] == kind
+    assert type(getattr(experiment, part)) is TABLES[part][kind]
+    assert through_json(experiment) == experiment
+
+
+def test_every_field_goes_through_json():
+    experiment = Experiment(
+        environment=MinAtar("breakout"),
+        algorithm=DQN(max_gradient_norm=10.0, backup="mellowmax", loss="huber"),
+        target=SharedHeads(heads=3, acting="2", loss_weights=(1.0, 0.5, 0.25), polyak=0.5, polyak_moves="chain"),
+        network=Convolutional((8, 8), (3, 2), (1, 2), "SAME", (), "batch"),
+        replay=Uniform(500, 7, 3),
+        training=Fused(steps=99, environments=3),
+        seeds=4,
+        seed=11,
+    )
+    assert through_json(experiment) == experiment
+    assert experiment.all_seeds == [11, 12, 13, 14]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p.pop("target"), lambda p: p["target"].pop("kind"), lambda p: p.pop("seed")]
+)
+def test_a_file_that_lacks_something_is_refused(change):
+    plain = BASE.to_dict()
+    change(plain)
+    with pytest.raises(SharedqError, match="not a complete experiment"):
+        Experiment.from_dict(plain)
+
+
+# Options
+
+
+def test_options_are_replaced_by_name():
+    before = BASE.to_dict()
+    changed = BASE.replace(target="shared_heads", steps=20_000, seeds=3, **{"target.heads": 9, "algorithm.gamma": 0.9})
+    assert changed.target == SharedHeads(heads=9, period=BASE.target.period)  # the period is kept
+    assert changed.training.steps == 20_000
+    assert changed.algorithm.gamma == 0.9
+    assert changed.algorithm.learning_rate == BASE.algorithm.learning_rate
+    assert changed.seeds == 3
+    assert BASE.replace(network=Dense((7,))).network == Dense((7,))
+    assert BASE.to_dict() == before
+
+
+def test_options_are_parsed_as_typed():
+    texts = {"network.hidden": "32,32", "target": "shared_heads", "target.heads": "4", "steps": "2e4", "seed": "5"}
+    changed = BASE.parse(texts)
+    assert changed.network == Dense((32, 32))
+    assert changed.target.heads == 4
+    assert changed.training.steps == 20_000
+    assert changed.seed == 5
+    assert BASE.parse({"algorithm.max_gradient_norm": "none"}).algorithm.max_gradient_norm is None
+
+
+def test_every_option_can_be_parsed_from_its_own_value():
+    for name, option in BASE.options().items():
+        text = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else str(option.value)
+        assert BASE.parse({name: text}) == BASE, name
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"target": "shared_head"}, "unknown target 'shared_head': did you mean shared_heads"),
+        ({"target.heads": "4"}, "target 'target_network' has no option 'heads'"),
+        ({"target.perod": "4"}, "target 'target_network' has no option 'perod': did you mean period"),
+        ({"stepz": "4"}, "unknown option '--stepz': did you mean --steps"),
+        ({"target.period": "0"}, "target.period must be at least 1"),
+        ({"target.period": "often"}, "--target.period takes a whole number, not 'often'"),
+        ({"target": "shared_heads", "target.heads": "0"}, "target.heads must be at least 1, not 0"),
+        ({"replay.batch_size": "501"}, "replay.batch_size 501 is larger than replay.capacity 500"),
+        ({"replay.capacity": "64", "training.environments": "65"}, "leaves 0 steps for each of 65 environments"),
+        ({"training.warm_up": "3"}, "training.warm_up must be at least 4 steps"),
+        ({"training.warm_up": "11", "replay.n_step": "3"}, "training.warm_up must be at least 12 steps"),
+        ({"seeds": "0"}, "seeds must be at least 1, not 0"),
+        ({"seed": "-1"}, "seed cannot be negative"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_answered_in_one_line(texts, message):
+    with pytest.raises(SharedqError) as caught:
+        BASE.parse(texts)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_is_none_is_refused():
+    with pytest.raises(SharedqError, match="target must be one of OnlineNetwork, TargetNetwork"):
+        Experiment(CartPole(), target="target_network")
+
+
+def test_recipes_are_found_by_name():
+    assert sharedq.recipe("minatar-space-invaders").environment == MinAtar("space_invaders")
+    assert len(GAMES) == 5
+    with pytest.raises(SharedqError, match="unknown recipe 'cartpol': did you mean cartpole"):
+        recipe("cartpol")
+
+
+# Building
+
+
+def continuous() -> Environment:
+    def reset(key):
+        return jnp.zeros(1), jnp.zeros(1)
+
+    def step(key, state, action):
+        no = jnp.bool_(False)
+        return state, Outcome(state, jnp.float32(0), no, no, state)
+
+    observation = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return Environment("continuous", observation, Box(-jnp.ones(1), jnp.ones(1)), reset, step)
+
+
+def test_dqn_refuses_continuous_actions():
+    with pytest.raises(SharedqError, match="DQN needs discrete actions, and those of 'continuous' are continuous"):
+        BASE.replace(environment=Custom(f"{__name__}:continuous")).build()
+
+
+def test_a_network_that_is_not_there_is_told_when_building():
+    with pytest.raises(SharedqError, match="no module 'nowhere'"):
+        BASE.replace(network=FlaxTrunk("nowhere:Trunk")).build()

@@ -1,0 +1,152 @@
+"""Settings: read from text, checked, helped with, and written to JSON."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharedq import settings
+from sharedq.algorithms import DQN
+from sharedq.environments import CartPole, ProbeEnvironment
+from sharedq.errors import SharedqError, unknown
+from sharedq.networks import Convolutional, Dense
+from sharedq.replay import Uniform
+from sharedq.targets import SOURCES, IteratedNetworks, LookaheadReplicate, SharedHeads, TargetNetwork
+from sharedq.training import Fused
+
+PARSED = [
+    ("7", int, 7),
+    ("100_000", int, 100_000),
+    ("2e5", int, 200_000),
+    ("-3", int, -3),
+    ("1e-3", float, 0.001),
+    ("1_000.5", float, 1000.5),
+    ("yes", bool, True),
+    ("False", bool, False),
+    ("0", bool, False),
+    ("as it is", str, "as it is"),
+    ("32,64", tuple[int, ...], (32, 64)),
+    ("32", tuple[int, ...], (32,)),
+    ("", tuple[float, ...], ()),
+    ("0.5,2", tuple[float, ...], (0.5, 2.0)),
+    ("none", float | None, None),
+    ("10", float | None, 10.0),
+    ("SAME", Literal["SAME", "VALID"], "SAME"),
+]
+
+
+@pytest.mark.parametrize(("text", "hint", "value"), PARSED, ids=str)
+def test_text_becomes_the_value_it_means(text, hint, value):
+    found = settings.parse(text, hint, "--option")
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "message"),
+    [
+        ("1.5", int, "--option takes a whole number, not '1.5'"),
+        ("many", int, "--option takes a whole number, not 'many'"),
+        ("inf", int, "--option takes a whole number, not 'inf'"),
+        ("nan", int, "--option takes a whole number, not 'nan'"),
+        ("much", float, "--option takes a number, not 'much'"),
+        ("much", float | None, "--option takes a number, not 'much'"),
+        ("maybe", bool, "--option takes true or false, not 'maybe'"),
+        ("SAMEE", Literal["SAME", "VALID"], "unknown value for --option 'SAMEE': did you mean SAME?"),
+        ("1,x", tuple[int, ...], "--option takes a whole number, not 'x'"),
+        ("{}", dict, "--option cannot be set from the command line"),
+    ],
+    ids=str,
+)
+def test_text_that_means_nothing_is_refused_in_one_line(text, hint, message):
+    with pytest.raises(SharedqError) as caught:
+        settings.parse(text, hint, "--option")
+    assert str(caught.value) == message
+
+
+@given(st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False), st.lists(st.integers(0, 999)))
+def test_what_is_written_is_read_back(whole, number, row):
+    assert settings.parse(str(whole), int, "") == whole
+    assert settings.parse(str(number), float, "") == number
+    assert settings.parse(",".join(map(str, row)), tuple[int, ...], "") == tuple(row)
+
+
+@dataclass(frozen=True)
+class Example:
+    size: int = 3  # how large
+    rates: tuple[float, ...] = (0.5,)  # one number per layer, e.g. (1, 2)
+    mode: Literal["a", "b"] = "a"  # which way; see #4
+
+
+def test_comments_are_the_help_texts():
+    assert settings.comments(Example) == {
+        "size": "how large",
+        "rates": "one number per layer, e.g. (1, 2)",
+        "mode": "which way; see #4",
+    }
+    assert settings.options_of(Example())["rates"] == ("number,...", (0.5,), "one number per layer, e.g. (1, 2)")
+    assert settings.options_of(Example())["mode"].takes == "a|b"
+
+
+def test_plain_values_go_through_json():
+    plain = json.loads(json.dumps(settings.to_plain(Example(rates=(1.5, 2.0)))))
+    assert plain == {"size": 3, "rates": [1.5, 2.0], "mode": "a"}
+    assert settings.make({"example": Example}, "part", "example", plain) == Example(rates=(1.5, 2.0))
+
+
+def test_unknown_names_bring_the_nearest_ones():
+    assert str(unknown("target", "shared_head", SOURCES)) == "unknown target 'shared_head': did you mean shared_heads?"
+    assert str(unknown("target", "xyz", ["b", "a"])) == "unknown target 'xyz': choose from a, b"
+    with pytest.raises(SharedqError, match="unknown target 'target_networks': did you mean target_network"):
+        settings.make(SOURCES, "target", "target_networks", {})
+    with pytest.raises(SharedqError, match="target 'shared_heads' has no option 'head': did you mean heads"):
+        settings.make(SOURCES, "target", "shared_heads", {"head": 3})
+    with pytest.raises(SharedqError, match=r"target 'online_network' has no option 'heads' \(it has none\)"):
+        settings.make(SOURCES, "target", "online_network", {"heads": 3})
+
+
+REFUSED = [
+    (SharedHeads, {"heads": 0}, "target.heads must be at least 1, not 0"),
+    (SharedHeads, {"period": 0}, "target.period must be at least 1"),
+    (SharedHeads, {"polyak": 0.0}, "target.polyak must be above 0"),
+    (SharedHeads, {"polyak": 1.5}, "target.polyak must be above 0"),
+    (SharedHeads, {"heads": 3, "acting": "4"}, "the number of a head from 1 to 3, not '4'"),
+    (SharedHeads, {"heads": 3, "acting": "0"}, "the number of a head from 1 to 3, not '0'"),
+    (SharedHeads, {"heads": 3, "loss_weights": (1.0,)}, "target.loss_weights needs 3 numbers"),
+    (SharedHeads, {"heads": 2, "loss_weights": (1.0, -1.0)}, "cannot be negative"),
+    (IteratedNetworks, {"networks": 0}, "target.networks must be at least 1, not 0"),
+    (IteratedNetworks, {"copy_period": 0}, "target.copy_period must be at least 1"),
+    (TargetNetwork, {"period": -1}, "target.period must be at least 1"),
+    (TargetNetwork, {"polyak": -0.1}, "target.polyak must be above 0"),
+    (LookaheadReplicate, {"period": 10, "replicate_steps": 11}, "replicate_steps cannot exceed target.period"),
+    (LookaheadReplicate, {"learning_rate": 0.0}, "target.learning_rate must be above 0"),
+    (DQN, {"gamma": 1.1}, "algorithm.gamma must lie in 0 .. 1"),
+    (DQN, {"learning_rate": 0.0}, "algorithm.learning_rate must be above 0"),
+    (DQN, {"max_gradient_norm": 0.0}, "algorithm.max_gradient_norm must be above 0 or none"),
+    (DQN, {"epsilon_end": 2.0}, "algorithm.epsilon_end must lie in 0 .. 1"),
+    (DQN, {"epsilon_steps": -1}, "algorithm.epsilon_steps cannot be negative"),
+    (DQN, {"mellowmax_omega": 0.0}, "algorithm.mellowmax_omega must be above 0"),
+    (Uniform, {"capacity": 10, "batch_size": 11}, "replay.batch_size 11 is larger than replay.capacity 10"),
+    (Uniform, {"capacity": 0}, "replay.capacity must be at least 1"),
+    (Uniform, {"batch_size": 0}, "replay.batch_size must be at least 1"),
+    (Uniform, {"n_step": 0}, "replay.n_step must be at least 1"),
+    (Dense, {"hidden": ()}, "network.hidden needs layers"),
+    (Dense, {"hidden": (0,)}, "network.hidden needs layers"),
+    (Convolutional, {"filters": (16, 16)}, "one number per convolution"),
+    (Convolutional, {"strides": (0,)}, "a stride of 1"),
+    (Fused, {"steps": 0}, "training.steps must be at least 1"),
+    (Fused, {"warm_up": -1}, "training.warm_up cannot be negative"),
+    (CartPole, {"time_limit": 0}, "time_limit must be at least 1"),
+    (ProbeEnvironment, {"name": "corrido"}, "unknown probe 'corrido': did you mean corridor"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "message"), REFUSED, ids=lambda value: getattr(value, "__name__", None))
+def test_settings_that_cannot_be_are_refused_in_one_line(kind, fields, message):
+    with pytest.raises(SharedqError) as caught:
+        kind(**fields)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
