@@ -38,7 +38,8 @@ lint: $(VENV)/lint
 	$(BIN)/codespell
 
 bench: $(VENV)/test
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)); do \
+	  echo "benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
 pins:
 	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) --output-file requirements/lint.txt
