@@ -161,7 +161,7 @@ def test_the_public_codes_clock_shifts_first_at_step_24_000():
         replay=Uniform(capacity=100, batch_size=1),
         training=Fused(steps=24_000, environments=1, warm_up=20_000, update_period=4, log_period=24_000),
     )
-    program = experiment.build().program()
+    program = compiled(experiment)
     run = program.begin()
     head_0 = program.to_host(run).agent.source["held"]["kernel"]
     run, _ = program.advance(run, 0, 20_000)
@@ -209,7 +209,7 @@ def test_the_episodes_told_are_those_that_happened(three, place):
 
 def test_a_time_limit_is_stored_as_such_and_the_next_episode_begins_anew():
     """Under a limit of 5 steps no pole falls: every episode is truncated, and its true successor kept."""
-    program = SMALL.replace(**{"environment.time_limit": 5}).build().program()
+    program = compiled(SMALL.replace(**{"environment.time_limit": 5}))
     run, _ = run_of(program, stop_at=120)
     steps, ended, _, _ = replayed(seed_of(run.replay["ring"], 0), 3, 120 // 3)
     assert not steps.terminated.any()
@@ -232,6 +232,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step():
         return state, metrics | {"loss": jnp.where(step >= 27, jnp.nan, metrics["loss"])}
 
     program = SMALL.training.build(broken.environment, broken.algorithm._replace(update=update), broken.replay, [0])
+    program.prepare()
     run, _ = program.advance(program.begin(), 0, 96)
     run, told = program.advance(run, 96, 120)
     assert told.bad_step.tolist() == [27 * 4]
