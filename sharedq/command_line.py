@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from sharedq.errors import SharedqError, unknown
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"sharedq: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
+        return SharedqError.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -58,6 +62,8 @@ def _run(arguments: list[str]) -> int:
 
         print(version("sharedq"))
         return 0
+    if rest and parsed.verb is None:
+        raise SharedqError(f"'{rest[0]}' was not expected (see sharedq --help)")
     if parsed.verb is None:
         parser.print_help()
         return 0
@@ -75,9 +81,9 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
             raise SharedqError(f"'{word}' was not expected (see sharedq {verb} --help)")
         option, equals, value = word[2:].partition("=")
         if not equals:
-            value = next(words, None)
-            if value is None:
-                raise SharedqError(f"--{option} needs a value (see sharedq {verb} --help)")
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise SharedqError(f"--{option} is no option or lacks its value (see sharedq {verb} --help)")
         pairs[option] = value
     if pairs and verb not in TAKES_OPTIONS:
         raise SharedqError(f"sharedq {verb} has no option --{next(iter(pairs))} (see sharedq {verb} --help)")
@@ -113,7 +119,7 @@ def _options_help(verb: str, arguments: list[str]) -> str:
         recipes = "\n".join(f"  {name:24}{one.about}" for name, one in RECIPES.items())
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {verb} cartpole --help"
     typed = [word for word in arguments[1:] if word not in ("-h", "--help", named)]
-    kinds = {k: v for k, v in zip(typed, typed[1:]) if k.startswith("--") and not v.startswith("-")}
+    kinds = {k: v for k, v in pairwise(typed) if k.startswith("--") and not v.startswith("-")}
     experiment = recipe(named)
     for part in ("environment", "algorithm", "target", "network", "replay", "training"):
         if f"--{part}" in kinds:
@@ -138,16 +144,17 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
 
     def call(parsed):
-        from sharedq.runs.wandb_mirror import open_mirror
+        from sharedq.runs.wandb_mirror import mirrored
         from sharedq.trainer import train
 
         experiment = _experiment(parsed)
         out = parsed.out or _free(Path("runs"), f"{Path(parsed.recipe).stem}-{experiment.target.label}")
-        mirror = open_mirror(parsed.wandb, out.name, experiment.to_dict()) if parsed.wandb else None
-        with _show(out.name, experiment.training.steps, experiment.seeds) as progress:
-            train(
-                experiment, out, overwrite=parsed.overwrite, command=parsed.command, progress=progress, mirror=mirror
-            )
+        options = {"overwrite": parsed.overwrite, "command": parsed.command}
+        with (
+            mirrored(parsed.wandb, out.name, experiment.to_dict()) as mirror,
+            _show(out.name, experiment.training.steps, experiment.seeds) as progress,
+        ):
+            train(experiment, out, progress=progress, mirror=mirror, **options)
 
     return call
 
@@ -169,6 +176,8 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.comparison import carry_out, plan, with_target
 
         base = _experiment(parsed)
+        if "target" in parsed.options:
+            raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target']} ...")
         out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
         experiments = [with_target(base, wanted) for wanted in parsed.targets]
         plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)

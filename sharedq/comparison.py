@@ -17,6 +17,7 @@ from sharedq.runs import RunDirectory, atomic_write
 from sharedq.settings import require
 from sharedq.trainer import resume, train
 from sharedq.training.progress import Progress
+from sharedq.training.seeds import use_all_cores
 
 Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
 
@@ -44,7 +45,8 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
         alike = [other.target for other in experiments if other.target.label == one.target.label]
         settings = (field.name for field in dataclasses.fields(one.target))
         differing = [name for name in settings if len({getattr(other, name) for other in alike}) > 1]
-        return f"{one.target.label} ({', '.join(f'{name} {getattr(one.target, name)}' for name in differing)})"
+        words = ", ".join(f"{name} {getattr(one.target, name)}" for name in differing)
+        return f"{one.target.label} ({words})" if words else one.target.label
 
     found = [label(one) for one in experiments]
     twice = [name for name, times in Counter(found).items() if times > 1]
@@ -56,6 +58,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
     """Writes down what to compare at `out`, or finds the same comparison there, begun."""
     require(len(experiments) >= 1, "name at least one source to compare")
     labels = labels_of(experiments)
+    _check_report()
     described = {
         "schema": 1,
         "recipe": name,
@@ -64,13 +67,26 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
     }
     if (out / PLAN).exists() and not overwrite:
-        if read_plan(out)["runs"] != described["runs"]:
+        if _wanted(read_plan(out)) != _wanted(described):
             raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
         return
-    if out.exists() and any(out.iterdir()) and not (out / PLAN).exists():
+    if out.exists() and not (out / PLAN).exists() and (not out.is_dir() or any(out.iterdir())):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
+    use_all_cores()
+    for experiment in experiments:  # what cannot be built or does not fit leaves no folder
+        experiment.build().check_fits()
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+
+
+def _check_report() -> None:
+    """A report that cannot be drawn is found out before hours of training, not after."""
+    if find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "report", "the report at the end")
+
+
+def _wanted(described: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(one["label"], one["experiment"]) for one in described["runs"]]
 
 
 def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
@@ -81,21 +97,27 @@ def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
 
 def read_plan(out: Path) -> dict[str, Any]:
     try:
-        return json.loads((out / PLAN).read_text())
-    except (OSError, ValueError):
-        raise SharedqError(f"{out / PLAN} cannot be read: repeat the comparison with --overwrite") from None
+        described = json.loads((out / PLAN).read_text())
+        complete = all({"label", "folder", "command", "experiment"} <= one.keys() for one in described["runs"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    require(complete, f"{out / PLAN} cannot be read or was edited: repeat the comparison with --overwrite")
+    return described
 
 
 def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
     """Trains what the plan at `out` still lacks, then writes the report. Returns the page."""
     described = read_plan(out)
-    if find_spec("matplotlib") is None:  # found out before hours of training, not after
-        raise missing_extra("matplotlib", "report", "the report at the end")
+    _check_report()
     for number, one in enumerate(described["runs"], start=1):
         folder, experiment = out / one["folder"], Experiment.from_dict(one["experiment"])
         begun = (folder / "experiment.json").exists() and not overwrite
-        if begun and RunDirectory.open(folder).finished() is not None:
-            continue
+        if begun:
+            run = RunDirectory.open(folder)
+            if run.experiment() != one["experiment"]:
+                raise SharedqError(f"{folder} holds another run than {PLAN} asks for: remove it to train it again")
+            if run.finished() is not None:
+                continue
         title = f"{number} of {len(described['runs'])}, {one['label']}"
         try:
             with shown(title, experiment.training.steps, experiment.seeds) as progress:

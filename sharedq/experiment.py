@@ -5,13 +5,13 @@ builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
-from sharedq import settings
+from sharedq import random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm
 from sharedq.analysis.cost import Cost, cost_of
 from sharedq.environments import ENVIRONMENTS, Discrete, Environment
@@ -22,6 +22,7 @@ from sharedq.settings import require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.fused import example_batch, step_like
+from sharedq.training.memory import bytes_of, check_fits
 from sharedq.training.program import Program
 
 TABLES = {
@@ -32,6 +33,8 @@ TABLES = {
     "replay": REPLAYS,
     "training": TRAININGS,
 }
+
+COUNTABLE = 2**31 - 1  # steps and seeds are counted in 32 bits on the device
 
 SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
 
@@ -54,6 +57,9 @@ class Experiment:
                 raise SharedqError(f"{part} must be one of {kinds}, not {getattr(self, part)!r}")
         require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")
         require(self.seed >= 0, f"seed cannot be negative: {self.seed}")
+        require(self.seed + self.seeds <= COUNTABLE, f"seeds go up to {COUNTABLE:,}: lower seed {self.seed}")
+        steps = self.training.steps + self.training.cycle
+        require(steps <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.training.steps:,}")
         rows = self.replay.capacity // self.training.environments
         require(
             rows >= self.replay.n_step,
@@ -143,7 +149,10 @@ class Experiment:
             for part, table in TABLES.items():
                 fields = dict(plain[part])
                 parts[part] = settings.make(table, part, fields.pop("kind"), fields)
-            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+                _check_types(parts[part], part)
+            found = Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+            _check_types(found, "experiment", ("seeds", "seed"))
+            return found
         except (KeyError, TypeError, ValueError) as error:
             raise SharedqError(f"not a complete experiment: {error!r} is missing or of the wrong type") from None
 
@@ -151,9 +160,34 @@ class Experiment:
         environment = self.environment.build()
         if not isinstance(environment.actions, Discrete):
             raise SharedqError(f"DQN needs discrete actions, and those of '{environment.name}' are continuous")
-        source = self.target.build(self.network.build(environment.actions.n))
+        source = self._source(environment)
         replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
         return Built(self, environment, source, self.algorithm.build(source), replay)
+
+    def _source(self, environment: Environment) -> TargetSource:
+        """The source on a network that is known to take the environment's observations."""
+        key = jax.eval_shape(random_keys.root, 0)
+        try:
+            source = self.target.build(self.network.build(environment.actions.n))
+            jax.eval_shape(lambda key: source.init(key, example_batch(environment, 1).transition.obs), key)
+        except SharedqError:
+            raise
+        except Exception as error:  # the network may be the user's own, which can fail in any way
+            kind, shape = settings.kind_of(NETWORKS, self.network), environment.observation.shape
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise SharedqError(
+                f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({reason}): "
+                "choose another --network"
+            ) from error
+        return source
+
+
+def _check_types(value: Any, owner: str, names: Sequence[str] | None = None) -> None:
+    """Refuses fields of another type than their text would be read as: what a JSON was edited to."""
+    for name in names or settings.options_of(value):
+        content = getattr(value, name)
+        text = ",".join(map(str, content)) if isinstance(content, tuple) else str(content)
+        settings.parse(text, settings.hints(type(value))[name], f"{owner}.{name}")
 
 
 def _kept(old: Any, kind: type | None) -> dict[str, Any]:
@@ -180,7 +214,18 @@ class Built:
 
     def program(self) -> Program:
         one = self.experiment
+        require(
+            one.replay.capacity <= COUNTABLE,
+            f"replay.capacity can be {COUNTABLE:,} at most, not {one.replay.capacity:,}",
+        )
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
+
+    def check_fits(self) -> None:
+        """Refuses a run whose agents and replays alone need more memory than is free; allocates nothing."""
+        key = jax.eval_shape(random_keys.root, 0)
+        batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
+        held = (jax.eval_shape(self.algorithm.init, key, batch), jax.eval_shape(self.replay.init))
+        check_fits(self.experiment.seeds * bytes_of(held), self.advice())
 
     def cost(self, timed: bool = False) -> Cost:
         """What one seed costs."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sharedq.errors import SharedqError
-from sharedq.experiment import Experiment
+from sharedq.experiment import Built, Experiment
 from sharedq.runs import RunDirectory
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
@@ -24,10 +24,11 @@ def train(
 ) -> RunDirectory:
     """Trains every seed of an experiment and leaves a run directory at `out`."""
     use_all_cores()
-    experiment.build()  # an experiment that cannot be built leaves no folder
+    built = experiment.build()
+    built.check_fits()  # what cannot be built or does not fit leaves no folder
     command = command or shlex.join(sys.argv)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite)
-    return resume(directory.path, progress=progress, mirror=mirror)
+    return _go_on(built, directory, progress, mirror)
 
 
 def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror | None = None) -> RunDirectory:
@@ -36,10 +37,12 @@ def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror 
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
-    experiment = Experiment.from_dict(directory.experiment())
-    built = experiment.build()
-    directory.write_json("cost.json", built.cost().to_dict())
-    run_program(
-        built.program(), directory, progress or Silent(), experiment.training.checkpoint_period, built.advice(), mirror
-    )
+    return _go_on(Experiment.from_dict(directory.experiment()).build(), directory, progress, mirror)
+
+
+def _go_on(built: Built, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None) -> RunDirectory:
+    if not (directory.path / "cost.json").exists():
+        directory.write_json("cost.json", built.cost().to_dict())
+    period = built.experiment.training.checkpoint_period
+    run_program(built.program(), directory, progress or Silent(), period, built.advice(), mirror)
     return directory

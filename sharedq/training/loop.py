@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedq.errors import Diverged, SharedqError, Stopped
+from sharedq.errors import Diverged, Stopped
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
-from sharedq.training.memory import bytes_of, free_bytes, readable
+from sharedq.training.memory import bytes_of, check_fits, free_bytes, readable
 from sharedq.training.program import Program, Told
 from sharedq.training.progress import Progress, duration
 from sharedq.training.signals import stop_requests
@@ -43,6 +43,7 @@ def train(
         saved_at = checkpoints.latest(directory.checkpoints)
         offsets = checkpoints.read_meta(saved_at, directory.digest())["offsets"] if saved_at else {}
         if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
+            checkpoints.load(saved_at, "agent", program.shapes().agent)  # which may have been damaged since
             _finish(program, directory, progress, checkpoints.read_meta(saved_at))
             return
         compile_seconds = _prepare(program, progress, advice)
@@ -72,6 +73,8 @@ def train(
                         f"stopped at step {step:,}; to continue: sharedq resume {directory.path}", request.number
                     )
         _finish(program, directory, progress, meta)
+        if request.number is not None:  # whoever asked may mean more than this run: a comparison stops here too
+            raise Stopped(f"stopped; {directory.path} had just finished", request.number)
 
 
 def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict) -> None:
@@ -84,23 +87,16 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:
     """Compiles, says what memory is needed, and refuses a run that does not fit before anything is allocated."""
-    held, free = bytes_of(program.shapes()), free_bytes()
-    _check_fits(held, free, advice)
+    check_fits(bytes_of(program.shapes()), advice)
     progress.say("compiling")
     began = time.perf_counter()
     needed = program.prepare()
     compile_seconds = time.perf_counter() - began
+    check_fits(needed, advice)
+    free = free_bytes()
     have = "" if free is None else f" of {readable(free)} free"
     progress.say(f"compiled in {compile_seconds:.0f} s; the run holds {readable(needed)}{have}")
-    _check_fits(needed, free, advice)
     return compile_seconds
-
-
-def _check_fits(needed: int, free: int | None, advice: str) -> None:
-    if free is not None and needed > free:
-        raise SharedqError(
-            f"the run needs {readable(needed)} of memory, {readable(needed - free)} more than is free: {advice}"
-        )
 
 
 def _write(log: MetricsLog, seeds: list[int], step: int, told: Told, rate: float, seconds: float) -> float | None:

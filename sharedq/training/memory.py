@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 
+from sharedq.errors import SharedqError
+
 
 def free_bytes() -> int | None:
     """What the devices have left for a run, or None where nobody tells."""
@@ -29,6 +31,15 @@ def _container_free() -> int | None:
     except (OSError, ValueError):  # no container, or one without a limit
         return None
     return limit - used
+
+
+def check_fits(needed: int, advice: str) -> None:
+    """Refuses what needs more than is free; `advice` says what to lower."""
+    free = free_bytes()
+    if free is not None and needed > free:
+        raise SharedqError(
+            f"the run needs {readable(needed)} of memory, {readable(needed - free)} more than is free: {advice}"
+        )
 
 
 def bytes_of(shapes) -> int:

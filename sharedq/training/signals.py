@@ -13,7 +13,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within, the two signals are noted and not obeyed. Outside the main thread Python allows no handlers: none then."""
+    """Within, the two signals are noted and not obeyed. Outside the main thread Python allows no handlers."""
     request = StopRequest()
 
     def note(number, frame):

@@ -1,0 +1,481 @@
+"""The command line as people meet it: one line for every mistake, nothing written by it, and runs that repeat."""
+
+import csv
+import json
+import re
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+
+from sharedq.command_line import VERBS, main
+from sharedq.experiment import TABLES
+from sharedq.recipes import RECIPES, recipe
+from sharedq.training import memory
+
+SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
+TIMINGS = ("steps_per_second", "seconds")
+
+MY_ENVIRONMENT = '''
+import jax
+import jax.numpy as jnp
+from sharedq.environments import Discrete, Environment, Outcome
+
+def world(width=3, reward=lambda time: 0.0, end=lambda time: time % 10 == 9):
+    def reset(key):
+        return jnp.int32(0), jnp.zeros(3)
+
+    def step(key, time, action):
+        seen = jnp.zeros(width)
+        outcome = Outcome(seen, jnp.float32(reward(time)), jnp.bool_(end(time)), jnp.bool_(False), seen)
+        return time + 1, outcome
+
+    return Environment("mine", jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2), reset, step)
+
+def make():
+    return world()
+
+def too_narrow():
+    return world(width=2)
+
+def ends_in_nan():
+    return world(reward=lambda time: jnp.where(time > 1500, jnp.nan, 1.0), end=lambda time: False)
+
+number = 3
+'''
+
+MY_NETWORK = '''
+import flax.linen as nn
+
+class Trunk(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Dense(8)(x))
+
+class Sized(nn.Module):
+    width: int
+
+class Wrong(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x.mean()
+'''
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in; importing from it leaves no trace in other tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("my_environment", "my_network"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def sharedq(here, capsys):
+    """Runs a command."""
+
+    def run(*words) -> Answer:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(sharedq, here):
+    """Runs a command that is a mistake: one line, exit code 2, nothing written. Returns the line."""
+
+    def run(*words) -> str:
+        before = contents(here)
+        answer = sharedq(*words)
+        assert answer.code == 2
+        assert re.fullmatch(r"sharedq: [^\n]+\n", answer.err), answer.err
+        assert answer.out == ""
+        assert contents(here) == before
+        return answer.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run that ended; to be copied, not changed."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(["train", *SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, every folder with None."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table without the columns that measure time."""
+    with path.open() as file:
+        return [{name: x for name, x in row.items() if name not in TIMINGS} for row in csv.DictReader(file)]
+
+
+def edit(path: Path, **fields) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+MISTAKES = {
+    "trian": ["unknown command 'trian'", "train"],
+    "--frob": ["--frob", "sharedq --help"],
+    "train": ["RECIPE", "sharedq train --help"],
+    "train cartpol": ["unknown recipe 'cartpol'", "cartpole"],
+    "train gone.json": ["gone.json", "recipe"],
+    "train corridor extra": ["'extra'"],
+    "train corridor --stepz 5": ["unknown option '--stepz'", "--steps"],
+    "train corridor --training.stepz 5": ["no option 'stepz'", "steps"],
+    "train corridor --overwrit": ["--overwrit", "sharedq train --help"],
+    "train corridor --steps": ["--steps", "value"],
+    "train corridor --steps --seeds 2": ["--steps", "value"],
+    "train corridor --steps ten": ["--steps", "whole number", "'ten'"],
+    "train corridor --steps 1.5": ["--steps", "whole number", "'1.5'"],
+    "train corridor --steps 0": ["training.steps", "at least 1"],
+    "train corridor --steps 99999999999": ["training.steps", "at most"],
+    "train corridor --seeds 0": ["seeds must be at least 1, not 0"],
+    "train corridor --seed -1": ["seed cannot be negative"],
+    "train corridor --seed 99999999999": ["99999999999", "lower seed"],
+    "train corridor --target shared_head": ["unknown target 'shared_head'", "shared_heads"],
+    "train corridor --target.heads 3": ["target 'target_network' has no option 'heads'"],
+    "train corridor --target online_network --target.heads 3": ["'online_network' has no option 'heads'"],
+    "train corridor --target shared_heads --target.heads 0": ["target.heads must be at least 1, not 0"],
+    "train corridor --target.period 0": ["target.period must be at least 1"],
+    "train corridor --environment catpole": ["unknown environment 'catpole'", "cartpole"],
+    "train corridor --environment.name coridor": ["unknown probe 'coridor'", "corridor"],
+    "train minatar-breakout --game brekout": ["unknown MinAtar game 'brekout'", "breakout"],
+    "train corridor --network densee": ["unknown network 'densee'", "dense"],
+    "train corridor --network convolutional": ["network 'convolutional'", "probe/corridor", "(4,)"],
+    "train corridor --algorithm.gamma 2": ["algorithm.gamma", "0 .. 1"],
+    "train corridor --replay.batch_size 5000": ["replay.batch_size 5000", "replay.capacity 1000"],
+    "train corridor --replay.capacity 100000000000": ["TB of memory", "more than is free", "lower --replay.capacity"],
+    "train corridor --wandb sometimes": ["'sometimes'", "offline"],
+    "compare corridor --targets shared_head": ["unknown target 'shared_head'", "shared_heads"],
+    "compare corridor --targets shared_heads:head=3": ["no option 'head'", "heads"],
+    "compare corridor --targets shared_heads:heads": ["source:option=value"],
+    "compare corridor --targets target_network target_network": ["target network would be trained twice"],
+    "compare corridor --target shared_heads": ["--targets shared_heads"],
+    "compare corridor --network convolutional": ["network 'convolutional'"],
+    "compare corridor --replay.capacity 100000000000": ["TB of memory", "more than is free"],
+    "cost corridor --format xml": ["'xml'", "json"],
+    "resume nowhere": ["nowhere", "give the folder of a run"],
+    "resume .": ["holds no run"],
+    "evaluate nowhere": ["nowhere", "give the folder of a run"],
+    "evaluate .": ["holds no run"],
+    "report nowhere": ["nowhere is not a folder"],
+    "report .": ["no run in ."],
+    "list more": ["'more'"],
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_gets_one_line_that_says_what_to_write_instead(refused, command):
+    line = refused(*command.split())
+    for words in MISTAKES[command]:
+        assert words in line
+
+
+def test_the_version_is_the_package_s(sharedq):
+    assert sharedq("--version") == (0, f"{version('sharedq')}\n", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_help(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"usage: sharedq {verb}" in out
+    if verb in ("train", "compare", "cost"):
+        assert all(name in out for name in RECIPES)
+
+
+def test_help_and_no_command_at_all_list_the_commands(sharedq, capsys):
+    answer = sharedq()
+    assert answer.code == 0
+    assert all(f"    {verb} " in answer.out for verb in VERBS)
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == answer.out
+
+
+@pytest.mark.parametrize("target", ["target_network", "shared_heads"])
+def test_help_on_a_recipe_lists_every_option_with_type_value_and_meaning(capsys, target):
+    with pytest.raises(SystemExit):
+        main(["train", "cartpole", "--target", target, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name, option in recipe("cartpole").replace(target=target).options().items():
+        at = lines.index(f"  --{name} {option.takes}")
+        value = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else str(option.value)
+        assert option.about
+        assert lines[at + 1].strip() == f"{value}  {option.about}".strip()
+
+
+def test_list_names_every_recipe_and_kind(sharedq):
+    out = sharedq("list").out
+    for name in (*RECIPES, *(kind for table in TABLES.values() for kind in table)):
+        assert re.search(rf"^  {name} +\S", out, re.M), name
+
+
+def test_a_run_leaves_its_files(finished):
+    written = set(contents(finished))
+    assert {
+        "command.txt",
+        "cost.json",
+        "episodes.csv",
+        "experiment.json",
+        "finished.json",
+        "metrics.csv",
+        "versions.json",
+        "checkpoints/000000004000/agent.safetensors",
+        "tensorboard/seed_3/events.out.tfevents.sharedq",
+        "tensorboard/seed_4/events.out.tfevents.sharedq",
+    } <= written
+    assert (finished / "command.txt").read_text() == f"sharedq train {' '.join(SMALL)} --out {finished}\n"
+    assert [name for name in written if name.startswith("checkpoints/0") and name.count("/") == 1] == [
+        "checkpoints/000000004000"
+    ]
+    assert {row["seed"] for row in rows(finished / "episodes.csv")} == {"3", "4"}
+
+
+def test_equal_commands_give_equal_numbers_in_folders_of_their_own(sharedq, finished):
+    first = Path("runs/corridor-target-network")
+    shutil.copytree(finished, first)
+    before = contents(first)
+    assert sharedq("train", *SMALL).code == 0
+    assert contents(first) == before
+    for table in ("metrics.csv", "episodes.csv"):
+        again = rows(Path("runs/corridor-target-network-2") / table)
+        assert again
+        assert again == rows(finished / table)
+
+
+def test_a_run_can_be_repeated_from_its_experiment_file(sharedq, finished):
+    assert sharedq("train", finished / "experiment.json", "--out", "again").code == 0
+    assert rows(Path("again/metrics.csv")) == rows(finished / "metrics.csv")
+
+
+def test_a_folder_that_holds_something_is_left_alone(refused, here, finished):
+    shutil.copytree(finished, here / "run")
+    (here / "other").mkdir()
+    (here / "other/letter.txt").write_text("dear")
+    assert "already holds a run" in refused("train", *SMALL, "--out", "run")
+    assert "not a run" in refused("train", *SMALL, "--out", "other")
+    assert "not a run" in refused("train", *SMALL, "--out", "other", "--overwrite")
+    assert "not a run" in refused("train", *SMALL, "--out", "other/letter.txt")
+    assert "holds no comparison" in refused("compare", "corridor", "--out", "other", "--overwrite")
+    assert "holds no comparison" in refused("compare", "corridor", "--out", "other/letter.txt")
+
+
+def test_overwrite_replaces_a_run(sharedq, here, finished):
+    shutil.copytree(finished, here / "run")
+    assert sharedq("train", "corridor", "--steps", 400, "--out", "run", "--overwrite").code == 0
+    assert json.loads(Path("run/finished.json").read_text())["steps"] == 400
+    assert [path.name for path in here.iterdir()] == ["run"]
+
+
+def test_memory_that_is_not_there_is_said_before_anything_is_written(refused, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    for verb in ("train", "compare"):
+        line = refused(verb, "corridor", "--seeds", 2)
+        assert re.search(r"needs \S+ kB of memory, \S+ kB more than is free: lower --replay.capacity", line)
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "extra"),
+    [
+        ("pgx.minatar.breakout", "train minatar-breakout", "minatar"),
+        ("pgx.minatar.breakout", "compare minatar-breakout", "minatar"),
+        ("matplotlib", "compare corridor", "report"),
+        ("wandb", "train corridor --wandb offline", "wandb"),
+    ],
+)
+def test_a_missing_extra_is_named_before_training(refused, monkeypatch, package, command, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert f"pip install 'sharedq[{extra}]'" in refused(*command.split())
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("", "package.module:name"),
+        ("my_environment", "package.module:name"),
+        ("nowhere:make", "no module 'nowhere'"),
+        ("my_environment:mak", "'my_environment' has no 'mak'"),
+        ("my_environment:number", "is not a function"),
+        ("my_environment:dict", "has no 'dict'"),
+        ("my_environment:too_narrow", "obs is float32[2] where float32[3] is declared"),
+    ],
+)
+def test_a_custom_environment_that_breaks_the_contract_is_told_how(refused, here, factory, words):
+    (here / "my_environment.py").write_text(MY_ENVIRONMENT)
+    assert words in refused("train", "corridor", "--environment", "custom", "--environment.factory", factory)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("", "package.module:name"),
+        ("my_network:Trnk", "'my_network' has no 'Trnk'"),
+        ("my_network:Sized", "width"),
+        ("my_network:Wrong", "fails on the observations"),
+    ],
+)
+def test_a_users_network_that_does_not_fit_is_told_why(refused, here, module, words):
+    (here / "my_network.py").write_text(MY_NETWORK)
+    assert words in refused("train", "corridor", "--network", "flax", "--network.module", module)
+
+
+def test_a_users_environment_and_network_train(sharedq, here):
+    (here / "my_environment.py").write_text(MY_ENVIRONMENT)
+    (here / "my_network.py").write_text(MY_NETWORK)
+    mine = ("--environment", "custom", "--environment.factory", "my_environment:make")
+    answer = sharedq(
+        "train", "corridor", *mine, "--network", "flax", "--network.module", "my_network:Trunk", "--steps", 400
+    )
+    assert answer.code == 0
+    assert {row["length"] for row in rows(Path("runs/corridor-target-network/episodes.csv"))} == {"10"}
+
+
+def test_a_loss_that_is_no_number_stops_at_once(sharedq):
+    answer = sharedq("train", "corridor", "--seed", 5, "--algorithm.learning_rate", 1e30, "--out", "run")
+    assert answer.code == 3
+    step = re.fullmatch(
+        r"sharedq: the loss of seed 5 is not a finite number at step (\d+); no checkpoint was written before; "
+        r"lower algorithm.learning_rate .*\n",
+        answer.err,
+    )
+    assert 200 < int(step[1]) < 400
+    assert not Path("run/finished.json").exists()
+
+
+def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here):
+    (here / "my_environment.py").write_text(MY_ENVIRONMENT)
+    answer = sharedq(
+        *("train", "corridor", "--environment", "custom", "--environment.factory", "my_environment:ends_in_nan"),
+        *("--training.log_period", 1000, "--training.checkpoint_period", 1000, "--out", "run"),
+    )
+    assert answer.code == 3
+    told = re.search(r"seed 0 is not a finite number at step ([\d,]+); the last good checkpoint is (\S+);", answer.err)
+    assert 3000 < int(told[1].replace(",", "")) < 4000  # two environments, so NaN comes 1,500 steps each
+    assert told[2] == str(here / "run/checkpoints/000000003000")
+    assert sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out.startswith("seed 0: mean return 20.00")
+
+
+def test_evaluate_speaks_of_every_seed(sharedq, finished):
+    lines = sharedq("evaluate", finished, "--episodes", 3).out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["seed 3", "seed 4"]
+    assert all("mean return 1.00" in line and "mean length 4.0 over 3 episodes" in line for line in lines)
+    assert "3 cut at 2 steps" in sharedq("evaluate", finished, "--episodes", 3, "--max-steps", 2).out
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--episodes 0", "at least 1"), ("--max-steps 0", "at least 1"), ("--episods 3", "--episods")]
+)
+def test_evaluate_refuses(refused, finished, option, words):
+    assert words in refused("evaluate", finished, *option.split())
+
+
+def _truncate(run: Path) -> None:
+    file = run / "checkpoints/000000004000/agent.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def _flip(run: Path) -> None:
+    file = run / "checkpoints/000000004000/agent.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+
+
+def _of_another(run: Path) -> None:
+    edit(run / "checkpoints/000000004000/checkpoint.json", experiment="0" * 64)
+
+
+def _half(run: Path) -> None:
+    file = run / "experiment.json"
+    file.write_text(file.read_text()[:200])
+
+
+def _change(part: str, **fields):
+    def change(run: Path) -> None:
+        described = json.loads((run / "experiment.json").read_text())
+        described["experiment"][part] |= fields
+        (run / "experiment.json").write_text(json.dumps(described))
+
+    return change
+
+
+def _drop(run: Path) -> None:
+    described = json.loads((run / "experiment.json").read_text())
+    del described["experiment"]["replay"]
+    (run / "experiment.json").write_text(json.dumps(described))
+
+
+DAMAGE = {
+    "truncated": (_truncate, "is truncated"),
+    "edited": (_flip, "checksum differs"),
+    "of another experiment": (_of_another, "another experiment"),
+    "half an experiment": (_half, "experiment.json"),
+    "another experiment": (_change("algorithm", gamma=0.5), "another experiment"),
+    "an incomplete experiment": (_drop, "replay"),
+    "a setting of another type": (_change("training", log_period=1000.5), "training.log_period takes a whole number"),
+    "a setting out of bounds": (_change("target", period=0), "target.period must be at least 1"),
+    "an unknown kind": (_change("network", kind="densee"), "unknown network 'densee'"),
+    "a newer schema": (lambda run: edit(run / "experiment.json", schema=99), "format 99"),
+    "a list": (lambda run: (run / "experiment.json").write_text("[]"), "describes no experiment"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_refused(refused, here, finished, damage):
+    shutil.copytree(finished, here / "run")
+    (here / "run/finished.json").unlink()
+    harm, words = DAMAGE[damage]
+    harm(here / "run")
+    assert words in refused("evaluate", "run")
+    assert words in refused("resume", "run")
+
+
+def test_weights_and_biases_hears_the_run(sharedq, here, monkeypatch):
+    heard = []
+    fake = SimpleNamespace(
+        init=lambda **about: heard.append(about)
+        or SimpleNamespace(log=lambda values, step: heard.append((step, values)), finish=lambda: heard.append("end"))
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    assert sharedq("train", *SMALL, "--wandb", "offline", "--out", "run").code == 0
+    about, *logged, end = heard
+    assert about["mode"] == "offline"
+    assert about["name"] == "run"
+    assert about["config"] == json.loads(Path("run/experiment.json").read_text())["experiment"]
+    assert end == "end"
+    table = rows(Path("run/metrics.csv"))
+    losses = {step: values["loss"] for step, values in logged if "loss" in values}
+    for step, loss in losses.items():
+        mean = sum(float(row["loss"]) for row in table if row["step"] == str(step)) / 2
+        assert loss == pytest.approx(mean, rel=1e-5)
+    assert sorted(losses) == [2000, 4000]
+
+
+def test_weights_and_biases_begins_no_run_for_a_mistake(refused, here, finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # would fail on init
+    shutil.copytree(finished, here / "run")
+    assert "already holds a run" in refused("train", *SMALL, "--wandb", "offline", "--out", "run")
