@@ -475,6 +475,16 @@ def test_weights_and_biases_hears_the_run(sharedq, here, monkeypatch):
     assert sorted(losses) == [2000, 4000]
 
 
+def test_weights_and_biases_itself_takes_what_it_hears(sharedq, here, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for folder in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(folder, str(here))
+    assert sharedq("train", *SMALL, "--wandb", "offline", "--out", "run").code == 0
+    (written,) = here.glob("wandb/offline-run-*/*.wandb")
+    assert b"td_error" in written.read_bytes()
+
+
 def test_weights_and_biases_begins_no_run_for_a_mistake(refused, here, finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # would fail on init
     shutil.copytree(finished, here / "run")

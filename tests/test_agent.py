@@ -1,0 +1,122 @@
+"""The short face for people who write code: an experiment, a run, an agent that acts."""
+
+import jax
+import numpy as np
+import pytest
+
+import sharedq
+from sharedq.environments.probes import PROBES
+from sharedq.runs import RunDirectory
+
+CORRIDOR = PROBES["corridor"]
+
+
+THREE_HEADS = sharedq.recipe("corridor").replace(
+    target="shared_heads", seeds=2, seed=5, **{"target.heads": 3, "target.period": 70}
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Long enough for the known values to be learned, to the last bit."""
+    return sharedq.train(THREE_HEADS.replace(steps=40_000), tmp_path_factory.mktemp("runs") / "run").path
+
+
+@pytest.fixture(scope="module")
+def young(tmp_path_factory):
+    """A run so short that seeds still differ, and heads too: its 300 updates end between two shifts."""
+    return sharedq.train(THREE_HEADS.replace(steps=800), tmp_path_factory.mktemp("runs") / "young").path
+
+
+@pytest.fixture(scope="module")
+def agent(run):
+    return sharedq.load(run)
+
+
+def test_the_face_names_what_it_has():
+    assert all(getattr(sharedq, name).__name__ == name for name in sharedq.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'recipes_of'"):
+        sharedq.recipes_of  # noqa: B018
+
+
+def test_an_agent_says_where_it_comes_from(run, agent):
+    assert isinstance(agent, sharedq.Agent)
+    assert (agent.step, agent.seed) == (40_000, 5)
+    assert sharedq.load(run, seed=6).seed == 6
+    assert agent.experiment.to_dict() == RunDirectory.open(run).experiment()
+
+
+@pytest.mark.parametrize("cell", range(4))
+def test_an_agent_knows_the_corridor(agent, cell):
+    obs = CORRIDOR.observations[cell]
+    np.testing.assert_allclose(agent.values(obs), CORRIDOR.q_values(0.9)[cell], atol=1e-3)
+    assert agent.act(obs) == 1
+
+
+def test_acting_and_values_repeat(young):
+    obs, agent, again = CORRIDOR.observations[0], sharedq.load(young), sharedq.load(young)
+    assert type(agent.act(obs)) is int
+    assert [agent.act(obs, draw) for draw in range(5)] == [again.act(obs, draw) for draw in range(5)]
+    for draw in range(5):
+        np.testing.assert_array_equal(agent.values(obs, draw), again.values(obs, draw))
+
+
+def test_the_head_that_is_drawn_depends_on_the_draw(young):
+    agent = sharedq.load(young)
+    drawn = {agent.values(CORRIDOR.observations[2], draw).tobytes() for draw in range(20)}
+    assert len(drawn) == 3  # heads
+
+
+def test_seeds_are_agents_of_their_own(young):
+    first, second = (sharedq.load(young, seed) for seed in (5, 6))
+    assert any(not np.array_equal(first.values(o), second.values(o)) for o in CORRIDOR.observations)
+
+
+def test_an_observation_may_be_a_list_or_a_jax_array(agent):
+    assert agent.act([0, 1, 0, 0]) == agent.act(jax.numpy.array([0.0, 1, 0, 0])) == 1
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((1, 4)), 0.0])
+def test_a_wrong_observation_is_told_the_shape(agent, wrong):
+    for ask in (agent.act, agent.values):
+        with pytest.raises(sharedq.SharedqError, match=r"^an observation of shape \(4,\) is wanted, not [^\n]*$"):
+            ask(wrong)
+
+
+def test_evaluation_plays_whole_episodes_and_repeats(agent):
+    played = agent.evaluate(episodes=6, seed=1)
+    assert played.returns.tolist() == [1.0] * 6
+    assert played.lengths.tolist() == [4] * 6  # the shortest way
+    assert played.ended.all()
+    for one, other in zip(played, agent.evaluate(episodes=6, seed=1), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_evaluation_says_which_episodes_it_cut(agent):
+    played = agent.evaluate(episodes=2, max_steps=3)
+    assert not played.ended.any()
+    assert (played.returns.tolist(), played.lengths.tolist()) == ([0, 0], [3, 3])
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"max_steps": 0}])
+def test_evaluation_refuses(agent, wrong):
+    with pytest.raises(sharedq.SharedqError, match="must be at least 1, not 0"):
+        agent.evaluate(**wrong)
+
+
+def test_loading_says_what_is_missing(run, tmp_path):
+    with pytest.raises(sharedq.SharedqError, match="has no seed 0: choose from 5, 6"):
+        sharedq.load(run, seed=0)
+    with pytest.raises(sharedq.SharedqError, match="give the folder of a run"):
+        sharedq.load(tmp_path / "nowhere")
+    begun = RunDirectory.create(tmp_path / "begun", RunDirectory.open(run).experiment(), "")
+    with pytest.raises(sharedq.SharedqError, match="has no checkpoint yet"):
+        sharedq.load(begun.path)
+
+
+def test_training_says_nothing_unless_asked_to(tmp_path, capsys):
+    directory = sharedq.train(sharedq.recipe("corridor").replace(steps=400), tmp_path / "run")
+    assert directory.finished()["steps"] == 400
+    (directory.path / "finished.json").unlink()
+    assert sharedq.resume(directory.path).finished()["steps"] == 400
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,173 @@
+"""Comparing sources of targets end to end, and going on with a comparison that was killed."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sharedq.command_line import main
+from sharedq.comparison import labels_of, plan, with_target
+from sharedq.errors import SharedqError
+from sharedq.recipes import recipe
+
+SMALL = ("--seeds", "3", "--steps", "4000", "--training.log_period", "1000")
+FOUR = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=3")
+TIMINGS = ("steps_per_second", "seconds")
+
+
+def command(out: Path, *targets: str) -> list[str]:
+    return ["compare", "corridor", *SMALL, "--targets", *targets, "--out", str(out)]
+
+
+def runs_of(out: Path) -> dict[str, tuple]:
+    """What each run ended with, but not how long it took."""
+
+    def rows(path: Path) -> list[dict[str, str]]:
+        with path.open() as file:
+            return [{k: x for k, x in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
+
+    return {
+        run.name: (
+            (run / "checkpoints/000000004000/agent.safetensors").read_bytes(),
+            rows(run / "metrics.csv"),
+            rows(run / "episodes.csv"),
+        )
+        for run in sorted((out / "runs").iterdir())
+    }
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """A finished comparison; to be copied."""
+    out = tmp_path_factory.mktemp("comparisons") / "four"
+    assert main(command(out, *FOUR)) == 0
+    return out
+
+
+def test_every_source_has_a_run_and_the_page_speaks_of_all(compared):
+    plan = json.loads((compared / "compare.json").read_text())
+    labels = ["target-free", "target network", "shared heads K=1", "shared heads K=3"]
+    assert [one["label"] for one in plan["runs"]] == labels
+    assert plan["reference"] == "target network"
+    assert all((compared / one["folder"] / "finished.json").exists() for one in plan["runs"])
+    assert len({agent for agent, _, _ in runs_of(compared).values()}) == 4
+    page = (compared / "report.html").read_text()
+    assert all(label in page for label in labels)
+
+
+def test_each_run_is_that_of_the_source_alone(compared, tmp_path):
+    alone = ["train", "corridor", *SMALL, "--target", "shared_heads", "--target.heads", "3"]
+    assert main([*alone, "--out", str(tmp_path / "runs/shared-heads-k3")]) == 0
+    assert runs_of(tmp_path)["shared-heads-k3"] == runs_of(compared)["shared-heads-k3"]
+
+
+@pytest.mark.parametrize("again", ["the same command", "resume"])
+def test_a_comparison_that_is_done_trains_nothing_again(compared, tmp_path, again):
+    out = shutil.copytree(compared, tmp_path / "out")
+    before = times(out / "runs")
+    assert main(["resume", str(out)] if again == "resume" else command(out, *FOUR)) == 0
+    assert times(out / "runs") == before
+
+
+def test_killed_in_the_middle_it_goes_on_with_what_is_left(compared, tmp_path):
+    two, out = FOUR[1:3], tmp_path / "out"
+    code = "import sys; from sharedq.command_line import main; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", code, *command(out, *two)], stdout=subprocess.DEVNULL)
+    while not (out / "runs/shared-heads-k1/experiment.json").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "report.html").exists()
+
+    done = out / "runs/target-network"
+    before = times(done)
+    assert main(command(out, *two)) == 0
+    assert times(done) == before
+    assert (out / "report.html").exists()
+    assert runs_of(out) == {name: run for name, run in runs_of(compared).items() if (out / "runs" / name).exists()}
+
+
+def refused(capsys, *words) -> str:
+    capsys.readouterr()
+    assert main([*words]) == 2
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.count("\n") == 1
+    return answer.err
+
+
+def test_another_comparison_in_the_same_folder_is_refused(compared, tmp_path, capsys):
+    out = shutil.copytree(compared, tmp_path / "out")
+    before = times(out)
+    assert "holds another comparison" in refused(capsys, *command(out, *FOUR[:2]))
+    assert "holds another comparison" in refused(capsys, *command(out, *FOUR), "--algorithm.gamma", "0.5")
+    assert times(out) == before
+
+
+def test_the_same_comparison_is_known_by_any_path(compared, tmp_path, monkeypatch):
+    shutil.copytree(compared, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    assert main(command(Path("out"), *FOUR)) == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"runs": 3}', '{"runs": [{"label": "target network"}]}'])
+def test_a_plan_that_was_edited_is_refused(compared, tmp_path, capsys, content):
+    out = shutil.copytree(compared, tmp_path / "out")
+    (out / "compare.json").write_text(content)
+    for words in (command(out, *FOUR), ["resume", str(out)]):
+        assert "compare.json cannot be read or was edited" in refused(capsys, *words)
+
+
+def test_a_run_of_another_experiment_among_them_is_refused(compared, tmp_path, capsys):
+    out = shutil.copytree(compared, tmp_path / "out")
+    file = out / "runs/target-network/experiment.json"
+    file.write_text(file.read_text().replace('"gamma": 0.9', '"gamma": 0.5'))
+    assert "target-network holds another run" in refused(capsys, "resume", str(out))
+
+
+def test_a_missing_matplotlib_stops_a_resumed_comparison_too(compared, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'sharedq[report]'" in refused(capsys, "resume", str(compared))
+
+
+def test_sources_of_one_name_are_told_apart_by_what_differs():
+    corridor = recipe("corridor")
+    wanted = ("target_network", "target_network:period=7", "shared_heads:heads=2", "shared_heads:heads=3,period=7")
+    assert labels_of([with_target(corridor, one) for one in wanted]) == [
+        "target network (period 50)",
+        "target network (period 7)",
+        "shared heads K=2",
+        "shared heads K=3",
+    ]
+    wanted = ("shared_heads:period=5", "shared_heads:period=7,acting=mean", "shared_heads:period=7")
+    assert labels_of([with_target(corridor, one) for one in wanted]) == [
+        "shared heads K=1 (period 5, acting uniform)",
+        "shared heads K=1 (period 7, acting mean)",
+        "shared heads K=1 (period 7, acting uniform)",
+    ]
+
+
+def test_sources_that_differ_get_folders_that_differ(tmp_path):
+    wanted = ("target_network", "target_network:period=7", "target_network:polyak=0.5")
+    plan("corridor", [with_target(recipe("corridor"), one) for one in wanted], tmp_path / "out", "", overwrite=False)
+    folders = [one["folder"] for one in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
+    assert len(set(folders)) == 3
+
+
+def test_no_source_twice_and_at_least_one(tmp_path):
+    corridor = recipe("corridor")
+    with pytest.raises(SharedqError, match="target network would be trained twice"):
+        labels_of([corridor, corridor])
+    with pytest.raises(SharedqError, match="at least one source"):
+        plan("corridor", [], tmp_path / "out", "", overwrite=False)

@@ -1,0 +1,218 @@
+"""A run that is killed, stopped or damaged: its end equals that of a run left alone, or one line says why not."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sharedq.command_line import main
+from sharedq.errors import Stopped
+from sharedq.recipes import recipe
+from sharedq.runs import RunDirectory, checkpoints
+from sharedq.trainer import train
+from sharedq.training.progress import Silent
+
+OPTIONS = {
+    "steps": 120_000,
+    "seeds": 2,
+    "training.log_period": 2_000,
+    "training.checkpoint_period": 4_000,
+    # Noisy rewards and a policy that follows the values: whatever is lost on the way changes all that comes after.
+    "environment.name": "maximisation_bias",
+    "algorithm.epsilon_end": 0.1,
+    "target": "shared_heads",
+    "target.heads": 2,
+    "target.period": 30,
+}
+TIMINGS = ("steps_per_second", "seconds")
+
+
+def words(out: Path, **options) -> list[str]:
+    """The command that trains the run of this file."""
+    options = OPTIONS | options
+    return ["train", "corridor", "--out", str(out), *(f"--{name}={value}" for name, value in options.items())]
+
+
+def start(*arguments) -> subprocess.Popen:
+    code = "import sys; from sharedq.command_line import main; sys.exit(main())"
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **pipes)
+
+
+def when(process: subprocess.Popen, reached: Callable[[], bool], number: int) -> str:
+    """Sends the process a signal as soon as `reached`; returns what it said on stderr."""
+    while not reached():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.communicate()[1]
+
+
+def saved_step(run: Path) -> int:
+    return max(checkpoints.all_steps(run / "checkpoints"), default=0)
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def outcome(run: Path) -> dict:
+    """All that a run ends with, but not how long it took."""
+    tables = {}
+    for name in ("metrics.csv", "episodes.csv"):
+        with (run / name).open() as file:
+            tables[name] = [{k: x for k, x in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
+    steps = checkpoints.all_steps(run / "checkpoints")
+    agent = (checkpoints.latest(run / "checkpoints") / "agent.safetensors").read_bytes()
+    return {"agent": agent, "checkpoints": steps, "steps": RunDirectory.open(run).finished()["steps"], **tables}
+
+
+def same(run: Path, other: dict) -> bool:
+    """Compared part by part, so that a failure names the part and does not print megabytes."""
+    mine = outcome(run)
+    return [name for name in other if mine[name] != other[name]] == []
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict:
+    """The end of a run left alone."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert main(words(out)) == 0
+    return outcome(out)
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line that refuses a command."""
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 2
+    answer = capsys.readouterr()
+    assert answer.err.count("\n") == 1
+    assert "finished" not in answer.out
+    return answer.err
+
+
+class Asks(Silent):
+    """Sends this process a signal when the run has reached a step, as Ctrl-C would."""
+
+    def __init__(self, step: int, number: int):
+        self.step, self.number = step, number
+
+    def update(self, step, rate, mean_return):
+        if step == self.step:
+            signal.raise_signal(self.number)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """A run stopped at step 10,000 of 120,000, with checkpoints of 8,000 and 10,000 steps; to be copied."""
+    out = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.raises(Stopped, match=rf"stopped at step 10,000; to continue: sharedq resume {out}$") as stop:
+        train(recipe("corridor").replace(**OPTIONS), out, progress=Asks(10_000, signal.SIGINT))
+    assert stop.value.exit_code == 130
+    return out
+
+
+def test_killed_three_times_at_any_moment_it_ends_as_if_left_alone(tmp_path, unbroken):
+    draw = random.Random(7)
+    out = tmp_path / "run"
+    for part in range(3):
+        process = start("resume", out) if part else start(*words(out))
+        after = saved_step(out) + draw.randint(5_000, 25_000)
+        when(process, lambda after=after: saved_step(out) >= after, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "finished.json").exists()
+    assert main(["resume", str(out)]) == 0
+    assert same(out, unbroken)
+
+
+def test_killed_before_the_first_checkpoint_then_stopped_by_sigterm(tmp_path, unbroken):
+    out = tmp_path / "run"
+    process = start(*words(out, **{"training.checkpoint_period": 60_000}))
+    when(process, lambda: size(out / "episodes.csv") > 10_000, signal.SIGKILL)
+    assert saved_step(out) == 0
+
+    process = start("resume", out)
+    said = when(process, lambda: saved_step(out) > 0, signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    step = saved_step(out)
+    assert 60_000 <= step < 120_000  # the signal may come while the checkpoint that was waited for is finished
+    assert said == f"sharedq: stopped at step {step:,}; to continue: sharedq resume {out}\n"
+
+    assert main(["resume", str(out)]) == 0
+    assert same(out, unbroken)
+
+
+def test_killed_after_the_last_checkpoint_it_only_has_to_say_so(tmp_path, capsys):
+    train(recipe("corridor").replace(steps=2_000), tmp_path / "run")
+    before = outcome(tmp_path / "run")
+    metrics = (tmp_path / "run/metrics.csv").read_bytes()
+    (tmp_path / "run/finished.json").unlink()
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert "compiling" not in capsys.readouterr().out
+    assert outcome(tmp_path / "run") == before
+    assert (tmp_path / "run/metrics.csv").read_bytes() == metrics
+    assert "finished already: nothing to resume" in refused(capsys, "resume", tmp_path / "run")
+
+
+def test_a_request_in_the_last_stretch_lets_the_run_finish_and_then_stops(tmp_path):
+    with pytest.raises(Stopped, match="had just finished") as stop:
+        train(recipe("corridor").replace(steps=2_000), tmp_path / "run", progress=Asks(2_000, signal.SIGTERM))
+    assert stop.value.exit_code == 143
+    assert (tmp_path / "run/finished.json").exists()
+
+
+def test_handlers_are_given_back_after_a_stop(stopped):
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_process_on_the_same_run_is_refused(tmp_path, stopped, capsys):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    with RunDirectory.open(run).writing():
+        assert "another process is writing" in refused(capsys, "resume", run)
+        assert "another process is writing" in refused(capsys, *words(run), "--overwrite")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert saved_step(run) == 10_000
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_older_one_still_goes_on(tmp_path, stopped, unbroken, capsys):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    newest = run / "checkpoints/000000010000"
+    rest = newest / "rest.safetensors"
+    whole = rest.read_bytes()
+
+    rest.write_bytes(whole[:-1])
+    assert "is truncated" in refused(capsys, "resume", run)
+    rest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    line = refused(capsys, "resume", run)
+    assert "checksum differs" in line
+    assert "remove 000000010000 to continue from the older checkpoint 000000008000" in line
+
+    shutil.rmtree(newest)
+    assert main(["resume", str(run)]) == 0
+    assert same(run, unbroken)
+
+
+def test_a_checkpoint_of_another_experiment_is_refused(tmp_path, stopped, capsys):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    described = json.loads((run / "experiment.json").read_text())
+    described["experiment"]["algorithm"]["gamma"] = 0.5
+    (run / "experiment.json").write_text(json.dumps(described))
+    assert "is a checkpoint of another experiment" in refused(capsys, "resume", run)
+
+
+def test_a_log_that_was_cut_is_refused_and_left_as_it_is(tmp_path, stopped, capsys):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    os.truncate(run / "episodes.csv", 100)
+    metrics = (run / "metrics.csv").read_bytes()
+    assert "episodes.csv is shorter than the checkpoint saw it" in refused(capsys, "resume", run)
+    assert (run / "metrics.csv").read_bytes() == metrics
