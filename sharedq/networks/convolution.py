@@ -18,15 +18,22 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, pla
     return (_by_patches if platform == "cpu" else _native)(x, kernel, stride, padding)
 
 
+def as_features(x: jax.Array) -> jax.Array:
+    """Observations as float32; bytes are taken to be pixels and scaled to 0 .. 1."""
+    scale = 255.0 if x.dtype == jnp.uint8 else 1.0
+    return x.astype(jnp.float32) / scale
+
+
 def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+    return jax.lax.conv_general_dilated(as_features(x), kernel, (stride, stride), padding, dimension_numbers=numbers)
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     size = kernel.shape[:2]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    # Behind the barrier the image lies in memory once; without it each slice below computes it again from its source.
+    x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     if stride > 1 and all(side % stride == 0 for side in size):
         x, kernel = _space_to_depth(x, kernel, stride)
         stride = 1
@@ -38,7 +45,8 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) 
         for i in range(height)
         for j in range(width)
     ]
-    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(height * width * channels, filters)
+    patches = as_features(jnp.concatenate(patches, axis=-1))
+    return patches @ kernel.reshape(height * width * channels, filters)
 
 
 def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:

@@ -15,17 +15,11 @@ from jax.nn.initializers import xavier_uniform, zeros
 
 from sharedq.errors import SharedqError
 from sharedq.imports import resolve
-from sharedq.networks.convolution import Padding, convolve
+from sharedq.networks.convolution import Padding, as_features, convolve
 from sharedq.networks.heads import linear
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Norm, activate
 from sharedq.settings import require
-
-
-def as_features(x: jax.Array) -> jax.Array:
-    """Observations as float32; bytes are taken to be pixels and scaled to 0 .. 1."""
-    scale = 255.0 if x.dtype == jnp.uint8 else 1.0
-    return x.astype(jnp.float32) / scale
 
 
 def flat(x: jax.Array) -> jax.Array:
@@ -66,7 +60,6 @@ class ConvolutionalTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = as_features(x)
         for layer in zip(self.filters, self.sizes, self.strides, strict=True):
             x = activate(Convolution(*layer, self.padding)(x), self.norm, train)
         x = flat(x)
