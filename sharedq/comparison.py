@@ -128,4 +128,3 @@ def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
         except Stopped as stopped:
             raise Stopped(f"stopped in {title}; to continue: sharedq resume {out}", stopped.exit_code - 128) from None
     return reports.write(out)
-

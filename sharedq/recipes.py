@@ -48,7 +48,8 @@ GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 RECIPES = {
     f"minatar-{game.replace('_', '-')}": Recipe(
-        f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side", _minatar(game)
+        f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side",
+        _minatar(game),
     )
     for game in GAMES
 } | {

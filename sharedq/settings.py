@@ -130,7 +130,9 @@ def type_name(hint: Any) -> str:
         return " or ".join(type_name(argument) for argument in arguments)
     if origin is tuple:
         return f"{type_name(arguments[0])},..."
-    return {int: "whole number", float: "number", bool: "true|false", str: "text", type(None): "none"}.get(hint, "value")
+    return {int: "whole number", float: "number", bool: "true|false", str: "text", type(None): "none"}.get(
+        hint, "value"
+    )
 
 
 class Option(typing.NamedTuple):
@@ -145,6 +147,8 @@ def options_of(value: Any) -> dict[str, Option]:
     """Every field of a kind with its type, its value and the comment behind it."""
     kind = type(value)
     return {
-        field.name: Option(type_name(hints(kind)[field.name]), getattr(value, field.name), comments(kind).get(field.name, ""))
+        field.name: Option(
+            type_name(hints(kind)[field.name]), getattr(value, field.name), comments(kind).get(field.name, "")
+        )
         for field in dataclasses.fields(kind)
     }

@@ -20,7 +20,7 @@ from sharedq.training import memory
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
 TIMINGS = ("steps_per_second", "seconds")
 
-MY_ENVIRONMENT = '''
+MY_ENVIRONMENT = """
 import jax
 import jax.numpy as jnp
 from sharedq.environments import Discrete, Environment, Outcome
@@ -46,9 +46,9 @@ def ends_in_nan():
     return world(reward=lambda time: jnp.where(time > 1500, jnp.nan, 1.0), end=lambda time: False)
 
 number = 3
-'''
+"""
 
-MY_NETWORK = '''
+MY_NETWORK = """
 import flax.linen as nn
 
 class Trunk(nn.Module):
@@ -63,7 +63,7 @@ class Wrong(nn.Module):
     @nn.compact
     def __call__(self, x):
         return x.mean()
-'''
+"""
 
 
 class Answer(NamedTuple):
@@ -457,8 +457,12 @@ def test_a_damaged_run_is_refused(refused, here, finished, damage):
 def test_weights_and_biases_hears_the_run(sharedq, here, monkeypatch):
     heard = []
     fake = SimpleNamespace(
-        init=lambda **about: heard.append(about)
-        or SimpleNamespace(log=lambda values, step: heard.append((step, values)), finish=lambda: heard.append("end"))
+        init=lambda **about: (
+            heard.append(about)
+            or SimpleNamespace(
+                log=lambda values, step: heard.append((step, values)), finish=lambda: heard.append("end")
+            )
+        )
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     assert sharedq("train", *SMALL, "--wandb", "offline", "--out", "run").code == 0

@@ -146,3 +146,10 @@ def test_tables_tell_the_same_in_every_format():
     assert text[0].split() == ["target-free", "shared"]
     line = next(line for line in text if line.startswith("parameters, trained "))
     assert line.split()[-2:] == [f"{plain[source]['parameters']['trained']:,}" for source in plain]
+
+
+def test_a_refresh_counts_each_of_its_steps():
+    def refresh(steps):
+        return cost(LookaheadReplicate(replicate_steps=steps)).flops_per_refresh
+
+    assert refresh(20) / refresh(1) == pytest.approx(20, rel=0.01)

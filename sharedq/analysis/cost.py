@@ -5,12 +5,13 @@ compiler counts for the program it is given, before it optimises.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,38 @@ def size(shapes: Any) -> int:
 
 
 def flops(function: Callable, *arguments: Any) -> float:
-    """The operations of one call, as the compiler counts them."""
-    analysis = jax.jit(function).lower(*arguments).cost_analysis()
-    return float(analysis["flops"])
+    """The operations of one call: the compiler's count, which takes the body of a scan once, and the repeats."""
+    traced = jax.jit(function).trace(*arguments)
+    return _counted(traced) + _repeats(traced.jaxpr.jaxpr)
+
+
+def _counted(traced: Any) -> float:
+    return float(traced.lower().cost_analysis()["flops"])
+
+
+def _repeats(jaxpr: Any) -> float:
+    """What the compiler's count leaves out of the scans in `jaxpr`, and of those within them."""
+    more = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            body = equation.params["jaxpr"]
+            shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in body.in_avals]
+            traced = jax.jit(jaxpr_as_fun(body)).trace(*shapes)
+            once = _counted(traced)
+            more += equation.params["length"] * (once + _repeats(traced.jaxpr.jaxpr)) - once
+        else:
+            more += sum(map(_repeats, _inner(equation.params)))
+    return more
+
+
+def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
+    """The programs that an equation calls: the branches of a condition, the body of a function."""
+    for value in parameters.values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if hasattr(one, "eqns"):
+                yield one
+            elif hasattr(one, "jaxpr"):
+                yield one.jaxpr
 
 
 def cost_of(

@@ -73,5 +73,3 @@ class Uniform:
             return Batch(transition, jnp.ones(self.batch_size), first)
 
         return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)
-
-

@@ -24,9 +24,7 @@ class OnlineNetwork:
             return {"trunk": trunk, "heads": heads}, {"held": {}, "statistics": statistics}
 
         def values(params, state, now, then):
-            at_now, at_then, statistics = features_of_both(
-                network, params["trunk"], state["statistics"], now, then
-            )
+            at_now, at_then, statistics = features_of_both(network, params["trunk"], state["statistics"], now, then)
             predicted = network.heads(params["heads"], at_now)
             bootstrap = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
             return Values(predicted, bootstrap, bootstrap, jnp.ones(1), statistics)

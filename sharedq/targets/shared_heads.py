@@ -60,9 +60,7 @@ class SharedHeads:
             return params, {"held": part(heads, 0, 1), "statistics": statistics}
 
         def values(params, state, now, then):
-            at_now, at_then, statistics = features_of_both(
-                network, params["trunk"], state["statistics"], now, then
-            )
+            at_now, at_then, statistics = features_of_both(network, params["trunk"], state["statistics"], now, then)
             chain = network.heads(jax.lax.stop_gradient(join(state["held"], params["heads"])), at_then)
             return Values(network.heads(params["heads"], at_now), chain[:-1], chain[1:], weights, statistics)
 

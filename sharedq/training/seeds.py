@@ -63,9 +63,7 @@ class Layout:
     def shapes(self, one: Any) -> Any:
         """The shapes of all seeds on the devices, given those of one."""
         sharding = NamedSharding(self.mesh, SEEDS)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.padded, *x.shape), x.dtype, sharding=sharding), one
-        )
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.padded, *x.shape), x.dtype, sharding=sharding), one)
 
     def place(self, tree: Any) -> Any:
         """Arrays [count, ...] to the devices, padded with copies of the last seed."""
