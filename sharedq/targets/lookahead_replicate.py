@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sharedq.networks import network as networks
 from sharedq.networks.network import Network
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, Values, check_period, every
-from sharedq.targets.target_network import evaluate
+from sharedq.targets.source import Seen, TargetSource, check_period, every
+from sharedq.targets.target_network import TargetNetwork, evaluate
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,12 @@ class LookaheadReplicate:
     def build(self, network: Network) -> TargetSource:
         optimiser = optax.adam(self.learning_rate, eps=self.adam_epsilon)
 
-        def init(key, example):
-            trunk, heads, statistics = networks.init(network, key, example, 1)
-            params = {"trunk": trunk, "heads": heads}
-            held, held_statistics = jax.tree.map(jnp.copy, (params, statistics))
-            recent = jax.tree.map(lambda x: jnp.stack([x] * self.replicate_steps), example)
-            fitted = {"held": held, "held_statistics": held_statistics, "optimiser": optimiser.init(held)}
-            return params, {**fitted, "statistics": statistics, "recent": recent}
+        copied = TargetNetwork(self.period).build(network)  # alike in all but how the second network follows
 
-        def values(params, state, now, then):
-            at_now, statistics = network.trunk(params["trunk"], state["statistics"], now, True)
-            predicted = network.heads(params["heads"], at_now)
-            bootstrap = evaluate(network, state["held"], state["held_statistics"], then)
-            chooser = evaluate(network, jax.lax.stop_gradient(params), statistics, then)
-            return Values(predicted, bootstrap, chooser, jnp.ones(1), statistics)
+        def init(key, example):
+            params, state = copied.init(key, example)
+            recent = jax.tree.map(lambda x: jnp.stack([x] * self.replicate_steps), example)
+            return params, {**state, "optimiser": optimiser.init(state["held"]), "recent": recent}
 
         def replicate(params, state, statistics):
             def step(carry, inputs):
@@ -83,7 +74,4 @@ class LookaheadReplicate:
             fitted = every(step, self.period, lambda: replicate(params, state, seen.statistics), stale)
             return params, {**state, **fitted}
 
-        def act_values(params, state, key, inputs):
-            return evaluate(network, params, state["statistics"], inputs)[0]
-
-        return TargetSource(init, values, refresh, act_values)
+        return TargetSource(init, copied.values, refresh, copied.act_values)

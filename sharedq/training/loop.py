@@ -139,8 +139,7 @@ def _save(
     parts = {"agent": host.agent}
     if whole:
         parts["rest"] = host._replace(agent=())
-    log.flush()
-    meta = meta | {"offsets": log.offsets()}
+    meta = meta | {"offsets": log.offsets()}  # which lie on the disk once they are told
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep=2 if whole else 1)
 
 
