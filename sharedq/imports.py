@@ -1,8 +1,8 @@
 """What an import string `package.module:name` points at, for the parts that users bring themselves."""
 
 import importlib
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from sharedq.errors import SharedqError
@@ -17,7 +17,7 @@ def resolve(reference: str, what: str) -> Any:
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
         raise SharedqError(f"{what} '{reference}' is not of the form package.module:name")
-    here = os.getcwd()
+    here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     try:

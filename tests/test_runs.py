@@ -112,7 +112,7 @@ def test_atomic_write_keeps_the_old_content_until_the_new_is_there(tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
+        patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             atomic_write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
@@ -165,7 +165,7 @@ def test_tensorboard_reads_the_event_file(tmp_path):
 
 
 def rows(path: Path) -> list[list[str]]:
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         return list(csv.reader(file))
 
 

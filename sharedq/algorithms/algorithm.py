@@ -4,7 +4,8 @@ It is handed its source and its network and never asks which source it has. Step
 outside the axis of seeds, so that what happens every so many steps stays a branch when many seeds run at once.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class State(NamedTuple):

@@ -1,4 +1,4 @@
-"""Networks, cut where heads can be added. To add one: a frozen dataclass with `build(outputs)`, and a line in NETWORKS."""
+"""Networks, cut where heads are added. To add one: a frozen dataclass with `build(outputs)`, and a line in NETWORKS."""
 
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.trunks import NETWORKS, Convolutional, Dense, FlaxTrunk, Table

@@ -1,8 +1,7 @@
 """Linear heads, any number of them at once: [heads, features, outputs] and [heads, outputs]."""
 
-from typing import Callable
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, xavier_uniform
 

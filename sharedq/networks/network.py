@@ -7,7 +7,8 @@ Shape letters: B batch, F features, H heads, A outputs of one head.
 """
 
 import inspect
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import xavier_uniform, zeros
 
 from sharedq.errors import SharedqError

@@ -4,7 +4,8 @@ The loop owns the count of steps written, so that it has no axis of seeds; `upda
 transitions over others and want to hear how surprising they were.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 
 class Replay(NamedTuple):

@@ -4,7 +4,6 @@ The page has no script and asks for no other file; figures travel inside it, for
 """
 
 import base64
-import os
 import tempfile
 from collections.abc import Callable
 from html import escape
@@ -55,8 +54,8 @@ def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         file.write(content)
-    os.chmod(file.name, 0o644)  # temporary files are private, a report is not
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)  # temporary files are private, a report is not
+    Path(file.name).replace(path)
 
 
 def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:

@@ -5,7 +5,6 @@ it is removed. So a folder named by a step is complete, whenever the process was
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ def save(folder: Path, step: int, parts: Mapping[str, Any], experiment: str, met
     sync_folder(unfinished)
     if path.exists():  # saved twice at one step, where a rename cannot replace a full folder
         _remove(path)
-    os.replace(unfinished, path)
+    unfinished.replace(path)
     sync_folder(folder)
     steps = all_steps(folder)
     kept = [one for one in steps if one <= step][-keep:]

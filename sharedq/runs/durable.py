@@ -23,7 +23,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_synced(path: Path, chunks: Iterable) -> None:
     """Writes a file from buffers, one after another, and syncs it. Not atomic: for files in a folder to be renamed."""
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.writelines(chunks)
         sync(file)
 
@@ -32,5 +32,5 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Makes or replaces the file `path`: a reader sees the old content or the new, never a part."""
     unfinished = path.with_name(f".{path.name}.new")
     write_synced(unfinished, [data])
-    os.replace(unfinished, path)
+    unfinished.replace(path)
     sync_folder(path.parent)

@@ -72,7 +72,7 @@ class EventFile:
     """Appends to an event file; begins it if it is not there yet."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "ab")  # noqa: SIM115 (open for as long as the run logs)
+        self._file = path.open("ab")
         if self._file.tell() == 0:
             version = _field(3, b"brain.Event:2")
             self._record(version, _extend(0xFFFFFFFF, version), _stamp(time.time(), 0))

@@ -107,7 +107,7 @@ class MetricsLog:
 def _table(path: Path, columns: Sequence[str]) -> BinaryIO:
     """The table open at its end; a new one gets its first line, an old one must have this one."""
     header = (",".join(columns) + "\n").encode()
-    file = open(path, "ab+")  # noqa: SIM115 (open for as long as the run logs)
+    file = path.open("ab+")
     if file.tell() == 0:
         file.write(header)
         return file

@@ -8,7 +8,6 @@ as its words, and its kind under its name in the header's `__metadata__`.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,8 +113,8 @@ def restore(content: np.ndarray, like: Any) -> Any:
 
 def read_bytes(path: Path) -> np.ndarray:
     """A file's bytes in one array, on which the tree's arrays can stand without a copy."""
-    content = np.empty(os.path.getsize(path), np.uint8)
-    with open(path, "rb") as file:
+    content = np.empty(path.stat().st_size, np.uint8)
+    with path.open("rb") as file:
         file.readinto(content)
     return content
 

@@ -1,4 +1,4 @@
-"""Sources of regression targets. To add one: a file with a frozen dataclass that has `label` and `build(network)`, and a line here."""
+"""Sources of targets. To add one: a file with a frozen dataclass that has `label` and `build`, and a line here."""
 
 from sharedq.targets.iterated_networks import IteratedNetworks
 from sharedq.targets.lookahead_replicate import LookaheadReplicate

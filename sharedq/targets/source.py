@@ -6,7 +6,8 @@ everywhere, so a loss written once serves one head or fifty.
 Shape letters: H heads that learn, B batch, A outputs of one head.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
