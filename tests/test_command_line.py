@@ -136,7 +136,7 @@ def edit(path: Path, **fields) -> None:
 
 
 MISTAKES = {
-    "trian": ["unknown command 'trian'", "train"],
+    "trian": ["unknown command 'trian'", "train"],  # codespell:ignore
     "--frob": ["--frob", "sharedq --help"],
     "train": ["RECIPE", "sharedq train --help"],
     "train cartpol": ["unknown recipe 'cartpol'", "cartpole"],

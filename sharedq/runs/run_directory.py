@@ -106,7 +106,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the run for this process. The lock lives as long as its file is open, so a killed process frees it."""
-        with open(self.path / "lock", "a") as lock:
+        with (self.path / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
