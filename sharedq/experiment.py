@@ -25,7 +25,7 @@ from sharedq.training.fused import example_batch, step_like
 from sharedq.training.memory import bytes_of, check_fits
 from sharedq.training.program import Program
 
-TABLES = {
+TABLES: dict[str, settings.Table] = {
     "environment": ENVIRONMENTS,
     "algorithm": ALGORITHMS,
     "target": SOURCES,
@@ -158,17 +158,18 @@ class Experiment:
 
     def build(self) -> "Built":
         environment = self.environment.build()
-        if not isinstance(environment.actions, Discrete):
+        actions = environment.actions
+        if not isinstance(actions, Discrete):
             raise SharedqError(f"DQN needs discrete actions, and those of '{environment.name}' are continuous")
-        source = self._source(environment)
+        source = self._source(environment, actions.n)
         replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
         return Built(self, environment, source, self.algorithm.build(source), replay)
 
-    def _source(self, environment: Environment) -> TargetSource:
+    def _source(self, environment: Environment, actions: int) -> TargetSource:
         """The source on a network that is known to take the environment's observations."""
         key = jax.eval_shape(random_keys.root, 0)
         try:
-            source = self.target.build(self.network.build(environment.actions.n))
+            source = self.target.build(self.network.build(actions))
             jax.eval_shape(lambda key: source.init(key, example_batch(environment, 1).transition.obs), key)
         except SharedqError:
             raise
@@ -194,10 +195,7 @@ def _kept(old: Any, kind: type | None) -> dict[str, Any]:
     """Those settings of `old` that a kind has too."""
     if kind is None:
         return {}
-    if type(old) is kind:
-        return {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
-    hints = settings.hints(kind)
-    mine = settings.hints(type(old))
+    hints, mine = settings.hints(kind), settings.hints(type(old))
     names = [f.name for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]]
     return {name: getattr(old, name) for name in names}
 

@@ -10,7 +10,7 @@ from zlib import crc32
 import jax
 
 
-def root(seed: int) -> jax.Array:
+def root(seed: jax.Array | int) -> jax.Array:
     """The key that a whole seed of a run hangs from."""
     return jax.random.key(seed)
 

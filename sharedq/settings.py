@@ -25,7 +25,6 @@ def require(condition: bool, message: str) -> None:
         raise SharedqError(message)
 
 
-@functools.cache
 def hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
@@ -145,10 +144,9 @@ class Option(typing.NamedTuple):
 
 def options_of(value: Any) -> dict[str, Option]:
     """Every field of a kind with its type, its value and the comment behind it."""
-    kind = type(value)
+    kind: type = type(value)
+    hinted, about = hints(kind), comments(kind)
     return {
-        field.name: Option(
-            type_name(hints(kind)[field.name]), getattr(value, field.name), comments(kind).get(field.name, "")
-        )
+        field.name: Option(type_name(hinted[field.name]), getattr(value, field.name), about.get(field.name, ""))
         for field in dataclasses.fields(kind)
     }

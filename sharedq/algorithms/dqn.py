@@ -9,7 +9,6 @@ makes it the tabular algorithm.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import jax
@@ -61,7 +60,7 @@ class DQN:
         backup = {
             "maximum": backups.maximum,
             "double": backups.double,
-            "mellowmax": partial(backups.mellowmax, omega=self.mellowmax_omega),
+            "mellowmax": lambda values, chooser: backups.mellowmax(values, chooser, self.mellowmax_omega),
         }[self.backup]
 
         def init(key: jax.Array, example: Batch) -> State:

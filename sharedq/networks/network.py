@@ -34,7 +34,7 @@ def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network
         return module.apply(variables, inputs, **arguments, **keywords)
 
     def init_trunk(key, example):
-        arguments = {"train": True} if takes_train else {}
+        arguments: dict[str, Any] = {"train": True} if takes_train else {}
         variables = module.init(key, example, **arguments)
         return variables.get("params", {}), variables.get("batch_stats", {})
 

@@ -67,9 +67,9 @@ class Uniform:
                 reward, discount, last = n_step(
                     ring.reward[window], ring.terminated[window], ring.truncated[window], gamma
                 )
-                begin = ring_storage.read((ring.obs, ring.action), place(first), (step.obs, step.action))
+                obs, action = ring_storage.read((ring.obs, ring.action), place(first), (step.obs, step.action))
                 next_obs = ring_storage.read(ring.next_obs, place(first + last), step.next_obs)
-                transition = Transition(*begin, reward, discount, next_obs)
+                transition = Transition(obs, action, reward, discount, next_obs)
             return Batch(transition, jnp.ones(self.batch_size), first)
 
         return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)

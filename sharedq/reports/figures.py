@@ -197,7 +197,7 @@ def _memory(task: Task, results: list[Result]) -> Drawing:
             style, (value, low, high), size = looks[result.label], area(task, result), weight_bytes(result)
             axes.plot([size, size], [low, high], color=style.colour, lw=2.5, solid_capstyle="butt")
             axes.plot(size, value, color=style.colour, marker=style.marker, ms=9, linestyle="none")
-        axes.set_xlim(0, 1.1 * max(map(weight_bytes, results)) or 1)
+        axes.set_xlim(0, 1.1 * max(weight_bytes(result) or 0 for result in results) or 1)
         axes.set_xlabel("bytes of weights")
         axes.xaxis.set_major_formatter(lambda size, _: human_bytes(size))
         axes.xaxis.set_major_locator(_few_ticks())
@@ -265,7 +265,7 @@ def _on_paper(paper: Paper, plan: Plan, labels: list[str]) -> Any:
         if legend:
             handles = [
                 Line2D([], [], color=one.colour, linestyle=one.line, marker=one.marker, lw=2)
-                for one in map(looks.get, legend)
+                for one in (looks[label] for label in legend)
             ]
             names = [_shown(label) for label in legend]
             canvas.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)

@@ -60,6 +60,8 @@ def _separation(relative: Interval, level: float, name: str) -> str:
 
 def parameter_share(task: Task, result: Result) -> float | None:
     """Parameters held, in units of what the reference holds."""
+    if task.reference is None:
+        return None
     held, reference = (one.run.cost.get("parameters", {}).get("held") for one in (result, task.result(task.reference)))
     return held / reference if held and reference else None
 

@@ -143,8 +143,8 @@ def _load_listed(folder: Path) -> Comparison:
 
 def load_run(folder: Path, label: str) -> Run:
     """The run in `folder`, under the name it has in the report."""
-    experiment = _read_json(folder / "experiment.json", SCHEMA).get("experiment")
     try:
+        experiment = _read_json(folder / "experiment.json", SCHEMA)["experiment"]
         first, count = int(experiment["seed"]), int(experiment["seeds"])
     except (KeyError, TypeError, ValueError):
         raise SharedqError(f"{folder / 'experiment.json'} names no experiment with seeds: remove this folder") from None

@@ -8,7 +8,7 @@ References: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,9 @@ Strata = Sequence[np.ndarray] | np.ndarray
 class Interval(NamedTuple):
     """An estimate and its confidence interval, numbers or arrays; the bounds are nan where no spread can be seen."""
 
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+    value: Any
+    low: Any
+    high: Any
 
 
 def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:

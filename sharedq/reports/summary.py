@@ -154,8 +154,8 @@ def _overall(tasks: list[_Curves]) -> tuple[Overall, ...]:
         return ()
     rows = []
     for label in tasks[0].curves:
-        pairs = [task.against_reference(label) for task in tasks]
-        if all(pairs) and any(label != task.reference for task in tasks):
+        pairs = [pair for task in tasks if (pair := task.against_reference(label))]
+        if len(pairs) == len(tasks) and any(label != task.reference for task in tasks):
             scores, reference = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
             relative = statistics.ratio(scores, reference, rng=_rng())
             improvement = statistics.probability_of_improvement(scores, reference, rng=_rng())

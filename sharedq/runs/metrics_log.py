@@ -87,8 +87,10 @@ class MetricsLog:
 
     def close(self) -> None:
         self.flush()
-        for file in (self._metrics, self._episodes, *self._events.values()):
-            file.close()
+        self._metrics.close()
+        self._episodes.close()
+        for events in self._events.values():
+            events.close()
 
     def __enter__(self) -> Self:
         return self

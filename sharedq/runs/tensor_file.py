@@ -72,14 +72,14 @@ def _chunks(arrays: dict[str, Any], kinds: dict[str, str]) -> Iterator[memoryvie
     text += b" " * (-len(text) % 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for array in arrays.values():  # one at a time comes from the device
-        yield memoryview(np.asarray(array, order="C").reshape(-1).view(np.uint8))
+        yield np.asarray(array, order="C").reshape(-1).view(np.uint8).data
 
 
 def damage(content: np.ndarray, expected: dict) -> str | None:
     """What is wrong with a file's bytes, if anything."""
     if len(content) < expected["bytes"]:
         return f"is truncated ({len(content)} of {expected['bytes']} bytes)"
-    if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+    if hashlib.sha256(content.data).hexdigest() != expected["sha256"]:
         return "was edited or damaged (its checksum differs)"
     return None
 
@@ -115,7 +115,7 @@ def read_bytes(path: Path) -> np.ndarray:
     """A file's bytes in one array, on which the tree's arrays can stand without a copy."""
     content = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb") as file:
-        file.readinto(content)
+        file.readinto(content.data)
     return content
 
 

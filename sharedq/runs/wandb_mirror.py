@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from sharedq.errors import missing_extra
 
 
 @contextmanager
 def mirrored(
-    mode: str | None, name: str, experiment: dict[str, Any]
+    mode: Literal["online", "offline"] | None, name: str, experiment: dict[str, Any]
 ) -> Iterator[Callable[[int, dict[str, float]], None] | None]:
-    """A function of (step, values); `mode` is online or offline, which writes to the folder `wandb/` only, or None.
+    """A function of (step, values), or None if no mode is asked for; offline writes to the folder `wandb/` only.
 
     The run at Weights & Biases begins with the first values, so that a mistake found before leaves nothing there.
     """

@@ -47,7 +47,7 @@ class Layout:
         self.padded = count if self.batched else self.per_device * len(devices)
         self.mesh = Mesh(np.array(devices), ("seeds",))
 
-    def spread(self, function: Callable) -> Callable:
+    def spread(self, function: Callable) -> jax.stages.Wrapped:
         """`function(shared, own) -> own, out` of one seed, as a function of all of them; `own` is donated."""
         if self.batched:
             return jax.jit(jax.vmap(function, in_axes=(None, 0)), donate_argnums=1)
