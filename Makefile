@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 EXTRAS_base := minatar,report
 EXTRAS_test := test
 EXTRAS_lint := dev
+EXTRAS_bench := bench
 
 .PHONY: help demo test lint bench pins clean
 
@@ -37,7 +38,7 @@ lint: $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-bench: $(VENV)/test
+bench: $(VENV)/bench
 	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)); do \
 	  echo "benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
@@ -45,6 +46,8 @@ pins:
 	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) --output-file requirements/lint.txt
 	$(UV) pip compile pyproject.toml --extra test $(COMPILE) \
 	  --constraint requirements/lint.txt --output-file requirements/test.txt
+	$(UV) pip compile pyproject.toml --extra bench $(COMPILE) \
+	  --constraint requirements/lint.txt --output-file requirements/bench.txt
 	$(UV) pip compile pyproject.toml --extra $(subst $(comma), --extra ,$(EXTRAS_base)) $(COMPILE) \
 	  --constraint requirements/lint.txt --output-file requirements/base.txt
 
