@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedq import reports
-from sharedq.errors import SharedqError, Stopped, missing_extra
+from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
 from sharedq.experiment import Experiment
 from sharedq.runs import RunDirectory, atomic_write
 from sharedq.settings import require
@@ -106,9 +106,13 @@ def read_plan(out: Path) -> dict[str, Any]:
 
 
 def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
-    """Trains what the plan at `out` still lacks, then writes the report. Returns the page."""
+    """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
+
+    A source that diverges does not keep the others from being trained: the report says so, and the end is an error.
+    """
     described = read_plan(out)
     _check_report()
+    lost = []
     for number, one in enumerate(described["runs"], start=1):
         folder, experiment = out / one["folder"], Experiment.from_dict(one["experiment"])
         begun = (folder / "experiment.json").exists() and not overwrite
@@ -121,10 +125,17 @@ def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
         title = f"{number} of {len(described['runs'])}, {one['label']}"
         try:
             with shown(title, experiment.training.steps, experiment.seeds) as progress:
-                if begun:
-                    resume(folder, progress=progress)
-                else:
-                    train(experiment, folder, overwrite=overwrite, command=one["command"], progress=progress)
+                try:
+                    if begun:
+                        resume(folder, progress=progress)
+                    else:
+                        train(experiment, folder, overwrite=overwrite, command=one["command"], progress=progress)
+                except Diverged as diverged:
+                    progress.say(f"diverged: {diverged}")
+                    lost.append(one["label"])
         except Stopped as stopped:
             raise Stopped(f"stopped in {title}; to continue: sharedq resume {out}", stopped.exit_code - 128) from None
-    return reports.write(out)
+    page = reports.write(out)
+    if lost:
+        raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")
+    return page

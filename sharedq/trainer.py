@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from sharedq.errors import SharedqError
+from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.runs import RunDirectory
 from sharedq.training.loop import Mirror
@@ -37,6 +37,8 @@ def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror 
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
+    if (found := directory.diverged()) is not None:
+        raise Diverged(found["message"])
     return _go_on(Experiment.from_dict(directory.experiment()).build(), directory, progress, mirror)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -381,6 +382,25 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here)
     assert sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out.startswith("seed 0: mean return 20.00")
 
 
+def test_a_run_that_diverged_is_not_gone_on_with(sharedq):
+    told = sharedq("train", "corridor", "--algorithm.learning_rate", 1e30, "--out", "run").err
+    answer = sharedq("resume", "run")
+    assert (answer.code, answer.err) == (3, told)
+
+
+def test_a_source_that_diverges_does_not_keep_the_others_from_being_compared(sharedq):
+    words = ("corridor", "--targets", "lookahead_replicate:learning_rate=1e38", "target_network", "--out", "both")
+    for again in (("compare", *words), ("resume", "both")):
+        answer = sharedq(*again)
+        assert answer.code == 3
+        assert re.fullmatch(
+            r"sharedq: learning diverged on lookahead-replicate; the report on what there is: both/report.html\n",
+            answer.err,
+        )
+        assert "lookahead-replicate diverged at step" in Path("both/report.html").read_text()
+    assert Path("both/runs/target-network/finished.json").exists()
+
+
 def test_evaluate_speaks_of_every_seed(sharedq, finished):
     lines = sharedq("evaluate", finished, "--episodes", 3).out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["seed 3", "seed 4"]
@@ -486,7 +506,11 @@ def test_weights_and_biases_itself_takes_what_it_hears(sharedq, here, monkeypatc
         monkeypatch.setenv(folder, str(here))
     assert sharedq("train", *SMALL, "--wandb", "offline", "--out", "run").code == 0
     (written,) = here.glob("wandb/offline-run-*/*.wandb")
-    assert b"td_error" in written.read_bytes()
+    for _ in range(100):  # its own process writes the file, a moment later
+        if b"td_error" in written.read_bytes():
+            return
+        time.sleep(0.1)
+    pytest.fail("the values did not come")
 
 
 def test_weights_and_biases_begins_no_run_for_a_mistake(refused, here, finished, monkeypatch):

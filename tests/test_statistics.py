@@ -31,7 +31,7 @@ def run_of(rows: list[tuple[int, int, float]], seeds: tuple[int, ...], steps: in
     step, seed, returns = np.array(rows, float).reshape(-1, 3).T
     episodes = Episodes(step, seed, returns, np.ones_like(step))
     nothing = {"step": np.empty(0), "seed": np.empty(0)}
-    return Run("run", Path(), {}, seeds, episodes, nothing, {}, {"steps": steps}, True, "", {})
+    return Run("run", Path(), {}, seeds, episodes, nothing, {}, {"steps": steps}, True, {}, "", {})
 
 
 @given(arrays(float, st.tuples(st.integers(1, 4), st.integers(1, 23)), elements=st.floats(-1e6, 1e6)))

@@ -74,7 +74,8 @@ def notes(summary: Summary) -> list[str]:
     for result in results:
         name = result.label if len(summary.tasks) == 1 else f"{result.label} on {result.run.environment}"
         if not result.run.finished:
-            lines.append(f"{name} is {result.status}; what it has so far is used.")
+            verb = "" if result.run.diverged else "is "
+            lines.append(f"{name} {verb}{result.status}; what it has so far is used.")
         if silent := len(result.run.seeds) - result.seeds:
             lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds finished no episode; left out.")
     if any(result.seeds == 1 for result in results):

@@ -38,6 +38,7 @@ class Run:
     cost: Mapping[str, Any]
     timings: Mapping[str, Any]  # finished.json
     finished: bool
+    diverged: Mapping[str, Any]  # diverged.json
     command: str
     versions: Mapping[str, Any]
 
@@ -150,7 +151,7 @@ def load_run(folder: Path, label: str) -> Run:
         raise SharedqError(f"{folder / 'experiment.json'} names no experiment with seeds: remove this folder") from None
     seeds = tuple(range(first, first + count))
     episodes = _read_table(folder / "episodes.csv", EPISODE_COLUMNS, seeds)
-    timings = _read_json(folder / "finished.json") if (folder / "finished.json").is_file() else {}
+    timings = _read_optional(folder / "finished.json")
     return Run(
         label=label,
         folder=folder,
@@ -158,11 +159,12 @@ def load_run(folder: Path, label: str) -> Run:
         seeds=seeds,
         episodes=Episodes(*(episodes[name] for name in EPISODE_COLUMNS)),
         metrics=_read_table(folder / "metrics.csv", ("step", "seed"), seeds),
-        cost=_read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {},
+        cost=_read_optional(folder / "cost.json"),
         timings=timings,
         finished=bool(timings),
+        diverged=_read_optional(folder / "diverged.json"),
         command=_read_text(folder / "command.txt").strip(),
-        versions=_read_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
+        versions=_read_optional(folder / "versions.json"),
     )
 
 
@@ -186,6 +188,10 @@ def _read_json(path: Path, schema: int | None = None) -> dict[str, Any]:
     if schema is not None and content.get("schema") != schema:
         raise SharedqError(f"{path} has schema {content.get('schema')}, this version reads {schema}: update sharedq")
     return content
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.is_file() else {}
 
 
 def _read_table(path: Path, needed: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, np.ndarray]:

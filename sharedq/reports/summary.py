@@ -34,6 +34,8 @@ class Result:
     def status(self) -> str:
         if self.run.finished:
             return "finished"
+        if self.run.diverged:
+            return f"diverged at step {self.run.diverged['step']:,} (seed {self.run.diverged['seed']})"
         planned = f" of {self.run.planned:,}" if self.run.planned else ""
         return f"unfinished: {int(self.run.reached.min()):,}{planned} steps"
 

@@ -94,6 +94,14 @@ class RunDirectory:
         """The summary that the run ended with, or None as long as it has not ended."""
         return self.read_json("finished.json") if (self.path / "finished.json").exists() else None
 
+    def diverge(self, step: int, seed: int, message: str) -> None:
+        """Marks the run as one that cannot end: going on would come to the same step again."""
+        self.write_json("diverged.json", {"step": step, "seed": seed, "message": message})
+
+    def diverged(self) -> dict | None:
+        """Where and how the run diverged, or None if it did not."""
+        return self.read_json("diverged.json") if (self.path / "diverged.json").exists() else None
+
     def write_json(self, name: str, value: Any) -> None:
         atomic_write(self.path / name, _json(value))
 

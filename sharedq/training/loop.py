@@ -120,15 +120,17 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: To
     broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
     if not broken.size:
         return
-    place = broken[0]
+    place = int(broken[0])
     what = "the loss" if told.bad_step[place] >= 0 else "a parameter"
     when = told.bad_step[place] if told.bad_step[place] >= 0 else step
     good = checkpoints.latest(directory.checkpoints)
     kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
-    raise Diverged(
+    message = (
         f"{what} of seed {program.seeds[place]} is not a finite number at step {when:,}; {kept}; "
         "lower algorithm.learning_rate or set algorithm.max_gradient_norm"
     )
+    directory.diverge(int(when), program.seeds[place], message)
+    raise Diverged(message)
 
 
 def _save(
