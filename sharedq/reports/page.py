@@ -107,15 +107,16 @@ def _figure(figure: Figure) -> str:
 
 
 def _table(task: Task, summary: Summary) -> str:
-    heads = ["Run", "Final return (IQM)", _area_head(task)]
+    heads = ["Run", "Final return<br>(IQM)", _area_head(task)]
     heads += ["P(better)"] if task.reference else []
-    heads += ["Parameters<br>trained / held", "Weights", "Optimiser", "Compile", "Steps/s", "Seeds", "Steps", "Status"]
+    heads += ["Parameters<br>trained / held", "Bytes, weights<br>and optimiser"]
+    heads += ["Compile", "Steps/s", "Seeds<br>and steps", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
 
 
 def _area_head(task: Task) -> str:
-    return {"percent": "Area, % of reference", "difference": "Area minus reference", "none": "Area (mean return)"}[
+    return {"percent": "Area, % of<br>reference", "difference": "Area minus<br>reference", "none": "Area<br>(mean return)"}[
         task.unit
     ]
 
@@ -141,12 +142,10 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         relative,
         *([improvement] if task.reference else []),
         f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",
-        "–" if size.get("weights") is None else human_bytes(size["weights"]),
-        "–" if size.get("optimiser") is None else human_bytes(size["optimiser"]),
+        f"{_bytes(size.get('weights'))}<small>{_bytes(size.get('optimiser'))}</small>",
         "–" if compile_seconds is None else f"{compile_seconds:.1f} s",
         f"{run.steps_per_second:,.0f}" if run.steps_per_second == run.steps_per_second else "–",
-        str(result.seeds),
-        f"{int(run.reached.min()):,}",
+        f"{result.seeds}<small>{int(run.reached.min()):,}</small>",
         escape(result.status),
     ]
 
@@ -183,6 +182,10 @@ def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> str:
         return "–"
     value, _, bounds = interval(estimate, show).partition(" [")
     return f"{value}<small>[{bounds}</small>" if bounds else value
+
+
+def _bytes(count: int | None) -> str:
+    return "–" if count is None else human_bytes(count)
 
 
 def _whole(count: int | None) -> str:

@@ -31,6 +31,9 @@ linear-gradient(90deg,var(--paper) 60%,transparent) left/2.5rem 100% no-repeat l
 linear-gradient(270deg,var(--paper) 60%,transparent) right/2.5rem 100% no-repeat local,
 linear-gradient(90deg,#8886,transparent) left/.9rem 100% no-repeat scroll,
 linear-gradient(270deg,#8886,transparent) right/.9rem 100% no-repeat scroll}
+/* where there is room, a wide table is wider than the text */
+@media (min-width:860px){.scroll{width:max-content;min-width:100%;max-width:min(100vw - 3rem,1180px);
+position:relative;left:50%;transform:translateX(-50%)}}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.45rem .6rem;text-align:right;white-space:nowrap;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;font-weight:600;vertical-align:bottom}
