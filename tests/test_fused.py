@@ -13,6 +13,7 @@ from sharedq.networks import Dense, Table
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.training import Fused
+from sharedq.training.seeds import Layout
 
 SMALL = Experiment(
     environment=CartPole(time_limit=30),
@@ -110,6 +111,21 @@ def test_seeds_differ(three):
     for other in (1, 2):
         assert (kernels[0] != kernels[other]).all()
         assert (obs[0, :3] != obs[other, :3]).all()
+
+
+def test_an_array_without_entries_is_spread_like_any_other():
+    """MinAtar's Asterix has one in its state."""
+    layout = Layout(3)
+
+    def grow(shared, own):
+        return jax.tree.map(lambda x: x + shared, own), ()
+
+    one = {"some": jax.ShapeDtypeStruct((2,), np.float32), "none": jax.ShapeDtypeStruct((0,), np.float32)}
+    compiled = layout.spread(grow).lower(1, layout.shapes(one)).compile()
+    own = layout.place({"some": np.zeros((3, 2), np.float32), "none": np.zeros((3, 0), np.float32)})
+    for _ in range(2):
+        own, _ = compiled(1, own)
+    assert (layout.fetch(own)["some"] == 2).all()
 
 
 def test_five_seeds_fit_on_two_devices(three):

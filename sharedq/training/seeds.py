@@ -54,7 +54,9 @@ class Layout:
         places = (PartitionSpec(), SEEDS)
         share = partial(_one_after_another, function, self.count)
         mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
-        return jax.jit(mapped, donate_argnums=1, compiler_options=CPU_OPTIONS)
+        # named, because JAX would not spread an array without entries, which some games have in their state
+        spread = NamedSharding(self.mesh, SEEDS)
+        return jax.jit(mapped, donate_argnums=1, out_shardings=spread, compiler_options=CPU_OPTIONS)
 
     @property
     def devices(self) -> int:
