@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sharedq.analysis.cost import size
 from sharedq.errors import Diverged, Stopped
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
-from sharedq.training.memory import bytes_of, check_fits, free_bytes, readable
+from sharedq.training.memory import check_fits, free_bytes, readable
 from sharedq.training.program import Program, Told
 from sharedq.training.progress import Progress, duration
 from sharedq.training.signals import stop_requests
@@ -87,7 +88,7 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:
     """Compiles, says what memory is needed, and refuses a run that does not fit before anything is allocated."""
-    check_fits(bytes_of(program.shapes()), advice)
+    check_fits(size(program.shapes()), advice)
     progress.say("compiling")
     began = time.perf_counter()
     needed = program.prepare()
