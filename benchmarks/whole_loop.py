@@ -15,6 +15,7 @@ from sharedq.training.seeds import use_all_cores
 use_all_cores()
 
 from sharedq.comparison import with_target  # noqa: E402
+from sharedq.networks import NETWORKS  # noqa: E402
 from sharedq.recipes import recipe  # noqa: E402
 
 TARGETS = (
@@ -53,9 +54,12 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--chunks", type=int, default=5, help="timed stretches of 10,000 steps of each seed")
-    parser.add_argument("--network", default="convolutional", help="convolutional, or dense for 64x64")
+    parser.add_argument(
+        "--network", default="convolutional", choices=("convolutional", "dense"), help="MinAtar's, or dense 64x64"
+    )
     arguments = parser.parse_args()
-    base = recipe(arguments.recipe).replace(network=arguments.network, steps=10_000 * (arguments.chunks + 2))
+    network = NETWORKS[arguments.network]()
+    base = recipe(arguments.recipe).replace(network=network, steps=10_000 * (arguments.chunks + 2))
     rows = [
         Row(with_target(base.replace(seeds=seeds), target), f"{target}, {seeds} seeds")
         for seeds in arguments.seeds

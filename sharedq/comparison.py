@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
 from sharedq.experiment import Experiment
 from sharedq.runs import RunDirectory, atomic_write
 from sharedq.settings import require
+from sharedq.targets import TargetNetwork
 from sharedq.trainer import resume, train
 from sharedq.training.progress import Progress
 from sharedq.training.seeds import use_all_cores
@@ -63,20 +65,30 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         "schema": 1,
         "recipe": name,
         "command": command,
-        "reference": next((x for x, one in zip(labels, experiments) if one.target.label == "target network"), None),
+        "reference": next((x for x, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None),
         "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
     }
-    if (out / PLAN).exists() and not overwrite:
+    there = (out / PLAN).exists()
+    if there and not overwrite:
         if _wanted(read_plan(out)) != _wanted(described):
             raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
         return
-    if out.exists() and not (out / PLAN).exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not there and (not out.is_dir() or any(out.iterdir())):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_all_cores()
     for experiment in experiments:  # what cannot be built or does not fit leaves no folder
         experiment.build().check_fits()
+    if there:
+        _remove_runs(out)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+
+
+def _remove_runs(out: Path) -> None:
+    """All runs of a comparison, so that none of them is taken for one of the comparison that takes its place."""
+    for described in out.glob("runs/*/experiment.json"):
+        with RunDirectory.open(described.parent).writing():
+            shutil.rmtree(described.parent)
 
 
 def _check_report() -> None:
@@ -105,7 +117,7 @@ def read_plan(out: Path) -> dict[str, Any]:
     return described
 
 
-def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
+def carry_out(out: Path, shown: Shown) -> Path:
     """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
 
     A source that diverges does not keep the others from being trained: the report says so, and the end is an error.
@@ -115,7 +127,7 @@ def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
     lost = []
     for number, one in enumerate(described["runs"], start=1):
         folder, experiment = out / one["folder"], Experiment.from_dict(one["experiment"])
-        begun = (folder / "experiment.json").exists() and not overwrite
+        begun = (folder / "experiment.json").exists()
         if begun:
             run = RunDirectory.open(folder)
             if run.experiment() != one["experiment"]:
@@ -129,7 +141,7 @@ def carry_out(out: Path, shown: Shown, overwrite: bool = False) -> Path:
                     if begun:
                         resume(folder, progress=progress)
                     else:
-                        train(experiment, folder, overwrite=overwrite, command=one["command"], progress=progress)
+                        train(experiment, folder, command=one["command"], progress=progress)
                 except Diverged as diverged:
                     progress.say(f"diverged: {diverged}")
                     lost.append(one["label"])

@@ -5,15 +5,15 @@ builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from sharedq import random_keys, settings
-from sharedq.algorithms import ALGORITHMS, DQN, Algorithm
-from sharedq.analysis.cost import Cost, cost_of
+from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, State
+from sharedq.analysis.cost import Cost, cost_of, size
 from sharedq.environments import ENVIRONMENTS, Discrete, Environment
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional
@@ -22,7 +22,7 @@ from sharedq.settings import require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.fused import example_batch, step_like
-from sharedq.training.memory import bytes_of, check_fits
+from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
 
 TABLES: dict[str, settings.Table] = {
@@ -55,12 +55,15 @@ class Experiment:
             if type(getattr(self, part)) not in table.values():
                 kinds = ", ".join(kind.__name__ for kind in table.values())
                 raise SharedqError(f"{part} must be one of {kinds}, not {getattr(self, part)!r}")
+            object.__setattr__(self, part, settings.conformed(getattr(self, part), part))
+        for name in ("seeds", "seed"):
+            object.__setattr__(self, name, settings.conform(getattr(self, name), int, name))
         require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")
         require(self.seed >= 0, f"seed cannot be negative: {self.seed}")
         require(self.seed + self.seeds <= COUNTABLE, f"seeds go up to {COUNTABLE:,}: lower seed {self.seed}")
         steps = self.training.steps + self.training.cycle
         require(steps <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.training.steps:,}")
-        rows = self.replay.capacity // self.training.environments
+        rows = self.replay.rows(self.training.environments)
         require(
             rows >= self.replay.n_step,
             f"replay.capacity {self.replay.capacity} leaves {rows} steps for each of {self.training.environments} "
@@ -149,10 +152,7 @@ class Experiment:
             for part, table in TABLES.items():
                 fields = dict(plain[part])
                 parts[part] = settings.make(table, part, fields.pop("kind"), fields)
-                _check_types(parts[part], part)
-            found = Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
-            _check_types(found, "experiment", ("seeds", "seed"))
-            return found
+            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise SharedqError(f"not a complete experiment: {error!r} is missing or of the wrong type") from None
 
@@ -183,21 +183,15 @@ class Experiment:
         return source
 
 
-def _check_types(value: Any, owner: str, names: Sequence[str] | None = None) -> None:
-    """Refuses fields of another type than their text would be read as: what a JSON was edited to."""
-    for name in names or settings.options_of(value):
-        content = getattr(value, name)
-        text = ",".join(map(str, content)) if isinstance(content, tuple) else str(content)
-        settings.parse(text, settings.hints(type(value))[name], f"{owner}.{name}")
-
-
 def _kept(old: Any, kind: type | None) -> dict[str, Any]:
     """Those settings of `old` that a kind has too."""
     if kind is None:
         return {}
     hints, mine = settings.hints(kind), settings.hints(type(old))
-    names = [f.name for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]]
-    return {name: getattr(old, name) for name in names}
+    kept = {f.name: getattr(old, f.name) for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]}
+    if getattr(old, "polyak", 1.0) < 1 and "polyak" not in kept:
+        kept.pop("period", None)  # a slow average's period of 1 is no period for a copy or a shift
+    return kept
 
 
 @dataclass(frozen=True)
@@ -218,12 +212,16 @@ class Built:
         )
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
 
-    def check_fits(self) -> None:
-        """Refuses a run whose agents and replays alone need more memory than is free; allocates nothing."""
+    def agent_shapes(self) -> State:
+        """The shapes of one seed's agent."""
         key = jax.eval_shape(random_keys.root, 0)
         batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
-        held = (jax.eval_shape(self.algorithm.init, key, batch), jax.eval_shape(self.replay.init))
-        check_fits(self.experiment.seeds * bytes_of(held), self.advice())
+        return jax.eval_shape(self.algorithm.init, key, batch)
+
+    def check_fits(self) -> None:
+        """Refuses a run whose agents and replays alone need more memory than is free; allocates nothing."""
+        held = (self.agent_shapes(), jax.eval_shape(self.replay.init))
+        check_fits(self.experiment.seeds * size(held), self.advice())
 
     def cost(self, timed: bool = False) -> Cost:
         """What one seed costs."""

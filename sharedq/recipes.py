@@ -1,4 +1,4 @@
-"""Named experiments, as plain values. Each number says where it comes from; what no source gives is ours.
+"""Named experiments, as plain values. A number says where it comes from; one that says nothing is ours.
 
 [IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
 [CR]  CleanRL's dqn.py, https://github.com/vwxyzjn/cleanrl
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sharedq.algorithms import DQN
 from sharedq.environments import CartPole, MinAtar, ProbeEnvironment
+from sharedq.environments.minatar import GAMES
 from sharedq.errors import unknown
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense, Table
@@ -43,8 +44,6 @@ def _minatar(game: str) -> Experiment:
         ),
     )
 
-
-GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 RECIPES = {
     f"minatar-{game.replace('_', '-')}": Recipe(

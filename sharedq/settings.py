@@ -8,6 +8,7 @@ comment behind a field is its help text. Values are validated in `__post_init__`
 import dataclasses
 import functools
 import inspect
+import math
 import re
 import types
 import typing
@@ -35,7 +36,10 @@ def comments(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):
-            source = inspect.getsource(base)
+            try:
+                source = inspect.getsource(base)
+            except OSError:  # typed at a prompt: no text to read
+                continue
             found.update({m[1]: m[2].strip() for m in re.finditer(r"^    (\w+):[^#\n]*#\s*(.*)$", source, re.M)})
     return found
 
@@ -102,13 +106,33 @@ def parse(text: str, hint: Any, option: str) -> Any:
         raise SharedqError(f"{option} takes true or false, not '{text}'")
     if hint in (int, float):
         try:
-            return hint(text.replace("_", "")) if hint is float else _whole(text)
-        except ValueError:
-            wanted = "a whole number" if hint is int else "a number"
+            return _finite(text) if hint is float else _whole(text)
+        except (ValueError, OverflowError):
+            wanted = "a whole number" if hint is int else "a finite number"
             raise SharedqError(f"{option} takes {wanted}, not '{text}'") from None
     if hint is str:
         return text
     raise SharedqError(f"{option} cannot be set from the command line")
+
+
+def conform(value: Any, hint: Any, option: str) -> Any:
+    """The value as its text would be read: 2e5 steps are 200,000, a list is a tuple, and text is no number."""
+    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return parse(text, hint, option)
+
+
+def conformed(value: Any, what: str) -> Any:
+    """The same kind, each field of the type that it is declared with."""
+    hinted = hints(type(value))
+    fields = {name: conform(getattr(value, name), hinted[name], f"{what}.{name}") for name in hinted}
+    return dataclasses.replace(value, **fields)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _whole(text: str) -> int:

@@ -31,7 +31,7 @@ def train(
     return _go_on(built, directory, progress, mirror)
 
 
-def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror | None = None) -> RunDirectory:
+def resume(out: str | Path, *, progress: Progress | None = None) -> RunDirectory:
     """Goes on with a run from its last checkpoint, so that its end equals that of a run that never stopped."""
     use_all_cores()
     directory = RunDirectory.open(out)
@@ -39,10 +39,12 @@ def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror 
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
-    return _go_on(Experiment.from_dict(directory.experiment()).build(), directory, progress, mirror)
+    return _go_on(Experiment.from_dict(directory.experiment()).build(), directory, progress)
 
 
-def _go_on(built: Built, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None) -> RunDirectory:
+def _go_on(
+    built: Built, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None = None
+) -> RunDirectory:
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost().to_dict())
     period = built.experiment.training.checkpoint_period

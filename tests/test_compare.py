@@ -165,6 +165,13 @@ def test_sources_that_differ_get_folders_that_differ(tmp_path):
     assert len(set(folders)) == 3
 
 
+def test_what_takes_a_comparisons_place_takes_none_of_its_runs(compared, tmp_path):
+    shutil.copytree(compared, tmp_path / "out")
+    wanted = with_target(recipe("corridor"), "target_network")
+    plan("corridor", [wanted], tmp_path / "out", "", overwrite=True)
+    assert not any((tmp_path / "out/runs").iterdir())
+
+
 def test_no_source_twice_and_at_least_one(tmp_path):
     corridor = recipe("corridor")
     with pytest.raises(SharedqError, match="target network would be trained twice"):

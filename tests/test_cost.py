@@ -54,7 +54,7 @@ def test_parameters_and_bytes_are_those_of_the_closed_forms(target):
 def test_what_lookahead_replicate_keeps_besides():
     source = LookaheadReplicate(replicate_steps=20)
     optimiser = 2 * 4 * (TRUNK + HEAD) + 4
-    assert cost(source).bytes["other"] == optimiser + 20 * BATCH * 4 * 4  # and its recent inputs
+    assert cost(source).bytes["other"] == optimiser + 20 * BATCH * 4 * 4 + 20  # its recent inputs, and which are there
 
 
 def test_batch_normalisation_has_two_statistics_per_unit():

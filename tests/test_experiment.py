@@ -92,6 +92,23 @@ def test_options_are_replaced_by_name():
     assert BASE.to_dict() == before
 
 
+def test_values_are_taken_as_their_text_would_be():
+    found = recipe("cartpole").replace(steps=2e5, **{"network.hidden": [8, 4], "algorithm.learning_rate": 1})
+    assert (found.training.steps, found.network.hidden, found.algorithm.learning_rate) == (200_000, (8, 4), 1.0)
+    assert type(found.training.steps) is int and type(found.algorithm.learning_rate) is float
+    with pytest.raises(SharedqError, match=r"training.steps takes a whole number, not '1500.5'"):
+        recipe("cartpole").replace(steps=1500.5)
+
+
+def test_another_source_keeps_the_period_of_a_copy_and_not_that_of_a_slow_average():
+    copied = recipe("cartpole").replace(**{"target.period": 7})
+    assert copied.replace(target="iterated_networks").target.period == 7
+    average = recipe("cartpole").replace(**{"target.period": 1, "target.polyak": 0.005})
+    assert average.replace(target="shared_heads").target.polyak == 0.005
+    assert average.replace(target="iterated_networks").target.period > 1
+    assert average.replace(target="lookahead_replicate").target.period > 1
+
+
 def test_options_are_parsed_as_typed():
     texts = {"network.hidden": "32,32", "target": "shared_heads", "target.heads": "4", "steps": "2e4", "seed": "5"}
     changed = BASE.parse(texts)

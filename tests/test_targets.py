@@ -416,3 +416,12 @@ def test_replicate_sees_the_batches_since_the_last_refresh():
             same(state["held"], fitted)
     assert sorted(state["recent"][:, 0, 0].tolist()) == [3, 4]
     assert state["optimiser"][0].count == 2
+
+
+def test_replicate_makes_do_with_the_batches_there_are():
+    """The first update of a run has the number that its warm-up gives it, so the first refresh may come early."""
+    source = LookaheadReplicate(period=10, replicate_steps=6).build(DENSE)
+    params, state = source.init(KEY, FIRST.transition.obs)
+    for step in (8, 9, 10):
+        params, state = source.refresh(jnp.int32(step), params, state, Seen(FIRST.transition.obs, {}, jnp.zeros(1)))
+    assert state["optimiser"][0].count == 3

@@ -79,10 +79,10 @@ class DQN:
             return epsilon_greedy(explore_key, values(state, head_key, obs), epsilon)
 
         def regression(params, source_state, batch: Batch):
-            seen = batch.transition
-            value = source.values(params, source_state, seen.obs, seen.next_obs)
-            target = backups.bellman(seen.reward, seen.discount, backup(value.bootstrap, value.chooser))  # [H, B]
-            action = jnp.broadcast_to(seen.action, target.shape)
+            sample = batch.transition
+            value = source.values(params, source_state, sample.obs, sample.next_obs)
+            target = backups.bellman(sample.reward, sample.discount, backup(value.bootstrap, value.chooser))  # [H, B]
+            action = jnp.broadcast_to(sample.action, target.shape)
             chosen = backups.of_action(value.predicted, action)
             error = chosen - target
             cost = price(error) if penalty is None else price(error) + penalty(value.predicted, action)

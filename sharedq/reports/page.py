@@ -116,9 +116,8 @@ def _table(task: Task, summary: Summary) -> str:
 
 
 def _area_head(task: Task) -> str:
-    return {"percent": "Area, % of<br>reference", "difference": "Area minus<br>reference", "none": "Area<br>(mean return)"}[
-        task.unit
-    ]
+    heads = {"percent": "% of<br>reference", "difference": "minus<br>reference", "none": "mean<br>return"}
+    return f"Area, {heads[task.unit]}"
 
 
 def _row(task: Task, result: Result, summary: Summary) -> list[str]:

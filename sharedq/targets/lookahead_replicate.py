@@ -5,7 +5,8 @@ Lookahead is the ordinary regression of the online network. Replicate, every `pe
 values of all actions. So the two agree as functions while their parameters may differ.
 
 Each replicate step uses another batch: the source keeps the inputs of the last `replicate_steps` updates, which the
-replay drew uniformly. The number of steps, the optimiser and its rate are not known from the paper: these are ours.
+replay drew uniformly; a refresh before there are so many takes as many steps as there are. The number of steps, the
+optimiser and its rate are not known from the paper: these are ours.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import optax
 
 from sharedq.networks.network import Network
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, check_period, every
-from sharedq.targets.target_network import TargetNetwork, evaluate
+from sharedq.targets.source import Seen, TargetSource, check_period, evaluate, every
+from sharedq.targets.target_network import TargetNetwork
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LookaheadReplicate:
             "target.replicate_steps cannot exceed target.period: each step needs a batch of its own",
         )
         require(self.learning_rate > 0, f"target.learning_rate must be above 0, not {self.learning_rate}")
+        require(self.adam_epsilon > 0, f"target.adam_epsilon must be above 0, not {self.adam_epsilon}")
 
     @property
     def label(self) -> str:
@@ -50,26 +52,32 @@ class LookaheadReplicate:
         def init(key, example):
             params, state = copied.init(key, example)
             recent = jax.tree.map(lambda x: jnp.stack([x] * self.replicate_steps), example)
-            return params, {**state, "optimiser": optimiser.init(state["held"]), "recent": recent}
+            seen = jnp.zeros(self.replicate_steps, bool)
+            return params, {**state, "optimiser": optimiser.init(state["held"]), "recent": recent, "seen": seen}
 
         def replicate(params, state, statistics):
-            def step(carry, inputs):
-                held, moments = carry
+            def fit(held, moments, inputs):
                 wanted = evaluate(network, params, statistics, inputs)
 
                 def distance(held):
                     return jnp.mean((evaluate(network, held, statistics, inputs) - wanted) ** 2)
 
                 updates, moments = optimiser.update(jax.grad(distance)(held), moments, held)
-                return (optax.apply_updates(held, updates), moments), None
+                return optax.apply_updates(held, updates), moments
 
-            (held, moments), _ = jax.lax.scan(step, (state["held"], state["optimiser"]), state["recent"])
+            def step(carry, recent):
+                inputs, seen = recent
+                return jax.lax.cond(seen, lambda: fit(*carry, inputs), lambda: carry), None
+
+            recent = (state["recent"], state["seen"])
+            (held, moments), _ = jax.lax.scan(step, (state["held"], state["optimiser"]), recent)
             return {"held": held, "held_statistics": statistics, "optimiser": moments}
 
         def refresh(step, params, state, seen: Seen):
             place = step % self.replicate_steps
             recent = jax.tree.map(lambda kept, x: kept.at[place].set(x), state["recent"], seen.now)
-            state = {**state, "statistics": seen.statistics, "recent": recent}
+            filled = state["seen"].at[place].set(True)
+            state = {**state, "statistics": seen.statistics, "recent": recent, "seen": filled}
             stale = {name: state[name] for name in ("held", "held_statistics", "optimiser")}
             fitted = every(step, self.period, lambda: replicate(params, state, seen.statistics), stale)
             return params, {**state, **fitted}

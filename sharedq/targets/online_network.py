@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, features_of_both
+from sharedq.targets.source import TargetSource, Values, evaluate, features_of_both
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class OnlineNetwork:
             return params, {**state, "statistics": seen.statistics}
 
         def act_values(params, state, key, inputs):
-            features, _ = network.trunk(params["trunk"], state["statistics"], inputs, False)
-            return network.heads(params["heads"], features)[0]
+            return evaluate(network, params, state["statistics"], inputs)[0]
 
         return TargetSource(init, values, refresh, act_values)

@@ -18,6 +18,7 @@ from sharedq.targets.source import (
     Values,
     check_chain,
     check_polyak,
+    evaluate,
     every,
     features_of_both,
     head_that_acts,
@@ -76,7 +77,6 @@ class SharedHeads:
             return {**params, "heads": heads}, {"held": held, "statistics": seen.statistics}
 
         def act_values(params, state, key, inputs):
-            features, _ = network.trunk(params["trunk"], state["statistics"], inputs, False)
-            return head_that_acts(self.acting, network.heads(params["heads"], features), key)
+            return head_that_acts(self.acting, evaluate(network, params, state["statistics"], inputs), key)
 
         return TargetSource(init, values, refresh, act_values)

@@ -35,12 +35,18 @@ class Seen(NamedTuple):
 
 
 class TargetSource(NamedTuple):
-    """The five functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
+    """The four functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
 
     init: Callable  # (key, example [B, ...]) -> params, state; untrained weights lie in state["held"]
     values: Callable  # (params, state, now, then) -> Values
     refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
     act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
+
+
+def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:
+    """A whole network's values [H, B, A]; batch normalisation by its own running statistics."""
+    features, _ = network.trunk(weights["trunk"], statistics, inputs, False)
+    return network.heads(weights["heads"], features)
 
 
 def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:

@@ -1,14 +1,13 @@
 """The classic: a second, delayed copy of the whole network (Mnih et al., 2015; Polyak: Lillicrap et al., 2016)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, check_period, check_polyak, every, towards
+from sharedq.targets.source import TargetSource, Values, check_period, check_polyak, evaluate, every, towards
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,3 @@ class TargetNetwork:
             return evaluate(network, params, state["statistics"], inputs)[0]
 
         return TargetSource(init, values, refresh, act_values)
-
-
-def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:
-    """A whole network's values [H, B, A]; batch normalisation by its own running statistics."""
-    features, _ = network.trunk(weights["trunk"], statistics, inputs, False)
-    return network.heads(weights["heads"], features)

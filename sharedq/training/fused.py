@@ -16,6 +16,7 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.analysis.cost import size
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
@@ -182,7 +183,7 @@ class FusedProgram:
         self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]
     ):
         self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
-        self._parts = (environment, algorithm, replay, settings)
+        parts = (environment, algorithm, replay, settings)
         warm, end = settings.cycles(settings.warm_up), settings.cycles(settings.steps)
         room = min(max(settings.log_period // settings.cycle, 1), end)
         self._warm = min(warm, end)
@@ -190,9 +191,9 @@ class FusedProgram:
         begin_one = begin(environment, algorithm, replay, settings)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
-        self._collect = self.layout.spread(advance(*self._parts, room, learn=False))
-        self._learn = self.layout.spread(advance(*self._parts, room, learn=True))
-        log = jax.eval_shape(advance(*self._parts, room, learn=True), (jnp.int32(0), jnp.int32(1)), self._run_shape)[1]
+        self._collect = self.layout.spread(advance(*parts, room, learn=False))
+        self._learn = self.layout.spread(advance(*parts, room, learn=True))
+        log = jax.eval_shape(advance(*parts, room, learn=True), (jnp.int32(0), jnp.int32(1)), self._run_shape)[1]
         self.metric_names = sorted(log.metrics)
 
     def shapes(self) -> Run:
@@ -204,9 +205,8 @@ class FusedProgram:
         span = (jnp.int32(0), jnp.int32(0))
         self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(runs))
         scratch = self._learn.memory_analysis()
-        return held + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        return size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
 
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self.layout.place(np.array(self.seeds, np.int32)))[1]
