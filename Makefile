@@ -25,9 +25,7 @@ help:
 
 # Goes on where it was interrupted, however often it is called.
 demo: $(VENV)/base
-	$(BIN)/sharedq compare minatar-space-invaders \
-	  --targets online_network target_network shared_heads:heads=1 shared_heads:heads=9 \
-	  --seeds $(DEMO_SEEDS) --steps $(DEMO_STEPS) --out demo
+	$(BIN)/sharedq compare minatar-space-invaders --seeds $(DEMO_SEEDS) --steps $(DEMO_STEPS) --out demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
