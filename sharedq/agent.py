@@ -1,6 +1,8 @@
 """An agent that has been trained: it acts on observations, tells its values and plays episodes."""
 
-from functools import cached_property, partial
+from functools import partial
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,72 +25,82 @@ class Evaluation(NamedTuple):
     ended: np.ndarray  # whether the episode ended by itself, and not by the bound on its steps
 
 
+class Compiled:
+    """What the agents of a run share: the experiment's parts, and functions that are compiled once for all of them."""
+
+    def __init__(self, built: Built):
+        self.built = built
+        self.act = jax.jit(partial(built.algorithm.act, step=None))
+        self.values = jax.jit(built.algorithm.values)
+        self.play = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+
+    def _play(self, state: State, seed: jax.Array, episodes: int, max_steps: int):
+        act = partial(self.built.algorithm.act, state, step=None)
+        return play(self.built.environment, act, seed, episodes, max_steps)
+
+
 class Agent:
     """The agent of one seed of a run."""
 
-    def __init__(self, built: Built, state: State, step: int, seed: int):
-        self.experiment, self.step, self.seed = built.experiment, step, seed
-        self._built, self._state = built, state
+    def __init__(self, compiled: Compiled, state: State, step: int, seed: int):
+        self.experiment, self.step, self.seed = compiled.built.experiment, step, seed
+        self._compiled, self._state, self._calls = compiled, state, count()
 
-    def act(self, obs: Any, draw: int = 0) -> int:
-        """The action for one observation. Sources that draw a head to act with do so by the number `draw`."""
+    def act(self, obs: Any, draw: int | None = None) -> int:
+        """The action for one observation.
+
+        What the policy draws (a random action, the head to act with) depends on nothing but the seed and the number
+        `draw`. Without a number the agent counts its calls: each draws anew, and an agent loaded again repeats them.
+        """
         batch = self._one(obs)
-        return int(self._act(self._state, random_keys.at(random_keys.root(self.seed), draw), batch)[0])
+        key = self._key(next(self._calls) if draw is None else draw)
+        return int(self._compiled.act(self._state, key, batch)[0])
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
-        """The values of every action for one observation, as the policy sees them."""
-        batch = self._one(obs)
-        return np.asarray(self._values(self._state, random_keys.at(random_keys.root(self.seed), draw), batch)[0])
+        """The values of every action for one observation. Where a head is drawn, it is by the number `draw`."""
+        return np.asarray(self._compiled.values(self._state, self._key(draw), self._one(obs))[0])
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = 10_000) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""
         require(episodes >= 1, f"episodes must be at least 1, not {episodes}")
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
-        played = self._play(self._state, seed, episodes=episodes, max_steps=max_steps)
+        played = self._compiled.play(self._state, seed, episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
+    def _key(self, draw: int) -> jax.Array:
+        return random_keys.at(random_keys.root(self.seed), draw)
+
     def _one(self, obs: Any) -> jax.Array:
-        wanted = self._built.environment.observation
+        wanted = self._compiled.built.environment.observation
         obs = np.asarray(obs)
         if obs.shape != wanted.shape:
             raise SharedqError(f"an observation of shape {wanted.shape} is wanted, not {obs.shape}")
         return jnp.asarray(obs, wanted.dtype)[None]
 
-    @cached_property
-    def _act(self):
-        return jax.jit(partial(self._built.algorithm.act, step=None))
-
-    @cached_property
-    def _values(self):
-        return jax.jit(self._built.algorithm.values)
-
-    @cached_property
-    def _play(self):
-        def played(state, seed, episodes, max_steps):
-            act = partial(self._built.algorithm.act, state, step=None)
-            return play(self._built.environment, act, seed, episodes, max_steps)
-
-        return jax.jit(played, static_argnames=("episodes", "max_steps"))
-
-
-def seeds_of(run: str | Path) -> list[int]:
-    """The seeds that a run trains."""
-    return Experiment.from_dict(RunDirectory.open(run).experiment()).all_seeds
-
 
 def load(run: str | Path, seed: int | None = None) -> Agent:
     """The agent of a run's latest checkpoint; of its first seed unless another is asked for."""
+    agents = load_all(run)
+    found = [agent for agent in agents if seed in (None, agent.seed)]
+    if not found:
+        raise SharedqError(f"{run} has no seed {seed}: choose from {', '.join(str(agent.seed) for agent in agents)}")
+    return found[0]
+
+
+def load_all(run: str | Path) -> list[Agent]:
+    """The agents of a run's latest checkpoint, one for each seed."""
     directory = RunDirectory.open(run)
     experiment = Experiment.from_dict(directory.experiment())
     path = checkpoints.latest(directory.checkpoints)
     if path is None:
         raise SharedqError(f"{run} has no checkpoint yet: let it train to the first one")
     checkpoints.read_meta(path, directory.digest())
+    compiled = Compiled(experiment.build())
     seeds = experiment.all_seeds
-    seed = seeds[0] if seed is None else seed
-    if seed not in seeds:
-        raise SharedqError(f"{run} has no seed {seed}: choose from {', '.join(map(str, seeds))}")
-    built = experiment.build()
-    agents = checkpoints.load(path, "agent", built.program().shapes().agent)
-    place = seeds.index(seed)
-    return Agent(built, jax.tree.map(lambda x: x[place], agents), int(path.name), seed)
+    one = compiled.built.agent_shapes()
+    every = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), one)
+    states = checkpoints.load(path, "agent", every)
+    return [
+        Agent(compiled, jax.tree.map(itemgetter(place), states), int(path.name), seed)
+        for place, seed in enumerate(seeds)
+    ]

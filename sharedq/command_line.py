@@ -181,7 +181,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
         experiments = [with_target(base, wanted) for wanted in parsed.targets]
         plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)
-        print(f"report: {carry_out(out, _show, parsed.overwrite)}")
+        print(f"report: {carry_out(out, _show)}")
 
     return call
 
@@ -212,14 +212,13 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on an episode (default: %(default)s)")
 
     def call(parsed):
-        from sharedq.agent import load, seeds_of
+        from sharedq.agent import load_all
 
-        for seed in seeds_of(parsed.run):
-            agent = load(parsed.run, seed)
+        for agent in load_all(parsed.run):
             played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
             cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
             print(
-                f"seed {seed}: mean return {played.returns.mean():.2f}, "
+                f"seed {agent.seed}: mean return {played.returns.mean():.2f}, "
                 f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
                 f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
             )

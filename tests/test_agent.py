@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import sharedq
+from sharedq.agent import load_all
 from sharedq.environments.probes import PROBES
 from sharedq.runs import RunDirectory
 
@@ -25,7 +26,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def young(tmp_path_factory):
     """A run so short that seeds still differ, and heads too: its 300 updates end between two shifts."""
-    return sharedq.train(THREE_HEADS.replace(steps=800), tmp_path_factory.mktemp("runs") / "young").path
+    explores = THREE_HEADS.replace(steps=800, **{"algorithm.evaluation_epsilon": 0.5})
+    return sharedq.train(explores, tmp_path_factory.mktemp("runs") / "young").path
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,14 @@ def test_acting_and_values_repeat(young):
         np.testing.assert_array_equal(agent.values(obs, draw), again.values(obs, draw))
 
 
+def test_each_call_draws_anew_and_an_agent_loaded_again_draws_the_same(young):
+    obs, agent, again = CORRIDOR.observations[0], sharedq.load(young), sharedq.load(young)
+    actions = [agent.act(obs) for _ in range(20)]
+    assert set(actions) == {0, 1}
+    assert actions == [again.act(obs, draw) for draw in range(20)]
+    assert actions == [again.act(obs) for _ in range(20)]  # naming a draw does not count
+
+
 def test_the_head_that_is_drawn_depends_on_the_draw(young):
     agent = sharedq.load(young)
     drawn = {agent.values(CORRIDOR.observations[2], draw).tobytes() for draw in range(20)}
@@ -70,6 +80,9 @@ def test_the_head_that_is_drawn_depends_on_the_draw(young):
 def test_seeds_are_agents_of_their_own(young):
     first, second = (sharedq.load(young, seed) for seed in (5, 6))
     assert any(not np.array_equal(first.values(o), second.values(o)) for o in CORRIDOR.observations)
+    for one, agent in zip((first, second), load_all(young), strict=True):
+        assert agent.seed == one.seed
+        np.testing.assert_array_equal(agent.values(CORRIDOR.observations[0]), one.values(CORRIDOR.observations[0]))
 
 
 def test_an_observation_may_be_a_list_or_a_jax_array(agent):
