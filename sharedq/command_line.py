@@ -9,15 +9,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from sharedq.errors import SharedqError, unknown
 
 DEFAULT_TARGETS = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=9")
-ALL_TARGETS = (*DEFAULT_TARGETS, "iterated_networks", "lookahead_replicate")
 
-TARGETS_HELP = "sources, each as name or name:option=value,option=value (default: %(default)s)"
+TARGETS_HELP = "sources, each as name or name:option=value,option=value"
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +51,7 @@ def _run(arguments: list[str]) -> int:
         verb.formatter_class = argparse.RawDescriptionHelpFormatter
         verb.set_defaults(call=build(verb))
         if name in TAKES_OPTIONS:
-            verb.epilog = _options_help(name, arguments)
+            verb.epilog = _options_help(name, verb, arguments)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         raise unknown("command", arguments[0], VERBS)
     parsed, rest = parser.parse_known_args(arguments)
@@ -92,43 +90,53 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
 
 def _experiment(parsed: argparse.Namespace):
     """The recipe, or the experiment file, with the options typed."""
-    import json
-
-    from sharedq.experiment import Experiment
     from sharedq.recipes import recipe
 
     name = parsed.recipe
-    if name.endswith(".json"):
-        try:
-            base = Experiment.from_dict(json.loads(Path(name).read_text())["experiment"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SharedqError(f"{name} is not an experiment file ({type(error).__name__}): name a recipe") from None
-    else:
-        base = recipe(name)
+    base = _read(Path(name)) if name.endswith(".json") else recipe(name)
     return base.parse(parsed.options)
 
 
-def _options_help(verb: str, arguments: list[str]) -> str:
-    """The options of the recipe named, if help is asked for."""
-    if verb not in arguments[:1] or not {"-h", "--help"} & set(arguments):
-        return ""
-    from sharedq.recipes import RECIPES, recipe
+def _read(file: Path):
+    """The experiment that a run's experiment.json describes."""
+    import json
 
-    named = next((word for word in arguments[1:] if not word.startswith("-")), None)
-    if named is None:
-        recipes = "\n".join(f"  {name:24}{one.about}" for name, one in RECIPES.items())
-        return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {verb} cartpole --help"
-    typed = [word for word in arguments[1:] if word not in ("-h", "--help", named)]
-    kinds = {k: v for k, v in pairwise(typed) if k.startswith("--") and not v.startswith("-")}
-    experiment = recipe(named)
-    for part in ("environment", "algorithm", "target", "network", "replay", "training"):
-        if f"--{part}" in kinds:
-            experiment = experiment.replace(**{part: kinds[f"--{part}"]})
-    lines = [f"options of {named} (type, value, meaning); another kind of a part has other options:"]
-    for name, option in experiment.options().items():
-        value = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else option.value
-        lines.append(f"  --{name} {option.takes}\n        {value}  {option.about}")
-    return "\n".join([*lines, "  --steps, --game: short for --training.steps, --environment.game"])
+    from sharedq.experiment import Experiment
+    from sharedq.runs.run_directory import SCHEMA
+
+    try:
+        described = json.loads(file.read_text())
+        schema, experiment = described["schema"], described["experiment"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SharedqError(f"{file} is not an experiment file ({type(error).__name__}): name a recipe") from None
+    if schema != SCHEMA:
+        raise SharedqError(
+            f"{file} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"
+        )
+    return Experiment.from_dict(experiment)
+
+
+def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]) -> str:
+    """If help is asked for: the options of what is typed, with the values it gives them, or the recipes to name."""
+    words = [word for word in arguments[1:] if word not in ("-h", "--help")]
+    if name not in arguments[:1] or words == arguments[1:]:
+        return ""
+    from sharedq.experiment import SHORT
+    from sharedq.recipes import RECIPES
+
+    try:
+        parsed, rest = verb.parse_known_args(words)
+    except SharedqError:  # no recipe yet, or a mistake that the parser will tell
+        recipes = "\n".join(f"  {recipe:24}{one.about}" for recipe, one in RECIPES.items())
+        return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
+    parsed.options = _pairs(rest, name)
+    options = _experiment(parsed).options()
+    lines = [f"options of {parsed.recipe} (type, value, meaning); another kind of a part has other options:"]
+    for option, (takes, value, about) in options.items():
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        lines.append(f"  --{option} {takes}\n        {value}  {about}")
+    lines += [f"  --{short}: short for --{full}" for short, full in SHORT.items() if full in options]
+    return "\n".join(lines)
 
 
 def _show(name: str, steps: int, seeds: int):
@@ -168,7 +176,13 @@ def _free(parent: Path, name: str) -> Path:
 
 def _compare(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
-    verb.add_argument("--targets", nargs="+", default=list(DEFAULT_TARGETS), metavar="TARGET", help=TARGETS_HELP)
+    verb.add_argument(
+        "--targets",
+        nargs="+",
+        default=DEFAULT_TARGETS,
+        metavar="TARGET",
+        help=f"{TARGETS_HELP} (default: {' '.join(DEFAULT_TARGETS)})",
+    )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: comparisons/RECIPE)")
     verb.add_argument("--overwrite", action="store_true", help="train again what is there")
 
@@ -240,17 +254,21 @@ def _report(verb: argparse.ArgumentParser) -> Callable:
 
 def _cost(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
-    verb.add_argument("--targets", nargs="+", default=list(ALL_TARGETS), metavar="TARGET", help=TARGETS_HELP)
+    verb.add_argument(
+        "--targets", nargs="+", metavar="TARGET", help=f"{TARGETS_HELP} (default: those of compare, then every other)"
+    )
     verb.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: %(default)s)")
     verb.add_argument("--no-time", action="store_true", help="measure nothing, allocate nothing")
 
     def call(parsed):
         from sharedq.analysis.tables import cost_table
         from sharedq.comparison import labels_of, with_target
+        from sharedq.targets import SOURCES
 
         base = _experiment(parsed)
-        one = parsed.options.get("target")
-        experiments = [base] if one else [with_target(base, wanted) for wanted in parsed.targets]
+        compared = {wanted.partition(":")[0] for wanted in DEFAULT_TARGETS}
+        targets = parsed.targets or [*DEFAULT_TARGETS, *(name for name in SOURCES if name not in compared)]
+        experiments = [base] if "target" in parsed.options else [with_target(base, wanted) for wanted in targets]
         costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
         print(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
 

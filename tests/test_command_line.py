@@ -16,6 +16,7 @@ import pytest
 from sharedq.command_line import VERBS, main
 from sharedq.experiment import TABLES
 from sharedq.recipes import RECIPES, recipe
+from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import memory
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
@@ -126,6 +127,14 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
+def helped(capsys, *words) -> list[str]:
+    """What a command that asks for help prints."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 0
+    return capsys.readouterr().out.splitlines()
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     """A table without the columns that measure time."""
     with path.open() as file:
@@ -142,6 +151,9 @@ MISTAKES = {
     "train": ["RECIPE", "sharedq train --help"],
     "train cartpol": ["unknown recipe 'cartpol'", "cartpole"],
     "train gone.json": ["gone.json", "recipe"],
+    "train gone.json --help": ["gone.json", "recipe"],
+    "train cartpol --help": ["unknown recipe 'cartpol'", "cartpole"],
+    "train corridor --target=shared_head --help": ["unknown target 'shared_head'", "shared_heads"],
     "train corridor extra": ["'extra'"],
     "train corridor --stepz 5": ["unknown option '--stepz'", "--steps"],
     "train corridor --training.stepz 5": ["no option 'stepz'", "steps"],
@@ -198,12 +210,14 @@ def test_the_version_is_the_package_s(sharedq):
     assert sharedq("--version") == (0, f"{version('sharedq')}\n", "")
 
 
+def test_help_on_an_experiment_file_tells_its_values(capsys, finished):
+    lines = helped(capsys, "train", finished / "experiment.json", "--help")
+    assert lines[lines.index("  --seed whole number") + 1].split()[0] == "3"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_has_help(capsys, verb):
-    with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
-    out = capsys.readouterr().out
-    assert ended.value.code == 0
+    out = "\n".join(helped(capsys, verb, "--help"))
     assert f"usage: sharedq {verb}" in out
     if verb in ("train", "compare", "cost"):
         assert all(name in out for name in RECIPES)
@@ -213,18 +227,22 @@ def test_help_and_no_command_at_all_list_the_commands(sharedq, capsys):
     answer = sharedq()
     assert answer.code == 0
     assert all(f"    {verb} " in answer.out for verb in VERBS)
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == answer.out
+    assert helped(capsys, "--help") == answer.out.splitlines()
 
 
-@pytest.mark.parametrize("target", ["target_network", "shared_heads"])
-def test_help_on_a_recipe_lists_every_option_with_type_value_and_meaning(capsys, target):
-    with pytest.raises(SystemExit):
-        main(["train", "cartpole", "--target", target, "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    for name, option in recipe("cartpole").replace(target=target).options().items():
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        ("cartpole --help", {}),
+        ("--out somewhere cartpole -h", {}),
+        ("cartpole --target shared_heads --help", {"target": "shared_heads"}),
+        ("cartpole --help --target=shared_heads --target.heads=3", {"target": "shared_heads", "target.heads": 3}),
+        ("cartpole --steps 2e5 --help", {"steps": 200_000}),
+    ],
+)
+def test_help_lists_every_option_with_type_value_and_meaning(capsys, words, typed):
+    lines = helped(capsys, "train", *words.split())
+    for name, option in recipe("cartpole").replace(**typed).options().items():
         at = lines.index(f"  --{name} {option.takes}")
         value = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else str(option.value)
         assert option.about
@@ -273,6 +291,23 @@ def test_equal_commands_give_equal_numbers_in_folders_of_their_own(sharedq, fini
 def test_a_run_can_be_repeated_from_its_experiment_file(sharedq, finished):
     assert sharedq("train", finished / "experiment.json", "--out", "again").code == 0
     assert rows(Path("again/metrics.csv")) == rows(finished / "metrics.csv")
+
+
+def test_an_experiment_file_of_another_format_is_refused(refused, here, finished):
+    shutil.copy(finished / "experiment.json", here / "newer.json")
+    edit(here / "newer.json", schema=99)
+    assert "newer.json was written in format 99, this version reads format 1" in refused("train", "newer.json")
+
+
+def test_a_source_that_is_new_to_the_table_is_in_the_table_of_costs(sharedq, monkeypatch):
+    class Another(TargetNetwork):
+        label = "another"
+
+    monkeypatch.setitem(SOURCES, "another", Another)
+    costs = json.loads(sharedq("cost", "corridor", "--no-time", "--format", "json").out)
+    assert list(costs)[:4] == ["target-free", "target network", "shared heads K=1", "shared heads K=9"]
+    assert len(costs) == len(SOURCES) + 1  # shared heads come twice
+    assert costs["another"] == costs["target network"]
 
 
 def test_a_folder_that_holds_something_is_left_alone(refused, here, finished):
