@@ -45,11 +45,6 @@ def check_fits(needed: int, advice: str) -> None:
         )
 
 
-def bytes_of(shapes) -> int:
-    """What a pytree of arrays or shapes holds."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-
-
 def readable(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
