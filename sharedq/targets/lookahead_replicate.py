@@ -67,7 +67,7 @@ class LookaheadReplicate:
 
             def step(carry, recent):
                 inputs, seen = recent
-                return jax.lax.cond(seen, lambda: fit(*carry, inputs), lambda: carry), None
+                return jax.lax.cond(seen, lambda: fit(carry[0], carry[1], inputs), lambda: carry), None
 
             recent = (state["recent"], state["seen"])
             (held, moments), _ = jax.lax.scan(step, (state["held"], state["optimiser"]), recent)
