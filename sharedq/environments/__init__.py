@@ -1,6 +1,16 @@
-"""Worlds to learn in: one contract, a table of kinds, a file for each."""
+"""Worlds to learn in. To add one: a file with a frozen dataclass whose `build` gives it, and a line here."""
 
-from sharedq.environments.contract import Box, Discrete, Environment, Outcome, autoreset, check, time_limited
+from sharedq.environments.contract import (
+    Box,
+    Discrete,
+    Environment,
+    HostEnvironment,
+    Outcome,
+    Worlds,
+    autoreset,
+    check,
+    time_limited,
+)
 from sharedq.environments.custom import Custom
 from sharedq.environments.jax_native import CartPole
 from sharedq.environments.minatar import MinAtar
@@ -15,9 +25,11 @@ __all__ = [
     "Custom",
     "Discrete",
     "Environment",
+    "HostEnvironment",
     "MinAtar",
     "Outcome",
     "ProbeEnvironment",
+    "Worlds",
     "autoreset",
     "check",
     "time_limited",

@@ -1,12 +1,12 @@
-"""What an environment that lives on the device is, and a public checker for it.
+"""What an environment is, on the device and on the host, and a public checker for those on the device.
 
-An environment is a record of two pure functions. It never resets itself: `step` returns the true successor
+On the device it is a record of two pure functions. It never resets itself: `step` returns the true successor
 observation even when the episode ends, and says in two separate words why it ended. `autoreset` turns it into
-the form that a training loop wants.
+the form that a training loop wants. On the host it is several worlds, stepped together, which do reset themselves.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,36 @@ class Environment(NamedTuple):
     actions: Discrete | Box
     reset: Callable  # (key) -> state, obs
     step: Callable  # (key, state, action) -> state, Outcome
+
+
+class Worlds(Protocol):
+    """Several worlds on the host, stepped together. One that ended begins its next episode by itself.
+
+    Everything that happens follows from the seed and the actions, so that two equal runs are equal.
+    """
+
+    def reset(self) -> np.ndarray:
+        """The first observations [N, ...]."""
+
+    def step(self, actions: np.ndarray) -> Outcome:
+        """What the actions [N] led to, numpy arrays [N, ...] that the caller may keep; as after `autoreset`."""
+
+    def save(self) -> Any:
+        """Where the worlds are, as JSON can hold it."""
+
+    def load(self, saved: Any) -> None:
+        """Puts the worlds where `save` found them, in place of `reset`: what follows is the same to the bit."""
+
+    def close(self) -> None: ...
+
+
+class HostEnvironment(NamedTuple):
+    """An environment that Python steps: an emulator, a simulator, anything from Gymnasium."""
+
+    name: str
+    observation: jax.ShapeDtypeStruct  # of one observation
+    actions: Discrete | Box
+    open: Callable[[int, int], Worlds]  # (how many, seed)
 
 
 def autoreset(environment: Environment) -> Environment:
