@@ -21,7 +21,7 @@ from sharedq.replay import REPLAYS, Replay, Uniform
 from sharedq.settings import require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
 from sharedq.training import TRAININGS, Fused
-from sharedq.training.fused import example_batch, step_like
+from sharedq.training.learning import example_batch, step_like
 from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
 

@@ -16,7 +16,7 @@ from sharedq.networks import Dense, Table
 from sharedq.replay import Uniform
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training import Fused
-from sharedq.training.fused import example_batch
+from sharedq.training.learning import example_batch
 
 GAMMA = 0.8
 NAMES = ("one_reward", "observation", "discounting", "action", "observation_and_action", "corridor", "time_limit")

@@ -17,7 +17,7 @@ from sharedq.recipes import GAMES, RECIPES, recipe
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.training import Fused
-from sharedq.training.fused import example_batch
+from sharedq.training.learning import example_batch
 
 BASE = Experiment(
     CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Uniform(500, 32), Fused(environments=4, warm_up=100)

@@ -1,12 +1,11 @@
 """Collecting and learning in one compiled scan, for environments that live on the device.
 
-One *cycle* is the smallest number of environment steps after which a whole number of updates is due; a *chunk* is
-many cycles in one compiled call, all seeds in it. Between chunks, `loop.py` logs and saves.
+A *chunk* is many cycles (see `schedule.py`) in one compiled call, all seeds in it. Between chunks, `loop.py` logs and
+saves.
 
 Shape letters: N environments of a seed, V vector steps of a chunk.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,38 +19,21 @@ from sharedq.analysis.cost import size
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
+from sharedq.training.learning import all_finite, bounded, example_batch, learner
 from sharedq.training.program import Ended, Program, Told
+from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
-from sharedq.transitions import Batch, Step, Transition
+from sharedq.transitions import Step
 
 
 @dataclass(frozen=True)
-class Fused:
-    """Environment and learner in one compiled program: how long, how often to learn, how often to write it down."""
-
-    steps: int = 1_000_000  # environment steps of each seed, all its environments together
-    environments: int = 8  # environments of each seed, stepped side by side
-    warm_up: int = 5_000  # environment steps before the first update
-    update_period: int = 4  # environment steps per update
-    log_period: int = 10_000  # environment steps between two rows of the log
-    checkpoint_period: int = 100_000  # environment steps between two checkpoints
-
-    def __post_init__(self):
-        for name in ("steps", "environments", "update_period", "log_period", "checkpoint_period"):
-            require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
-        require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
+class Fused(Schedule):
+    """Environment and learner in one compiled program, for environments written in JAX."""
 
     def build(self, environment: Environment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
+        compiles = isinstance(environment, Environment)
+        require(compiles, f"'{environment.name}' runs on the host and cannot be compiled: add --training interactive")
         return FusedProgram(environment, algorithm, replay, self, seeds)
-
-    @property
-    def cycle(self) -> int:
-        """Environment steps in one cycle: the smallest number after which a whole number of updates is due."""
-        return math.lcm(self.environments, self.update_period)
-
-    def cycles(self, steps: int) -> int:
-        """The cycles that cover so many environment steps."""
-        return -(-steps // self.cycle)
 
 
 class Episode(NamedTuple):
@@ -82,20 +64,6 @@ class Log(NamedTuple):
     episode: Episode  # [V, N] each
 
 
-def step_like(environment: Environment) -> Step:
-    """The shapes of one step of an environment."""
-    obs, number, flag = environment.observation, jnp.float32, jnp.bool_
-    scalar = jax.ShapeDtypeStruct
-    return Step(obs, scalar((), jnp.int32), scalar((), number), scalar((), flag), scalar((), flag), obs)
-
-
-def example_batch(environment: Environment, size: int) -> Batch:
-    """A batch of zeros, to build networks on."""
-    step = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(environment))
-    transition = Transition(step.obs, step.action, step.reward, jnp.zeros(size), step.next_obs)
-    return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
-
-
 def begin(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused):
     """`begin(seed) -> Run`: one seed before its first step."""
 
@@ -115,15 +83,13 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
 
 def advance(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, room: int, learn: bool):
     """`advance(span, run) -> Run, Log`: one chunk of one seed, cycles span[0] .. span[1]-1, `room` of them at most."""
-    size = training.environments
-    collects, updates = training.cycle // size, training.cycle // training.update_period
+    size, collects = training.environments, training.collects
     step_all = jax.vmap(autoreset(environment).step)
+    learn_all = learner(algorithm, replay, training.updates)
 
     def function(span: tuple[jax.Array, jax.Array], run: Run) -> tuple[Run, Log]:
         key = random_keys.root(run.seed)
-        act_key, world_key, replay_key, update_key = (
-            random_keys.named(key, name) for name in ("act", "environment", "replay", "update")
-        )
+        act_key, world_key = (random_keys.named(key, name) for name in ("act", "environment"))
 
         def collect(run: Run, time: jax.Array):  # time counts steps of each environment
             action = algorithm.act(run.agent, random_keys.at(act_key, time), run.obs, time * size)
@@ -134,22 +100,9 @@ def advance(environment: Environment, algorithm: Algorithm, replay: Replay, trai
             ended = terminated | truncated
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
-            data = replay.add(run.replay, time, step)
+            data = replay.add(run.replay, time, bounded(step, training.reward_bound))
             run = run._replace(replay=data, environment=state, obs=outcome.obs, episode=fresh)
             return run, (ended, episode)
-
-        def learn_once(run: Run, count: jax.Array, written: jax.Array):  # count is of updates, from 1
-            batch = replay.sample(run.replay, written, random_keys.at(replay_key, count))
-            agent, metrics = algorithm.update(run.agent, batch, random_keys.at(update_key, count), count)
-            data = replay.update(run.replay, batch.ids, metrics["td_error"])
-            return run._replace(agent=agent, replay=data), jax.tree.map(jnp.mean, metrics)
-
-        def learn_all(run: Run, number: jax.Array):
-            counts, written = number * updates + 1 + jnp.arange(updates), (number + 1) * collects
-            run, metrics = jax.lax.scan(lambda run, count: learn_once(run, count, written), run, counts)
-            bad = ~jnp.isfinite(metrics["loss"])
-            first_bad = jnp.where(bad.any(), counts[jnp.argmax(bad)], -1)
-            return run, jax.tree.map(jnp.sum, metrics), first_bad
 
         def cycle(number: jax.Array, carry):  # number counts cycles of the run
             run, episodes, sums, first_bad = carry
@@ -159,19 +112,20 @@ def advance(environment: Environment, algorithm: Algorithm, replay: Replay, trai
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                run, metrics, bad = learn_all(run, number)
+                agent, data, metrics, bad = learn_all(key, run.agent, run.replay, number, (number + 1) * collects)
+                run = run._replace(agent=agent, replay=data)
                 sums = jax.tree.map(jnp.add, sums, metrics)
                 first_bad = jnp.where(first_bad < 0, bad, first_bad)
             return run, episodes, sums, first_bad
 
         rows = (room * collects, size)
         episodes = (jnp.zeros(rows, bool), _no_episode(rows))
-        sums = jax.eval_shape(learn_all, run, span[0])[1] if learn else {}
+        sums = jax.eval_shape(learn_all, key, run.agent, run.replay, span[0], span[0])[2] if learn else {}
         sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
         run, (ended, episode), sums, first_bad = jax.lax.fori_loop(*span, cycle, (run, episodes, sums, jnp.int32(-1)))
-        made = (span[1] - span[0]) * updates
-        finite = jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(run.agent.params)]))
-        return run, Log(jax.tree.map(lambda x: x / made, sums), first_bad, finite, ended, episode)
+        made = (span[1] - span[0]) * training.updates
+        metrics = jax.tree.map(lambda x: x / made, sums)
+        return run, Log(metrics, first_bad, all_finite(run.agent.params), ended, episode)
 
     return function
 
@@ -182,13 +136,10 @@ class FusedProgram:
     def __init__(
         self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]
     ):
-        self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
+        self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
         parts = (environment, algorithm, replay, settings)
-        warm, end = settings.cycles(settings.warm_up), settings.cycles(settings.steps)
-        room = min(max(settings.log_period // settings.cycle, 1), end)
-        self._warm = min(warm, end)
-        self.stops = [c * settings.cycle for c in sorted({*range(room, end, room), self._warm, end} - {0})]
-        begin_one = begin(environment, algorithm, replay, settings)
+        room = settings.cycles_between_logs
+        begin_one = begin(*parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
         self._collect = self.layout.spread(advance(*parts, room, learn=False))
@@ -213,7 +164,7 @@ class FusedProgram:
 
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
         first, last = start // self.settings.cycle, stop // self.settings.cycle
-        compiled = self._collect if last <= self._warm else self._learn
+        compiled = self._collect if self.settings.warms_up(stop) else self._learn
         run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
         return run, self._told(self.layout.fetch(log), start, stop)
 
