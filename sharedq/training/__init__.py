@@ -1,7 +1,8 @@
 """Loops. To add one: a file with a frozen dataclass that has `build(...)` and gives a `Program`, and a line here."""
 
 from sharedq.training.fused import Fused
+from sharedq.training.interactive import Interactive
 
-TRAININGS = {"fused": Fused}
+TRAININGS = {"fused": Fused, "interactive": Interactive}
 
-__all__ = ["TRAININGS", "Fused"]
+__all__ = ["TRAININGS", "Fused", "Interactive"]

@@ -185,3 +185,10 @@ class FusedProgram:
 
     def to_devices(self, run: Run) -> Run:
         return self.layout.place(run)
+
+    def save_worlds(self) -> None:
+        return None
+
+    def load_worlds(self, saved: None) -> None: ...
+
+    def close(self) -> None: ...

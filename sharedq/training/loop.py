@@ -6,6 +6,7 @@ resumed run passes the same stops and equals an unbroken one to the bit.
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def train(
     mirror: Mirror | None = None,
 ) -> None:
     """Trains until the program's last stop, from the last checkpoint if there is one. `advice`: what to lower."""
-    with directory.writing(), stop_requests() as request:
+    with directory.writing(), stop_requests() as request, closing(program):
         saved_at = checkpoints.latest(directory.checkpoints)
         offsets = checkpoints.read_meta(saved_at, directory.digest())["offsets"] if saved_at else {}
         if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
@@ -142,6 +143,7 @@ def _save(
     parts = {"agent": host.agent}
     if whole:
         parts["rest"] = host._replace(agent=())
+        meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets()}  # which lie on the disk once they are told
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep=2 if whole else 1)
 
@@ -152,4 +154,5 @@ def _restore(program: Program, path) -> Saved:
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
     meta = checkpoints.read_meta(path)
     run = program.to_devices(rest._replace(agent=agent))
+    program.load_worlds(meta["worlds"])
     return Saved(int(path.name), meta["seconds"], run)

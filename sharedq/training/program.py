@@ -44,3 +44,12 @@ class Program(Protocol):
     def to_host(self, run: Any) -> Any: ...
 
     def to_devices(self, run: Any) -> Any: ...
+
+    def save_worlds(self) -> Any:
+        """Where worlds outside the run are, as JSON can hold it; None if the run holds all there is."""
+
+    def load_worlds(self, saved: Any) -> None:
+        """Puts them where `save_worlds` found them."""
+
+    def close(self) -> None:
+        """Ends what the program holds outside this process's memory."""

@@ -58,6 +58,15 @@ class Layout:
         spread = NamedSharding(self.mesh, SEEDS)
         return jax.jit(mapped, donate_argnums=1, out_shardings=spread, compiler_options=CPU_OPTIONS)
 
+    def ask(self, function: Callable) -> Callable:
+        """`function(shared, given) -> out` of one seed, as a function of all of them; nothing is used up."""
+        if self.batched:
+            return jax.jit(jax.vmap(function, in_axes=(None, 0)))
+        share = partial(_asked_one_after_another, function)
+        places = (PartitionSpec(), SEEDS)
+        mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
+        return jax.jit(mapped, compiler_options=CPU_OPTIONS)
+
     @property
     def devices(self) -> int:
         return self.mesh.size
@@ -80,6 +89,12 @@ class Layout:
             return x[: self.count] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)[: self.count]
 
         return jax.tree.map(get, tree)
+
+
+def _asked_one_after_another(function: Callable, shared: Any, given: Any) -> Any:
+    if jax.tree.leaves(given)[0].shape[0] == 1:  # nothing is copied where there is nothing to choose from
+        return jax.tree.map(lambda x: x[None], function(shared, jax.tree.map(lambda x: x[0], given)))
+    return jax.lax.map(partial(function, shared), given)
 
 
 def _one_after_another(function: Callable, count: int, shared: Any, own: Any) -> Any:

@@ -1,0 +1,154 @@
+"""The loop over worlds on the host: the same to the bit as the compiled loop, where the worlds are the same."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sharedq import random_keys
+from sharedq.algorithms import DQN
+from sharedq.environments import CartPole, HostEnvironment, autoreset
+from sharedq.errors import SharedqError
+from sharedq.experiment import Experiment
+from sharedq.networks import Dense
+from sharedq.replay import Uniform
+from sharedq.targets import SharedHeads
+from sharedq.training import Fused, Interactive
+
+FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, log_period=120)
+SMALL = Experiment(
+    environment=CartPole(time_limit=30),
+    algorithm=DQN(learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=300),
+    target=SharedHeads(heads=2, period=10),
+    network=Dense((8,)),
+    replay=Uniform(capacity=1200, batch_size=8),
+    training=FUSED,
+)
+
+
+class Stepped:
+    """An environment of the device, stepped from the host with the keys that the compiled loop would use."""
+
+    opened = 0
+
+    def __init__(self, environment, count: int, seed: int):
+        self.count, self.key, self.time = count, random_keys.root(seed), 0
+        self.first = jax.jit(jax.vmap(environment.reset))
+        self.next = jax.jit(jax.vmap(autoreset(environment).step))
+        Stepped.opened += 1
+
+    def reset(self):
+        keys = jax.random.split(random_keys.named(self.key, "first episodes"), self.count)
+        self.state, obs = self.first(keys)
+        return np.asarray(obs)
+
+    def step(self, actions):
+        keys = jax.random.split(random_keys.at(random_keys.named(self.key, "environment"), self.time), self.count)
+        self.state, outcome = self.next(keys, self.state, jnp.asarray(actions))
+        self.time += 1
+        return jax.tree.map(np.asarray, outcome)
+
+    def save(self):
+        return [self.time, *(np.asarray(x).tolist() for x in jax.tree.leaves(self.state))]
+
+    def load(self, saved):
+        self.reset()
+        self.time, *leaves = saved
+        like, structure = jax.tree.flatten(self.state)
+        self.state = structure.unflatten([jnp.asarray(x, old.dtype) for x, old in zip(leaves, like, strict=True)])
+
+    def close(self):
+        Stepped.opened -= 1
+
+
+def interactive(seeds: list[int], **changes):
+    built = SMALL.build()
+    inner = built.environment
+    environment = HostEnvironment(
+        inner.name, inner.observation, inner.actions, lambda count, seed: Stepped(inner, count, seed)
+    )
+    training = Interactive(**dataclasses.asdict(dataclasses.replace(FUSED, **changes)))
+    return training.build(environment, built.algorithm, built.replay, seeds)
+
+
+def run_of(program, run=None, start: int = 0, end: int | None = None):
+    run, told, step = program.begin() if run is None else run, [], start
+    for stop in [s for s in program.stops if s > start and (end is None or s <= end)]:
+        run, heard = program.advance(run, step, stop)
+        told.append(heard)
+        step = stop
+    return run, told
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.fixture(scope="module")
+def three():
+    program = interactive([0, 1, 2])
+    program.prepare()
+    run, told = run_of(program)
+    return program.to_host(run), told
+
+
+def test_it_equals_the_compiled_loop_to_the_bit(three):
+    program = SMALL.replace(seeds=3).build().program()
+    program.prepare()
+    run, told = run_of(program)
+    fused, host = program.to_host(run), three[0]
+    same((fused.agent, fused.replay, fused.obs), (host.agent, host.replay, host.obs))
+    same((fused.episode.returned, fused.episode.length), (host.returned, host.length))
+    for one, other in zip(told, three[1], strict=True):
+        same(one.episodes, other.episodes)
+        same((one.bad_step, one.params_finite), (other.bad_step, other.params_finite))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one.metrics, other.metrics)
+
+
+def test_it_goes_on_where_it_was_saved_to_the_bit(three):
+    program = interactive([0, 1, 2])
+    program.prepare()
+    run, _ = run_of(program, end=480)
+    saved, worlds = program.to_host(run), json.loads(json.dumps(program.save_worlds()))
+    run_of(program, run, 480)  # moves the worlds on
+    program.load_worlds(worlds)
+    run, told = run_of(program, program.to_devices(saved), 480)
+    same(program.to_host(run), three[0])
+    same([heard.episodes for heard in told], [heard.episodes for heard in three[1][-len(told) :]])
+
+
+def test_shapes_are_those_of_the_run(three):
+    described = interactive([0, 1, 2]).shapes()
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), described) == jax.tree.map(lambda x: (x.shape, x.dtype), three[0])
+
+
+def test_worlds_are_closed():
+    before = Stepped.opened
+    program = interactive([0])
+    program.begin()
+    assert Stepped.opened == before + 1
+    program.close()
+    assert Stepped.opened == before
+
+
+def test_rewards_are_bounded_for_learning_and_told_as_they_are():
+    program = interactive([0], reward_bound=0.5, steps=240)
+    program.prepare()
+    run, told = run_of(program)
+    host = program.to_host(run)
+    assert host.replay["ring"].reward.max() == 0.5
+    returns = np.concatenate([heard.episodes[0].returns for heard in told])
+    lengths = np.concatenate([heard.episodes[0].lengths for heard in told])
+    assert (returns == lengths).all() and returns.size
+
+
+def test_a_loop_refuses_environments_of_the_other_kind():
+    built = SMALL.build()
+    with pytest.raises(SharedqError, match="add --training fused"):
+        Interactive().build(built.environment, built.algorithm, built.replay, [0])
+    host = HostEnvironment("somewhere", built.environment.observation, built.environment.actions, Stepped)
+    with pytest.raises(SharedqError, match="add --training interactive"):
+        Fused().build(host, built.algorithm, built.replay, [0])
