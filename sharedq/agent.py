@@ -12,11 +12,12 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms import State
+from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
-from sharedq.training.evaluation import play
+from sharedq.training.evaluation import play, play_on_host
 
 
 class Evaluation(NamedTuple):
@@ -32,11 +33,15 @@ class Compiled:
         self.built = built
         self.act = jax.jit(partial(built.algorithm.act, step=None))
         self.values = jax.jit(built.algorithm.values)
-        self.play = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+        on_host = isinstance(built.environment, HostEnvironment)
+        self.play = self._play_on_host if on_host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
 
     def _play(self, state: State, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
         return play(self.built.environment, act, seed, episodes, max_steps)
+
+    def _play_on_host(self, state: State, seed: int, episodes: int, max_steps: int):
+        return play_on_host(self.built.environment, partial(self.act, state), seed, episodes, max_steps)
 
 
 class Agent:

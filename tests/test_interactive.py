@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from sharedq.networks import Dense
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads
 from sharedq.training import Fused, Interactive
+from sharedq.training.evaluation import play, play_on_host
 
 FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, log_period=120)
 SMALL = Experiment(
@@ -67,9 +69,7 @@ class Stepped:
 def interactive(seeds: list[int], **changes):
     built = SMALL.build()
     inner = built.environment
-    environment = HostEnvironment(
-        inner.name, inner.observation, inner.actions, lambda count, seed: Stepped(inner, count, seed)
-    )
+    environment = HostEnvironment(inner.name, inner.observation, inner.actions, partial(Stepped, inner))
     training = Interactive(**dataclasses.asdict(dataclasses.replace(FUSED, **changes)))
     return training.build(environment, built.algorithm, built.replay, seeds)
 
@@ -152,3 +152,18 @@ def test_a_loop_refuses_environments_of_the_other_kind():
     host = HostEnvironment("somewhere", built.environment.observation, built.environment.actions, Stepped)
     with pytest.raises(SharedqError, match="add --training interactive"):
         Fused().build(host, built.algorithm, built.replay, [0])
+
+
+def test_playing_on_the_host_equals_playing_on_the_device():
+    built = SMALL.build()
+    environment = built.environment
+    host = HostEnvironment(
+        environment.name, environment.observation, environment.actions, partial(Stepped, environment)
+    )
+
+    def act(key, obs):
+        return jax.random.randint(key, (len(obs),), 0, 2)
+
+    on_host = play_on_host(host, act, 3, 5, 25)
+    same(on_host, jax.tree.map(np.asarray, play(environment, act, 3, 5, 25)))
+    assert 0 < on_host[2].sum() < 5  # some ended by themselves, some were cut
