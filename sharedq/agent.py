@@ -12,12 +12,13 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms import State
-from sharedq.environments import HostEnvironment
+from sharedq.environments.contract import on_host
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
+from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
-from sharedq.training.evaluation import play, play_on_host
+from sharedq.training.evaluation import film, play, play_on_host
 
 
 class Evaluation(NamedTuple):
@@ -33,8 +34,8 @@ class Compiled:
         self.built = built
         self.act = jax.jit(partial(built.algorithm.act, step=None))
         self.values = jax.jit(built.algorithm.values)
-        on_host = isinstance(built.environment, HostEnvironment)
-        self.play = self._play_on_host if on_host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+        host = on_host(built.environment)
+        self.play = self._play_on_host if host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
 
     def _play(self, state: State, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
@@ -71,6 +72,17 @@ class Agent:
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
         played = self._compiled.play(self._state, seed, episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
+
+    def record(self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15) -> tuple[Path, float]:
+        """Films one episode at `rate` pictures a second; where the film lies, and the episode's return.
+
+        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4.
+        """
+        require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
+        require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
+        act = partial(self._compiled.act, self._state)
+        pictures, returned = film(self._compiled.built.environment, act, seed, max_steps)
+        return video.write(Path(out), pictures, rate), returned
 
     def _key(self, draw: int) -> jax.Array:
         return random_keys.at(random_keys.root(self.seed), draw)

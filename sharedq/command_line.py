@@ -240,6 +240,24 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _record(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("run", type=Path, help="folder of a run")
+    verb.add_argument("--out", type=Path, help="the film, .mp4 or .gif (default: episode.mp4 in the run's folder)")
+    verb.add_argument("--agent", type=int, help="which trained seed plays (default: the first)")
+    verb.add_argument("--seed", type=int, default=0, help="of the episode (default: %(default)s)")
+    verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
+    verb.add_argument("--rate", type=int, default=15, help="pictures a second (default: %(default)s)")
+
+    def call(parsed):
+        from sharedq.agent import load
+
+        out = parsed.out or parsed.run / "episode.mp4"
+        path, returned = load(parsed.run, parsed.agent).record(out, parsed.seed, parsed.max_steps, parsed.rate)
+        print(f"film: {path}, return {returned:.2f}")
+
+    return call
+
+
 def _report(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="of a comparison, of several runs, or of one")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
@@ -302,6 +320,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "compare": (_compare, "train a recipe on several sources of targets and write a report"),
     "resume": (_resume, "go on with a run or a comparison that was stopped or killed"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
+    "record": (_record, "film an episode of a trained agent"),
     "report": (_report, "write the report over runs that are there"),
     "cost": (_cost, "say what an agent costs before it is trained, all sources side by side"),
     "list": (_list, "list recipes, sources of targets, networks and environments"),

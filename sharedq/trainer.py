@@ -7,6 +7,7 @@ from pathlib import Path
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.runs import RunDirectory
+from sharedq.training import Interactive
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.progress import Progress, Silent
@@ -23,7 +24,7 @@ def train(
     mirror: Mirror | None = None,
 ) -> RunDirectory:
     """Trains every seed of an experiment and leaves a run directory at `out`."""
-    use_all_cores()
+    _use_all_cores(experiment)
     built = experiment.build()
     built.check_fits()  # what cannot be built or does not fit leaves no folder
     command = command or shlex.join(sys.argv)
@@ -33,13 +34,19 @@ def train(
 
 def resume(out: str | Path, *, progress: Progress | None = None) -> RunDirectory:
     """Goes on with a run from its last checkpoint, so that its end equals that of a run that never stopped."""
-    use_all_cores()
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
-    return _go_on(Experiment.from_dict(directory.experiment()).build(), directory, progress)
+    experiment = Experiment.from_dict(directory.experiment())
+    _use_all_cores(experiment)
+    return _go_on(experiment.build(), directory, progress)
+
+
+def _use_all_cores(experiment: Experiment) -> None:
+    """A seed alone on the host's worlds is a large network as a rule, as on Atari."""
+    use_all_cores(for_one=experiment.seeds == 1 and isinstance(experiment.training, Interactive))
 
 
 def _go_on(

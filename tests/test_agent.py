@@ -3,11 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import sharedq
-from sharedq.agent import load_all
+from sharedq.agent import Compiled, load_all
 from sharedq.environments.probes import PROBES
+from sharedq.errors import SharedqError
 from sharedq.runs import RunDirectory
+from sharedq.training.learning import example_batch
 
 CORRIDOR = PROBES["corridor"]
 
@@ -133,3 +136,22 @@ def test_training_says_nothing_unless_asked_to(tmp_path, capsys):
     (directory.path / "finished.json").unlink()
     assert sharedq.resume(directory.path).finished()["steps"] == 400
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_episode_is_filmed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no ffmpeg
+    built = sharedq.recipe("minatar-breakout").replace(network="table").build()
+    state = built.algorithm.init(jax.random.key(0), example_batch(built.environment, 1))
+    agent = sharedq.Agent(Compiled(built), state, step=0, seed=0)
+    film, returned = agent.record(tmp_path / "film.mp4", max_steps=6)
+    assert film == tmp_path / "film.gif" and returned >= 0
+    with Image.open(film) as pictures:
+        assert 1 < pictures.n_frames <= 7
+        assert pictures.size == (320, 320)
+    with pytest.raises(SharedqError, match=r"neither .mp4 nor .gif"):
+        agent.record(tmp_path / "film.avi", max_steps=1)
+
+
+def test_what_has_no_pictures_is_not_filmed(tmp_path, agent):
+    with pytest.raises(SharedqError, match="has no pictures"):
+        agent.record(tmp_path / "film.gif")

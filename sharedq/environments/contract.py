@@ -65,6 +65,9 @@ class Worlds(Protocol):
     def load(self, saved: Any) -> None:
         """Puts the worlds where `save` found them, in place of `reset`: what follows is the same to the bit."""
 
+    def picture(self) -> np.ndarray:
+        """What the first world looks like, uint8 [H, W, 3]; asked only of worlds that were opened to be seen."""
+
     def close(self) -> None: ...
 
 
@@ -74,7 +77,11 @@ class HostEnvironment(NamedTuple):
     name: str
     observation: jax.ShapeDtypeStruct  # of one observation
     actions: Discrete | Box
-    open: Callable[[int, int], Worlds]  # (how many, seed)
+    open: Callable[..., Worlds]  # (how many, seed, seen=False)
+
+
+def on_host(environment: Environment | HostEnvironment) -> bool:
+    return isinstance(environment, HostEnvironment)
 
 
 def autoreset(environment: Environment) -> Environment:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments.contract import Environment, HostEnvironment
+from sharedq.environments.contract import Environment, HostEnvironment, Outcome, on_host
+from sharedq.environments.pictures import has_picture, picture
+from sharedq.errors import SharedqError
 
 
 def play(environment: Environment, act: Callable, seed: int, episodes: int, max_steps: int):
@@ -54,3 +56,48 @@ def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episode
             if not alive.any():
                 break
     return returned, length, ~alive
+
+
+def film(environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int):
+    """One episode: a picture before each step and one after the last, and its return."""
+    act_key = random_keys.named(random_keys.root(seed), "act")
+    with closing(environment.open(1, seed, seen=True) if on_host(environment) else _Seen(environment, seed)) as worlds:
+        obs = worlds.reset()
+        pictures, returned = [worlds.picture()], 0.0
+        for time in range(max_steps):
+            outcome = worlds.step(np.asarray(act(random_keys.at(act_key, time), obs)))
+            obs = outcome.obs
+            returned += float(outcome.reward[0])
+            if outcome.terminated[0] or outcome.truncated[0]:
+                break
+            pictures.append(worlds.picture())
+    return pictures, returned
+
+
+class _Seen:
+    """One world of a device's environment, stepped from the host, whose observations are pictures."""
+
+    def __init__(self, environment: Environment, seed: int):
+        if not has_picture(np.zeros(environment.observation.shape)):
+            raise SharedqError(f"'{environment.name}' has no pictures: record a game whose observations are images")
+        root = random_keys.root(seed)
+        self._key, self._first = random_keys.named(root, "environment"), random_keys.named(root, "first episodes")
+        self._reset, self._step = jax.jit(jax.vmap(environment.reset)), jax.jit(jax.vmap(environment.step))
+        self._time = 0
+
+    def reset(self) -> np.ndarray:
+        self._state, obs = self._reset(self._first[None])
+        self._obs = np.asarray(obs)
+        return self._obs
+
+    def step(self, actions: np.ndarray) -> Outcome:
+        self._state, outcome = self._step(random_keys.at(self._key, self._time)[None], self._state, actions)
+        self._time += 1
+        outcome = jax.tree.map(np.asarray, outcome)
+        self._obs = outcome.obs
+        return outcome
+
+    def picture(self) -> np.ndarray:
+        return picture(self._obs[0])
+
+    def close(self) -> None: ...

@@ -23,11 +23,14 @@ SEEDS = PartitionSpec("seeds")
 CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
-def use_all_cores() -> None:
+def use_all_cores(for_one: bool = False) -> None:
     """Makes every core a device and leaves each to its own seeds; must come before JAX first runs, else no effect.
 
-    A pool of threads shared by the devices would make them wait for each other within every matrix product.
+    A pool of threads shared by the devices would make them wait for each other within every matrix product. With
+    `for_one` seed all cores share each operation instead, which pays where operations are large.
     """
+    if for_one:
+        return
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
