@@ -1,8 +1,9 @@
 """Replays, on the device. To add one: a file with a frozen dataclass that has `build(...)`, and a line here."""
 
+from sharedq.replay.frame_stacks import FrameStacks
 from sharedq.replay.replay import Replay
 from sharedq.replay.uniform import Uniform
 
-REPLAYS = {"uniform": Uniform}
+REPLAYS = {"uniform": Uniform, "frame_stacks": FrameStacks}
 
-__all__ = ["REPLAYS", "Replay", "Uniform"]
+__all__ = ["REPLAYS", "FrameStacks", "Replay", "Uniform"]

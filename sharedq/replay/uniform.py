@@ -37,6 +37,13 @@ class Uniform:
         """Steps kept of each environment."""
         return self.capacity // environments
 
+    def draw(self, written: jax.Array, key: jax.Array, environments: int) -> tuple[jax.Array, jax.Array]:
+        """When the first step of each drawn transition was written, [B], and in which environment, [B]."""
+        age_key, environment_key = jax.random.split(key)
+        stored = jnp.minimum(written, self.rows(environments))
+        age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)
+        return written - stored + age, jax.random.randint(environment_key, (self.batch_size,), 0, environments)
+
     def build(self, step: Step, gamma: float, environments: int) -> Replay:
         """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
         rows = self.rows(environments)
@@ -48,11 +55,7 @@ class Uniform:
             return {"ring": ring_storage.write(data["ring"], (written % rows) * environments, steps)}
 
         def sample(data, written, key) -> Batch:
-            age_key, environment_key = jax.random.split(key)
-            stored = jnp.minimum(written, rows)
-            age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)
-            first = written - stored + age  # when it was written; later steps of the same environment follow
-            environment = jax.random.randint(environment_key, (self.batch_size,), 0, environments)
+            first, environment = self.draw(written, key, environments)
 
             def place(when):
                 return (when % rows) * environments + environment

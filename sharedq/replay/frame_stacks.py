@@ -1,0 +1,124 @@
+"""Uniform replay of stacks of frames that stores each frame once, and builds the stacks on reading.
+
+An observation of depth D shows the D newest frames of its episode, [..., D], oldest first, zeros where the episode had
+not begun. Of a step only the newest of them is kept; the others are in the steps before. The ring has D rows more than
+are drawn from: D-1 hold what came before the oldest step, and one holds what followed the newest.
+
+What follows a step is the newest frame of the next one, except at the end of an episode:
+- where the world ended, the last frame stands still; what it would be worth is never asked;
+- where only the watching ended, it is asked. The true final frame then lies in a small ring of its own. A transition
+  whose final frame has been overwritten there by that of a later episode gets weight 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.bellman.returns import n_step
+from sharedq.replay import ring_storage
+from sharedq.replay.replay import Replay
+from sharedq.replay.uniform import Uniform
+from sharedq.settings import require
+from sharedq.transitions import Batch, Step, Transition
+
+
+class Row(NamedTuple):
+    """What is kept of a step."""
+
+    frame: jax.Array  # the newest that it saw
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    truncated_before: jax.Array  # how many steps were: where its own final frame is, if it is truncated too
+
+
+class Data(NamedTuple):
+    ring: Row  # one after the other in time, the environments of one time side by side
+    final_frames: jax.Array  # of the last truncated steps
+    truncated_so_far: jax.Array  # how many steps were
+
+
+@dataclass(frozen=True)
+class FrameStacks(Uniform):
+    """As uniform replay, for observations that are stacks of frames, uint8 [..., time]: stores each frame once."""
+
+    capacity: int = 1_000_000  # steps kept, of all environments of a seed together
+    truncations: int = 64  # final frames kept of truncated episodes, of all environments of a seed together
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.truncations >= 1, f"replay.truncations must be at least 1, not {self.truncations}")
+
+    def build(self, step: Step, gamma: float, environments: int) -> Replay:
+        """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
+        frame, depth = _frame_and_depth(step.obs)
+        rows = self.rows(environments) + depth
+
+        def init():
+            row = Row(frame, step.action, step.reward, step.terminated, step.truncated, jnp.int32(0))
+            ring = ring_storage.init(row, rows * environments)
+            return Data(ring, ring_storage.init(frame, self.truncations), jnp.int32(0))
+
+        def add(data, written, steps: Step):
+            numbers = data.truncated_so_far + jnp.cumsum(steps.truncated) - steps.truncated
+            so_far = data.truncated_so_far + steps.truncated.sum()
+            keep = steps.truncated & (so_far - numbers <= self.truncations)  # more may end at once than have room
+            slots = jnp.where(keep, numbers % self.truncations, self.truncations)  # beyond the end: not written
+            final = steps.next_obs[..., -1]
+            row = Row(steps.obs[..., -1], steps.action, steps.reward, steps.terminated, steps.truncated, numbers)
+            ring = ring_storage.write(data.ring, (written % rows) * environments, row)
+            # The newest step's successor, until the next step is written there: the same frame if no episode ended.
+            frames = ring_storage.write(ring.frame, ((written + 1) % rows) * environments, final)
+            final_frames = data.final_frames.at[slots].set(final, mode="drop")
+            return Data(ring._replace(frame=frames), final_frames, so_far)
+
+        def sample(data, written, key) -> Batch:
+            ring = data.ring
+            first, environment = self.draw(written, key, environments)
+
+            def place(when):
+                return (when % rows) * environments + environment
+
+            def places(start, length):  # of steps that follow each other, [B, length]
+                return jax.vmap(place, out_axes=1)(start + jnp.arange(length)[:, None])
+
+            def stack(when):
+                """What the steps saw. Rows from before the first step of all are still zero."""
+                seen = places(when - depth + 1, depth)
+                earlier = seen[:, :-1]
+                ended = ring.terminated[earlier] | ring.truncated[earlier]
+                begun = jnp.cumsum(ended[:, ::-1], axis=1)[:, ::-1] == 0  # no end between that frame and the newest
+                begun = jnp.pad(begun, ((0, 0), (0, 1)), constant_values=True)
+                frames = jnp.where(jnp.expand_dims(begun, range(2, 2 + frame.ndim)), ring.frame[seen], 0)
+                return jnp.moveaxis(frames, 1, -1)
+
+            window = places(first, self.n_step)
+            reward, discount, used = n_step(ring.reward[window], ring.terminated[window], ring.truncated[window], gamma)
+            last = first + used
+            end = place(last)
+            obs = stack(first)
+            last_obs = obs if self.n_step == 1 else stack(last)
+
+            truncated, number = ring.truncated[end], ring.truncated_before[end]
+            following = ring.frame[place(jnp.where(ring.terminated[end], last, last + 1))]
+            final = data.final_frames[number % self.truncations]
+            newest = jnp.where(jnp.expand_dims(truncated, range(1, 1 + frame.ndim)), final, following)
+            next_obs = jnp.concatenate([last_obs[..., 1:], newest[..., None]], axis=-1)
+            lost = truncated & (data.truncated_so_far - number > self.truncations)
+
+            action = ring_storage.read(ring.action, place(first), step.action)
+            transition = Transition(obs, action, reward, discount, next_obs)
+            return Batch(transition, (~lost).astype(jnp.float32), first)
+
+        return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)
+
+
+def _frame_and_depth(obs: Any) -> tuple[jax.ShapeDtypeStruct, int]:
+    """One frame of a stack, and how many a stack has."""
+    known = hasattr(obs, "shape") and obs.dtype == jnp.uint8 and len(obs.shape) >= 2 and obs.shape[-1] >= 1
+    kind = f"{obs.dtype}{list(obs.shape)}" if hasattr(obs, "shape") else type(obs).__name__
+    require(known, f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay uniform")
+    return jax.ShapeDtypeStruct(obs.shape[:-1], obs.dtype), obs.shape[-1]
