@@ -1,5 +1,6 @@
 """Networks: two lowerings of a convolution, heads as an axis, initial values, normalisation, a user's own module."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from sharedq.errors import SharedqError
-from sharedq.networks import Convolutional, Dense, FlaxTrunk, Table
+from sharedq.networks import Convolutional, Dense, FlaxTrunk, Impala, Table
 from sharedq.networks import network as networks
 from sharedq.networks.convolution import convolve
 from sharedq.networks.heads import linear
 
 KEY = jax.random.key(0)
+initial = jax.jit(networks.init, static_argnums=(0, 3))
 
 SHAPES = [  # batch, height, width, channels, kernel height, kernel width, filters, stride
     (2, 10, 10, 4, 3, 3, 5, 1),  # MinAtar's
@@ -131,6 +133,71 @@ def test_batch_norm_moves_its_running_statistics_in_training_and_uses_them_in_ev
     np.testing.assert_allclose(evaluated, by_hand, rtol=1e-4, atol=1e-5)
     alone, _ = network.trunk(trunk, moved, x[:1], False)
     np.testing.assert_allclose(alone[0], evaluated[0], rtol=1e-5, atol=1e-6)  # the others in the batch do not matter
+
+
+def test_the_atari_network_has_7744_features_before_its_dense_layer():
+    maps = Convolutional((32, 64, 64), (8, 4, 3), (4, 2, 1), "SAME", ()).build(10)
+    frames = jax.ShapeDtypeStruct((1, 84, 84, 4), jnp.uint8)
+    trunk, _, _ = jax.eval_shape(lambda x: networks.init(maps, KEY, x, 1), frames)
+    features, _ = jax.eval_shape(lambda trunk, x: maps.trunk(trunk, {}, x, True), trunk, frames)
+    assert features.shape == (1, 7744)
+
+
+def test_batch_norm_is_per_channel_unless_the_public_codes_form_is_asked_for():
+    pixels = jax.random.randint(KEY, (5, 6, 6, 2), 0, 256).astype(jnp.uint8)
+    layers = ((3, 4), (3, 2), (1, 2), "SAME", (7,))
+
+    def statistics_of(norm):
+        network = Convolutional(*layers, norm=norm).build(2)
+        trunk, _, fresh = initial(network, KEY, pixels, 1)
+        assert network.normalises_batch
+        return trunk, fresh, jax.jit(network.trunk, static_argnums=3)(trunk, fresh, pixels, True)[1]
+
+    _, fresh, _ = statistics_of("batch")
+    assert [fresh[f"BatchNorm_{i}"]["mean"].shape for i in range(len(fresh))] == [(3,), (4,), (7,)]
+    trunk, fresh, moved = statistics_of("batch_pixel")  # the input, a map, the last map when flat, the dense layer
+    assert [fresh[f"BatchNorm_{i}"]["mean"].shape for i in range(len(fresh))] == [(6, 6), (6, 6), (36,), (7,)]
+    x = pixels / 255
+    np.testing.assert_allclose(moved["BatchNorm_0"]["mean"], 0.01 * x.mean(axis=(0, 3)), rtol=1e-4)
+    x = (x - x.mean((0, 3), keepdims=True)) / jnp.sqrt(x.var((0, 3), keepdims=True) + 1e-5)
+    hidden = nn.relu(convolve(x, trunk["Convolution_0"]["kernel"], 1, "SAME"))  # the bias is 0 at first
+    np.testing.assert_allclose(moved["BatchNorm_1"]["mean"], 0.01 * hidden.mean(axis=(0, 3)), rtol=1e-3, atol=1e-6)
+
+
+HALVES = [
+    Dense((8,), compute="bfloat16"),
+    Convolutional((3, 4), (4, 3), (2, 1), "SAME", (5,), norm="layer", compute="bfloat16"),
+    Convolutional((3, 4), (4, 3), (2, 1), "SAME", (5,), norm="batch_pixel", compute="bfloat16"),
+    Impala((3,), (5,), norm="layer", compute="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("settings", HALVES, ids=str)
+def test_bfloat16_is_in_the_products_only(settings):
+    """Parameters, gradients, statistics and values are float32, and near those of a network that computes in it."""
+    pixels = jax.random.randint(KEY, (6, 8, 8, 2), 0, 256).astype(jnp.uint8)
+    drawn = initial(settings.build(3), KEY, pixels, 2)
+
+    def run(settings):
+        network = settings.build(3)
+
+        def loss(trunk, heads):
+            features, moved = network.trunk(trunk, drawn[2], pixels, True)
+            values = network.heads(heads, features)
+            return jnp.square(values).sum(), (values, moved)
+
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)).trace(*drawn[:2])
+        return traced.lower().compile()(*drawn[:2]), str(traced.jaxpr)
+
+    found, program = run(settings)
+    expected, _ = run(dataclasses.replace(settings, compute="float32"))
+    assert {x.dtype for x in jax.tree.leaves((drawn, found))} == {jnp.dtype("float32")}
+    values, exact = found[1][0], expected[1][0]
+    assert (values != exact).any()
+    np.testing.assert_allclose(values, exact, atol=0.03 * jnp.abs(exact).max())
+    products = [line for line in program.splitlines() if "= dot_general[" in line]
+    assert products
+    assert all(":bf16[" in line for line in products)
 
 
 @pytest.mark.parametrize("settings", [Dense((5,)), Convolutional((2,), (2,), (1,), hidden=(5,)), Table()], ids=str)

@@ -1,6 +1,9 @@
 """Networks, cut where heads are added. To add one: a frozen dataclass with `build(outputs)`, and a line in NETWORKS."""
 
+from sharedq.networks.impala import Impala
 from sharedq.networks.network import Network, of_flax
-from sharedq.networks.trunks import NETWORKS, Convolutional, Dense, FlaxTrunk, Table
+from sharedq.networks.trunks import Convolutional, Dense, FlaxTrunk, Table
 
-__all__ = ["NETWORKS", "Convolutional", "Dense", "FlaxTrunk", "Network", "Table", "of_flax"]
+NETWORKS = {"table": Table, "dense": Dense, "convolutional": Convolutional, "impala": Impala, "flax": FlaxTrunk}
+
+__all__ = ["NETWORKS", "Convolutional", "Dense", "FlaxTrunk", "Impala", "Network", "Table", "of_flax"]

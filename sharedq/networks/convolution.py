@@ -1,12 +1,14 @@
 """A 2-D convolution lowered by platform: matrix products over patches on a CPU, the native operation elsewhere.
 
 Inside a compiled loop XLA's CPU convolution is about ten times slower than the same sums written as one matrix
-product; `benchmarks/convolution.py` measures it. Both lowerings are the same function (a test compares them).
+product; `benchmarks/convolution.py` measures it. Pooling is lowered alike, to maxima of slices. Both lowerings are the
+same function (a test compares them).
 Images are [B, height, width, channels], kernels [height, width, channels, filters].
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,19 +16,43 @@ Padding = Literal["SAME", "VALID"]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, platform: str | None = None) -> jax.Array:
+    """In the kernel's type."""
     platform = platform or jax.default_backend()
     return (_by_patches if platform == "cpu" else _native)(x, kernel, stride, padding)
 
 
-def as_features(x: jax.Array) -> jax.Array:
-    """Observations as float32; bytes are taken to be pixels and scaled to 0 .. 1."""
+def max_pool(x: jax.Array, size: int, stride: int, platform: str | None = None) -> jax.Array:
+    """The largest value of each size x size square; SAME padding. Of equal values the first has the gradient."""
+    platform = platform or jax.default_backend()
+    if platform != "cpu":
+        return nn.max_pool(x, (size, size), (stride, stride), "SAME")
+    for axis in (2, 1):  # within rows first: so the first of equal values is the native one's
+        x = _largest(x, size, stride, axis)
+    return x
+
+
+def _largest(x: jax.Array, size: int, stride: int, axis: int) -> jax.Array:
+    (pads,) = jax.lax.padtype_to_pads((x.shape[axis],), (size,), (stride,), "SAME")
+    borders = [(0, 0)] * x.ndim
+    borders[axis] = pads
+    x = jnp.pad(x, borders, constant_values=-jnp.inf)
+    reach = x.shape[axis] - size + 1
+    first, *others = (jax.lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(size))
+    for other in others:
+        first = jnp.where(other > first, other, first)
+    return first
+
+
+def as_features(x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """Observations as numbers; bytes are taken to be pixels and scaled to 0 .. 1."""
     scale = 255.0 if x.dtype == jnp.uint8 else 1.0
-    return x.astype(jnp.float32) / scale
+    return x.astype(dtype) / scale
 
 
 def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(as_features(x), kernel, (stride, stride), padding, dimension_numbers=numbers)
+    x = as_features(x, kernel.dtype)
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
@@ -45,7 +71,7 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) 
         for i in range(height)
         for j in range(width)
     ]
-    patches = as_features(jnp.concatenate(patches, axis=-1))
+    patches = as_features(jnp.concatenate(patches, axis=-1), kernel.dtype)
     return patches @ kernel.reshape(height * width * channels, filters)
 
 

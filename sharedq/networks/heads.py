@@ -1,15 +1,18 @@
 """Linear heads, any number of them at once: [heads, features, outputs] and [heads, outputs]."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, xavier_uniform
 
+Compute = Literal["float32", "bfloat16"]  # the type that sums of products are made in; parameters are float32
+
 
 def linear(
-    outputs: int, kernel_init: Initializer = xavier_uniform(), use_bias: bool = True
+    outputs: int, kernel_init: Initializer = xavier_uniform(), use_bias: bool = True, compute: Compute = "float32"
 ) -> tuple[Callable, Callable]:
-    """`init_heads` and `heads` of a network whose heads are linear.
+    """`init_heads` and `heads` of a network whose heads are linear. Their values are float32.
 
     Several heads are drawn as the columns of one dense layer, as the public iS-DQN code does, so with Xavier's
     rule the scale of the draw shrinks as heads are added. A source that wants equal heads draws one and repeats it.
@@ -24,7 +27,8 @@ def linear(
     def heads(params, features):
         count, width, outputs = params["kernel"].shape
         columns = params["kernel"].transpose(1, 0, 2).reshape(width, count * outputs)
-        values = (features @ columns).reshape(*features.shape[:-1], count, outputs)  # one product for all heads
+        values = (features.astype(compute) @ columns.astype(compute)).astype(jnp.float32)  # one product for all heads
+        values = values.reshape(*features.shape[:-1], count, outputs)
         if use_bias:
             values = values + params["bias"]
         return jnp.moveaxis(values, -2, 0)  # [H, B, A]

@@ -1,18 +1,44 @@
-"""Where normalisation sits in a layer: LayerNorm before the activation, BatchNorm after it, as in the public code."""
+"""Where normalisation sits in a layer: LayerNorm before the activation, BatchNorm after it, as in the public code.
+
+Both are over features, so over channels only after a convolution. `batch_pixel` is BatchNorm as the public iS-DQN code
+has it on images: the input is normalised too, the statistics of an image are those of each pixel's place, over the
+batch and the channels, and the last map is normalised when it is flat, by each of its features.
+
+Parameters, statistics and the arithmetic of both are float32, whatever a network computes in. All functions here are
+called inside a module.
+"""
 
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
-Norm = Literal["none", "layer", "batch"]
+from sharedq.networks.convolution import as_features
+
+Norm = Literal["none", "layer", "batch", "batch_pixel"]
 
 
-def activate(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
-    """ReLU with its normalisation; over features, so over channels only after a convolution. Call inside a module."""
+def flat(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1)
+
+
+def normalised_input(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
+    """Images [B, height, width, channels] as the first convolution takes them."""
+    return _by_batch(as_features(x), norm, train) if norm == "batch_pixel" else x
+
+
+def activate(x: jax.Array, norm: Norm, train: bool, flatten: bool = False) -> jax.Array:
+    """ReLU with its normalisation; `flatten` makes a map's features of it."""
     if norm == "layer":
         x = nn.LayerNorm()(x)
     x = nn.relu(x)
     if norm == "batch":
-        x = nn.BatchNorm(use_running_average=not train)(x)
-    return x
+        x = _by_batch(x, norm, train)
+    if flatten:
+        x = flat(x)
+    return _by_batch(x, norm, train) if norm == "batch_pixel" else x
+
+
+def _by_batch(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
+    axis = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # what has statistics of its own
+    return nn.BatchNorm(use_running_average=not train, axis=axis)(x)

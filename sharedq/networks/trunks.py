@@ -1,7 +1,6 @@
-"""The trunks that come with the library: a table, dense layers, and convolutions for MinAtar- and Atari-like images.
+"""The plain trunks: a table, dense layers, convolutions for MinAtar- and Atari-like images, and a user's own module.
 
-Each is a frozen dataclass of settings whose `build(outputs)` gives the network with that many outputs per head. A
-user's own flax module is `FlaxTrunk`.
+Each is a frozen dataclass of settings whose `build(outputs)` gives the network with that many outputs per head.
 """
 
 import dataclasses
@@ -10,31 +9,32 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.nn.initializers import xavier_uniform, zeros
+from jax.nn.initializers import Initializer, xavier_uniform, zeros
 
 from sharedq.errors import SharedqError
 from sharedq.imports import resolve
 from sharedq.networks.convolution import Padding, as_features, convolve
-from sharedq.networks.heads import linear
+from sharedq.networks.heads import Compute, linear
 from sharedq.networks.network import Network, of_flax
-from sharedq.networks.normalisation import Norm, activate
+from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
 from sharedq.settings import require
 
 
-def flat(x: jax.Array) -> jax.Array:
-    return x.reshape(x.shape[0], -1)
+def dense_layers(x: jax.Array, hidden: tuple[int, ...], norm: Norm, train: bool, compute: Compute) -> jax.Array:
+    """Called inside a module."""
+    for width in hidden:
+        x = activate(nn.Dense(width, dtype=compute, kernel_init=xavier_uniform())(x), norm, train)
+    return x
 
 
 class DenseTrunk(nn.Module):
     hidden: tuple[int, ...]
-    norm: Norm = "none"
+    norm: Norm
+    compute: Compute
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = flat(as_features(x))
-        for width in self.hidden:
-            x = activate(nn.Dense(width, kernel_init=xavier_uniform())(x), self.norm, train)
-        return x
+        return dense_layers(flat(as_features(x)), self.hidden, self.norm, train, self.compute)
 
 
 class Convolution(nn.Module):
@@ -42,11 +42,14 @@ class Convolution(nn.Module):
     size: int
     stride: int
     padding: Padding
+    compute: Compute
+    kernel_init: Initializer = xavier_uniform()
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", xavier_uniform(), (self.size, self.size, x.shape[-1], self.filters))
-        return convolve(x, kernel, self.stride, self.padding) + self.param("bias", zeros, (self.filters,))
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.filters))
+        bias = self.param("bias", zeros, (self.filters,))
+        return convolve(x, kernel.astype(self.compute), self.stride, self.padding) + bias.astype(self.compute)
 
 
 class ConvolutionalTrunk(nn.Module):
@@ -55,20 +58,23 @@ class ConvolutionalTrunk(nn.Module):
     strides: tuple[int, ...]
     padding: Padding
     hidden: tuple[int, ...]
-    norm: Norm = "none"
+    norm: Norm
+    compute: Compute
 
     @nn.compact
     def __call__(self, x, train: bool):
-        for layer in zip(self.filters, self.sizes, self.strides, strict=True):
-            x = activate(Convolution(*layer, self.padding)(x), self.norm, train)
-        x = flat(x)
-        for width in self.hidden:
-            x = activate(nn.Dense(width, kernel_init=xavier_uniform())(x), self.norm, train)
-        return x
+        x = normalised_input(x, self.norm, train)
+        last = len(self.filters) - 1
+        for number, layer in enumerate(zip(self.filters, self.sizes, self.strides, strict=True)):
+            x = Convolution(*layer, self.padding, self.compute)(x)
+            x = activate(x, self.norm, train, flatten=number == last)
+        return dense_layers(flat(x), self.hidden, self.norm, train, self.compute)
 
 
-def _with_linear_heads(module: nn.Module, norm: Norm, outputs: int) -> Network:
-    return of_flax(module, *linear(outputs))._replace(normalises_batch=norm == "batch")
+def with_linear_heads(module: Any, outputs: int) -> Network:
+    """A network whose trunk is a module with the fields `norm` and `compute`."""
+    network = of_flax(module, *linear(outputs, compute=module.compute))
+    return network._replace(normalises_batch=module.norm.startswith("batch"))
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,13 @@ class Dense:
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
     norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU
+    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
 
     def build(self, outputs: int) -> Network:
-        return _with_linear_heads(DenseTrunk(self.hidden, self.norm), self.norm, outputs)
+        return with_linear_heads(DenseTrunk(self.hidden, self.norm, self.compute), outputs)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ class Convolutional:
     strides: tuple[int, ...] = (1,)  # its stride
     padding: Padding = "VALID"  # SAME keeps the border
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
-    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU; batch_pixel is the public code's BatchNorm
+    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
         layers = {len(self.filters), len(self.sizes), len(self.strides)}
@@ -115,8 +123,8 @@ class Convolutional:
         require(min(numbers, default=0) > 0, "every layer of the network needs at least one unit, and a stride of 1")
 
     def build(self, outputs: int) -> Network:
-        layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden, self.norm)
-        return _with_linear_heads(ConvolutionalTrunk(*layers), self.norm, outputs)
+        layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden, self.norm, self.compute)
+        return with_linear_heads(ConvolutionalTrunk(*layers), outputs)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,3 @@ class FlaxTrunk:
         if not isinstance(module, nn.Module):
             raise SharedqError(f"network.module {self.module} is not a flax.linen module")
         return of_flax(module, *linear(outputs))
-
-
-NETWORKS = {"table": Table, "dense": Dense, "convolutional": Convolutional, "flax": FlaxTrunk}

@@ -1,0 +1,62 @@
+"""The residual network of IMPALA (Espeholt et al., 2018), as the public iS-DQN code has it on Atari."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+from jax.nn.initializers import lecun_normal
+
+from sharedq.networks.convolution import max_pool
+from sharedq.networks.heads import Compute
+from sharedq.networks.network import Network
+from sharedq.networks.normalisation import Norm, activate, normalised_input
+from sharedq.networks.trunks import Convolution, dense_layers, with_linear_heads
+from sharedq.settings import require
+
+
+class Stack(nn.Module):
+    """A convolution and a pooling that halves the sides, then two residual blocks."""
+
+    filters: int
+    norm: Norm
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        layer = (self.filters, 3, 1, "SAME", self.compute)
+        x = max_pool(Convolution(*layer)(x), size=3, stride=2)
+        for _ in range(2):
+            inside = Convolution(*layer, lecun_normal())(activate(x, self.norm, train))
+            x = x + Convolution(*layer, lecun_normal())(nn.relu(inside))
+        return x
+
+
+class ImpalaTrunk(nn.Module):
+    filters: tuple[int, ...]
+    hidden: tuple[int, ...]
+    norm: Norm
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = normalised_input(x, self.norm, train)
+        for filters in self.filters:
+            x = Stack(filters, self.norm, self.compute)(x, train)
+        x = activate(x, self.norm, train, flatten=True)
+        return dense_layers(x, self.hidden, self.norm, train, self.compute)
+
+
+@dataclass(frozen=True)
+class Impala:
+    """Stacks of residual blocks, then dense layers. The defaults are the paper's on Atari; the paper adds LayerNorm."""
+
+    filters: tuple[int, ...] = (32, 64, 64)  # filters of each stack, which halves the sides of the image
+    hidden: tuple[int, ...] = (512,)  # width of each dense layer after the stacks
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, ReLUs; batch_pixel is the public code's BatchNorm
+    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+
+    def __post_init__(self):
+        require(bool(self.filters), "network.filters needs a number for at least one stack")
+        require(min((*self.filters, *self.hidden)) > 0, "every layer of the network needs at least one unit")
+
+    def build(self, outputs: int) -> Network:
+        return with_linear_heads(ImpalaTrunk(self.filters, self.hidden, self.norm, self.compute), outputs)
