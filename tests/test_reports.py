@@ -21,10 +21,17 @@ VOID = {"meta", "source", "img", "br"}
 
 def make_run(folder: Path, returns: list[float], kind: str = "shared_heads", **changes) -> Path:
     """A run whose seed i gets returns[i] in every episode, one episode each 20 steps, up to `until`."""
-    options = {"until": STEPS, "finished": True, "game": "breakout", "held": 200, "seed": 0} | changes
+    options = {
+        "until": STEPS,
+        "finished": True,
+        "game": "breakout",
+        "held": 200,
+        "seed": 0,
+        "environment": "minatar",
+    } | changes
     folder.mkdir(parents=True)
     experiment = {
-        "environment": {"kind": "minatar", "game": options["game"], "time_limit": None},
+        "environment": {"kind": options["environment"], "game": options["game"], "time_limit": None},
         "target": {"kind": kind},
         "training": {"steps": STEPS},
         "seeds": len(returns),
@@ -204,7 +211,7 @@ def test_without_a_reference_areas_are_shown_as_they_are(tmp_path):
     make_run(tmp_path / "a", [3, 3])
     make_run(tmp_path / "b", [4, 4])
     page = Page(write(tmp_path))
-    assert "Area (mean return)" in page.text and "P(better)" not in page.text.split("How the numbers")[0]
+    assert "Area, mean return" in page.text and "P(better)" not in page.text.split("How the numbers")[0]
     assert "not exactly one with a target network" in page.text
 
 
@@ -309,3 +316,23 @@ def test_labels_are_told_apart_by_colour_line_or_marker():
     assert len(set(styles(LIGHT, labels[:4]).values())) == len(
         {style.line for style in styles(LIGHT, labels[:4]).values()}
     )
+
+
+def test_atari_is_measured_against_humans(tmp_path):
+    make_run(tmp_path / "a", [16.1] * 4, environment="atari", game="Breakout")  # a random player has 1.7, a human 30.5
+    page = Page(write(tmp_path))
+    assert "% of a human" in page.text and "50 %" in page.text
+    with (tmp_path / "summary.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["final_human"]) == pytest.approx(0.5)
+    make_run(tmp_path / "b", [16.1] * 4, environment="atari", game="A game without a reference")
+    assert [task.results[0].human is None for task in summarise(load(tmp_path)).tasks] == [False, True]
+
+
+def test_a_run_that_diverged_is_called_so(tmp_path):
+    run = make_run(tmp_path / "a", [1, 2], until=400, finished=False)
+    (run / "diverged.json").write_text(json.dumps({"step": 431, "seed": 1, "message": "the loss of seed 1 ..."}))
+    assert "a diverged at step 431 (seed 1); what it has so far is used." in Page(write(tmp_path)).text
+    with (tmp_path / "summary.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["status"] == "diverged"

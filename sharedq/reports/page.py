@@ -29,6 +29,8 @@ bottom.</p>
 replacement, within each environment; a run and its reference are drawn independently. They speak of the spread between
 seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the
 run has a larger area than a seed of the reference, ties counting half.</p>
+<p><b>% of a human</b>, on Atari: the final return where a random player’s mean return counts 0 and a human’s 100. These
+are the published references of DQN Zoo, which were not made under sticky actions.</p>
 <p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
 """
 
@@ -107,12 +109,18 @@ def _figure(figure: Figure) -> str:
 
 
 def _table(task: Task, summary: Summary) -> str:
-    heads = ["Run", "Final return<br>(IQM)", _area_head(task)]
+    heads = ["Run", "Final return<br>(IQM)"]
+    heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
+    heads += [_area_head(task)]
     heads += ["P(better)"] if task.reference else []
     heads += ["Parameters<br>trained / held", "Bytes, weights<br>and optimiser"]
     heads += ["Compile", "Steps/s", "Seeds<br>and steps", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
+
+
+def _is_measured_against_humans(task: Task) -> bool:
+    return all(result.human is not None for result in task.results)
 
 
 def _area_head(task: Task) -> str:
@@ -138,6 +146,7 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
     return [
         _label(result.label, summary),
         _estimate(result.final, number),
+        *([_estimate(result.human, percent)] if _is_measured_against_humans(task) else []),
         relative,
         *([improvement] if task.reference else []),
         f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sharedq.reports import statistics
+from sharedq.reports.human_scores import human_scale
 from sharedq.reports.load_runs import Comparison, Run
 from sharedq.reports.statistics import Interval
 
@@ -29,6 +30,15 @@ class Result:
     @property
     def label(self) -> str:
         return self.run.label
+
+    @property
+    def human(self) -> Interval | None:
+        """The final return where a random player has 0 and a human 1; None where these are not known."""
+        scale = human_scale(self.run.experiment.get("environment", {}))
+        if scale is None:
+            return None
+        random, human = scale
+        return Interval(*((bound - random) / (human - random) for bound in self.final))
 
     @property
     def status(self) -> str:
