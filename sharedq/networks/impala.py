@@ -1,6 +1,7 @@
 """The residual network of IMPALA (Espeholt et al., 2018), as the public iS-DQN code has it on Atari."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 from jax.nn.initializers import lecun_normal
@@ -22,11 +23,11 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        layer = (self.filters, 3, 1, "SAME", self.compute)
-        x = max_pool(Convolution(*layer)(x), size=3, stride=2)
+        convolution = partial(Convolution, self.filters, 3, 1, "SAME", self.compute)
+        x = max_pool(convolution()(x), size=3, stride=2)
         for _ in range(2):
-            inside = Convolution(*layer, lecun_normal())(activate(x, self.norm, train))
-            x = x + Convolution(*layer, lecun_normal())(nn.relu(inside))
+            inside = convolution(lecun_normal())(activate(x, self.norm, train))
+            x = x + convolution(lecun_normal())(nn.relu(inside))
         return x
 
 

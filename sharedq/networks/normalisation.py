@@ -8,7 +8,7 @@ Parameters, statistics and the arithmetic of both are float32, whatever a networ
 called inside a module.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -40,5 +40,5 @@ def activate(x: jax.Array, norm: Norm, train: bool, flatten: bool = False) -> ja
 
 
 def _by_batch(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
-    axis = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # what has statistics of its own
+    axis: Any = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # what has statistics of its own
     return nn.BatchNorm(use_running_average=not train, axis=axis)(x)
