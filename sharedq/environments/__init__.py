@@ -1,5 +1,6 @@
 """Worlds to learn in. To add one: a file with a frozen dataclass whose `build` gives it, and a line here."""
 
+from sharedq.environments.atari import Atari
 from sharedq.environments.contract import (
     Box,
     Discrete,
@@ -12,19 +13,29 @@ from sharedq.environments.contract import (
     time_limited,
 )
 from sharedq.environments.custom import Custom
+from sharedq.environments.gymnasium_vector import Gymnasium
 from sharedq.environments.jax_native import CartPole
 from sharedq.environments.minatar import MinAtar
 from sharedq.environments.probes import ProbeEnvironment
 
-ENVIRONMENTS = {"minatar": MinAtar, "cartpole": CartPole, "probe": ProbeEnvironment, "custom": Custom}
+ENVIRONMENTS = {
+    "minatar": MinAtar,
+    "cartpole": CartPole,
+    "probe": ProbeEnvironment,
+    "custom": Custom,
+    "gymnasium": Gymnasium,
+    "atari": Atari,
+}
 
 __all__ = [
     "ENVIRONMENTS",
+    "Atari",
     "Box",
     "CartPole",
     "Custom",
     "Discrete",
     "Environment",
+    "Gymnasium",
     "HostEnvironment",
     "MinAtar",
     "Outcome",

@@ -1,0 +1,164 @@
+"""Atari games as in the paper's protocol, on the Arcade Learning Environment (ale-py).
+
+The frames are those of Gymnasium's `AtariPreprocessing`: of the frames of a step the last two are kept, in grey, the
+maximum of both is shrunk to 84x84 by area. Where a game ends within a step, the frames that it did not reach keep what
+they last showed, there as here; nothing is learned from the value of that observation.
+
+Sticky actions are drawn here and not by the emulator, by its rule: its saved states do not hold the action that it
+repeats, so that a game could not be continued to the bit. The worlds of a run are stepped one after another, because
+ale-py keeps Python's lock while it emulates: two threads on two cores were as slow as one.
+"""
+
+import base64
+import importlib
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from sharedq.environments.contract import Discrete, HostEnvironment
+from sharedq.environments.in_turn import Happened, InTurn
+from sharedq.errors import missing_extra, unknown
+from sharedq.settings import require
+
+SIDE = 84  # pixels of a frame, both ways
+MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but not for one player
+NOOP = 0  # the emulator's number for doing nothing
+
+
+@dataclass(frozen=True)
+class Atari:
+    """An Atari 2600 game: 84x84 grey frames, minimal actions, no lives in the end of an episode, raw rewards."""
+
+    game: str = "Breakout"  # any of ale-py's games, in any spelling
+    sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
+    frame_skip: int = 4  # frames of the game for one action
+    stack: int = 4  # frames in an observation, the newest last; black before the first of an episode
+    time_limit: int = 27_000  # actions until an episode is truncated: 108,000 frames, half an hour of play
+
+    def __post_init__(self):
+        require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
+        for name in ("frame_skip", "stack", "time_limit"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def build(self) -> HostEnvironment:
+        rom, name = _find(self.game)
+
+        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
+            seeds = [np.random.SeedSequence(seed, spawn_key=(world,)) for world in range(count)]
+            return InTurn([Game(self, rom, one) for one in seeds])
+
+        return HostEnvironment(
+            name=f"atari/{name}",
+            observation=jax.ShapeDtypeStruct((SIDE, SIDE, self.stack), np.uint8),
+            actions=Discrete(len(_emulator(rom).getMinimalActionSet())),
+            open=open_worlds,
+        )
+
+
+class Game:
+    """One game: the emulator, the frames of the stack, and the draws by which actions stick."""
+
+    def __init__(self, settings: Atari, rom: str, seed: np.random.SeedSequence):
+        import cv2
+
+        self._settings, self._random, self._emulator = settings, np.random.default_rng(seed), _emulator(rom)
+        self._actions = [action.value for action in self._emulator.getMinimalActionSet()]
+        self._shrink = partial(cv2.resize, dsize=(SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        self._frames: deque[np.ndarray] = deque(maxlen=settings.stack)
+        self._screen, self._before = np.zeros((2, *self._emulator.getScreenDims()), np.uint8)
+
+    def begin(self) -> np.ndarray:
+        self._emulator.reset_game()
+        self._steps, self._repeated = 0, NOOP
+        self._emulator.getScreenGrayscale(self._screen)
+        self._before[:] = 0
+        self._frames.extend([np.zeros((SIDE, SIDE), np.uint8)] * self._settings.stack)
+        return self._observe()
+
+    def step(self, action: Any) -> Happened:
+        emulator, skip, reward, over = self._emulator, self._settings.frame_skip, 0, False
+        for frame, draw in enumerate(self._random.random(skip), start=1):
+            if draw >= self._settings.sticky:
+                self._repeated = self._actions[action]
+            reward += emulator.act(self._repeated)
+            over = emulator.game_over(with_truncation=False)
+            if over:
+                break
+            if frame == skip - 1:
+                emulator.getScreenGrayscale(self._before)
+            elif frame == skip:
+                emulator.getScreenGrayscale(self._screen)
+        self._steps += 1
+        return Happened(self._observe(), reward, over, not over and self._steps >= self._settings.time_limit)
+
+    def _observe(self) -> np.ndarray:
+        np.maximum(self._screen, self._before, out=self._screen)
+        self._frames.append(self._shrink(self._screen))
+        return np.stack(self._frames, axis=-1)
+
+    def save(self) -> Any:
+        return {
+            "emulator": _to_text(self._emulator.cloneState(include_rng=True).serialize()),
+            "screen": _to_text(self._screen.tobytes()),
+            "frames": _to_text(np.stack(self._frames).tobytes()),
+            "random": self._random.bit_generator.state,
+            "repeated": self._repeated,
+            "steps": self._steps,
+        }
+
+    def load(self, saved: Any) -> None:
+        from ale_py import ALEState
+
+        self._emulator.restoreState(ALEState(_from_text(saved["emulator"])))
+        self._screen[:] = np.frombuffer(_from_text(saved["screen"]), np.uint8).reshape(self._screen.shape)
+        self._before[:] = 0  # what it showed is in the screen, which is the maximum of both
+        self._frames.extend(np.frombuffer(_from_text(saved["frames"]), np.uint8).reshape(-1, SIDE, SIDE))
+        self._random.bit_generator.state = saved["random"]
+        self._repeated, self._steps = saved["repeated"], saved["steps"]
+
+    def picture(self) -> np.ndarray:
+        return self._emulator.getScreenRGB()
+
+    def close(self) -> None: ...
+
+
+def _emulator(rom: str) -> Any:
+    import ale_py
+    from ale_py import roms
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets at every start
+    emulator: Any = ale_py.ALEInterface()
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.setInt("random_seed", 1)  # nothing is drawn without its own sticky actions; the default is the time of day
+    emulator.loadROM(roms.get_rom_path(rom))
+    return emulator
+
+
+def _find(game: str) -> tuple[str, str]:
+    """What ale-py and Gymnasium call a game, from any spelling: MsPacman, ms_pacman, Ms. Pacman."""
+    for module, package in (("ale_py", "ale-py"), ("cv2", "opencv-python-headless")):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise missing_extra(package, "atari", "Atari") from error
+    from ale_py import roms
+
+    names = {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in MULTIPLAYER}
+    asked = "".join(filter(str.isalnum, game)).lower()
+    for name, rom in names.items():
+        if name.lower() == asked:
+            return rom, name
+    raise unknown("Atari game", game, names)
+
+
+def _to_text(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+def _from_text(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

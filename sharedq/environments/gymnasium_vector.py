@@ -1,0 +1,185 @@
+"""Any environment of Gymnasium, or a user's own, several of them stepped one after another in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from sharedq.environments.contract import Box, Discrete, HostEnvironment
+from sharedq.environments.in_turn import Happened, InTurn
+from sharedq.errors import SharedqError, missing_extra, unknown
+from sharedq.imports import resolve
+from sharedq.settings import require
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+@dataclass(frozen=True)
+class Gymnasium:
+    """An environment of Gymnasium, or a user's own with its interface, stepped by Python on the host.
+
+    Observations are arrays, which keep their type if it is uint8 or bool and are float32 otherwise, or one of n things,
+    which are a vector with a single 1.
+
+    Every episode begins with a seed of its own, made from the run's seed, the number of the world and that of the
+    episode. So a world is saved as its episode's number and the actions since, and loaded by taking them again: as long
+    as the episode was, and exact if the environment draws only from its own generator.
+    """
+
+    id: str = "LunarLander-v3"  # a registered id, or package.module:function that returns a new gymnasium.Env
+    time_limit: int | None = None  # steps until an episode is truncated; none: what the environment brings
+
+    def __post_init__(self):
+        require(
+            self.time_limit is None or self.time_limit >= 1,
+            f"time_limit must be none or at least 1, not {self.time_limit}",
+        )
+
+    def build(self) -> HostEnvironment:
+        example = self._make()
+        observation, _ = _reader(self.id, example.observation_space)
+        actions, _ = _actor(self.id, example.action_space)
+        example.close()
+
+        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
+            made = [self._make(seen) for _ in range(count)]
+            require(len(set(map(id, made))) == count, f"'{self.id}' returned one environment twice: make a new one")
+            return InTurn([Player(self.id, one, seed, world) for world, one in enumerate(made)])
+
+        return HostEnvironment(f"gymnasium/{self.id}", observation, actions, open_worlds)
+
+    def _make(self, seen: bool = False) -> "gymnasium.Env":
+        try:
+            import gymnasium
+        except ModuleNotFoundError as error:
+            raise missing_extra("gymnasium", "gymnasium", f"'{self.id}'") from error
+
+        if _is_factory(self.id):
+            made = self._made_by_user(gymnasium)
+        else:
+            made = self._registered(gymnasium, {"render_mode": "rgb_array"} if seen else {})
+        shows = made.render_mode == "rgb_array" or not seen
+        require(shows, f"'{self.id}' has no pictures: its render_mode is {made.render_mode} and not rgb_array")
+        return made
+
+    def _made_by_user(self, gymnasium: Any) -> "gymnasium.Env":
+        factory = resolve(self.id, "environment factory")
+        require(callable(factory), f"environment factory '{self.id}' is not a function")
+        made = factory()
+        right = isinstance(made, gymnasium.Env)
+        require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
+        return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
+
+    def _registered(self, gymnasium: Any, options: dict[str, Any]) -> "gymnasium.Env":
+        try:
+            return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
+        except gymnasium.error.UnregisteredEnv as error:
+            raise unknown("Gymnasium environment", self.id, gymnasium.registry) from error
+        except Exception as error:  # whatever hinders an environment is what the user has to know
+            if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
+                raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
+            reason = str(error).strip().split("\n")[0]
+            raise SharedqError(
+                f"Gymnasium environment '{self.id}' cannot be made: {type(error).__name__}: {reason}"
+            ) from error
+
+
+class Player:
+    """One environment, the number of its episode and the actions of that episode so far."""
+
+    def __init__(self, name: str, environment: "gymnasium.Env", seed: int, world: int):
+        self._environment, self._seed, self._world = environment, seed, world
+        self._read = _reader(name, environment.observation_space)[1]
+        self._to_action = _actor(name, environment.action_space)[1]
+        self._episode = -1
+        self._actions: list[Any] = []
+
+    def begin(self) -> np.ndarray:
+        self._episode, self._actions = self._episode + 1, []
+        own = np.random.SeedSequence(self._seed, spawn_key=(self._world, self._episode))
+        return self._read(self._environment.reset(seed=int(own.generate_state(1)[0]))[0])
+
+    def step(self, action: Any) -> Happened:
+        self._actions.append(action)
+        obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
+        return Happened(self._read(obs), float(reward), bool(terminated), bool(truncated and not terminated))
+
+    def save(self) -> Any:
+        return {"episode": self._episode, "actions": np.asarray(self._actions).tolist()}
+
+    def load(self, saved: Any) -> None:
+        self._episode = saved["episode"] - 1
+        self.begin()
+        for action in saved["actions"]:
+            self.step(action)
+
+    def picture(self) -> np.ndarray:
+        return np.asarray(self._environment.render(), np.uint8)
+
+    def close(self) -> None:
+        self._environment.close()
+
+
+def _is_factory(reference: str) -> bool:
+    """Gymnasium's own module:id is none, because its ids hold a '-'."""
+    return ":" in reference and reference.partition(":")[2].replace(".", "").isidentifier()
+
+
+def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any], np.ndarray]]:
+    """The form of an environment's observations, and what turns one into a new array of that form."""
+    from gymnasium import spaces
+
+    def checked(obs: Any, wanted: str, right: Callable[[np.ndarray], bool]) -> np.ndarray:
+        found = np.asarray(obs)
+        if not right(found):
+            raise SharedqError(
+                f"environment '{name}' gave an observation of {found.dtype}{list(found.shape)} and declared {wanted}"
+            )
+        return found
+
+    if isinstance(space, spaces.Box):
+        form, declared = space.shape, np.dtype(space.dtype)
+        wanted = f"{declared}{list(form)}"
+        dtype = declared if declared in (np.uint8, np.bool_) else np.dtype(np.float32)
+
+        def read_array(obs: Any) -> np.ndarray:
+            found = checked(obs, wanted, lambda found: found.shape == form and found.dtype.kind == declared.kind)
+            return found.astype(dtype)  # a copy too: some environments write into the array that they gave
+
+        return jax.ShapeDtypeStruct(form, dtype), read_array
+
+    if isinstance(space, spaces.Discrete):
+        first, count = int(space.start), int(space.n)
+        last = first + count - 1
+
+        def read_number(obs: Any) -> np.ndarray:
+            wanted = f"a whole number from {first} to {last}"
+            found = checked(obs, wanted, lambda found: found.shape == () and found.dtype.kind in "iu")
+            if not first <= found <= last:
+                raise SharedqError(f"environment '{name}' gave the observation {found} and declared {wanted}")
+            one_hot = np.zeros(count, np.float32)
+            one_hot[found - first] = 1
+            return one_hot
+
+        return jax.ShapeDtypeStruct((count,), np.float32), read_number
+
+    raise SharedqError(
+        f"environment '{name}' has observations of {type(space).__name__}; Box and Discrete can be learned from: "
+        "wrap it in gymnasium.wrappers.FlattenObservation"
+    )
+
+
+def _actor(name: str, space: Any) -> tuple[Discrete | Box, Callable[[Any], Any]]:
+    """The actions of an environment, and what turns one of ours into one of its own."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        first = int(space.start)
+        return Discrete(int(space.n)), lambda action: first + int(action)
+    if isinstance(space, spaces.Box):
+        low, high, dtype = space.low, space.high, space.dtype
+        return Box(low.astype(np.float32), high.astype(np.float32)), lambda action: np.asarray(action, dtype)
+    raise SharedqError(f"environment '{name}' has actions of {type(space).__name__}; they must be Discrete or Box")

@@ -1,0 +1,211 @@
+"""Atari: frames, rewards and ends against Gymnasium and ale-py, the stack, the horizon, seeds, and going on after a save."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sharedq.environments import Atari, Discrete
+from sharedq.errors import SharedqError
+
+gymnasium = pytest.importorskip("gymnasium")
+ale_py = pytest.importorskip("ale_py")
+pytest.importorskip("cv2")
+
+
+def opened(count=1, seed=0, **settings):
+    return Atari(**settings).build().open(count, seed)
+
+
+def actions_of(steps, count=1, seed=0, choices=4):
+    return np.random.default_rng(seed).integers(choices, size=(steps, count))
+
+
+def walk(worlds, actions):
+    """Every outcome of these actions, stacked over time."""
+    outcomes = [worlds.step(action) for action in actions]
+    return type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
+
+
+def walk_from_start(worlds, actions):
+    worlds.reset()
+    return walk(worlds, actions)
+
+
+def assert_same(one, other):
+    for field in one._fields:
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
+
+
+class Reference:
+    """Gymnasium's wrapper around ale-py's environment, and a stack written out."""
+
+    def __init__(self, game):
+        gymnasium.register_envs(ale_py)
+        raw = gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0, disable_env_checker=True)
+        self.environment = gymnasium.wrappers.AtariPreprocessing(
+            raw, noop_max=0, frame_skip=4, terminal_on_life_loss=False, grayscale_obs=True
+        )
+
+    def begin(self):
+        frame, _ = self.environment.reset()
+        black = np.zeros((84, 84), np.uint8)
+        self.frames = [black, black, black, frame]
+        return np.stack(self.frames, axis=-1)
+
+    def step(self, action):
+        frame, reward, terminated, _, _ = self.environment.step(action)
+        self.frames = [*self.frames[1:], frame]
+        return np.stack(self.frames, axis=-1), reward, terminated
+
+
+@pytest.mark.parametrize(("game", "steps"), [("Breakout", 600), ("SpaceInvaders", 250)])
+def test_frames_rewards_and_ends_are_those_of_gymnasium(game, steps):
+    reference, worlds = Reference(game), opened(game=game, sticky=0.0)
+    np.testing.assert_array_equal(worlds.reset()[0], reference.begin())
+    rewards, ends = 0, 0
+    for action in actions_of(steps):
+        outcome = worlds.step(action)
+        obs, reward, terminated = reference.step(action[0])
+        np.testing.assert_array_equal(outcome.final_obs[0], obs)
+        assert (outcome.reward[0], outcome.terminated[0], outcome.truncated[0]) == (reward, terminated, False)
+        np.testing.assert_array_equal(outcome.obs[0], reference.begin() if terminated else obs)
+        rewards, ends = rewards + reward, ends + terminated
+    assert rewards > 0
+    assert ends > 0 or game != "Breakout"
+
+
+def test_what_it_declares_is_what_it_gives():
+    environment = Atari(stack=2).build()
+    assert environment.name == "atari/Breakout" and environment.actions == Discrete(4)
+    worlds = environment.open(3, 0)
+    obs = worlds.reset()
+    outcome = worlds.step(np.zeros(3, np.int32))
+    for array in (obs, outcome.obs, outcome.final_obs):
+        assert array.shape == (3, *environment.observation.shape) and array.dtype == environment.observation.dtype
+    assert [array.dtype for array in outcome[1:4]] == [np.float32, bool, bool]
+
+
+def test_rewards_are_raw():
+    outcome = walk_from_start(opened(game="SpaceInvaders"), actions_of(150, choices=6))
+    assert outcome.reward.max() > 1
+
+
+def test_the_stack_is_black_after_a_reset_and_fills_from_its_end():
+    worlds = opened(time_limit=3)
+    assert [frame.any() for frame in np.moveaxis(worlds.reset()[0], -1, 0)] == [False, False, False, True]
+    outcome = walk(worlds, actions_of(4))
+    assert not outcome.obs[2, 0, ..., :3].any() and outcome.obs[2, 0, ..., 3].any()  # after the end
+    np.testing.assert_array_equal(outcome.obs[3, 0, ..., 2], outcome.obs[2, 0, ..., 3])
+
+
+def test_the_horizon_truncates_and_keeps_the_true_last_frame():
+    actions = actions_of(12)
+    cut, whole = (walk_from_start(opened(time_limit=limit, sticky=0.0), actions) for limit in (5, 27_000))
+    assert np.flatnonzero(cut.truncated).tolist() == [4, 9] and not cut.terminated.any()
+    assert not whole.truncated.any()
+    np.testing.assert_array_equal(cut.final_obs[:5], whole.final_obs[:5])
+    assert (cut.obs[4] != cut.final_obs[4]).any()
+
+
+def test_equal_runs_are_equal_and_worlds_and_seeds_differ():
+    actions = np.repeat(actions_of(60), 3, axis=1)  # the same in each world
+    one, again, other = (walk_from_start(opened(3, seed), actions) for seed in (0, 0, 1))
+    assert_same(one, again)
+    runs = [*np.moveaxis(one.obs, 1, 0), *np.moveaxis(other.obs, 1, 0)]
+    assert len({run.tobytes() for run in runs}) == 6
+
+
+def test_an_action_that_always_sticks_is_never_taken():
+    always = walk_from_start(opened(sticky=1.0), actions_of(40))
+    nothing = walk_from_start(opened(sticky=0.0), np.zeros((40, 1), int))
+    assert_same(always, nothing)
+
+
+def test_actions_stick_as_often_as_asked():
+    """Two actions by turns, a frame each: what was chosen is done if it does not stick, or sticks from two frames ago."""
+    worlds = opened(frame_skip=1)
+    worlds.reset()
+    game = worlds._worlds[0]
+    held = []
+    for time in range(4000):
+        game.step(2 + time % 2)
+        held.append(game._repeated == game._actions[2 + time % 2])
+    assert abs(np.mean(held) - 0.75 / (1 - 0.25**2)) < 0.03  # over 4 deviations
+
+
+@pytest.mark.parametrize("steps", [0, 1, 37])
+def test_it_goes_on_to_the_bit_after_a_save(steps):
+    environment = Atari(sticky=0.5).build()
+    before, after = actions_of(steps, 2), actions_of(400, 2, seed=1)
+    worlds = environment.open(2, 0)
+    worlds.reset()
+    for action in before:
+        worlds.step(action)
+    saved = json.loads(json.dumps(worlds.save()))
+    expected = walk(worlds, after)
+    assert expected.terminated.any()  # over an end too
+
+    for other in (environment.open(2, 7), worlds):  # a fresh one, and one that went on
+        other.load(saved)
+        assert_same(walk(other, after), expected)
+
+
+def test_an_end_right_after_a_load_shows_what_it_would_have():
+    actions = actions_of(600)
+    end = int(np.flatnonzero(walk_from_start(opened(), actions).terminated)[0])
+    worlds = opened()
+    worlds.reset()
+    for action in actions[:end]:
+        worlds.step(action)
+    saved = worlds.save()
+    expected = worlds.step(actions[end])
+    other = opened(seed=3)
+    other.load(saved)
+    assert expected.terminated[0]
+    assert_same(other.step(actions[end]), expected)
+
+
+def test_a_picture_is_the_screen_in_colour():
+    worlds = opened()
+    worlds.reset()
+    picture = worlds.picture()
+    assert picture.shape == (210, 160, 3) and picture.dtype == np.uint8 and picture.any()
+
+
+@pytest.mark.parametrize("game", ["MsPacman", "ms_pacman", "ms-pacman", "Ms Pacman", "mspacman"])
+def test_a_game_has_many_spellings(game):
+    assert Atari(game).build().name == "atari/MsPacman"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"game": "Breakot"}, "unknown Atari game 'Breakot': did you mean Breakout"),
+        ({"game": "Warlords"}, "unknown Atari game"),
+        ({"sticky": 1.5}, "sticky is a probability"),
+        ({"stack": 0}, "stack must be at least 1"),
+        ({"frame_skip": 0}, "frame_skip must be at least 1"),
+        ({"time_limit": 0}, "time_limit must be at least 1"),
+    ],
+)
+def test_bad_settings_are_told_in_one_line(settings, message):
+    with pytest.raises(SharedqError, match=message) as caught:
+        Atari(**settings).build()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("module", "package"), [("ale_py", "ale-py"), ("cv2", "opencv-python-headless")])
+def test_a_missing_package_is_told_with_its_extra(module, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SharedqError, match=rf"Atari needs the package '{package}': .*sharedq\[atari\]"):
+        Atari().build()
+
+
+def test_importing_it_imports_no_optional_package():
+    code = (
+        "import sys, sharedq.environments as _; sys.exit(any(x in sys.modules for x in ('ale_py', 'cv2', 'gymnasium')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,317 @@
+"""Environments of Gymnasium: observations of any kind, time limits, seeds, going on after a save, and what is refused."""
+
+import json
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from sharedq.environments import Box, Discrete, Gymnasium
+from sharedq.errors import SharedqError
+
+UNIT = spaces.Box(0.0, 1.0, (2,), np.float32)
+
+
+class Made(gymnasium.Env):
+    """An environment of a test: spaces as asked, observations from a function of the time, an end at a time."""
+
+    def __init__(self, observation_space=UNIT, action_space=None, show=None, ends=3, limit=99, mode=None):
+        self.observation_space, self.action_space = observation_space, action_space or spaces.Discrete(2)
+        self._show = show or (lambda time: np.full(2, time / 100, np.float32))
+        self._ends, self._limit, self.render_mode = ends, limit, mode
+        self.taken, self.seeds = [], []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self._time = 0
+        return self._show(0), {}
+
+    def step(self, action):
+        self._time += 1
+        self.taken.append(action)
+        return self._show(self._time), 0.5, self._time >= self._ends, self._time >= self._limit, {}
+
+    def render(self):
+        return np.full((4, 5, 3), 7, np.uint8)
+
+
+@pytest.fixture
+def bring(monkeypatch):
+    """The settings of an environment that a user's function makes, and the list of what was made."""
+
+    def bring(time_limit=None, **options):
+        made = []
+
+        def make():
+            made.append(Made(**options))
+            return made[-1]
+
+        monkeypatch.setattr(sys.modules[__name__], "make", make, raising=False)
+        return Gymnasium(f"{__name__}:make", time_limit), made
+
+    return bring
+
+
+def walk(worlds, actions):
+    outcomes = [worlds.step(action) for action in actions]
+    return type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
+
+
+def assert_same(one, other):
+    for field in one._fields:
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
+
+
+def lander_actions(steps, count):
+    return np.random.default_rng(0).integers(4, size=(steps, count))
+
+
+# Episodes
+
+
+@pytest.mark.filterwarnings("ignore:builtin type .*wig.* has no __module__:DeprecationWarning")
+class TestLunarLander:
+    @pytest.fixture(autouse=True)
+    def needs_box2d(self):
+        pytest.importorskip("Box2D")
+
+    def test_it_is_gymnasiums_with_each_episode_from_its_own_seed(self):
+        environment = Gymnasium().build()
+        assert environment.name == "gymnasium/LunarLander-v3" and environment.actions == Discrete(4)
+        assert environment.observation.shape == (8,) and environment.observation.dtype == np.float32
+        worlds, reference = environment.open(2, 5), gymnasium.make("LunarLander-v3")
+        episode = 0
+
+        def begin(world):
+            seed = np.random.SeedSequence(5, spawn_key=(world, episode)).generate_state(1)[0]
+            return reference.reset(seed=int(seed))[0]
+
+        np.testing.assert_array_equal(worlds.reset()[0], begin(0))
+        for actions in lander_actions(300, 2):
+            outcome = worlds.step(actions)
+            obs, reward, terminated, _, _ = reference.step(actions[0])
+            np.testing.assert_array_equal(outcome.final_obs[0], obs)
+            assert outcome.reward[0] == np.float32(reward) and outcome.terminated[0] == terminated
+            if terminated:
+                episode += 1
+                obs = begin(0)
+            np.testing.assert_array_equal(outcome.obs[0], obs)
+        assert episode >= 2
+
+    def test_equal_runs_are_equal_and_worlds_seeds_and_episodes_differ(self):
+        runs = []
+        for seed in (0, 0, 1):
+            worlds = Gymnasium(time_limit=20).build().open(2, seed)
+            runs.append((worlds.reset(), walk(worlds, np.zeros((40, 2), int))))
+        assert_same(runs[0][1], runs[1][1])
+        first, second = runs[0][1].obs[19], runs[0][1].obs[39]  # of the next episodes
+        starts = [*runs[0][0], *runs[2][0], *first, *second]
+        assert len({start.tobytes() for start in starts}) == 8
+
+    @pytest.mark.parametrize("steps", [0, 30, 230])
+    def test_it_goes_on_to_the_bit_after_a_save(self, steps):
+        environment = Gymnasium().build()
+        actions = lander_actions(steps + 150, 2)
+        worlds = environment.open(2, 3)
+        worlds.reset()
+        for action in actions[:steps]:
+            worlds.step(action)
+        saved = json.loads(json.dumps(worlds.save()))
+        expected = walk(worlds, actions[steps:])
+        assert expected.terminated.any()  # over an end too
+
+        for other in (environment.open(2, 3), worlds):  # a fresh one, and one that went on
+            other.load(saved)
+            assert_same(walk(other, actions[steps:]), expected)
+
+    def test_it_can_be_seen(self):
+        worlds = Gymnasium().build().open(1, 0, seen=True)
+        worlds.reset()
+        picture = worlds.picture()
+        assert picture.shape == (400, 600, 3) and picture.dtype == np.uint8 and picture.any()
+        worlds.close()
+
+    def test_a_missing_package_is_told_with_its_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "Box2D", None)
+        for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+            monkeypatch.delitem(sys.modules, name)
+        with pytest.raises(SharedqError, match=r"'LunarLander-v3' needs the package 'box2d': .*sharedq\[gymnasium\]"):
+            Gymnasium().build()
+
+
+def ends(settings, steps):
+    worlds = settings.build().open(1, 0)
+    worlds.reset()
+    outcome = walk(worlds, np.zeros((steps, 1), int))
+    return np.flatnonzero(outcome.terminated).tolist(), np.flatnonzero(outcome.truncated).tolist(), outcome
+
+
+def test_a_time_limit_truncates_and_final_obs_is_the_true_successor(bring):
+    terminated, truncated, outcome = ends(bring(time_limit=4, ends=99)[0], 9)
+    assert (terminated, truncated) == ([], [3, 7])
+    np.testing.assert_allclose(outcome.final_obs[:, 0, 0] * 100, [1, 2, 3, 4, 1, 2, 3, 4, 1])
+    np.testing.assert_allclose(outcome.obs[:, 0, 0] * 100, [1, 2, 3, 0, 1, 2, 3, 0, 1])
+    assert (outcome.reward == 0.5).all() and outcome.reward.dtype == np.float32
+
+
+def test_the_environments_own_limit_truncates_too(bring):
+    assert ends(bring(ends=99, limit=2)[0], 4)[:2] == ([], [1, 3])
+
+
+def test_an_end_on_the_last_step_is_a_termination(bring):
+    assert ends(bring(time_limit=3, ends=3)[0], 6)[:2] == ([2, 5], [])
+
+
+def test_a_registered_limit_holds_unless_another_is_set():
+    sleeping = np.full((600, 1, 1), 0.0, np.float32)  # a pendulum never ends
+    for limit, expected in ((None, [199, 399, 599]), (250, [249, 499])):
+        worlds = Gymnasium("Pendulum-v1", limit).build().open(1, 0)
+        worlds.reset()
+        assert np.flatnonzero(walk(worlds, sleeping).truncated).tolist() == expected
+
+
+def test_every_episode_of_every_world_has_a_seed_of_its_own(bring):
+    settings, made = bring(ends=2)
+    worlds = settings.build().open(3, 0)
+    worlds.reset()
+    walk(worlds, np.zeros((6, 3), int))
+    seeds = [seed for environment in made[1:] for seed in environment.seeds]  # the first one only showed its spaces
+    assert len(seeds) == len(set(seeds)) == 12
+
+
+# Observations and actions
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept"),
+    [
+        (np.float64, np.float32),
+        (np.float32, np.float32),
+        (np.int64, np.float32),
+        (np.uint8, np.uint8),
+        (np.bool_, np.bool_),
+    ],
+)
+def test_boxes_of_any_type_are_kept_or_made_float32(bring, declared, kept):
+    array = np.array([[0, 1, 1]], declared)
+    environment = bring(observation_space=spaces.Box(0, 1, (1, 3), declared), show=lambda time: array)[0].build()
+    assert environment.observation.shape == (1, 3) and environment.observation.dtype == kept
+    obs = environment.open(1, 0).reset()
+    assert obs.dtype == kept
+    np.testing.assert_array_equal(obs, [[[0, 1, 1]]])
+
+
+def test_what_was_given_stays_though_the_environment_writes_into_its_array(bring):
+    shared = np.zeros(2, np.float32)
+
+    def show(time):
+        shared[:] = time
+        return shared
+
+    worlds = bring(show=show)[0].build().open(1, 0)
+    first = worlds.reset()
+    outcome = worlds.step(np.array([0]))
+    assert (first == 0).all() and (outcome.obs == 1).all()
+
+
+def test_discrete_observations_become_a_single_one(bring):
+    settings, _ = bring(observation_space=spaces.Discrete(3, start=5), show=lambda time: 5 + time)
+    environment = settings.build()
+    assert environment.observation.shape == (3,) and environment.observation.dtype == np.float32
+    worlds = environment.open(1, 0)
+    np.testing.assert_array_equal(worlds.reset(), [[1, 0, 0]])
+    np.testing.assert_array_equal(worlds.step(np.array([0])).final_obs, [[0, 1, 0]])
+
+
+def test_discrete_actions_begin_where_the_environments_do(bring):
+    settings, made = bring(action_space=spaces.Discrete(3, start=-1), ends=9)
+    environment = settings.build()
+    assert environment.actions == Discrete(3)
+    worlds = environment.open(1, 0)
+    worlds.reset()
+    walk(worlds, np.array([[0], [1], [2]], np.int32))
+    assert made[-1].taken == [-1, 0, 1]
+
+
+def test_boxes_of_actions_are_handed_on_and_saved(bring):
+    settings, made = bring(action_space=spaces.Box(-1, 1, (2,), np.float64), ends=9)
+    environment = settings.build()
+    assert isinstance(environment.actions, Box) and environment.actions.low.tolist() == [-1, -1]
+    worlds, action = environment.open(1, 0), np.array([[0.1, -0.3]], np.float32)
+    worlds.reset()
+    worlds.step(action)
+    saved = json.loads(json.dumps(worlds.save()))
+    worlds.load(saved)
+    np.testing.assert_array_equal(made[-1].taken, np.repeat(action, 2, axis=0))
+    assert made[-1].taken[0].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"show": lambda time: np.zeros(2 + time, np.float32)}, r"gave .* float32\[3\] and declared float32\[2\]"),
+        ({"show": lambda time: np.zeros(2, np.int64 if time else np.float32)}, r"int64\[2\] and declared float32\[2\]"),
+        ({"show": lambda time: {} if time else np.zeros(2, np.float32)}, r"object\[\] and declared float32\[2\]"),
+        ({"observation_space": spaces.Discrete(1), "show": int}, "observation 1 .* a whole number from 0 to 0"),
+        ({"observation_space": spaces.Discrete(9), "show": lambda time: time / 2 if time else 0}, r"float64\[\]"),
+    ],
+)
+def test_an_observation_that_is_not_as_declared_is_told(bring, options, message):
+    worlds = bring(**options)[0].build().open(1, 0)
+    worlds.reset()
+    with pytest.raises(SharedqError, match=message) as caught:
+        worlds.step(np.array([0]))
+    assert f"{__name__}:make" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_users_environment_can_be_seen_if_it_has_pictures(bring):
+    worlds = bring(mode="rgb_array")[0].build().open(1, 0, seen=True)
+    worlds.reset()
+    assert worlds.picture().shape == (4, 5, 3)
+    with pytest.raises(SharedqError, match="has no pictures: its render_mode is None"):
+        bring()[0].build().open(1, 0, seen=True)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CartPol-v1", "unknown Gymnasium environment 'CartPol-v1': did you mean CartPole-v1"),
+        ("CartPole-v9", "unknown Gymnasium environment 'CartPole-v9': did you mean CartPole-v1"),
+        ("no_such_module:Some-v0", "'no_such_module:Some-v0' cannot be made: ModuleNotFoundError"),
+        ("no_such_module:make", "environment factory 'no_such_module:make': no module"),
+        ("math:pi", "environment factory 'math:pi' is not a function"),
+        ("builtins:list", "returned list, not a gymnasium.Env"),
+        ("Blackjack-v1", "observations of Tuple; Box and Discrete"),
+    ],
+)
+def test_a_name_that_cannot_be_built_is_told_in_one_line(name, message):
+    with pytest.raises(SharedqError, match=message) as caught:
+        Gymnasium(name).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_other_actions_and_limits_are_refused(bring):
+    with pytest.raises(SharedqError, match="has actions of MultiBinary"):
+        bring(action_space=spaces.MultiBinary(2))[0].build()
+    with pytest.raises(SharedqError, match="time_limit must be none or at least 1"):
+        Gymnasium(time_limit=0)
+
+
+def test_a_factory_must_make_a_new_environment_each_time(monkeypatch):
+    only = Made()
+    monkeypatch.setattr(sys.modules[__name__], "make", lambda: only, raising=False)
+    environment = Gymnasium(f"{__name__}:make").build()
+    with pytest.raises(SharedqError, match="returned one environment twice"):
+        environment.open(2, 0)
+
+
+def test_a_missing_package_is_told_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(SharedqError, match=r"'CartPole-v1' needs the package 'gymnasium': .*sharedq\[gymnasium\]"):
+        Gymnasium("CartPole-v1").build()
