@@ -2,20 +2,22 @@
 
 [IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
 [CR]  CleanRL's dqn.py, https://github.com/vwxyzjn/cleanrl
+[IQ]  the LunarLander script of the public i-QN code, https://github.com/theovincent/i-DQN
 [MA]  Young & Tian, MinAtar, https://arxiv.org/abs/1903.03176
 """
 
 from typing import NamedTuple
 
 from sharedq.algorithms import DQN
-from sharedq.environments import CartPole, MinAtar, ProbeEnvironment
+from sharedq.environments import Atari, CartPole, Gymnasium, MinAtar, ProbeEnvironment
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import unknown
 from sharedq.experiment import Experiment
-from sharedq.networks import Convolutional, Dense, Table
-from sharedq.replay import Uniform
+from sharedq.networks import Convolutional, Dense, Impala, Table
+from sharedq.networks.normalisation import Norm
+from sharedq.replay import FrameStacks, Uniform
 from sharedq.targets import TargetNetwork
-from sharedq.training import Fused
+from sharedq.training import Fused, Interactive
 
 
 class Recipe(NamedTuple):
@@ -45,6 +47,38 @@ def _minatar(game: str) -> Experiment:
     )
 
 
+def _atari(network: Convolutional | Impala) -> Experiment:
+    """The protocol of the paper's online setting."""
+    return Experiment(
+        environment=Atari("Breakout"),  # [IS] the game is an option; sticky actions, stacks and horizon as in [IS]
+        algorithm=DQN(
+            gamma=0.99,  # [IS]
+            learning_rate=6.25e-5,  # [IS]
+            adam_epsilon=1.5e-4,  # [IS]
+            epsilon_end=0.01,  # [IS]
+            epsilon_steps=250_000,  # [IS]
+        ),
+        target=TargetNetwork(period=2000),  # [IS] 8,000 environment steps, one update for four of them
+        network=network,
+        replay=FrameStacks(capacity=1_000_000, batch_size=32),  # [IS]
+        training=Interactive(
+            steps=10_000_000,  # [IS] 40 epochs of 250,000; its launch files have 20 and 100 too
+            environments=1,  # [IS]
+            warm_up=20_000,  # [IS]
+            update_period=4,  # [IS]
+            reward_bound=1.0,  # [IS]
+            log_period=2_500,  # ours
+            checkpoint_period=250_000,  # ours: an epoch
+        ),
+    )
+
+
+def _nature(norm: Norm) -> Convolutional:
+    return Convolutional(  # [IS]
+        filters=(32, 64, 64), sizes=(8, 4, 3), strides=(4, 2, 1), padding="SAME", hidden=(512,), norm=norm
+    )
+
+
 RECIPES = {
     f"minatar-{game.replace('_', '-')}": Recipe(
         f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side",
@@ -70,6 +104,32 @@ RECIPES = {
                 environments=4,  # ours
                 warm_up=10_000,  # [CR]
                 update_period=8,  # [CR] has 10, with one environment
+            ),
+        ),
+    ),
+    "atari-cnn": Recipe("Atari by the paper's protocol, with its convolutional network", _atari(_nature("none"))),
+    "atari-cnn-ln": Recipe("atari-cnn with LayerNorm", _atari(_nature("layer"))),
+    "atari-impala-ln": Recipe(
+        "Atari by the paper's protocol, with the IMPALA network and LayerNorm", _atari(Impala(norm="layer"))
+    ),
+    "lunar-lander": Recipe(
+        "LunarLander-v3 of Gymnasium with a small dense network",
+        Experiment(
+            environment=Gymnasium("LunarLander-v3"),
+            algorithm=DQN(
+                learning_rate=3e-4,  # [IQ]
+                adam_epsilon=1e-8,  # ours
+                epsilon_end=0.01,  # [IQ]
+                epsilon_steps=1_000,  # [IQ]
+            ),
+            target=TargetNetwork(period=200),  # [IQ]
+            network=Dense(hidden=(100, 100)),  # [IQ]
+            replay=Uniform(capacity=10_000, batch_size=32),  # [IQ]
+            training=Interactive(
+                steps=500_000,  # [IQ], 50 epochs of 10,000
+                environments=4,  # ours
+                warm_up=1_000,  # [IQ]
+                update_period=1,  # [IQ]
             ),
         ),
     ),
