@@ -1,4 +1,4 @@
-"""Atari: frames, rewards and ends against Gymnasium and ale-py, the stack, the horizon, seeds, and going on after a save."""
+"""Atari: frames, rewards and ends against Gymnasium's, the stack, the horizon, seeds, and going on after a save."""
 
 import json
 import subprocess
@@ -125,7 +125,7 @@ def test_an_action_that_always_sticks_is_never_taken():
 
 
 def test_actions_stick_as_often_as_asked():
-    """Two actions by turns, a frame each: what was chosen is done if it does not stick, or sticks from two frames ago."""
+    """Two actions by turns, a frame each: the chosen one is done if none sticks, or the one of two frames ago."""
     worlds = opened(frame_skip=1)
     worlds.reset()
     game = worlds._worlds[0]
@@ -205,7 +205,5 @@ def test_a_missing_package_is_told_with_its_extra(module, package, monkeypatch):
 
 
 def test_importing_it_imports_no_optional_package():
-    code = (
-        "import sys, sharedq.environments as _; sys.exit(any(x in sys.modules for x in ('ale_py', 'cv2', 'gymnasium')))"
-    )
+    code = "import sys, sharedq.environments; sys.exit(bool({'ale_py', 'cv2', 'gymnasium'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Environments of Gymnasium: observations of any kind, time limits, seeds, going on after a save, and what is refused."""
+"""Environments of Gymnasium: observations, time limits, seeds, going on after a save, and what is refused."""
 
 import json
 import sys
