@@ -12,7 +12,7 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms import State
-from sharedq.environments.contract import on_host
+from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.reports import video
@@ -34,7 +34,7 @@ class Compiled:
         self.built = built
         self.act = jax.jit(partial(built.algorithm.act, step=None))
         self.values = jax.jit(built.algorithm.values)
-        host = on_host(built.environment)
+        host = isinstance(built.environment, HostEnvironment)
         self.play = self._play_on_host if host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
 
     def _play(self, state: State, seed: jax.Array, episodes: int, max_steps: int):

@@ -14,7 +14,7 @@ import jax
 from sharedq import random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, State
 from sharedq.analysis.cost import Cost, cost_of, size
-from sharedq.environments import ENVIRONMENTS, Discrete, Environment
+from sharedq.environments import ENVIRONMENTS, Discrete, Environment, HostEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
@@ -165,7 +165,7 @@ class Experiment:
         replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
         return Built(self, environment, source, self.algorithm.build(source), replay)
 
-    def _source(self, environment: Environment, actions: int) -> TargetSource:
+    def _source(self, environment: Environment | HostEnvironment, actions: int) -> TargetSource:
         """The source on a network that is known to take the environment's observations."""
         key = jax.eval_shape(random_keys.root, 0)
         try:
@@ -199,7 +199,7 @@ class Built:
     """An experiment's parts, put together. Nothing is allocated yet."""
 
     experiment: Experiment
-    environment: Environment
+    environment: Any  # an Environment, or a HostEnvironment
     source: TargetSource
     algorithm: Algorithm
     replay: Replay

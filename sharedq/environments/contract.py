@@ -80,10 +80,6 @@ class HostEnvironment(NamedTuple):
     open: Callable[..., Worlds]  # (how many, seed, seen=False)
 
 
-def on_host(environment: Environment | HostEnvironment) -> bool:
-    return isinstance(environment, HostEnvironment)
-
-
 def autoreset(environment: Environment) -> Environment:
     """The same environment, which begins a new episode where one ended; `final_obs` keeps the true end."""
 

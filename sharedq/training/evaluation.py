@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments.contract import Environment, HostEnvironment, Outcome, on_host
+from sharedq.environments.contract import Environment, HostEnvironment, Outcome
 from sharedq.environments.pictures import has_picture, picture
 from sharedq.errors import SharedqError
 
@@ -61,7 +61,10 @@ def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episode
 def film(environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int):
     """One episode: a picture before each step and one after the last, and its return."""
     act_key = random_keys.named(random_keys.root(seed), "act")
-    with closing(environment.open(1, seed, seen=True) if on_host(environment) else _Seen(environment, seed)) as worlds:
+    worlds = (
+        environment.open(1, seed, seen=True) if isinstance(environment, HostEnvironment) else _Seen(environment, seed)
+    )
+    with closing(worlds):
         obs = worlds.reset()
         pictures, returned = [worlds.picture()], 0.0
         for time in range(max_steps):

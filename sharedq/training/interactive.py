@@ -57,6 +57,14 @@ class Run(NamedTuple):
     length: np.ndarray
 
 
+def _learner(run: Run) -> Learner:
+    return Learner(run.seed, run.agent, run.replay)
+
+
+def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.ndarray) -> Run:
+    return Run(learner.seed, learner.agent, learner.replay, obs, returned, length)
+
+
 class InteractiveProgram:
     """The compiled programs, and the worlds, of an experiment on the host (see `program.Program`)."""
 
@@ -69,7 +77,8 @@ class InteractiveProgram:
         seeds: list[int],
     ):
         self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
-        self._environment, self._worlds = environment, []
+        self._environment = environment
+        self._worlds: list[Worlds] = []
         envs, collects = settings.environments, settings.collects
         learn_all = learner(algorithm, replay, settings.updates)
 
@@ -100,7 +109,7 @@ class InteractiveProgram:
             return (learner._replace(agent=agent, replay=data), steps), (sums, bad)
 
         self._begin, self._store, self._learn = (self.layout.spread(one) for one in (begin, store, learn))
-        self._act = self.layout.ask(act)
+        self._act: Any = self.layout.ask(act)
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
         zero = jnp.int32(0)
         self._learner_shape = jax.eval_shape(begin, zero, zero)[1]
@@ -117,7 +126,8 @@ class InteractiveProgram:
         learner, obs = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), (self._learner_shape, self._obs_shape)
         )
-        return Run(*learner, np.zeros(obs.shape, obs.dtype), np.zeros((count, envs)), np.zeros((count, envs), np.int64))
+        none = np.zeros((count, envs))
+        return _run(learner, np.zeros(obs.shape, obs.dtype), none, none.astype(np.int64))
 
     def prepare(self) -> int:
         learner, obs, steps = map(self.layout.shapes, (self._learner_shape, self._obs_shape, self._steps_shape))
@@ -130,8 +140,8 @@ class InteractiveProgram:
     def begin(self) -> Run:
         learner = self._begin(jnp.int32(0), self.layout.place(np.array(self.seeds, np.int32)))[1]
         obs = np.stack([worlds.reset() for worlds in self._opened()])
-        shape = obs.shape[:2]
-        return Run(*learner, obs, np.zeros(shape), np.zeros(shape, np.int64))
+        none = np.zeros(obs.shape[:2])
+        return _run(learner, obs, none, none.astype(np.int64))
 
     def _opened(self) -> list[Worlds]:
         self.close()
@@ -139,7 +149,7 @@ class InteractiveProgram:
         return self._worlds
 
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
-        learner, obs = Learner(run.seed, run.agent, run.replay), run.obs
+        learner, obs = _learner(run), run.obs
         returned, length = run.returned.copy(), run.length.copy()
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         ended: list[list[tuple]] = [[] for _ in self.seeds]
@@ -158,8 +168,7 @@ class InteractiveProgram:
                 returned[done], length[done] = 0, 0
             learner, one = self._absorb(learner, steps, number, self.settings.warms_up(stop))
             told += one
-        run = Run(*learner, obs, returned, length)
-        return run, self._told(learner, ended, jax.device_get(told))
+        return _run(learner, obs, returned, length), self._told(learner, ended, jax.device_get(told))
 
     def _step(self, learner: Learner, obs: np.ndarray, time: int) -> tuple[Step, np.ndarray]:
         """One step of every world of every seed: what happened, and what to act on next."""
@@ -192,10 +201,10 @@ class InteractiveProgram:
         return Told({name: x.sum(axis=0) / made for name, x in sums.items()}, episodes, bad_step, finite)
 
     def to_host(self, run: Run) -> Run:
-        return Run(*self.layout.fetch(run[:3]), *run[3:])
+        return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)
 
     def to_devices(self, run: Run) -> Run:
-        return Run(*self.layout.place(run[:3]), *run[3:])
+        return _run(self.layout.place(_learner(run)), run.obs, run.returned, run.length)
 
     def save_worlds(self) -> Any:
         return [worlds.save() for worlds in self._worlds]
