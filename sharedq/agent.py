@@ -70,6 +70,7 @@ class Agent:
         """Plays episodes in the environment that the agent was trained in."""
         require(episodes >= 1, f"episodes must be at least 1, not {episodes}")
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
+        require(seed >= 0, f"seed cannot be negative: {seed}")
         played = self._compiled.play(self._state, seed, episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 

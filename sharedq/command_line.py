@@ -82,6 +82,8 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
             value = next(words, "--")
             if value.startswith("--"):
                 raise SharedqError(f"--{option} is no option or lacks its value (see sharedq {verb} --help)")
+        if option in pairs:
+            raise SharedqError(f"--{option} is given twice: which of the two?")
         pairs[option] = value
     if pairs and verb not in TAKES_OPTIONS:
         raise SharedqError(f"sharedq {verb} has no option --{next(iter(pairs))} (see sharedq {verb} --help)")
@@ -107,8 +109,10 @@ def _read(file: Path):
     try:
         described = json.loads(file.read_text())
         schema, experiment = described["schema"], described["experiment"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SharedqError(f"{file} is not an experiment file ({type(error).__name__}): name a recipe") from None
+    except OSError as error:
+        raise SharedqError(f"cannot read {file} ({error.strerror}): name a recipe or an experiment.json") from None
+    except (ValueError, KeyError, TypeError):
+        raise SharedqError(f"{file} describes no experiment: name a recipe or the experiment.json of a run") from None
     if schema != SCHEMA:
         raise SharedqError(
             f"{file} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"

@@ -33,6 +33,7 @@ def with_target(experiment: Experiment, wanted: str) -> Experiment:
     for pair in filter(None, rest.split(",")):
         option, equals, value = pair.partition("=")
         require(bool(equals), f"'{wanted}' is not of the form source:option=value,option=value")
+        require(f"target.{option}" not in texts, f"'{wanted}' gives {option} twice")
         texts[f"target.{option}"] = value
     return experiment.parse(texts)
 

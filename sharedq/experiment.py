@@ -153,8 +153,10 @@ class Experiment:
                 fields = dict(plain[part])
                 parts[part] = settings.make(table, part, fields.pop("kind"), fields)
             return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SharedqError(f"not a complete experiment: {error!r} is missing or of the wrong type") from None
+        except KeyError as error:
+            raise SharedqError(f"not a complete experiment: {error} is missing") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SharedqError(f"not a complete experiment: {error}") from None
 
     def build(self) -> "Built":
         environment = self.environment.build()
@@ -223,13 +225,13 @@ class Built:
         held = (self.agent_shapes(), jax.eval_shape(self.replay.init))
         check_fits(self.experiment.seeds * size(held), self.advice())
 
-    def cost(self, timed: bool = False) -> Cost:
-        """What one seed costs."""
+    def cost(self, timed: bool = False, compiled: bool = True) -> Cost:
+        """What one seed costs. Not compiled it takes no seconds, and does not know of activations."""
         batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
         still = self.source._replace(refresh=lambda step, params, state, seen: (params, state))
         plain = self.experiment.algorithm.build(still)
-        one = self.algorithm
-        return cost_of(one.init, one.act, one.update, plain.update, batch, jax.eval_shape(self.replay.init), timed)
+        one, replay = self.algorithm, jax.eval_shape(self.replay.init)
+        return cost_of(one.init, one.act, one.update, plain.update, batch, replay, timed, compiled or timed)
 
     def advice(self) -> str:
         """What to lower when the run does not fit."""

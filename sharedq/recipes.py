@@ -87,7 +87,7 @@ RECIPES = {
     for game in GAMES
 } | {
     "cartpole": Recipe(
-        "CartPole-v1 with a small dense network and LayerNorm: balanced within a minute",
+        "CartPole-v1 with a small dense network and LayerNorm: a minute of training",
         Experiment(
             environment=CartPole(),
             algorithm=DQN(

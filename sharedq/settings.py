@@ -57,17 +57,14 @@ def make(table: Table, what: str, name: str, fields: Mapping[str, Any]) -> Any:
     for field in fields:
         if field not in known:
             raise SharedqError(f"{what} '{name}' has no option '{field}'{_options(field, known)}")
-    return kind(**{field: _restore(value) for field, value in fields.items()})
+    hinted = hints(kind)
+    return kind(**{field: conform(value, hinted[field], f"{what}.{field}") for field, value in fields.items()})
 
 
 def _options(field: str, known: set[str]) -> str:
     if not known:
         return " (it has none)"
     return ": " + str(unknown("option", field, known)).split(": ", 1)[1]
-
-
-def _restore(value: Any) -> Any:
-    return tuple(_restore(item) for item in value) if isinstance(value, list) else value
 
 
 def to_plain(value: Any) -> Any:
@@ -99,7 +96,7 @@ def parse(text: str, hint: Any, option: str) -> Any:
                 last = error
         raise last
     if origin is tuple:
-        return tuple(parse(part, arguments[0], option) for part in text.split(",") if part)
+        return tuple(parse(part, arguments[0], option) for part in text.split(",")) if text else ()
     if hint is bool:
         if text.lower() in ("true", "yes", "1", "false", "no", "0"):
             return text.lower() in ("true", "yes", "1")

@@ -10,6 +10,7 @@ from sharedq.runs import RunDirectory
 from sharedq.training import Interactive
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
+from sharedq.training.program import Program
 from sharedq.training.progress import Progress, Silent
 from sharedq.training.seeds import use_all_cores
 
@@ -27,9 +28,10 @@ def train(
     _use_all_cores(experiment)
     built = experiment.build()
     built.check_fits()  # what cannot be built or does not fit leaves no folder
+    program = built.program()
     command = command or shlex.join(sys.argv)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite)
-    return _go_on(built, directory, progress, mirror)
+    return _go_on(built, program, directory, progress, mirror)
 
 
 def resume(out: str | Path, *, progress: Progress | None = None) -> RunDirectory:
@@ -41,7 +43,8 @@ def resume(out: str | Path, *, progress: Progress | None = None) -> RunDirectory
         raise Diverged(found["message"])
     experiment = Experiment.from_dict(directory.experiment())
     _use_all_cores(experiment)
-    return _go_on(experiment.build(), directory, progress)
+    built = experiment.build()
+    return _go_on(built, built.program(), directory, progress)
 
 
 def _use_all_cores(experiment: Experiment) -> None:
@@ -50,10 +53,10 @@ def _use_all_cores(experiment: Experiment) -> None:
 
 
 def _go_on(
-    built: Built, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None = None
+    built: Built, program: Program, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None = None
 ) -> RunDirectory:
     if not (directory.path / "cost.json").exists():
-        directory.write_json("cost.json", built.cost().to_dict())
+        directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     period = built.experiment.training.checkpoint_period
-    run_program(built.program(), directory, progress or Silent(), period, built.advice(), mirror)
+    run_program(program, directory, progress or Silent(), period, built.advice(), mirror)
     return directory

@@ -19,7 +19,7 @@ class Cost:
     """Of one seed. Bytes of a part are those it holds while training."""
 
     parameters: dict[str, int]  # trained; held: trained and not trained; and each part: trunk, heads, untrained
-    bytes: dict[str, int]  # weights, optimiser, replay, statistics, other, activations
+    bytes: dict[str, int]  # weights, optimiser, replay, statistics, other; activations, if it was compiled
     flops_per_update: float  # an ordinary update of one batch
     flops_per_refresh: float  # what the source adds at an update that refreshes its targets
     flops_per_action: float  # choosing the action for one observation
@@ -73,7 +73,14 @@ def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def cost_of(
-    init: Callable, act: Callable, update: Callable, plain_update: Callable, batch: Any, replay: Any, timed: bool
+    init: Callable,
+    act: Callable,
+    update: Callable,
+    plain_update: Callable,
+    batch: Any,
+    replay: Any,
+    timed: bool,
+    compiled: bool,
 ) -> Cost:
     """The cost of an algorithm's functions, given the shapes of a batch and of the replay's data.
 
@@ -84,8 +91,8 @@ def cost_of(
     trained, source = state.params, dict(state.source)
     held, statistics = source.pop("held"), source.pop("statistics")
     one_obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch.transition.obs)
-    compiled = jax.jit(update, donate_argnums=0).lower(state, batch, key, step).compile()
-    scratch = compiled.memory_analysis()
+    program = jax.jit(update, donate_argnums=0).lower(state, batch, key, step).compile() if compiled else None
+    scratch = program.memory_analysis() if program else None
     plain = flops(plain_update, state, batch, key, step)
     return Cost(
         parameters={
@@ -100,12 +107,12 @@ def cost_of(
             "replay": size(replay),
             "statistics": size(statistics),
             "other": size(source),
-            "activations": scratch.temp_size_in_bytes if scratch else 0,
+            **({"activations": scratch.temp_size_in_bytes} if scratch else {}),
         },
         flops_per_update=plain,
         flops_per_refresh=flops(update, state, batch, key, step) - plain,
         flops_per_action=flops(lambda state, key, obs: act(state, key, obs, None), state, key, one_obs),
-        update_seconds=_timed(compiled, init, batch) if timed else None,
+        update_seconds=_timed(program, init, batch) if timed else None,
     )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Result, Summary, Task
 
+ENOUGH = 8  # seeds for intervals that mean what they say
+
 
 def findings(summary: Summary) -> list[str]:
     """One sentence per run against the reference; over all environments where there are several."""
@@ -82,6 +84,9 @@ def notes(summary: Summary) -> list[str]:
         lines.append("Intervals are not shown where a run or its reference has a single seed: one seed has no spread.")
     if any(2 <= result.seeds < 4 for result in results):
         lines.append("With fewer than four seeds nothing is trimmed: the interquartile mean is then the plain mean.")
+    fewest = min((result.seeds for result in results if result.seeds > 1), default=ENOUGH)
+    if fewest < ENOUGH:
+        lines.append(f"A bootstrap over {fewest} seeds gives intervals that are too narrow: take {ENOUGH} or more.")
     for task in summary.tasks:
         if task.unit == "difference":
             lines.append(

@@ -154,13 +154,17 @@ class FusedProgram:
     def prepare(self) -> int:
         runs = self.layout.shapes(self._run_shape)
         span = (jnp.int32(0), jnp.int32(0))
+        self._begin = self._begin.lower(jnp.int32(0), self._seeds()).compile()
         self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
         scratch = self._learn.memory_analysis()
         return size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
 
     def begin(self) -> Run:
-        return self._begin(jnp.int32(0), self.layout.place(np.array(self.seeds, np.int32)))[1]
+        return self._begin(jnp.int32(0), self._seeds())[1]
+
+    def _seeds(self) -> jax.Array:
+        return self.layout.place(np.array(self.seeds, np.int32))
 
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
         first, last = start // self.settings.cycle, stop // self.settings.cycle

@@ -131,6 +131,7 @@ class InteractiveProgram:
 
     def prepare(self) -> int:
         learner, obs, steps = map(self.layout.shapes, (self._learner_shape, self._obs_shape, self._steps_shape))
+        self._begin = self._begin.lower(jnp.int32(0), self._seeds()).compile()
         self._act = self._act.lower(jnp.int32(0), (learner, obs)).compile()
         self._store = self._store.lower(jnp.int32(0), (learner, steps)).compile()
         self._learn = self._learn.lower(jnp.int32(0), (learner, steps)).compile()
@@ -138,10 +139,13 @@ class InteractiveProgram:
         return size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
 
     def begin(self) -> Run:
-        learner = self._begin(jnp.int32(0), self.layout.place(np.array(self.seeds, np.int32)))[1]
+        learner = self._begin(jnp.int32(0), self._seeds())[1]
         obs = np.stack([worlds.reset() for worlds in self._opened()])
         none = np.zeros(obs.shape[:2])
         return _run(learner, obs, none, none.astype(np.int64))
+
+    def _seeds(self) -> jax.Array:
+        return self.layout.place(np.array(self.seeds, np.int32))
 
     def _opened(self) -> list[Worlds]:
         self.close()

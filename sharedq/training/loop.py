@@ -16,7 +16,7 @@ from sharedq.errors import Diverged, Stopped
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.training.memory import check_fits, free_bytes, readable
 from sharedq.training.program import Program, Told
-from sharedq.training.progress import Progress, duration
+from sharedq.training.progress import Progress, counted, duration
 from sharedq.training.signals import stop_requests
 
 TIMINGS = ("steps_per_second", "seconds")
@@ -61,7 +61,7 @@ def train(
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
                 mean_return = _write(log, program.seeds, stop, told, rate, seconds)
-                progress.update(stop, rate, mean_return)
+                progress.update(stop, rate, mean_return, bool(told.metrics))
                 if mirror is not None:
                     _reflect(mirror, stop, told, rate, mean_return)
                 _check_finite(program, directory, stop, told)
@@ -84,7 +84,7 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
     times = {name: meta[name] for name in ("seconds", "compile_seconds")}
     directory.finish({"steps": steps, "steps_per_second": rate} | times)
-    progress.say(f"finished {steps:,} steps of {len(program.seeds)} seeds in {duration(seconds)}: {directory.path}")
+    progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
 
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:

@@ -12,7 +12,7 @@ PLAIN_LINE_EVERY = 5.0  # seconds
 class Progress(Protocol):
     def say(self, text: str) -> None: ...
 
-    def update(self, step: int, rate: float, mean_return: float | None) -> None: ...
+    def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None: ...
 
 
 class Silent:
@@ -21,7 +21,7 @@ class Silent:
     def say(self, text: str) -> None:
         pass
 
-    def update(self, step: int, rate: float, mean_return: float | None) -> None:
+    def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
         pass
 
 
@@ -34,12 +34,12 @@ class PlainLines:
     def say(self, text: str) -> None:
         print(text, flush=True)
 
-    def update(self, step: int, rate: float, mean_return: float | None) -> None:
+    def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
         now = time.monotonic()
         if now - self._last < PLAIN_LINE_EVERY and step < self._steps:
             return
         self._last = now
-        self.say(f"{self._name}: {_words(step, self._steps, self._seeds, rate, mean_return)}")
+        self.say(f"{self._name}: {_words(step, self._steps, self._seeds, rate, mean_return, learning)}")
 
 
 class Bar:
@@ -56,8 +56,8 @@ class Bar:
     def say(self, text: str) -> None:
         self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def update(self, step: int, rate: float, mean_return: float | None) -> None:
-        words = _words(step, self._steps, self._seeds, rate, mean_return)
+    def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
+        words = _words(step, self._steps, self._seeds, rate, mean_return, learning)
         self.live.update(self._task, completed=step, words=words)
 
 
@@ -72,11 +72,15 @@ def shown(name: str, steps: int, seeds: int) -> Iterator[Progress]:
         yield PlainLines(name, steps, seeds)
 
 
-def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None) -> str:
-    """`rate` counts the steps of all seeds."""
+def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None, learning: bool) -> str:
+    """`rate` counts the steps of all seeds. Before learning begins it says nothing of the time left."""
     returned = "" if mean_return is None else f", return {mean_return:.2f}"
-    left = duration((steps - step) * seeds / rate) if rate > 0 else "?"
-    return f"{step:,} of {steps:,} steps, {rate:,.0f} steps/s{returned}, {left} left"
+    rest = f"{duration((steps - step) * seeds / rate)} left" if learning and rate > 0 else "warming up"
+    return f"{step:,} of {steps:,} steps, {rate:,.0f} steps/s{returned}, {rest}"
+
+
+def counted(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def duration(seconds: float) -> str:
