@@ -72,7 +72,6 @@ def lander_actions(steps, count):
 # Episodes
 
 
-@pytest.mark.filterwarnings("ignore:builtin type .*wig.* has no __module__:DeprecationWarning")
 class TestLunarLander:
     @pytest.fixture(autouse=True)
     def needs_box2d(self):

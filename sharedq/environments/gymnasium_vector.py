@@ -1,5 +1,6 @@
 """Any environment of Gymnasium, or a user's own, several of them stepped one after another in this process."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,10 @@ class Gymnasium:
 
     def _registered(self, gymnasium: Any, options: dict[str, Any]) -> "gymnasium.Env":
         try:
-            return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
+            with warnings.catch_warnings():
+                # Box2D's extension warns while it is imported, and crashes where warnings are errors.
+                warnings.filterwarnings("ignore", r"builtin type .* has no __module__", DeprecationWarning)
+                return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
         except gymnasium.error.UnregisteredEnv as error:
             raise unknown("Gymnasium environment", self.id, gymnasium.registry) from error
         except Exception as error:  # whatever hinders an environment is what the user has to know
