@@ -106,7 +106,7 @@ class Asks(Silent):
     def __init__(self, step: int, number: int):
         self.step, self.number = step, number
 
-    def update(self, step, rate, mean_return):
+    def update(self, step, rate, mean_return, learning):
         if step == self.step:
             signal.raise_signal(self.number)
 

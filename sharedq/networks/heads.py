@@ -3,10 +3,16 @@
 from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, xavier_uniform
 
 Compute = Literal["float32", "bfloat16"]  # the type that sums of products are made in; parameters are float32
+
+
+def cast(x: jax.Array, compute: Compute) -> jax.Array:
+    """As it enters a product. float32 is the parameters' own type, and so not cast to: tests compute in float64."""
+    return x if compute == "float32" else x.astype(compute)
 
 
 def linear(
@@ -27,7 +33,7 @@ def linear(
     def heads(params, features):
         count, width, outputs = params["kernel"].shape
         columns = params["kernel"].transpose(1, 0, 2).reshape(width, count * outputs)
-        values = (features.astype(compute) @ columns.astype(compute)).astype(jnp.float32)  # one product for all heads
+        values = (cast(features, compute) @ cast(columns, compute)).astype(columns.dtype)  # one product for all heads
         values = values.reshape(*features.shape[:-1], count, outputs)
         if use_bias:
             values = values + params["bias"]

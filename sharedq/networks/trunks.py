@@ -14,7 +14,7 @@ from jax.nn.initializers import Initializer, xavier_uniform, zeros
 from sharedq.errors import SharedqError
 from sharedq.imports import resolve
 from sharedq.networks.convolution import Padding, as_features, convolve
-from sharedq.networks.heads import Compute, linear
+from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
 from sharedq.settings import require
@@ -22,8 +22,9 @@ from sharedq.settings import require
 
 def dense_layers(x: jax.Array, hidden: tuple[int, ...], norm: Norm, train: bool, compute: Compute) -> jax.Array:
     """Called inside a module."""
+    dtype = None if compute == "float32" else compute  # None: as the parameters are
     for width in hidden:
-        x = activate(nn.Dense(width, dtype=compute, kernel_init=xavier_uniform())(x), norm, train)
+        x = activate(nn.Dense(width, dtype=dtype, kernel_init=xavier_uniform())(x), norm, train)
     return x
 
 
@@ -49,7 +50,8 @@ class Convolution(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.filters))
         bias = self.param("bias", zeros, (self.filters,))
-        return convolve(x, kernel.astype(self.compute), self.stride, self.padding) + bias.astype(self.compute)
+        kernel, bias = cast(kernel, self.compute), cast(bias, self.compute)
+        return convolve(x, kernel, self.stride, self.padding) + bias
 
 
 class ConvolutionalTrunk(nn.Module):
