@@ -111,6 +111,9 @@ class Asks(Silent):
             signal.raise_signal(self.number)
 
 
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}  # before any run
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> Path:
     """A run stopped at step 10,000 of 120,000, with checkpoints of 8,000 and 10,000 steps; to be copied."""
@@ -171,8 +174,7 @@ def test_a_request_in_the_last_stretch_lets_the_run_finish_and_then_stops(tmp_pa
 
 
 def test_handlers_are_given_back_after_a_stop(stopped):
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert [signal.getsignal(number) for number in HANDLERS] == list(HANDLERS.values())
 
 
 def test_a_second_process_on_the_same_run_is_refused(tmp_path, stopped, capsys):
