@@ -40,7 +40,7 @@ class Row:
     def __init__(self, experiment, label: str):
         self.label, self.seeds = label, experiment.seeds
         built = experiment.build()
-        cost, period = built.cost(), experiment.training.update_period
+        cost, period = built.cost(compiled=False), experiment.training.update_period
         self.flops = cost.flops_per_update / period + cost.flops_per_action  # of one environment step
         self.program = built.program()
         began = time.perf_counter()

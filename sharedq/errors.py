@@ -35,3 +35,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> SharedqError:
 def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
     """The error for an optional dependency that is not installed, with the line that installs it."""
     return SharedqError(f"{purpose} needs the package '{package}': run  pip install 'sharedq[{extra}]'")
+
+
+def letters(name: str) -> str:
+    """A name in any spelling, as its letters and digits alone: Space Invaders, space-invaders and SpaceInvaders."""
+    return "".join(filter(str.isalnum, name)).lower()

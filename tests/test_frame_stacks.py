@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from test_replay import assert_equally_often
 
 from sharedq.errors import SharedqError
 from sharedq.replay import FrameStacks, Uniform
@@ -159,12 +160,7 @@ def test_a_final_frame_that_was_overwritten_gives_weight_0():
 @pytest.mark.parametrize(("n", "written"), [(1, 3 * ROWS + 5), (1, 5), (3, 2 * ROWS)])
 def test_every_complete_step_is_drawn_equally_often(n, written):
     actions = drawn(compiled(n), played(np.zeros((written, ENVIRONMENTS), np.int8)), written, 1000).transition.action
-    _, times = np.unique(actions, return_counts=True)
-    cells = ENVIRONMENTS * (min(written, ROWS) - n + 1)
-    assert len(times) == cells
-    expected = actions.size / cells
-    chi_square = ((times - expected) ** 2 / expected).sum()
-    assert chi_square < cells - 1 + 4 * np.sqrt(2 * (cells - 1))  # four standard deviations above its mean
+    assert_equally_often(actions, cells=ENVIRONMENTS * (min(written, ROWS) - n + 1))
 
 
 def test_seeds_side_by_side_are_each_as_alone():

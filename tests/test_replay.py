@@ -136,14 +136,18 @@ def test_n_steps_end_where_the_episode_ends():
     assert len(cases) == 8  # 1, 2, 3 steps to an end and 3 steps without one, in both environments
 
 
+def assert_equally_often(drawn: np.ndarray, cells: int):
+    """Each of `cells` values was drawn, and none more often than chance allows."""
+    _, times = np.unique(drawn, return_counts=True)
+    assert len(times) == cells
+    expected = drawn.size / cells
+    chi_square = ((times - expected) ** 2 / expected).sum()
+    assert chi_square < cells - 1 + 4 * np.sqrt(2 * (cells - 1))  # four standard deviations above its mean
+
+
 @pytest.mark.parametrize(("n", "written"), [(1, 3 * ROWS + 5), (1, 7), (2, 2 * ROWS)])
 def test_every_stored_step_is_drawn_equally_often(n, written):
     replay = Uniform(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 0.9, ENVIRONMENTS)
     data, keys = filled(replay, written), jax.random.split(KEY, 1000)
     obs = jax.jit(jax.vmap(lambda key: replay.sample(data, jnp.int32(written), key).transition.obs))(keys).ravel()
-    _, times = np.unique(obs, return_counts=True)
-    cells = ENVIRONMENTS * (min(written, ROWS) - n + 1)
-    assert len(times) == cells
-    expected = obs.size / cells
-    chi_square = ((times - expected) ** 2 / expected).sum()
-    assert chi_square < cells - 1 + 4 * np.sqrt(2 * (cells - 1))  # four standard deviations above its mean
+    assert_equally_often(obs, cells=ENVIRONMENTS * (min(written, ROWS) - n + 1))

@@ -22,7 +22,7 @@ import numpy as np
 
 from sharedq.environments.contract import Discrete, HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn
-from sharedq.errors import missing_extra, unknown
+from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import require
 
 SIDE = 84  # pixels of a frame, both ways
@@ -149,9 +149,8 @@ def _find(game: str) -> tuple[str, str]:
     from ale_py import roms
 
     names = {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in MULTIPLAYER}
-    asked = "".join(filter(str.isalnum, game)).lower()
     for name, rom in names.items():
-        if name.lower() == asked:
+        if letters(name) == letters(game):
             return rom, name
     raise unknown("Atari game", game, names)
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from sharedq.environments.contract import Discrete, Environment, Outcome, time_limited
-from sharedq.errors import missing_extra, unknown
+from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import require
 
 GAMES = {
@@ -81,10 +81,6 @@ class MinAtar:
 
 def _canonical(name: str) -> str:
     """The game's name as pgx writes it, from any spelling: SpaceInvaders, space-invaders, Space Invaders."""
-
-    def letters(text: str) -> str:
-        return "".join(filter(str.isalnum, text)).lower()
-
     for game in GAMES:
         if letters(game) == letters(name):
             return game

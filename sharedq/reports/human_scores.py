@@ -8,6 +8,8 @@ were not made under sticky actions: they are a fixed scale, not opponents.
 from collections.abc import Mapping
 from typing import Any
 
+from sharedq.errors import letters
+
 SCORES = {  # game, in letters alone: random, human
     "alien": (227.8, 7127.7),
     "amidar": (5.8, 1719.5),
@@ -73,4 +75,4 @@ def human_scale(environment: Mapping[str, Any]) -> tuple[float, float] | None:
     """The returns that count 0 and 1 in an environment as `experiment.json` describes it; None if there are none."""
     if environment.get("kind") != "atari":
         return None
-    return SCORES.get("".join(filter(str.isalnum, str(environment.get("game", "")))).lower())
+    return SCORES.get(letters(str(environment.get("game", ""))))
