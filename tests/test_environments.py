@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sharedq.environments import (
     ENVIRONMENTS,
-    Box,
     CartPole,
+    Continuous,
     Custom,
     Discrete,
     Environment,
@@ -63,15 +63,15 @@ def state_with(change):
     return step
 
 
-BOX = Box(np.array([-1.0], np.float32), np.array([1.0], np.float32))
+CONTINUOUS = Continuous(np.array([-1.0], np.float32), np.array([1.0], np.float32))
 
 VIOLATIONS = {
     "observation must be a jax.ShapeDtypeStruct": counter(observation=(2,)),
-    "actions must be Discrete or Box": counter(actions=2),
+    "actions must be Discrete or Continuous": counter(actions=2),
     "at least 1, not 0": counter(actions=Discrete(0)),
-    "bounds of shapes": counter(actions=Box(np.zeros(1), np.ones(2))),
-    "low < high": counter(actions=Box(np.ones(1), np.ones(1))),
-    "finite bounds": counter(actions=Box(np.zeros(1), np.full(1, np.inf))),
+    "bounds of shapes": counter(actions=Continuous(np.zeros(1), np.ones(2))),
+    "low < high": counter(actions=Continuous(np.ones(1), np.ones(1))),
+    "finite bounds": counter(actions=Continuous(np.zeros(1), np.full(1, np.inf))),
     "reset must return": counter(reset=lambda key: jnp.zeros(2)),
     "reset cannot be traced by jax.jit: TypeError": counter(reset=lambda: None),
     "step cannot be traced by jax.jit: TracerBoolConversionError": counter(
@@ -126,7 +126,7 @@ def test_checker_refuses_what_is_no_environment():
     "environment",
     [
         counter(),
-        counter(actions=BOX),
+        counter(actions=CONTINUOUS),
         autoreset(counter()),
         CartPole(time_limit=7).build(),
         *(probe.environment for probe in PROBES.values()),

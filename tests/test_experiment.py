@@ -8,8 +8,7 @@ import pytest
 
 import sharedq
 from sharedq.algorithms import DQN
-from sharedq.environments import CartPole, Custom, Environment, MinAtar, Outcome
-from sharedq.environments.contract import Box
+from sharedq.environments import CartPole, Continuous, Custom, Environment, MinAtar, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
 from sharedq.networks import Convolutional, Dense, FlaxTrunk
@@ -17,7 +16,7 @@ from sharedq.recipes import GAMES, RECIPES, recipe
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.training import Fused
-from sharedq.training.learning import example_batch
+from sharedq.training.learning import example_batch, step_like
 
 BASE = Experiment(
     CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Uniform(500, 32), Fused(environments=4, warm_up=100)
@@ -175,7 +174,7 @@ def continuous() -> Environment:
         return state, Outcome(state, jnp.float32(0), no, no, state)
 
     observation = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return Environment("continuous", observation, Box(-jnp.ones(1), jnp.ones(1)), reset, step)
+    return Environment("continuous", observation, Continuous(-jnp.ones(1), jnp.ones(1)), reset, step)
 
 
 def test_dqn_refuses_continuous_actions():
@@ -186,3 +185,8 @@ def test_dqn_refuses_continuous_actions():
 def test_a_network_that_is_not_there_is_told_when_building():
     with pytest.raises(SharedqError, match="no module 'nowhere'"):
         BASE.replace(network=FlaxTrunk("nowhere:Trunk")).build()
+
+
+def test_actions_are_stored_in_the_form_that_the_environment_declares():
+    assert step_like(CartPole().build()).action == jax.ShapeDtypeStruct((), jnp.int32)
+    assert step_like(continuous()).action == jax.ShapeDtypeStruct((1,), jnp.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sharedq.environments import Box, Discrete, Gymnasium
+from sharedq.environments import Continuous, Discrete, Gymnasium
 from sharedq.errors import SharedqError
 
 UNIT = spaces.Box(0.0, 1.0, (2,), np.float32)
@@ -238,7 +238,7 @@ def test_discrete_actions_begin_where_the_environments_do(bring):
 def test_boxes_of_actions_are_handed_on_and_saved(bring):
     settings, made = bring(action_space=spaces.Box(-1, 1, (2,), np.float64), ends=9)
     environment = settings.build()
-    assert isinstance(environment.actions, Box) and environment.actions.low.tolist() == [-1, -1]
+    assert isinstance(environment.actions, Continuous) and environment.actions.low.tolist() == [-1, -1]
     worlds, action = environment.open(1, 0), np.array([[0.1, -0.3]], np.float32)
     worlds.reset()
     worlds.step(action)

@@ -2,7 +2,8 @@
 
 from sharedq.environments.atari import Atari
 from sharedq.environments.contract import (
-    Box,
+    Actions,
+    Continuous,
     Discrete,
     Environment,
     HostEnvironment,
@@ -29,9 +30,10 @@ ENVIRONMENTS = {
 
 __all__ = [
     "ENVIRONMENTS",
+    "Actions",
     "Atari",
-    "Box",
     "CartPole",
+    "Continuous",
     "Custom",
     "Discrete",
     "Environment",

@@ -21,12 +21,25 @@ class Discrete(NamedTuple):
 
     n: int
 
+    @property
+    def one(self) -> jax.ShapeDtypeStruct:
+        """The form of one action."""
+        return jax.ShapeDtypeStruct((), jnp.int32)
 
-class Box(NamedTuple):
-    """Real vectors between two bounds."""
+
+class Continuous(NamedTuple):
+    """Real vectors between two bounds of their shape."""
 
     low: np.ndarray
     high: np.ndarray
+
+    @property
+    def one(self) -> jax.ShapeDtypeStruct:
+        """The form of one action."""
+        return jax.ShapeDtypeStruct(np.shape(self.low), jnp.float32)
+
+
+Actions = Discrete | Continuous
 
 
 class Outcome(NamedTuple):
@@ -42,7 +55,7 @@ class Outcome(NamedTuple):
 class Environment(NamedTuple):
     name: str
     observation: jax.ShapeDtypeStruct  # of one observation
-    actions: Discrete | Box
+    actions: Actions
     reset: Callable  # (key) -> state, obs
     step: Callable  # (key, state, action) -> state, Outcome
 
@@ -76,7 +89,7 @@ class HostEnvironment(NamedTuple):
 
     name: str
     observation: jax.ShapeDtypeStruct  # of one observation
-    actions: Discrete | Box
+    actions: Actions
     open: Callable[..., Worlds]  # (how many, seed, seen=False)
 
 
@@ -146,19 +159,19 @@ def _check_declaration(environment: Environment) -> None:
     )
     _rule(
         environment,
-        isinstance(actions, (Discrete, Box)),
-        f"actions must be Discrete or Box, not {type(actions).__name__}",
+        isinstance(actions, Actions),
+        f"actions must be Discrete or Continuous, not {type(actions).__name__}",
     )
     if isinstance(actions, Discrete):
         whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
         _rule(environment, whole, f"Discrete needs a whole number of actions of at least 1, not {actions.n}")
         return
     low, high = np.asarray(actions.low), np.asarray(actions.high)
-    _rule(environment, low.shape == high.shape, f"Box has bounds of shapes {low.shape} and {high.shape}")
+    _rule(environment, low.shape == high.shape, f"Continuous has bounds of shapes {low.shape} and {high.shape}")
     _rule(
         environment,
         bool(np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()),
-        "Box needs finite bounds with low < high everywhere",
+        "Continuous needs finite bounds with low < high everywhere",
     )
 
 
@@ -217,10 +230,10 @@ def _check_leaf(environment: Environment, what: str, found: Any, wanted: jax.Sha
     _rule(environment, _form(found) == _form(wanted), f"{what} is {_form(found)} where {_form(wanted)} is declared")
 
 
-def _random_action(actions: Discrete | Box, key: jax.Array) -> jax.Array:
+def _random_action(actions: Actions, key: jax.Array) -> jax.Array:
     if isinstance(actions, Discrete):
         return jax.random.randint(key, (), 0, actions.n)
-    return jax.random.uniform(key, np.shape(actions.low), minval=actions.low, maxval=actions.high)
+    return jax.random.uniform(key, actions.one.shape, actions.one.dtype, actions.low, actions.high)
 
 
 def _random_walk(environment: Environment, key: jax.Array, steps: int) -> tuple[jax.Array, Outcome]:

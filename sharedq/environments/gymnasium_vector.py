@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from sharedq.environments.contract import Box, Discrete, HostEnvironment
+from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.errors import SharedqError, missing_extra, unknown
 from sharedq.imports import resolve
@@ -176,7 +176,7 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
     )
 
 
-def _actor(name: str, space: Any) -> tuple[Discrete | Box, Callable[[Any], Any]]:
+def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
     """The actions of an environment, and what turns one of ours into one of its own."""
     from gymnasium import spaces
 
@@ -185,5 +185,5 @@ def _actor(name: str, space: Any) -> tuple[Discrete | Box, Callable[[Any], Any]]
         return Discrete(int(space.n)), lambda action: first + int(action)
     if isinstance(space, spaces.Box):
         low, high, dtype = space.low, space.high, space.dtype
-        return Box(low.astype(np.float32), high.astype(np.float32)), lambda action: np.asarray(action, dtype)
+        return Continuous(low.astype(np.float32), high.astype(np.float32)), lambda action: np.asarray(action, dtype)
     raise SharedqError(f"environment '{name}' has actions of {type(space).__name__}; they must be Discrete or Box")

@@ -15,9 +15,9 @@ from sharedq.transitions import Batch, Step, Transition
 
 def step_like(environment: Environment | HostEnvironment) -> Step:
     """The shapes of one step of an environment."""
-    obs, number, flag = environment.observation, jnp.float32, jnp.bool_
-    scalar = jax.ShapeDtypeStruct
-    return Step(obs, scalar((), jnp.int32), scalar((), number), scalar((), flag), scalar((), flag), obs)
+    obs = environment.observation
+    number, flag = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.bool_))
+    return Step(obs, environment.actions.one, number, flag, flag, obs)
 
 
 def example_batch(environment: Environment | HostEnvironment, size: int) -> Batch:
