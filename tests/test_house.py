@@ -17,7 +17,9 @@ ROOT = Path(sharedq.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {  # of each package or module right under sharedq/; a room imports from lower floors, or from beside it
-    **dict.fromkeys(["errors", "settings", "imports", "random_keys", "transitions", "optimizers", "exploration"], 1),
+    **dict.fromkeys(
+        ["errors", "settings", "imports", "random_keys", "transitions", "optimizers", "exploration", "normalisers"], 1
+    ),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
     **dict.fromkeys(["targets", "replay", "environments", "reports", "analysis"], 2),
     "algorithms": 3,
