@@ -47,15 +47,13 @@ class Updates:
     def __init__(self, target: str, network, data: Batch):
         kind, _, settings = target.partition(":")
         pairs = (pair.split("=") for pair in settings.split(",") if pair)
-        algorithm = DQN().build(
-            SOURCES[kind](**{name: int(value) for name, value in pairs}).build(network.build(ACTIONS))
-        )
+        algorithm = DQN().on(SOURCES[kind](**{name: int(value) for name, value in pairs}).build(network.build(ACTIONS)))
         first, key = jax.tree.map(lambda x: x[0], data), jax.random.key(1)
 
         def several(state, data):
             def once(carry, batch):
                 state, number = carry
-                state, metrics = algorithm.update(state, batch, key, number)
+                state, _, metrics = algorithm.update(state, batch, key, number)
                 return (state, number + 1), metrics["loss"]
 
             return jax.lax.scan(once, (state, jnp.int32(1)), data)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.algorithms import State
 from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
@@ -37,22 +36,22 @@ class Compiled:
         host = isinstance(built.environment, HostEnvironment)
         self.play = self._play_on_host if host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
 
-    def _play(self, state: State, seed: jax.Array, episodes: int, max_steps: int):
+    def _play(self, state: Any, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
         return play(self.built.environment, act, seed, episodes, max_steps)
 
-    def _play_on_host(self, state: State, seed: int, episodes: int, max_steps: int):
+    def _play_on_host(self, state: Any, seed: int, episodes: int, max_steps: int):
         return play_on_host(self.built.environment, partial(self.act, state), seed, episodes, max_steps)
 
 
 class Agent:
     """The agent of one seed of a run."""
 
-    def __init__(self, compiled: Compiled, state: State, step: int, seed: int):
+    def __init__(self, compiled: Compiled, state: Any, step: int, seed: int):
         self.experiment, self.step, self.seed = compiled.built.experiment, step, seed
         self._compiled, self._state, self._calls = compiled, state, count()
 
-    def act(self, obs: Any, draw: int | None = None) -> int:
+    def act(self, obs: Any, draw: int | None = None) -> int | np.ndarray:
         """The action for one observation.
 
         What the policy draws (a random action, the head to act with) depends on nothing but the seed and the number
@@ -60,10 +59,14 @@ class Agent:
         """
         batch = self._one(obs)
         key = self._key(next(self._calls) if draw is None else draw)
-        return int(self._compiled.act(self._state, key, batch)[0])
+        action = np.asarray(self._compiled.act(self._state, key, batch)[0])
+        return action if action.ndim else int(action)
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
-        """The values of every action for one observation. Where a head is drawn, it is by the number `draw`."""
+        """What the policy follows for one observation: the value of every action, where they can be counted.
+
+        Where a head is drawn, it is by the number `draw`.
+        """
         return np.asarray(self._compiled.values(self._state, self._key(draw), self._one(obs))[0])
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = 10_000) -> Evaluation:

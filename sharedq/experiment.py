@@ -7,21 +7,21 @@ builds the program that trains it and the agent that acts.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from sharedq import random_keys, settings
-from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, State
+from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
 from sharedq.analysis.cost import Cost, cost_of, size
-from sharedq.environments import ENVIRONMENTS, Discrete, Environment, HostEnvironment
+from sharedq.environments import ENVIRONMENTS
 from sharedq.errors import SharedqError, unknown
-from sharedq.networks import NETWORKS, Convolutional
-from sharedq.replay import REPLAYS, Replay, Uniform
+from sharedq.networks import NETWORKS, Convolutional, Network
+from sharedq.replay import REPLAYS, NoReplay, Replay, Uniform
 from sharedq.settings import require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
-from sharedq.training import TRAININGS, Fused
-from sharedq.training.learning import example_batch, step_like
+from sharedq.training import TRAININGS, Fused, Streaming
+from sharedq.training.learning import example_batch, example_step, step_like
 from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
 
@@ -63,6 +63,15 @@ class Experiment:
         require(self.seed + self.seeds <= COUNTABLE, f"seeds go up to {COUNTABLE:,}: lower seed {self.seed}")
         steps = self.training.steps + self.training.cycle
         require(steps <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.training.steps:,}")
+        if self.stores and not isinstance(self.training, Streaming):
+            self._check_room()
+
+    @property
+    def stores(self) -> bool:
+        """Whether steps are kept to be learned from."""
+        return not isinstance(self.replay, NoReplay)
+
+    def _check_room(self) -> None:
         rows = self.replay.rows(self.training.environments)
         require(
             rows >= self.replay.n_step,
@@ -160,29 +169,22 @@ class Experiment:
 
     def build(self) -> "Built":
         environment = self.environment.build()
-        actions = environment.actions
-        if not isinstance(actions, Discrete):
-            raise SharedqError(f"DQN needs discrete actions, and those of '{environment.name}' are continuous")
-        source = self._source(environment, actions.n)
+        algorithm = self.algorithm.build(environment, self.target, self.network)
+        self._check_match(streams=algorithm.update is None)
         replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
-        return Built(self, environment, source, self.algorithm.build(source), replay)
+        return Built(self, environment, algorithm, replay)
 
-    def _source(self, environment: Environment | HostEnvironment, actions: int) -> TargetSource:
-        """The source on a network that is known to take the environment's observations."""
-        key = jax.eval_shape(random_keys.root, 0)
-        try:
-            source = self.target.build(self.network.build(actions))
-            jax.eval_shape(lambda key: source.init(key, example_batch(environment, 1).transition.obs), key)
-        except SharedqError:
-            raise
-        except Exception as error:  # the network may be the user's own, which can fail in any way
-            kind, shape = settings.kind_of(NETWORKS, self.network), environment.observation.shape
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            raise SharedqError(
-                f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({reason}): "
-                "choose another --network"
-            ) from error
-        return source
+    def _check_match(self, streams: bool) -> None:
+        """Whether replay and training suit an algorithm that learns from steps as they happen, or one that does not."""
+        name = settings.kind_of(ALGORITHMS, self.algorithm)
+        if streams:
+            why = f"algorithm '{name}' learns from each step as it happens"
+            require(not self.stores, f"{why} and keeps none: add --replay none")
+            require(isinstance(self.training, Streaming), f"{why}: add --training streaming")
+        else:
+            why = f"algorithm '{name}' learns from a replay"
+            require(self.stores, f"{why}: choose another --replay than none")
+            require(not isinstance(self.training, Streaming), f"{why}: choose another --training than streaming")
 
 
 def _kept(old: Any, kind: type | None) -> dict[str, Any]:
@@ -196,25 +198,32 @@ def _kept(old: Any, kind: type | None) -> dict[str, Any]:
     return kept
 
 
+class Still(NamedTuple):
+    """The settings of a source whose targets stand still: what an update costs without its refresh."""
+
+    target: Any
+
+    def build(self, network: Network) -> TargetSource:
+        return self.target.build(network)._replace(refresh=lambda step, params, state, seen: (params, state))
+
+
 @dataclass(frozen=True)
 class Built:
     """An experiment's parts, put together. Nothing is allocated yet."""
 
     experiment: Experiment
     environment: Any  # an Environment, or a HostEnvironment
-    source: TargetSource
     algorithm: Algorithm
     replay: Replay
 
     def program(self) -> Program:
         one = self.experiment
-        require(
-            one.replay.capacity <= COUNTABLE,
-            f"replay.capacity can be {COUNTABLE:,} at most, not {one.replay.capacity:,}",
-        )
+        if one.stores:
+            capacity = one.replay.capacity
+            require(capacity <= COUNTABLE, f"replay.capacity can be {COUNTABLE:,} at most, not {capacity:,}")
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
 
-    def agent_shapes(self) -> State:
+    def agent_shapes(self) -> Any:
         """The shapes of one seed's agent."""
         key = jax.eval_shape(random_keys.root, 0)
         batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
@@ -227,12 +236,14 @@ class Built:
 
     def cost(self, timed: bool = False, compiled: bool = True) -> Cost:
         """What one seed costs. Not compiled it takes no seconds, and does not know of activations."""
+        one, algorithm, replay = self.experiment, self.algorithm, jax.eval_shape(self.replay.init)
+        plain = one.algorithm.build(self.environment, Still(one.target), one.network)
         batch = jax.eval_shape(lambda: example_batch(self.environment, self.replay.batch_size))
-        still = self.source._replace(refresh=lambda step, params, state, seen: (params, state))
-        plain = self.experiment.algorithm.build(still)
-        one, replay = self.algorithm, jax.eval_shape(self.replay.init)
-        return cost_of(one.init, one.act, one.update, plain.update, batch, replay, timed, compiled or timed)
+        step = jax.eval_shape(lambda: example_step(self.environment, one.training.environments))
+        learned = step if algorithm.update is None else batch
+        learning = learning_of(algorithm), learning_of(plain)
+        return cost_of(algorithm.init, algorithm.act, *learning, batch, learned, replay, timed, compiled or timed)
 
     def advice(self) -> str:
         """What to lower when the run does not fit."""
-        return "lower --replay.capacity, --seeds or --training.environments"
+        return f"lower {'--replay.capacity, ' * self.experiment.stores}--seeds or --training.environments"

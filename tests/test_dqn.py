@@ -91,9 +91,10 @@ def learned(experiment: Experiment):
     ids=lambda part: type(part).__name__ + str(getattr(part, "heads", "")),
 )
 def test_every_source_learns_the_known_values(target, network):
-    built, agent = learned(dataclasses.replace(MUSEUM, target=target, network=network))
+    _, agent = learned(dataclasses.replace(MUSEUM, target=target, network=network))
     inputs = jnp.eye(sum(SIZES))
-    values = built.source.values(agent.params, agent.source, inputs, inputs).predicted  # of every head that learns
+    source = target.build(network.build(ACTIONS))
+    values = source.values(agent.params, agent.source, inputs, inputs).predicted  # of every head that learns
     for name, rows in zip(NAMES, np.split(np.asarray(values), np.cumsum(SIZES)[:-1], axis=1)):
         np.testing.assert_allclose(rows, np.broadcast_to(known(name), rows.shape), atol=0.08, err_msg=name)
 
@@ -157,7 +158,7 @@ def test_running_statistics_travel_with_a_network_that_normalises_its_batch():
 def one_update(algorithm: DQN, values, penalty=None):
     """Metrics of one update on a table of one state with two actions; the target network holds the same values."""
     source = TargetNetwork(period=10).build(Table().build(2))
-    learner = algorithm.build(source, penalty)
+    learner = algorithm.on(source, penalty)
     batch = example_batch(PROBES["one_reward"].environment, 2)
     ones = jnp.ones((2, 1))
     transition = batch.transition._replace(
@@ -172,11 +173,11 @@ def one_update(algorithm: DQN, values, penalty=None):
 
 def test_an_update_by_hand():
     """Q = (2, 4): targets 1 + 0.5 * 4 = 3 and 0; errors -1 and 4."""
-    _, metrics = one_update(DQN(), [2.0, 4.0])
+    _, errors, metrics = one_update(DQN(), [2.0, 4.0])
     assert float(metrics["loss"]) == 8.5  # (1 + 16) / 2
-    assert metrics["td_error"].tolist() == [1, 4]
-    assert float(metrics["q_value"]) == 3
-    _, metrics = one_update(DQN(loss="huber"), [2.0, 4.0])
+    assert errors.tolist() == [1, 4]
+    assert (float(metrics["td_error"]), float(metrics["q_value"])) == (2.5, 3)
+    _, _, metrics = one_update(DQN(loss="huber"), [2.0, 4.0])
     assert float(metrics["loss"]) == 2  # (0.5 + 3.5) / 2
 
 
@@ -185,17 +186,17 @@ def test_a_penalty_is_added_to_the_price_of_every_transition():
         chosen = jnp.take_along_axis(values, action[..., None], -1)[..., 0]
         return 0.1 * (jax.nn.logsumexp(values, axis=-1) - chosen)
 
-    _, metrics = one_update(DQN(), [2.0, 4.0], conservative)
+    _, _, metrics = one_update(DQN(), [2.0, 4.0], conservative)
     gap = np.logaddexp(2, 4) - 3
     np.testing.assert_allclose(metrics["loss"], 8.5 + 0.1 * gap, rtol=1e-6)
 
 
 def test_mellowmax_bootstraps_below_the_maximum():
-    _, metrics = one_update(DQN(backup="mellowmax", mellowmax_omega=1.0), [2.0, 4.0])
-    np.testing.assert_allclose(metrics["td_error"][0], 1 + 0.5 * np.log((np.exp(2) + np.exp(4)) / 2) - 2, rtol=1e-5)
+    _, errors, _ = one_update(DQN(backup="mellowmax", mellowmax_omega=1.0), [2.0, 4.0])
+    np.testing.assert_allclose(errors[0], 1 + 0.5 * np.log((np.exp(2) + np.exp(4)) / 2) - 2, rtol=1e-5)
 
 
 def test_a_clipped_gradient_moves_adam_as_its_direction_does():
-    small, _ = one_update(DQN(max_gradient_norm=1e-3), [2.0, 4.0])
+    small, _, _ = one_update(DQN(max_gradient_norm=1e-3), [2.0, 4.0])
     mu = small.optimiser[1][0].mu["heads"]["kernel"]
     np.testing.assert_allclose(np.linalg.norm(mu), 0.1 * 1e-3, rtol=1e-5)  # one step of Adam's average of gradients

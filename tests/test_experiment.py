@@ -36,9 +36,10 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     batch = jax.eval_shape(lambda: example_batch(built.environment, built.replay.batch_size))
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
     state = jax.eval_shape(built.algorithm.init, key, batch)
-    after, _ = jax.eval_shape(built.algorithm.update, state, batch, key, step)
+    after, errors, _ = jax.eval_shape(built.algorithm.update, state, batch, key, step)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
+    assert errors.shape == (built.replay.batch_size,)
     actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
     assert actions.shape == (built.replay.batch_size,)
 

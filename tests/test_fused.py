@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sharedq.algorithms import DQN, State
+from sharedq.algorithms import DQN, dqn
 from sharedq.environments import CartPole, ProbeEnvironment
 from sharedq.experiment import Experiment
 from sharedq.exploration import epsilon_greedy, linear_schedule
@@ -244,8 +244,8 @@ def test_a_loss_that_is_no_number_is_told_with_its_step():
     broken = SMALL.build()
 
     def update(state, batch, key, step):
-        state, metrics = broken.algorithm.update(state, batch, key, step)
-        return state, metrics | {"loss": jnp.where(step >= 27, jnp.nan, metrics["loss"])}
+        state, errors, metrics = broken.algorithm.update(state, batch, key, step)
+        return state, errors, metrics | {"loss": jnp.where(step >= 27, jnp.nan, metrics["loss"])}
 
     program = SMALL.training.build(broken.environment, broken.algorithm._replace(update=update), broken.replay, [0])
     program.prepare()
@@ -275,10 +275,10 @@ def test_epsilon_greedy_strays_as_often_as_it_says(epsilon):
 
 def test_actions_follow_the_schedule_of_environment_steps_and_evaluation_does_not():
     source, key, obs = TargetNetwork().build(Table().build(2)), jax.random.key(0), jnp.ones((4000, 1))
-    algorithm = DQN(epsilon_start=1.0, epsilon_end=0.0, epsilon_steps=100).build(source)
+    algorithm = DQN(epsilon_start=1.0, epsilon_end=0.0, epsilon_steps=100).on(source)
     params, source_state = source.init(key, obs)
     params["heads"]["kernel"] = jnp.array([[[0.0, 1.0]]])
-    state = State(params, source_state, ())
+    state = dqn.State(params, source_state, ())
     share = {step: float((algorithm.act(state, key, obs, step) == 0).mean()) for step in (0, 50, 100, None)}
     assert share[0] == pytest.approx(0.5, abs=0.03)
     assert share[50] == pytest.approx(0.25, abs=0.03)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from functools import partial
 
 import jax
@@ -15,10 +16,11 @@ from sharedq.environments import CartPole, HostEnvironment, autoreset
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
-from sharedq.replay import Uniform
+from sharedq.replay import NoReplay, Uniform
 from sharedq.targets import SharedHeads
-from sharedq.training import Fused, Interactive
+from sharedq.training import Fused, Interactive, Streaming
 from sharedq.training.evaluation import play, play_on_host
+from sharedq.training.learning import step_like
 
 FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, log_period=120)
 SMALL = Experiment(
@@ -66,12 +68,14 @@ class Stepped:
         Stepped.opened -= 1
 
 
+def on_the_host(inner) -> HostEnvironment:
+    return HostEnvironment(inner.name, inner.observation, inner.actions, partial(Stepped, inner))
+
+
 def interactive(seeds: list[int], **changes):
     built = SMALL.build()
-    inner = built.environment
-    environment = HostEnvironment(inner.name, inner.observation, inner.actions, partial(Stepped, inner))
     training = Interactive(**dataclasses.asdict(dataclasses.replace(FUSED, **changes)))
-    return training.build(environment, built.algorithm, built.replay, seeds)
+    return training.build(on_the_host(built.environment), built.algorithm, built.replay, seeds)
 
 
 def run_of(program, run=None, start: int = 0, end: int | None = None):
@@ -106,6 +110,51 @@ def test_it_equals_the_compiled_loop_to_the_bit(three):
         same(one.episodes, other.episodes)
         same((one.bad_step, one.params_finite), (other.bad_step, other.params_finite))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one.metrics, other.metrics)
+
+
+def observing(algorithm):
+    """The same algorithm, which also moves its weights by all that it observes."""
+
+    def observe(state, key, step, obs, count):
+        moved = 1e-3 * (step.reward.mean() + step.next_obs.sum() - obs.sum() + jax.random.normal(key)) / count
+        return state._replace(params=jax.tree.map(lambda w: w + moved, state.params)), {"count": count, "moved": moved}
+
+    return algorithm._replace(observe=observe)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own(streams):
+    """The first step of a cycle is chosen alone, every other in the call that observes the one before it."""
+    built = SMALL.build()
+    algorithm, host = observing(built.algorithm), on_the_host(built.environment)
+    replay, stretches = built.replay, 2
+    if streams:
+        algorithm, replay = algorithm._replace(update=None), NoReplay().build(step_like(host), 0.9, 3)
+        loops = [Streaming(steps=240, environments=3, log_period=120)] * 2
+    else:
+        loops = [dataclasses.replace(FUSED, steps=240), Interactive(**dataclasses.asdict(FUSED) | {"steps": 240})]
+    parts = algorithm, replay, [0, 1, 2]
+    fused, program = (loop.build(world, *parts) for loop, world in zip(loops, (built.environment, host)))
+    fused.prepare()
+    program.prepare()
+    calls = Counter()
+    for name in ("_act", "_observe_and_act"):
+        setattr(program, name, counted(calls, name, getattr(program, name)))
+    (run, told), (on_host, host_told) = run_of(fused), run_of(program)
+    run, on_host = fused.to_host(run), program.to_host(on_host)
+    same((run.agent, run.replay, run.obs), (on_host.agent, on_host.replay, on_host.obs))
+    for one, other in zip(told, host_told, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), one.metrics, other.metrics)
+    alone = stretches if streams else 240 // FUSED.cycle
+    assert calls == {"_act": alone, "_observe_and_act": 240 // 3 - alone}
+
+
+def counted(calls: Counter, name: str, function):
+    def call(*arguments):
+        calls[name] += 1
+        return function(*arguments)
+
+    return call
 
 
 def test_it_goes_on_where_it_was_saved_to_the_bit(three):
@@ -149,7 +198,7 @@ def test_a_loop_refuses_environments_of_the_other_kind():
     built = SMALL.build()
     with pytest.raises(SharedqError, match="add --training fused"):
         Interactive().build(built.environment, built.algorithm, built.replay, [0])
-    host = HostEnvironment("somewhere", built.environment.observation, built.environment.actions, Stepped)
+    host = on_the_host(built.environment)
     with pytest.raises(SharedqError, match="add --training interactive"):
         Fused().build(host, built.algorithm, built.replay, [0])
 
@@ -157,9 +206,7 @@ def test_a_loop_refuses_environments_of_the_other_kind():
 def test_playing_on_the_host_equals_playing_on_the_device():
     built = SMALL.build()
     environment = built.environment
-    host = HostEnvironment(
-        environment.name, environment.observation, environment.actions, partial(Stepped, environment)
-    )
+    host = on_the_host(environment)
 
     def act(key, obs):
         return jax.random.randint(key, (len(obs),), 0, 2)

@@ -62,11 +62,11 @@ def widened(tree):
 
 def trained(settings, network: Network = DENSE, algorithm: DQN = ALGORITHM):
     """The state after every update on the stream, leaves [UPDATES, ...], and the losses."""
-    learner = algorithm.build(settings.build(network))
+    learner = algorithm.on(settings.build(network))
 
     def update(state, numbered):
         step, batch = numbered
-        state, metrics = learner.update(state, batch, KEY, step)
+        state, _, metrics = learner.update(state, batch, KEY, step)
         return state, (state, metrics["loss"])
 
     start = widened(learner.init(KEY, FIRST))
@@ -161,10 +161,27 @@ def test_a_refresh_never_reaches_the_optimisers_moments(settings):
     """One update with and without the refresh, at a step at which it moves weights."""
     source = settings.build(DENSE)
     kept = source._replace(refresh=lambda step, params, state, seen: (params, state))
-    start = ALGORITHM.build(source).init(KEY, FIRST)
-    moved, still = (jax.jit(ALGORITHM.build(s).update)(start, FIRST, KEY, jnp.int32(21))[0] for s in (source, kept))
+    start = ALGORITHM.on(source).init(KEY, FIRST)
+    moved, still = (jax.jit(ALGORITHM.on(s).update)(start, FIRST, KEY, jnp.int32(21))[0] for s in (source, kept))
     same(moved.optimiser, still.optimiser)
     assert still.optimiser[0].mu["heads"]["kernel"].any()
+
+
+@named([*SOURCES, TargetNetwork(period=20, polyak=0.5), SharedHeads(heads=2, period=1, polyak=0.1)])
+def test_a_source_says_when_its_targets_move_as_a_whole(settings):
+    """Targets that an average drags along do not; others differ after a refresh only at the steps named."""
+    source = settings.build(DENSE)
+    params, state = source.init(KEY, FIRST.transition.obs)
+    params = jax.tree.map(lambda w: w + jax.random.normal(KEY, w.shape), params)
+    told = [bool(source.moves(jnp.int32(step))) for step in range(1, 25)]
+    if getattr(settings, "polyak", 1) < 1:
+        assert not any(told)
+        return
+    refresh = jax.jit(lambda step: source.refresh(step, params, state, nothing_seen(state)))
+    for step, moved in enumerate(told, start=1):
+        after, held = refresh(jnp.int32(step))
+        pairs = zip(*map(jax.tree.leaves, ((params, state["held"]), (after, held["held"]))), strict=True)
+        assert any((one != other).any() for one, other in pairs) == moved
 
 
 @named(SOURCES)
@@ -181,8 +198,8 @@ def test_loss_weights_weigh_the_heads(settings):
     weighted = dataclasses.replace(settings, loss_weights=(0.5, 0.0, 2.0))
 
     def loss(one):
-        learner = ALGORITHM.build(one.build(DENSE))
-        return jax.jit(learner.update)(learner.init(KEY, FIRST), FIRST, KEY, jnp.int32(1))[1]["loss"]
+        learner = ALGORITHM.on(one.build(DENSE))
+        return jax.jit(learner.update)(learner.init(KEY, FIRST), FIRST, KEY, jnp.int32(1))[2]["loss"]
 
     alone = [loss(dataclasses.replace(settings, loss_weights=tuple(float(h == k) for h in range(3)))) for k in range(3)]
     np.testing.assert_allclose(loss(settings), sum(alone), rtol=1e-6)
@@ -268,9 +285,9 @@ def test_the_loss_of_many_heads_is_the_sum_of_the_losses_of_pairs(monkeypatch, x
     monkeypatch.setattr("sharedq.algorithms.dqn.adam", lambda *settings: optax.sgd(1.0))
     heads = 4
     with jax.enable_x64(x64):
-        learner, batch = ALGORITHM.build(SharedHeads(heads).build(DENSE)), widened(FIRST)
+        learner, batch = ALGORITHM.on(SharedHeads(heads).build(DENSE)), widened(FIRST)
         before = widened(learner.init(KEY, FIRST))
-        after, metrics = jax.jit(learner.update)(before, batch, KEY, jnp.int32(1))
+        after, _, metrics = jax.jit(learner.update)(before, batch, KEY, jnp.int32(1))
         paper = jax.jit(jax.value_and_grad(written_out), static_argnums=3)
         loss, slope = paper(before.params, before.source, batch, heads)
         assert loss.dtype == (jnp.float64 if x64 else jnp.float32)
@@ -381,7 +398,7 @@ def test_lookahead_replicate_agrees_in_values_and_not_in_parameters(monkeypatch,
     monkeypatch.setattr("optax.adam", lambda *settings, **more: optax.sgd(0.2))
     network = linear_features([[1.0, 0.5, 1.0], [0.0, 1.0, -1.0]])
     source = LookaheadReplicate(period=period, replicate_steps=replicate_steps).build(network)
-    learner = ALGORITHM.build(source)
+    learner = ALGORITHM.on(source)
     states = jnp.array([0, 1])
     transition = Transition(states, jnp.zeros(2, jnp.int32), jnp.array([1.0, 0.0]), jnp.full(2, 0.9), states[::-1])
     batch = Batch(transition, jnp.ones(2), states)

@@ -9,13 +9,14 @@ makes it the tabular algorithm.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.algorithms.algorithm import Algorithm
+from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.bellman import backups, losses
 from sharedq.exploration import epsilon_greedy, linear_schedule
 from sharedq.optimizers import adam
@@ -24,6 +25,14 @@ from sharedq.targets.source import Seen, TargetSource
 from sharedq.transitions import Batch
 
 Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actions [H, B] -> [H, B]
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: Any  # what the optimiser moves
+    source: Any  # what it never sees: copies, frozen heads, running statistics
+    optimiser: Any
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,11 @@ class DQN:
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
 
-    def build(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
+    def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
+        return self.on(source_on(environment, target, network, discrete_actions(environment, "DQN")))
+
+    def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
+        """The algorithm on a source that is built."""
         optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
         price = {"squared": losses.squared, "huber": losses.huber}[self.loss]
         backup = {
@@ -96,7 +109,8 @@ class DQN:
             params = optax.apply_updates(state.params, moves)
             seen = Seen(batch.transition.obs, statistics, per_head)
             params, source_state = source.refresh(step, params, state.source, seen)
-            metrics = {"loss": loss, "td_error": jnp.abs(error).mean(axis=0), "q_value": chosen.mean()}
-            return State(params, source_state, moments), metrics
+            errors = jnp.abs(error).mean(axis=0)
+            metrics = {"loss": loss, "td_error": errors.mean(), "q_value": chosen.mean()}
+            return State(params, source_state, moments), errors, metrics
 
-        return Algorithm(init, act, values, update)
+        return Algorithm(init, act, values, update=update)

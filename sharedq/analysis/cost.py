@@ -19,8 +19,8 @@ class Cost:
     """Of one seed. Bytes of a part are those it holds while training."""
 
     parameters: dict[str, int]  # trained; held: trained and not trained; and each part: trunk, heads, untrained
-    bytes: dict[str, int]  # weights, optimiser, replay, statistics, other; activations, if it was compiled
-    flops_per_update: float  # an ordinary update of one batch
+    bytes: dict[str, int]  # weights, replay, statistics, other; the state's further slots; activations, if compiled
+    flops_per_update: float  # an ordinary update of one batch; without a replay, of one vector step
     flops_per_refresh: float  # what the source adds at an update that refreshes its targets
     flops_per_action: float  # choosing the action for one observation
     update_seconds: float | None  # measured here, the median of several; None: not measured
@@ -78,52 +78,56 @@ def cost_of(
     update: Callable,
     plain_update: Callable,
     batch: Any,
+    learned: Any,
     replay: Any,
     timed: bool,
     compiled: bool,
 ) -> Cost:
-    """The cost of an algorithm's functions, given the shapes of a batch and of the replay's data.
+    """The cost of an algorithm's functions, given the shapes of an example batch and of the replay's data.
 
-    `plain_update` is the update without the source's refresh.
+    `update(state, learned, key, step)` is an update on what is learned from at once, of which `learned` are the shapes;
+    `plain_update` is the same without the source's refresh.
     """
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
     state = jax.eval_shape(init, key, batch)
-    trained, source = state.params, dict(state.source)
-    held, statistics = source.pop("held"), source.pop("statistics")
+    slots = state._asdict()
+    trained, source = slots.pop("params"), dict(slots.pop("source", {}))
+    held, statistics = source.pop("held", {}), source.pop("statistics", {})
+    parts = trained if isinstance(trained, Mapping) else {}
     one_obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch.transition.obs)
-    program = jax.jit(update, donate_argnums=0).lower(state, batch, key, step).compile() if compiled else None
+    program = jax.jit(update, donate_argnums=0).lower(state, learned, key, step).compile() if compiled else None
     scratch = program.memory_analysis() if program else None
-    plain = flops(plain_update, state, batch, key, step)
+    plain = flops(plain_update, state, learned, key, step)
     return Cost(
         parameters={
             "trained": count(trained),
             "held": count(trained) + count(held),
-            **{part: count(weights) for part, weights in trained.items()},
+            **{part: count(weights) for part, weights in parts.items()},
             "untrained": count(held),
         },
         bytes={
             "weights": size(trained) + size(held),
-            "optimiser": size(state.optimiser),
+            **{name: size(slot) for name, slot in slots.items()},
             "replay": size(replay),
             "statistics": size(statistics),
             "other": size(source),
             **({"activations": scratch.temp_size_in_bytes} if scratch else {}),
         },
         flops_per_update=plain,
-        flops_per_refresh=flops(update, state, batch, key, step) - plain,
+        flops_per_refresh=flops(update, state, learned, key, step) - plain,
         flops_per_action=flops(lambda state, key, obs: act(state, key, obs, None), state, key, one_obs),
-        update_seconds=_timed(program, init, batch) if timed else None,
+        update_seconds=_timed(program, init, batch, learned) if timed else None,
     )
 
 
-def _timed(compiled: Any, init: Callable, batch: Any) -> float:
+def _timed(compiled: Any, init: Callable, batch: Any, learned: Any) -> float:
     """Seconds of one update, dispatched alone: the median of 30 after 5 that are not counted."""
-    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    batch, learned = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (batch, learned))
     key = jax.random.key(0)
     state, seconds = jax.jit(init)(key, batch), []
     for number in range(1, 36):
         began = time.perf_counter()
-        state, metrics = compiled(state, batch, key, jnp.int32(number))
-        jax.block_until_ready((state, metrics))
+        state, *told = compiled(state, learned, key, jnp.int32(number))
+        jax.block_until_ready((state, told))
         seconds.append(time.perf_counter() - began)
     return sorted(seconds[5:])[15]

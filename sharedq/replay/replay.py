@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Replay(NamedTuple):
-    batch_size: int
+    batch_size: int  # transitions in each batch
     init: Callable  # () -> data
     add: Callable  # (data, written, steps [N, ...]) -> data; `written` counts the steps of each environment before
     sample: Callable  # (data, written, key) -> Batch

@@ -81,4 +81,7 @@ class IteratedNetworks:
             values = chain(params, state["statistics"], inputs)
             return head_that_acts(self.acting, values, key)
 
-        return TargetSource(init, values, refresh, act_values)
+        def moves(step):
+            return (step % self.copy_period == 0) | (step % self.period == 0)
+
+        return TargetSource(init, values, refresh, act_values, moves)

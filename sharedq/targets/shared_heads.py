@@ -16,6 +16,7 @@ from sharedq.networks.network import Network
 from sharedq.targets.source import (
     TargetSource,
     Values,
+    at_each,
     check_chain,
     check_polyak,
     evaluate,
@@ -79,4 +80,4 @@ class SharedHeads:
         def act_values(params, state, key, inputs):
             return head_that_acts(self.acting, evaluate(network, params, state["statistics"], inputs), key)
 
-        return TargetSource(init, values, refresh, act_values)
+        return TargetSource(init, values, refresh, act_values, at_each(self.period, self.polyak))

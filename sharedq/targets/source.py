@@ -34,13 +34,23 @@ class Seen(NamedTuple):
     losses: jax.Array  # [H], for sources that choose by them
 
 
+def never(step: jax.Array) -> bool:
+    return False
+
+
+def at_each(period: int, polyak: float = 1.0) -> Callable:
+    """`moves` of a source that copies or shifts every `period` steps; an average only ever drifts."""
+    return (lambda step: step % period == 0) if polyak == 1 else never
+
+
 class TargetSource(NamedTuple):
-    """The four functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
+    """The functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
 
     init: Callable  # (key, example [B, ...]) -> params, state; untrained weights lie in state["held"]
     values: Callable  # (params, state, now, then) -> Values
     refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
     act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
+    moves: Callable = never  # (step) -> bool: whether this refresh puts whole targets or heads in the place of others
 
 
 def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:

@@ -2,7 +2,8 @@
 
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
+from sharedq.training.streaming import Streaming
 
-TRAININGS = {"fused": Fused, "interactive": Interactive}
+TRAININGS = {"fused": Fused, "interactive": Interactive, "streaming": Streaming}
 
-__all__ = ["TRAININGS", "Fused", "Interactive"]
+__all__ = ["TRAININGS", "Fused", "Interactive", "Streaming"]

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.algorithms.algorithm import Algorithm
 from sharedq.analysis.cost import size
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
-from sharedq.training.learning import all_finite, bounded, example_batch, learner
+from sharedq.training.learning import Heard, all_finite, bounded, example_batch, learner, silence, watcher
 from sharedq.training.program import Ended, Program, Told
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -47,7 +47,7 @@ class Run(NamedTuple):
     """One seed's whole run: everything that changes, so that jit, checkpoints and resuming come from one place."""
 
     seed: jax.Array
-    agent: State
+    agent: Any
     replay: Any
     environment: Any
     obs: Any
@@ -57,8 +57,8 @@ class Run(NamedTuple):
 class Log(NamedTuple):
     """What a chunk tells of itself. Of a chunk shorter than its room only the first rows of the episodes hold."""
 
-    metrics: dict[str, jax.Array]  # means over the chunk's updates; empty before the first update
-    first_bad_update: jax.Array  # counted from the run's first; -1 if every loss was finite
+    metrics: dict[str, jax.Array]  # means over the chunk's steps and updates; empty before the first update
+    bad_step: jax.Array  # environment step of the first loss that was not a finite number, else -1
     params_finite: jax.Array
     ended: jax.Array  # [V, N] whether an episode ended at the chunk's vector step V
     episode: Episode  # [V, N] each
@@ -81,51 +81,52 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
     return Episode(jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
 
 
-def advance(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, room: int, learn: bool):
-    """`advance(span, run) -> Run, Log`: one chunk of one seed, cycles span[0] .. span[1]-1, `room` of them at most."""
+def advance(
+    environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, silent: Heard, learn: bool
+):
+    """`advance(span, run) -> Run, Log`: one chunk of one seed, cycles span[0] .. span[1]-1."""
     size, collects = training.environments, training.collects
     step_all = jax.vmap(autoreset(environment).step)
-    learn_all = learner(algorithm, replay, training.updates)
+    watch, learn_all = watcher(algorithm, training), learner(algorithm, replay, training)
 
     def function(span: tuple[jax.Array, jax.Array], run: Run) -> tuple[Run, Log]:
         key = random_keys.root(run.seed)
         act_key, world_key = (random_keys.named(key, name) for name in ("act", "environment"))
 
-        def collect(run: Run, time: jax.Array):  # time counts steps of each environment
+        def collect(carry, time: jax.Array):  # time counts steps of each environment
+            run, heard = carry
             action = algorithm.act(run.agent, random_keys.at(act_key, time), run.obs, time * size)
             keys = jax.random.split(random_keys.at(world_key, time), size)
             state, outcome = step_all(keys, run.environment, action)
             reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
-            step = Step(run.obs, action, reward, terminated, truncated, outcome.final_obs)
+            step = bounded(
+                Step(run.obs, action, reward, terminated, truncated, outcome.final_obs), training.reward_bound
+            )
             ended = terminated | truncated
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
-            data = replay.add(run.replay, time, bounded(step, training.reward_bound))
-            run = run._replace(replay=data, environment=state, obs=outcome.obs, episode=fresh)
-            return run, (ended, episode)
+            data = replay.add(run.replay, time, step)
+            agent, heard = watch(key, run.agent, heard, step, outcome.obs, time)
+            return (Run(run.seed, agent, data, state, outcome.obs, fresh), heard), (ended, episode)
 
         def cycle(number: jax.Array, carry):  # number counts cycles of the run
-            run, episodes, sums, first_bad = carry
-            run, new = jax.lax.scan(collect, run, number * collects + jnp.arange(collects))
+            run, episodes, heard = carry
+            (run, heard), new = jax.lax.scan(collect, (run, heard), number * collects + jnp.arange(collects))
             start = (number - span[0]) * collects
             episodes = jax.tree.map(
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                agent, data, metrics, bad = learn_all(key, run.agent, run.replay, number, (number + 1) * collects)
+                agent, data, heard = learn_all(key, run.agent, run.replay, heard, number)
                 run = run._replace(agent=agent, replay=data)
-                sums = jax.tree.map(jnp.add, sums, metrics)
-                first_bad = jnp.where(first_bad < 0, bad, first_bad)
-            return run, episodes, sums, first_bad
+            return run, episodes, heard
 
-        rows = (room * collects, size)
+        rows = (training.cycles_between_logs * collects, size)
         episodes = (jnp.zeros(rows, bool), _no_episode(rows))
-        sums = jax.eval_shape(learn_all, key, run.agent, run.replay, span[0], span[0])[2] if learn else {}
-        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
-        run, (ended, episode), sums, first_bad = jax.lax.fori_loop(*span, cycle, (run, episodes, sums, jnp.int32(-1)))
-        made = (span[1] - span[0]) * training.updates
-        metrics = jax.tree.map(lambda x: x / made, sums)
-        return run, Log(metrics, first_bad, all_finite(run.agent.params), ended, episode)
+        run, (ended, episode), heard = jax.lax.fori_loop(*span, cycle, (run, episodes, silent))
+        cycles = span[1] - span[0]
+        metrics = heard.means(cycles * collects, cycles * training.updates) if learn else {}
+        return run, Log(metrics, heard.bad_step, all_finite(run.agent.params), ended, episode)
 
     return function
 
@@ -138,14 +139,13 @@ class FusedProgram:
     ):
         self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
         parts = (environment, algorithm, replay, settings)
-        room = settings.cycles_between_logs
+        silent = silence(algorithm, environment, replay, settings.environments)
         begin_one = begin(*parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
-        self._collect = self.layout.spread(advance(*parts, room, learn=False))
-        self._learn = self.layout.spread(advance(*parts, room, learn=True))
-        log = jax.eval_shape(advance(*parts, room, learn=True), (jnp.int32(0), jnp.int32(1)), self._run_shape)[1]
-        self.metric_names = sorted(log.metrics)
+        self._collect = self.layout.spread(advance(*parts, silent, learn=False))
+        self._learn = self.layout.spread(advance(*parts, silent, learn=True))
+        self.metric_names = silent.names
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -155,7 +155,8 @@ class FusedProgram:
         runs = self.layout.shapes(self._run_shape)
         span = (jnp.int32(0), jnp.int32(0))
         self._begin = self._begin.lower(jnp.int32(0), self._seeds()).compile()
-        self._collect = self._collect.lower(span, runs).compile()
+        if self.settings.warm_up:
+            self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
         scratch = self._learn.memory_analysis()
         return size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
@@ -181,8 +182,7 @@ class FusedProgram:
             steps = start + (np.nonzero(ended)[0] + 1) * size
             returned, length = (x[seed, :rows][ended] for x in log.episode)
             episodes.append(Ended(steps, returned, length))
-        bad = np.where(log.first_bad_update < 0, -1, log.first_bad_update * self.settings.update_period)
-        return Told(log.metrics, episodes, bad, log.params_finite)
+        return Told(log.metrics, episodes, log.bad_step, log.params_finite)
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -1,7 +1,9 @@
 """Learning on the device from worlds that Python steps on the host: emulators, simulators, anything of Gymnasium.
 
 In each cycle (see `schedule.py`) the device chooses actions and the host steps its worlds, `collects` times; then one
-compiled call stores what happened and makes all updates that are due, for all seeds.
+compiled call stores what happened and makes all updates that are due, for all seeds. An algorithm that observes does so
+in the call that chooses its next actions; what is left over is observed where a cycle ends, or without a replay where a
+stretch of the log does.
 
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
@@ -14,12 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.analysis.cost import size
 from sharedq.environments.contract import HostEnvironment, Outcome, Worlds
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
-from sharedq.training.learning import all_finite, bounded, example_batch, learner, step_like
+from sharedq.training.learning import (
+    Heard,
+    all_finite,
+    bounded,
+    example_batch,
+    learner,
+    silence,
+    step_like,
+    watcher,
+)
 from sharedq.training.program import Ended, Program, Told
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -42,7 +53,7 @@ class Learner(NamedTuple):
     """What a seed holds on the device."""
 
     seed: jax.Array
-    agent: State
+    agent: Any
     replay: Any
 
 
@@ -50,7 +61,7 @@ class Run(NamedTuple):
     """The whole run but for the worlds: the learner on the devices, the rest on the host, [S, N] each."""
 
     seed: Any
-    agent: State
+    agent: Any
     replay: Any
     obs: np.ndarray  # to act on next
     returned: np.ndarray  # by the episode that each world is in
@@ -63,6 +74,21 @@ def _learner(run: Run) -> Learner:
 
 def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.ndarray) -> Run:
     return Run(learner.seed, learner.agent, learner.replay, obs, returned, length)
+
+
+class Seen(NamedTuple):
+    """A vector step that the algorithm has not observed yet, on the devices, and the observations that came after."""
+
+    step: Step
+    obs: Any
+
+
+class Live(NamedTuple):
+    """What is on the devices while worlds are stepped."""
+
+    learner: Learner
+    heard: Heard
+    seen: Seen | None  # None: everything was observed, or nothing ever is
 
 
 class InteractiveProgram:
@@ -79,8 +105,9 @@ class InteractiveProgram:
         self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
         self._environment = environment
         self._worlds: list[Worlds] = []
+        self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
         envs, collects = settings.environments, settings.collects
-        learn_all = learner(algorithm, replay, settings.updates)
+        watch, learn_all = watcher(algorithm, settings), learner(algorithm, replay, settings)
 
         def begin(shared, seed):
             key = random_keys.named(random_keys.root(seed), "network")
@@ -92,34 +119,50 @@ class InteractiveProgram:
             key = random_keys.named(random_keys.root(learner.seed), "act")
             return algorithm.act(learner.agent, random_keys.at(key, time), obs, time * envs)
 
+        def observe(time, learner, heard, seen):
+            step = bounded(seen.step, settings.reward_bound)
+            agent, heard = watch(random_keys.root(learner.seed), learner.agent, heard, step, seen.obs, time)
+            return learner._replace(agent=agent), heard
+
+        def observe_and_act(time, own):
+            learner, heard, seen = own
+            learner, heard = observe(time - 1, learner, heard, seen)
+            return (learner, heard, seen), act(time, (learner, seen.obs))
+
         def store(number, own):  # number counts cycles of the run
-            learner, steps = own
+            learner, heard, steps, seen = own
+            if seen is not None:
+                learner, heard = observe((number + 1) * collects - 1, learner, heard, seen)
 
             def add(place, data):
                 step = jax.tree.map(lambda x: x[place], steps)
                 return replay.add(data, number * collects + place, bounded(step, settings.reward_bound))
 
-            data = jax.lax.fori_loop(0, collects, add, learner.replay)
-            return (learner._replace(replay=data), steps), ()
+            if self._updates:
+                learner = learner._replace(replay=jax.lax.fori_loop(0, collects, add, learner.replay))
+            return (learner, heard, steps, seen), ()
 
         def learn(number, own):
-            (learner, steps), _ = store(number, own)
+            (learner, heard, steps, seen), _ = store(number, own)
             key = random_keys.root(learner.seed)
-            agent, data, sums, bad = learn_all(key, learner.agent, learner.replay, number, (number + 1) * collects)
-            return (learner._replace(agent=agent, replay=data), steps), (sums, bad)
+            agent, data, heard = learn_all(key, learner.agent, learner.replay, heard, number)
+            return (learner._replace(agent=agent, replay=data), heard, steps, seen), ()
 
         self._begin, self._store, self._learn = (self.layout.spread(one) for one in (begin, store, learn))
         self._act: Any = self.layout.ask(act)
+        self._observe_and_act = self.layout.spread(observe_and_act)
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
-        zero = jnp.int32(0)
-        self._learner_shape = jax.eval_shape(begin, zero, zero)[1]
-        obs = environment.observation
-        self._obs_shape = jax.ShapeDtypeStruct((envs, *obs.shape), obs.dtype)
-        self._steps_shape = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((collects, envs, *x.shape), x.dtype), step_like(environment)
-        )
-        told = jax.eval_shape(learn, zero, (self._learner_shape, self._steps_shape))[1]
-        self.metric_names = sorted(told[0])
+        self._silent = silence(algorithm, environment, replay, envs)
+        self.metric_names = self._silent.names
+        self._learner_shape = jax.eval_shape(begin, jnp.int32(0), jnp.int32(0))[1]
+
+        def several(x, *count: int):
+            return jax.ShapeDtypeStruct((*count, *x.shape), x.dtype)
+
+        self._obs_shape = several(environment.observation, envs)
+        step = step_like(environment)
+        self._steps_shape = jax.tree.map(lambda x: several(x, collects, envs), step) if self._updates else ()
+        self._seen_shape = Seen(jax.tree.map(lambda x: several(x, envs), step), self._obs_shape)
 
     def shapes(self) -> Run:
         count, envs = len(self.seeds), self.settings.environments
@@ -130,11 +173,19 @@ class InteractiveProgram:
         return _run(learner, np.zeros(obs.shape, obs.dtype), none, none.astype(np.int64))
 
     def prepare(self) -> int:
-        learner, obs, steps = map(self.layout.shapes, (self._learner_shape, self._obs_shape, self._steps_shape))
-        self._begin = self._begin.lower(jnp.int32(0), self._seeds()).compile()
-        self._act = self._act.lower(jnp.int32(0), (learner, obs)).compile()
-        self._store = self._store.lower(jnp.int32(0), (learner, steps)).compile()
-        self._learn = self._learn.lower(jnp.int32(0), (learner, steps)).compile()
+        learner, obs, heard, steps, seen = map(
+            self.layout.shapes,
+            (self._learner_shape, self._obs_shape, self._silent, self._steps_shape, self._seen_shape),
+        )
+        zero = jnp.int32(0)
+        own = (learner, heard, steps, seen if self._observes else None)
+        self._begin = self._begin.lower(zero, self._seeds()).compile()
+        self._act = self._act.lower(zero, (learner, obs)).compile()
+        if self._observes:
+            self._observe_and_act = self._observe_and_act.lower(zero, (learner, heard, seen)).compile()
+        if self.settings.warm_up:
+            self._store = self._store.lower(zero, own).compile()
+        self._learn = self._learn.lower(zero, own).compile()
         scratch = self._learn.memory_analysis()
         return size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
 
@@ -153,15 +204,15 @@ class InteractiveProgram:
         return self._worlds
 
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
-        learner, obs = _learner(run), run.obs
+        live, obs = Live(_learner(run), self.layout.place(self._nothing_heard()), None), run.obs
         returned, length = run.returned.copy(), run.length.copy()
         first, last = start // self.settings.cycle, stop // self.settings.cycle
+        warming_up = self.settings.warms_up(stop)
         ended: list[list[tuple]] = [[] for _ in self.seeds]
-        told = []
         for number in range(first, last):
             steps = []
             for time in range(number * self.settings.collects, (number + 1) * self.settings.collects):
-                step, obs = self._step(learner, obs, time)
+                live, step, obs = self._step(live, obs, time)
                 steps.append(step)
                 returned += step.reward
                 length += 1
@@ -170,39 +221,50 @@ class InteractiveProgram:
                     at = (time + 1) * self.settings.environments
                     ended[place].append((at, returned[place, world], length[place, world]))
                 returned[done], length[done] = 0, 0
-            learner, one = self._absorb(learner, steps, number, self.settings.warms_up(stop))
-            told += one
-        return _run(learner, obs, returned, length), self._told(learner, ended, jax.device_get(told))
+            if self._updates or number == last - 1:
+                live = self._absorb(live, steps, number, warming_up)
+        told = self._told(live, ended, 0 if warming_up else last - first)
+        return _run(live.learner, obs, returned, length), told
 
-    def _step(self, learner: Learner, obs: np.ndarray, time: int) -> tuple[Step, np.ndarray]:
+    def _step(self, live: Live, obs: np.ndarray, time: int) -> tuple[Live, Step, np.ndarray]:
         """One step of every world of every seed: what happened, and what to act on next."""
-        given = (learner, self.layout.place(obs))
-        actions = self.layout.fetch(self._act(jnp.int32(time), given))
-        outcomes = [worlds.step(action) for worlds, action in zip(self._worlds, actions, strict=True)]
+        learner, heard, seen = live
+        if seen is None:
+            placed = self.layout.place(obs)
+            actions = self._act(jnp.int32(time), (learner, placed))
+        else:
+            (learner, heard, seen), actions = self._observe_and_act(jnp.int32(time), (learner, heard, seen))
+            placed, seen = seen.obs, None
+        chosen = self.layout.fetch(actions)
+        outcomes = [worlds.step(action) for worlds, action in zip(self._worlds, chosen, strict=True)]
         out = Outcome(*map(np.stack, zip(*outcomes, strict=True)))
-        return Step(obs, actions, out.reward, out.terminated, out.truncated, out.final_obs), out.obs
+        followed = (out.reward, out.terminated, out.truncated, out.final_obs)
+        if self._observes:
+            seen = Seen(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
+        return Live(learner, heard, seen), Step(obs, chosen, *followed), out.obs
 
-    def _absorb(self, learner: Learner, steps: list[Step], number: int, warming_up: bool) -> tuple[Learner, list]:
-        """Stores the steps of a cycle and, after the warm-up, makes its updates, which nobody waits for here."""
+    def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:
+        """Settles what happened in a cycle: the last step is observed, all are stored, and updates made that are due.
+
+        Nobody waits for it here.
+        """
         stacked = Step(*(np.stack(x, axis=1) for x in zip(*steps, strict=True)))  # [S, V, N, ...]
-        own = (learner, self.layout.place(stacked))
-        if warming_up:
-            (learner, _), _ = self._store(jnp.int32(number), own)
-            return learner, []
-        (learner, _), told = self._learn(jnp.int32(number), own)
-        return learner, [told]
+        own = (live.learner, live.heard, self.layout.place(stacked) if self._updates else (), live.seen)
+        settle = self._store if warming_up else self._learn
+        (learner, heard, _, _), _ = settle(jnp.int32(number), own)
+        return Live(learner, heard, None)
 
-    def _told(self, learner: Learner, ended: list[list[tuple]], told: list) -> Told:
+    def _nothing_heard(self) -> Heard:
+        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._silent)
+
+    def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> Told:
+        """`learned` counts cycles in which something was."""
         episodes = [Ended(*(np.array(x) for x in zip(*one, strict=True))) if one else _NONE for one in ended]
-        finite = self.layout.fetch(self._finite(jnp.int32(0), learner))
-        count = len(self.seeds)
-        if not told:
-            return Told({}, episodes, np.full(count, -1), finite)
-        made = len(told) * self.settings.updates
-        sums, bad = jax.tree.map(lambda *x: np.stack(x)[:, :count], *told)
-        first = np.where(bad >= 0, bad, np.iinfo(np.int32).max).min(axis=0)
-        bad_step = np.where(first == np.iinfo(np.int32).max, -1, first.astype(np.int64) * self.settings.update_period)
-        return Told({name: x.sum(axis=0) / made for name, x in sums.items()}, episodes, bad_step, finite)
+        finite = self.layout.fetch(self._finite(jnp.int32(0), live.learner))
+        heard = self.layout.fetch(live.heard)
+        one = self.settings
+        metrics = heard.means(learned * one.collects, learned * one.updates) if learned else {}
+        return Told(metrics, episodes, heard.bad_step, finite)
 
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)

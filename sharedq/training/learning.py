@@ -1,15 +1,17 @@
 """What every loop does with an algorithm and a replay, whoever steps the environments."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sharedq import random_keys
-from sharedq.algorithms.algorithm import Algorithm, State
+from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, HostEnvironment
 from sharedq.replay.replay import Replay
+from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
 
 
@@ -20,9 +22,14 @@ def step_like(environment: Environment | HostEnvironment) -> Step:
     return Step(obs, environment.actions.one, number, flag, flag, obs)
 
 
+def example_step(environment: Environment | HostEnvironment, size: int) -> Step:
+    """Steps of zeros."""
+    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(environment))
+
+
 def example_batch(environment: Environment | HostEnvironment, size: int) -> Batch:
     """A batch of zeros, to build networks on."""
-    step = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(environment))
+    step = example_step(environment, size)
     transition = Transition(step.obs, step.action, step.reward, jnp.zeros(size), step.next_obs)
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
@@ -32,28 +39,91 @@ def bounded(step: Step, bound: float | None) -> Step:
     return step if bound is None else step._replace(reward=jnp.clip(step.reward, -bound, bound))
 
 
-def learner(algorithm: Algorithm, replay: Replay, updates: int) -> Callable:
-    """`learn(key, agent, data, number, written) -> agent, data, sums, first_bad`: the updates of cycle `number`.
+class Heard(NamedTuple):
+    """What a seed's algorithm told since the last row of the log."""
 
-    `sums` are over the updates; `first_bad` is the number of the first whose loss is not finite, counted from the
-    run's first, or -1.
-    """
+    observed: dict[str, jax.Array]  # sums over vector steps
+    updated: dict[str, jax.Array]  # sums over updates
+    bad_step: jax.Array  # environment step of the first loss that was not a finite number, or -1
 
-    def learn(key: jax.Array, agent: State, data: Any, number: jax.Array, written: jax.Array):
+    def observing(self, metrics: dict, step: jax.Array) -> "Heard":
+        """After one vector step, which ends at environment step `step`."""
+        metrics, steps = jax.tree.map(lambda x: jnp.mean(x)[None], metrics), jnp.reshape(step, 1)
+        return self._replace(observed=_added(self.observed, metrics), bad_step=self._first_bad(metrics, steps))
+
+    def updating(self, metrics: dict, steps: jax.Array) -> "Heard":
+        """After updates [U] that are due at these environment steps."""
+        return self._replace(updated=_added(self.updated, metrics), bad_step=self._first_bad(metrics, steps))
+
+    def _first_bad(self, metrics: dict, steps: jax.Array) -> jax.Array:
+        if "loss" not in metrics:
+            return self.bad_step
+        bad = ~jnp.isfinite(metrics["loss"])
+        first = jnp.where(bad.any(), steps[jnp.argmax(bad)], -1)
+        return jnp.where(self.bad_step < 0, first, self.bad_step)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({**self.observed, **self.updated})
+
+    def means(self, steps: Any, updates: Any) -> dict[str, Any]:
+        """Of what was told in so many vector steps and updates."""
+        observed = {name: x / steps for name, x in self.observed.items()}
+        return observed | {name: x / updates for name, x in self.updated.items()}
+
+
+def _added(sums: dict, metrics: dict) -> dict:
+    return jax.tree.map(lambda total, x: total + jnp.sum(x), sums, metrics)
+
+
+def silence(
+    algorithm: Algorithm, environment: Environment | HostEnvironment, replay: Replay, environments: int
+) -> Heard:
+    """Nothing heard yet, of the metrics that there will be; nothing is run to find their names."""
+
+    def metrics(key: jax.Array, count: jax.Array):
+        batch, step = example_batch(environment, replay.batch_size), example_step(environment, environments)
+        agent = algorithm.init(key, batch)
+        updated = {} if algorithm.update is None else algorithm.update(agent, batch, key, count)[2]
+        observed = algorithm.observe(agent, key, step, step.next_obs, count)[1]
+        return jax.tree.map(jnp.mean, (observed, updated))
+
+    shapes = jax.eval_shape(lambda: metrics(random_keys.root(0), jnp.int32(1)))
+    observed, updated = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return Heard(observed, updated, np.array(-1, np.int32))
+
+
+def watcher(algorithm: Algorithm, training: Schedule) -> Callable:
+    """`watch(key, agent, heard, step, obs, time) -> agent, heard`: the algorithm observes vector step `time`."""
+
+    def watch(key: jax.Array, agent: Any, heard: Heard, step: Step, obs: Any, time: jax.Array):
+        key, count = random_keys.at(random_keys.named(key, "observe"), time), time + 1
+        agent, metrics = algorithm.observe(agent, key, step, obs, count)
+        return agent, heard.observing(metrics, count * training.environments)
+
+    return watch
+
+
+def learner(algorithm: Algorithm, replay: Replay, training: Schedule) -> Callable:
+    """`learn(key, agent, data, heard, number) -> agent, data, heard`: the updates of cycle `number`."""
+    updates, update = training.updates, algorithm.update
+
+    def learn(key: jax.Array, agent: Any, data: Any, heard: Heard, number: jax.Array):
+        if update is None:
+            return agent, data, heard
         replay_key, update_key = (random_keys.named(key, name) for name in ("replay", "update"))
+        written = (number + 1) * training.collects
 
         def once(carry, count: jax.Array):
             agent, data = carry
             batch = replay.sample(data, written, random_keys.at(replay_key, count))
-            agent, metrics = algorithm.update(agent, batch, random_keys.at(update_key, count), count)
-            data = replay.update(data, batch.ids, metrics["td_error"])
+            agent, errors, metrics = update(agent, batch, random_keys.at(update_key, count), count)
+            data = replay.update(data, batch.ids, errors)
             return (agent, data), jax.tree.map(jnp.mean, metrics)
 
         counts = number * updates + 1 + jnp.arange(updates)
         (agent, data), metrics = jax.lax.scan(once, (agent, data), counts)
-        bad = ~jnp.isfinite(metrics["loss"])
-        first_bad = jnp.where(bad.any(), counts[jnp.argmax(bad)], -1)
-        return agent, data, jax.tree.map(jnp.sum, metrics), first_bad
+        return agent, data, heard.updating(metrics, counts * training.update_period)
 
     return learn
 

@@ -8,23 +8,33 @@ from sharedq.settings import require
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """One *cycle* is the smallest number of environment steps after which a whole number of updates is due."""
+class Length:
+    """What every training has, whether or not it makes updates from a replay."""
 
     steps: int = 1_000_000  # environment steps of each seed, all its environments together
     environments: int = 8  # environments of each seed, stepped side by side
-    warm_up: int = 5_000  # environment steps before the first update
-    update_period: int = 4  # environment steps per update
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs show them as they were
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
 
     def __post_init__(self):
-        for name in ("steps", "environments", "update_period", "log_period", "checkpoint_period"):
+        for name in ("steps", "environments", "log_period", "checkpoint_period"):
             require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
-        require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
         bound = self.reward_bound
         require(bound is None or bound > 0, f"training.reward_bound must be above 0 or none, not {bound}")
+
+
+@dataclass(frozen=True)
+class Schedule(Length):
+    """One *cycle* is the smallest number of environment steps after which a whole number of updates is due."""
+
+    warm_up: int = 5_000  # environment steps before the first update
+    update_period: int = 4  # environment steps per update
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
+        require(self.update_period >= 1, f"training.update_period must be at least 1, not {self.update_period}")
 
     @property
     def cycle(self) -> int:

@@ -1,0 +1,59 @@
+"""What algorithms are composed of, asked for with errors that a user can act on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from sharedq import random_keys, settings
+from sharedq.environments.contract import Continuous, Discrete, Environment, HostEnvironment
+from sharedq.errors import SharedqError
+from sharedq.networks import NETWORKS
+from sharedq.targets.source import TargetSource
+
+AnyEnvironment = Environment | HostEnvironment
+
+
+def discrete_actions(environment: AnyEnvironment, who: str) -> int:
+    """How many actions there are to choose from."""
+    if not isinstance(environment.actions, Discrete):
+        raise SharedqError(f"{who} needs discrete actions, and those of '{environment.name}' are continuous")
+    return environment.actions.n
+
+
+def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
+    """The bounds of the actions."""
+    if not isinstance(environment.actions, Continuous):
+        raise SharedqError(f"{who} needs continuous actions, and those of '{environment.name}' are discrete")
+    return environment.actions
+
+
+def source_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int, inputs: Any = None) -> TargetSource:
+    """The source on a network with `outputs` that is known to take its inputs: the environment's observations.
+
+    `inputs` are the shapes of one input, where the network eats something else.
+    """
+    one = environment.observation if inputs is None else inputs
+    key = jax.eval_shape(random_keys.root, 0)
+    with blaming(network, environment):
+        source = target.build(network.build(outputs))
+        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+        jax.eval_shape(source.init, key, example)
+    return source
+
+
+@contextmanager
+def blaming(network: Any, environment: AnyEnvironment) -> Iterator[None]:
+    """Whatever fails within, the network is to blame: it may be the user's own, which can fail in any way."""
+    try:
+        yield
+    except SharedqError:
+        raise
+    except Exception as error:
+        kind, shape = settings.kind_of(NETWORKS, network), environment.observation.shape
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise SharedqError(
+            f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({reason}): "
+            "choose another --network"
+        ) from error

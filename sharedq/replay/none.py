@@ -1,0 +1,17 @@
+"""No replay: for algorithms that learn from each step as it happens."""
+
+from dataclasses import dataclass
+
+from sharedq.replay.replay import Replay
+from sharedq.transitions import Batch, Step
+
+
+@dataclass(frozen=True)
+class NoReplay:
+    """Keeps nothing."""
+
+    def build(self, step: Step, gamma: float, environments: int) -> Replay:
+        def sample(data, written, key) -> Batch:
+            raise TypeError("nothing can be drawn where nothing is kept")
+
+        return Replay(1, lambda: (), lambda data, written, steps: data, sample, lambda data, ids, errors: data)

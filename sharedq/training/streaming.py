@@ -1,0 +1,32 @@
+"""Learning from each step as it happens, without a replay, in environments on the device and on the host."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from sharedq.algorithms.algorithm import Algorithm
+from sharedq.environments.contract import Environment, HostEnvironment
+from sharedq.replay.replay import Replay
+from sharedq.training.fused import Fused
+from sharedq.training.interactive import Interactive
+from sharedq.training.program import Program
+from sharedq.training.schedule import Length
+
+
+@dataclass(frozen=True)
+class Streaming(Length):
+    """Act, step, observe: for algorithms that learn from one step at a time and keep none."""
+
+    environments: int = 1  # environments of each seed, stepped side by side
+
+    @property
+    def cycle(self) -> int:
+        """Environment steps after which all environments have moved."""
+        return self.environments
+
+    def build(
+        self, environment: Environment | HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]
+    ) -> Program:
+        settings = dataclasses.asdict(self) | {"warm_up": 0, "update_period": self.environments}
+        if isinstance(environment, HostEnvironment):
+            return Interactive(**settings).build(environment, algorithm, replay, seeds)
+        return Fused(**settings).build(environment, algorithm, replay, seeds)
