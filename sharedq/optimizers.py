@@ -1,9 +1,106 @@
-"""How a gradient moves the parameters."""
+"""How a gradient moves the parameters: Adam, and for streams of single samples ObGD with eligibility traces.
 
+ObGD (Elsayed et al., 2024) is handed the gradient g of a value and, apart from it, the error delta of that value:
+
+    z <- decay z + g                                   decay = gamma lambda, or 0 to forget what was before
+    M  = alpha kappa max(|delta|, 1) |z|_1
+    theta <- theta + alpha / max(M, 1) delta z
+
+so that one step moves the parameters by at most 1 / kappa in the 1-norm, whatever alpha, delta and the traces are.
+Several errors at once, one for each head of a network, are leading axes of everything.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
+
+Bound = Literal["joint", "each", "mean"]
 
 
 def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) -> optax.GradientTransformation:
     """Adam, after clipping the gradient's global norm where a bound is given."""
     step = optax.adam(learning_rate, eps=epsilon)
     return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
+
+
+class Traces(NamedTuple):
+    """What ObGD remembers, each as the gradients are."""
+
+    z: Any  # gradients of the past, decayed
+    squares: Any  # the running mean of (delta z)^2 of the adaptive variant, else empty
+    count: jax.Array  # steps made
+
+
+def obgd(
+    alpha: float = 1.0,
+    kappa: float = 2.0,
+    bound: Bound = "joint",
+    adaptive: bool = False,
+    beta: float = 0.999,
+    epsilon: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    """`update(gradients, traces, delta=..., decay=..., newest=None) -> updates, traces`; no bound with `kappa` 0.
+
+    `delta` is a number, or an array of errors: the leaves of the gradients then begin with its axes, and so do the
+    updates. Gradients of different errors take a tree of them instead, a prefix of the gradients. `decay` and
+    `newest` are like `delta`. `newest` is what the error of the newest gradient has more than that of the past: the
+    step is then along delta z + newest g, and M has alpha kappa |newest| |g|_1 more, so that the same bound holds.
+
+    `bound` says what several errors share. "joint": one M, the sum of all, and one step. "each": the move along each
+    error's traces is bounded by 1 / kappa, so that n of them may move what they share by n / kappa. "mean": an n-th of
+    that. The adaptive variant divides z and g by the root of the running mean of the step's squared direction.
+    """
+
+    def init(params: Any) -> Traces:
+        """`params` as the gradients will be."""
+        z = jax.tree.map(jnp.zeros_like, params)
+        return Traces(z, jax.tree.map(jnp.zeros_like, params) if adaptive else (), jnp.int32(0))
+
+    def update(gradients, traces, params=None, *, delta, decay, newest=None):
+        slopes, form = jax.tree.flatten(gradients)
+        errors, decays = (_for_each(x, gradients) for x in (delta, decay))
+        extras = [None] * len(slopes) if newest is None else _for_each(newest, gradients)
+        z = [_along(k, g) * z + g for k, z, g in zip(decays, form.flatten_up_to(traces.z), slopes, strict=True)]
+        count, squares, pairs = traces.count + 1, (), list(zip(z, slopes, strict=True))
+        if adaptive:
+            moves = map(_direction, pairs, errors, extras)
+            old = form.flatten_up_to(traces.squares)
+            squares = [beta * square + (1 - beta) * move**2 for square, move in zip(old, moves, strict=True)]
+            unbiased = 1 - beta ** count.astype(jnp.float32)
+            scales = [jax.lax.rsqrt(square / unbiased + epsilon) for square in squares]
+            pairs = [(scale * z, scale * g) for scale, (z, g) in zip(scales, pairs, strict=True)]
+            squares = form.unflatten(squares)
+        reaches = map(_reach, pairs, errors, extras)
+        reach = sum(one.sum() if bound == "joint" else one for one in reaches)
+        step = alpha / jnp.maximum(alpha * kappa * reach, 1)
+        if bound == "mean":
+            step = step / step.size
+        errors, extras = ([None if x is None else step * x for x in given] for given in (errors, extras))
+        return form.unflatten(map(_direction, pairs, errors, extras)), Traces(form.unflatten(z), squares, count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _for_each(prefix: Any, gradients: Any) -> list[jax.Array]:
+    """One array for each leaf of the gradients."""
+    return jax.tree.leaves(jax.tree.broadcast(jax.tree.map(jnp.asarray, prefix), gradients))
+
+
+def _along(error: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The errors, with the axes of a gradient that they lack."""
+    return error.reshape(error.shape + (1,) * (gradient.ndim - error.ndim))
+
+
+def _direction(pair: tuple[jax.Array, jax.Array], error: jax.Array, extra: jax.Array | None) -> jax.Array:
+    z, gradient = pair
+    past = _along(error, z) * z
+    return past if extra is None else past + _along(extra, z) * gradient
+
+
+def _reach(pair: tuple[jax.Array, jax.Array], error: jax.Array, extra: jax.Array | None) -> jax.Array:
+    """How far a step of size 1 goes for each error, at most, in the 1-norm; an error counts as 1 at least."""
+    lengths = [jnp.abs(x).sum(tuple(range(error.ndim, x.ndim))) for x in pair]
+    past = jnp.maximum(jnp.abs(error), 1) * lengths[0]
+    return past if extra is None else past + jnp.abs(extra) * lengths[1]

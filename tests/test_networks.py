@@ -14,6 +14,8 @@ from sharedq.networks import Convolutional, Dense, FlaxTrunk, Impala, Table
 from sharedq.networks import network as networks
 from sharedq.networks.convolution import convolve
 from sharedq.networks.heads import linear
+from sharedq.networks.initialisation import sparse
+from sharedq.networks.normalisation import activate
 
 KEY = jax.random.key(0)
 initial = jax.jit(networks.init, static_argnums=(0, 3))
@@ -269,3 +271,28 @@ def test_a_module_at_hand_becomes_its_import_string():
 def test_what_is_no_module_is_refused(reference, message):
     with pytest.raises(SharedqError, match=message):
         FlaxTrunk(reference).build(2)
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((3, 3, 4, 5), 3), ((30, 7), 3), ((5, 6), 1)])
+def test_sparse_weights_leave_a_tenth_of_each_units_inputs_and_one_at_least(shape, kept):
+    kernel = np.asarray(sparse(jax.random.key(0), shape)).reshape(-1, shape[-1])
+    np.testing.assert_array_equal((kernel != 0).sum(axis=0), kept)
+    assert np.abs(kernel).max() <= 1 / np.sqrt(len(kernel))
+    assert len({tuple(np.nonzero(column)[0]) for column in kernel.T}) > 1, "each unit has inputs of its own"
+
+
+def test_layer_norm_without_parameters_is_over_the_whole_map_or_over_the_channels_of_a_pixel():
+    x = jax.random.normal(jax.random.key(0), (3, 4, 5, 6)) * 7 + 2
+    whole, channels = activate(x, "layer_whole", True), activate(x, "layer_channels", True)
+    np.testing.assert_allclose(whole, jax.nn.relu(jax.nn.standardize(x, (1, 2, 3))), atol=1e-5)
+    np.testing.assert_allclose(channels, jax.nn.relu(jax.nn.standardize(x, -1)), atol=1e-5)
+
+
+def test_the_streaming_network_has_the_parameters_of_its_closed_form():
+    network = Convolutional(norm="layer_whole", activation="leaky_relu", init="sparse").build(6)
+    trunk, heads, _ = networks.init(network, jax.random.key(0), jnp.zeros((1, 10, 10, 4)), 1)
+    assert sum(w.size for w in jax.tree.leaves((trunk, heads))) == 132_566
+    features, _ = network.trunk(trunk, {}, jax.random.normal(jax.random.key(1), (2, 10, 10, 4)), True)
+    below, above = features.min(axis=1), features.max(axis=1)
+    assert (below < 0).all(), "leaky"
+    assert (-below < above).all(), "and much less below than above"

@@ -2,7 +2,9 @@
 
 Both are over features, so over channels only after a convolution. `batch_pixel` is BatchNorm as the public iS-DQN code
 has it on images: the input is normalised too, the statistics of an image are those of each pixel's place, over the
-batch and the channels, and the last map is normalised when it is flat, by each of its features.
+batch and the channels, and the last map is normalised when it is flat, by each of its features. `layer_whole` and
+`layer_channels` have no parameters: streaming learning (Elsayed et al., 2024) takes LayerNorm over the whole activation
+of an input, all pixels and channels of a map together; its JAX ports differ, and one takes the channels of each pixel.
 
 Parameters, statistics and the arithmetic of both are float32, whatever a network computes in. All functions here are
 called inside a module.
@@ -12,10 +14,14 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from sharedq.networks.convolution import as_features
 
-Norm = Literal["none", "layer", "batch", "batch_pixel"]
+Norm = Literal["none", "layer", "layer_whole", "layer_channels", "batch", "batch_pixel"]
+Activation = Literal["relu", "leaky_relu"]  # leaky_relu has slope 0.01 below 0
+
+ACTIVATIONS = {"relu": nn.relu, "leaky_relu": nn.leaky_relu}
 
 
 def flat(x: jax.Array) -> jax.Array:
@@ -27,16 +33,28 @@ def normalised_input(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
     return _by_batch(as_features(x), norm, train) if norm == "batch_pixel" else x
 
 
-def activate(x: jax.Array, norm: Norm, train: bool, flatten: bool = False) -> jax.Array:
-    """ReLU with its normalisation; `flatten` makes a map's features of it."""
+def activate(
+    x: jax.Array, norm: Norm, train: bool, flatten: bool = False, activation: Activation = "relu"
+) -> jax.Array:
+    """The activation with its normalisation; `flatten` makes a map's features of it."""
     if norm == "layer":
         x = nn.LayerNorm()(x)
-    x = nn.relu(x)
+    elif norm == "layer_whole":
+        x = standardised(x, tuple(range(1, x.ndim)), 1e-5)
+    elif norm == "layer_channels":
+        x = standardised(x, (-1,), 1e-6)
+    x = ACTIVATIONS[activation](x)
     if norm == "batch":
         x = _by_batch(x, norm, train)
     if flatten:
         x = flat(x)
     return _by_batch(x, norm, train) if norm == "batch_pixel" else x
+
+
+def standardised(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
+    """Mean 0 and deviation 1 over some axes; LayerNorm without parameters."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (x - x.mean(axes, keepdims=True)) * jax.lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
 
 
 def _by_batch(x: jax.Array, norm: Norm, train: bool) -> jax.Array:

@@ -15,16 +15,26 @@ from sharedq.errors import SharedqError
 from sharedq.imports import resolve
 from sharedq.networks.convolution import Padding, as_features, convolve
 from sharedq.networks.heads import Compute, cast, linear
+from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
-from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
+from sharedq.networks.normalisation import Activation, Norm, activate, flat, normalised_input
 from sharedq.settings import require
 
 
-def dense_layers(x: jax.Array, hidden: tuple[int, ...], norm: Norm, train: bool, compute: Compute) -> jax.Array:
+def dense_layers(
+    x: jax.Array,
+    hidden: tuple[int, ...],
+    norm: Norm,
+    train: bool,
+    compute: Compute,
+    activation: Activation = "relu",
+    init: Init = "xavier",
+) -> jax.Array:
     """Called inside a module."""
     dtype = None if compute == "float32" else compute  # None: as the parameters are
     for width in hidden:
-        x = activate(nn.Dense(width, dtype=dtype, kernel_init=xavier_uniform())(x), norm, train)
+        x = nn.Dense(width, dtype=dtype, kernel_init=INITS[init])(x)
+        x = activate(x, norm, train, activation=activation)
     return x
 
 
@@ -32,10 +42,13 @@ class DenseTrunk(nn.Module):
     hidden: tuple[int, ...]
     norm: Norm
     compute: Compute
+    activation: Activation
+    draw: Init
 
     @nn.compact
     def __call__(self, x, train: bool):
-        return dense_layers(flat(as_features(x)), self.hidden, self.norm, train, self.compute)
+        x = flat(as_features(x))
+        return dense_layers(x, self.hidden, self.norm, train, self.compute, self.activation, self.draw)
 
 
 class Convolution(nn.Module):
@@ -62,20 +75,22 @@ class ConvolutionalTrunk(nn.Module):
     hidden: tuple[int, ...]
     norm: Norm
     compute: Compute
+    activation: Activation
+    draw: Init
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = normalised_input(x, self.norm, train)
         last = len(self.filters) - 1
         for number, layer in enumerate(zip(self.filters, self.sizes, self.strides, strict=True)):
-            x = Convolution(*layer, self.padding, self.compute)(x)
-            x = activate(x, self.norm, train, flatten=number == last)
-        return dense_layers(flat(x), self.hidden, self.norm, train, self.compute)
+            x = Convolution(*layer, self.padding, self.compute, INITS[self.draw])(x)
+            x = activate(x, self.norm, train, flatten=number == last, activation=self.activation)
+        return dense_layers(flat(x), self.hidden, self.norm, train, self.compute, self.activation, self.draw)
 
 
-def with_linear_heads(module: Any, outputs: int) -> Network:
+def with_linear_heads(module: Any, outputs: int, init: Init = "xavier") -> Network:
     """A network whose trunk is a module with the fields `norm` and `compute`."""
-    network = of_flax(module, *linear(outputs, compute=module.compute))
+    network = of_flax(module, *linear(outputs, INITS[init], compute=module.compute))
     return network._replace(normalises_batch=module.norm.startswith("batch"))
 
 
@@ -93,17 +108,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Dense:
-    """Dense layers with ReLU."""
+    """Dense layers, with ReLU unless another activation is asked for."""
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
-    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each activation; layer_whole: no parameters
+    activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
+    init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
 
     def build(self, outputs: int) -> Network:
-        return with_linear_heads(DenseTrunk(self.hidden, self.norm, self.compute), outputs)
+        module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)
+        return with_linear_heads(module, outputs, self.init)
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,9 @@ class Convolutional:
     strides: tuple[int, ...] = (1,)  # its stride
     padding: Padding = "VALID"  # SAME keeps the border
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
-    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each ReLU; batch_pixel is the public code's BatchNorm
+    norm: Norm = "none"  # before each activation layer*, or after it batch*; batch_pixel is the public code's BatchNorm
+    activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
+    init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
@@ -125,8 +145,9 @@ class Convolutional:
         require(min(numbers, default=0) > 0, "every layer of the network needs at least one unit, and a stride of 1")
 
     def build(self, outputs: int) -> Network:
-        layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden, self.norm, self.compute)
-        return with_linear_heads(ConvolutionalTrunk(*layers), outputs)
+        layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden)
+        module = ConvolutionalTrunk(*layers, self.norm, self.compute, self.activation, self.init)
+        return with_linear_heads(module, outputs, self.init)
 
 
 @dataclass(frozen=True)
