@@ -62,12 +62,16 @@ def obgd(
         slopes, form = jax.tree.flatten(gradients)
         errors, decays = (_for_each(x, gradients) for x in (delta, decay))
         extras = [None] * len(slopes) if newest is None else _for_each(newest, gradients)
+        # Behind the barriers these few numbers lie in memory. Without them XLA's CPU compiler computes each of them
+        # anew for every weight, with all that led to it, the world's step too.
+        errors, decays, extras = jax.lax.optimization_barrier((errors, decays, extras))
         z = [_along(k, g) * z + g for k, z, g in zip(decays, form.flatten_up_to(traces.z), slopes, strict=True)]
-        count, squares, pairs = traces.count + 1, (), list(zip(z, slopes, strict=True))
+        count, pairs = traces.count + 1, list(zip(z, slopes, strict=True))
+        squares: Any = ()
         if adaptive:
-            moves = map(_direction, pairs, errors, extras)
+            directions = map(_direction, pairs, errors, extras)
             old = form.flatten_up_to(traces.squares)
-            squares = [beta * square + (1 - beta) * move**2 for square, move in zip(old, moves, strict=True)]
+            squares = [beta * square + (1 - beta) * move**2 for square, move in zip(old, directions, strict=True)]
             unbiased = 1 - beta ** count.astype(jnp.float32)
             scales = [jax.lax.rsqrt(square / unbiased + epsilon) for square in squares]
             pairs = [(scale * z, scale * g) for scale, (z, g) in zip(scales, pairs, strict=True)]
@@ -77,7 +81,8 @@ def obgd(
         step = alpha / jnp.maximum(alpha * kappa * reach, 1)
         if bound == "mean":
             step = step / step.size
-        errors, extras = ([None if x is None else step * x for x in given] for given in (errors, extras))
+        moves = [[None if x is None else step * x for x in given] for given in (errors, extras)]
+        errors, extras = jax.lax.optimization_barrier(moves)
         return form.unflatten(map(_direction, pairs, errors, extras)), Traces(form.unflatten(z), squares, count)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -372,9 +372,9 @@ def test_every_learning_head_acts_equally_often_one_drawn_per_input(settings):
 
 def test_other_rules_of_acting():
     values = jax.random.normal(KEY, (3, 4, 2))
-    np.testing.assert_allclose(head_that_acts("mean", values, KEY), values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(head_that_acts("mean", KEY, values), values.mean(0), rtol=1e-6)
     for number in (1, 2, 3):
-        same(head_that_acts(str(number), values, KEY), values[number - 1])
+        same(head_that_acts(str(number), KEY, values), values[number - 1])
 
 
 # Lookahead-replicate

@@ -5,6 +5,7 @@ stays). Every `period` steps all copies take the network above them and the netw
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from sharedq.targets.source import (
     every,
     head_that_acts,
     join,
+    one_down,
     part,
     weights_of,
 )
@@ -71,17 +73,21 @@ class IteratedNetworks:
                 return join(part(held, 0, 1), part(online, 0, -1))
 
             def shifted():
-                return join(part(online, 1, None), part(online, -1, None)), online
+                return one_down(online), online
 
             held = every(step, self.copy_period, copied, held)
             (params, statistics), held = every(step, self.period, shifted, (online, held))
             return params, {"held": held[0], "held_statistics": held[1], "statistics": statistics}
 
+        policy = partial(head_that_acts, self.acting)
+
         def act_values(params, state, key, inputs):
-            values = chain(params, state["statistics"], inputs)
-            return head_that_acts(self.acting, values, key)
+            return policy(key, chain(params, state["statistics"], inputs))
+
+        def follow(step, tree):
+            return every(step, self.period, lambda: one_down(tree), tree)
 
         def moves(step):
             return (step % self.copy_period == 0) | (step % self.period == 0)
 
-        return TargetSource(init, values, refresh, act_values, moves)
+        return TargetSource(init, values, refresh, act_values, moves, policy, shared=(), follow=follow)

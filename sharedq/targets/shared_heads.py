@@ -6,6 +6,7 @@ decay, clipping, a projection) can reach it, and the optimiser holds no moments 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -24,6 +25,7 @@ from sharedq.targets.source import (
     features_of_both,
     head_that_acts,
     join,
+    one_down,
     part,
     towards,
     weights_of,
@@ -67,17 +69,19 @@ class SharedHeads:
             return Values(network.heads(params["heads"], at_now), chain[:-1], chain[1:], weights, statistics)
 
         def refresh(step, params, state, seen):
-            def shifted():
-                chain = join(state["held"], params["heads"])
-                moved = towards(part(chain, 0, -1), part(chain, 1, None), self.polyak)
-                if self.polyak < 1 and self.polyak_moves == "first":
-                    return part(moved, 0, 1), params["heads"]
-                return part(moved, 0, 1), join(part(moved, 1, None), part(chain, -1, None))
+            held, heads = state["held"], params["heads"]
+            held = every(step, self.period, lambda: towards(held, part(heads, 0, 1), self.polyak), held)
+            return {**params, "heads": follow(step, heads)}, {"held": held, "statistics": seen.statistics}
 
-            held, heads = every(step, self.period, shifted, (state["held"], params["heads"]))
-            return {**params, "heads": heads}, {"held": held, "statistics": seen.statistics}
+        def follow(step, tree):
+            if self.polyak < 1 and self.polyak_moves == "first":
+                return tree
+            return every(step, self.period, lambda: towards(tree, one_down(tree), self.polyak), tree)
+
+        policy = partial(head_that_acts, self.acting)
 
         def act_values(params, state, key, inputs):
-            return head_that_acts(self.acting, evaluate(network, params, state["statistics"], inputs), key)
+            return policy(key, evaluate(network, params, state["statistics"], inputs))
 
-        return TargetSource(init, values, refresh, act_values, at_each(self.period, self.polyak))
+        moves = at_each(self.period, self.polyak)
+        return TargetSource(init, values, refresh, act_values, moves, policy, follow=follow)

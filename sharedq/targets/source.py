@@ -43,6 +43,16 @@ def at_each(period: int, polyak: float = 1.0) -> Callable:
     return (lambda step: step % period == 0) if polyak == 1 else never
 
 
+def first_head(key: jax.Array, values: jax.Array) -> jax.Array:
+    """`policy` of a source with one head."""
+    return values[0]
+
+
+def stay(step: jax.Array, tree: Any) -> Any:
+    """`follow` of a source whose learning heads keep their places."""
+    return tree
+
+
 class TargetSource(NamedTuple):
     """The functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
 
@@ -51,6 +61,9 @@ class TargetSource(NamedTuple):
     refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
     act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
     moves: Callable = never  # (step) -> bool: whether this refresh puts whole targets or heads in the place of others
+    policy: Callable = first_head  # (key, values [H, B, A]) -> [B, A]: those, of what the heads that learn say
+    shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; the leaves of others begin with H
+    follow: Callable = stay  # (step, tree) -> tree: what belongs to heads, leaves [H, ...], moved as refresh moves them
 
 
 def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:
@@ -82,6 +95,11 @@ def part(tree: Any, start: int | None, stop: int | None) -> Any:
     return jax.tree.map(lambda w: w[start:stop], tree)
 
 
+def one_down(tree: Any) -> Any:
+    """Each head takes the place below its own; the last is in its old place too."""
+    return join(part(tree, 1, None), part(tree, -1, None))
+
+
 def features_of_both(network: Network, trunk: Any, statistics: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
     """The trunk's features at now and, without a gradient, at then; and its new running statistics.
 
@@ -103,7 +121,7 @@ def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, head[None, :, None], axis=0)[0]
 
 
-def head_that_acts(acting: str, values: jax.Array, key: jax.Array) -> jax.Array:
+def head_that_acts(acting: str, key: jax.Array, values: jax.Array) -> jax.Array:
     """[H, B, A] -> [B, A] by the rule `acting`: "uniform" draws a head for each input, "mean", or a head's number."""
     heads, size, _ = values.shape
     if heads == 1:

@@ -1,0 +1,82 @@
+"""Observations and rewards of a stream as they are learned from: normalised by what the stream was like so far.
+
+An observation is counted when it arrives and then normalised, the first of each episode too, and so is a reward.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.normalisers import (
+    Moments,
+    Returns,
+    no_moments,
+    no_returns,
+    normalised,
+    sample_variance,
+    scaled,
+    with_more,
+    with_rewards,
+)
+from sharedq.transitions import Step
+
+Normalise = Literal["each", "newest", "none"]
+
+
+class Inputs(NamedTuple):
+    moments: Moments  # of observations
+    returns: Returns
+
+
+class Pair(NamedTuple):
+    """A step as it is learned from."""
+
+    now: jax.Array  # [1, ...]
+    then: jax.Array  # [1, ...]
+    reward: jax.Array  # []
+
+
+def none_yet(obs: jax.Array, normalise: Normalise) -> Inputs:
+    """Nothing has arrived; `obs` [1, ...] is an example."""
+    return Inputs(no_moments(_counted(obs, normalise).shape[1:]), no_returns(1))
+
+
+def as_seen(inputs: Inputs, obs: jax.Array, normalise: Normalise) -> jax.Array:
+    """Observations as the network takes them. The very first, which nothing came before, counts for itself."""
+    if normalise == "none":
+        return obs
+    moments = _begun(inputs.moments, obs, normalise)
+    return normalised(obs, moments.mean, sample_variance(moments))
+
+
+def absorb(
+    inputs: Inputs, step: Step, obs: jax.Array, gamma: float, normalise: Normalise, scale_rewards: bool
+) -> tuple[Inputs, Pair]:
+    """The inputs after a step of one environment, and the step as it is learned from; `obs` is acted on next."""
+    ended = step.terminated | step.truncated
+    now = as_seen(inputs, step.obs, normalise)  # the very expression that was acted on, so that it is computed once
+    begun = _begun(inputs.moments, step.obs, normalise)
+    inputs = inputs._replace(moments=_noted(begun, step.next_obs, normalise))
+    then = as_seen(inputs, step.next_obs, normalise)
+    moments = _where(ended[0], _noted(inputs.moments, obs, normalise), inputs.moments)
+    returns = with_rewards(inputs.returns, step.reward, ended, gamma)
+    reward = scaled(step.reward, returns) if scale_rewards else step.reward
+    return Inputs(moments, returns), Pair(now, then, reward[0])
+
+
+def _counted(obs: jax.Array, normalise: Normalise) -> jax.Array:
+    """What of an observation has statistics: of a stack of frames the newest only, so that a frame counts once."""
+    return obs[..., -1:] if normalise == "newest" else obs
+
+
+def _noted(moments: Moments, obs: jax.Array, normalise: Normalise) -> Moments:
+    return moments if normalise == "none" else with_more(moments, _counted(obs, normalise))
+
+
+def _begun(moments: Moments, obs: jax.Array, normalise: Normalise) -> Moments:
+    return _where(moments.count > 0, moments, _noted(moments, obs, normalise))
+
+
+def _where(condition: jax.Array, yes: Moments, no: Moments) -> Moments:
+    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)

@@ -1,0 +1,174 @@
+"""Stream Q(lambda) on any source of targets (Elsayed et al., 2024): each step is learned from once, as it happens.
+
+    delta_h = r + discount * max_a' bootstrap_h(s', a') - Q_h(s, a)     for every head h that learns
+    z_h <- gamma lambda z_h + grad Q_h(s, a)
+    theta <- theta + step * sum_h delta_h z_h                           step by ObGD, see optimizers.py
+
+No replay, no batch. Each delta multiplies the whole past of its own head, so weights that several heads share have a
+trace for each head. Traces are cut, after the update, where an episode ends, by a time limit too, and where the action
+was not greedy; where a source moves heads along its chain, their traces move with them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sharedq.algorithms.algorithm import Algorithm
+from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
+from sharedq.algorithms.stream_inputs import Inputs, Normalise, absorb, as_seen, none_yet
+from sharedq.bellman import backups
+from sharedq.exploration import epsilon_greedy, linear_schedule
+from sharedq.optimizers import Bound, Traces, obgd
+from sharedq.settings import require
+from sharedq.targets.source import Seen, TargetSource
+from sharedq.transitions import Batch, Step
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: Any
+    source: Any  # what the step never moves: copies, frozen heads
+    traces: Traces  # of the parameters, leaves [H, ...]; [1, ...] where a trace is joint
+    kept: jax.Array  # [H] 1 where the past of the traces still counts, 0 where it was cut
+    policy_key: jax.Array  # by which a source draws the head that acts, for an episode
+    inputs: Inputs  # what observations and rewards were like so far
+
+
+@dataclass(frozen=True)
+class StreamQ:
+    """Q(lambda) from a stream, one step at a time, without replay."""
+
+    gamma: float = 0.99  # discount of the future, per step
+    trace_decay: float = 0.8  # lambda
+    learning_rate: float = 1.0  # alpha of ObGD; without effect where its bound holds, which is nearly always
+    kappa: float = 2.0  # of ObGD: a step moves the parameters by 1 / kappa at most, in the 1-norm; 0 is no bound
+    optimiser: Literal["obgd", "adaptive"] = "obgd"  # adaptive divides by a running root mean square of the steps
+    bound: Bound = "joint"  # several heads: one bound for all; each its own, together K / kappa; mean: a K-th of that
+    trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one, times the mean of the errors; biased
+    credit: Literal["naive", "forward"] = "naive"  # forward: earlier steps have the bootstrap's own error, not Q's
+    cut: Literal["after", "before"] = "after"  # not greedy: forget after the update, or before it as Watkins
+    cut_by: Literal["policy", "targets"] = "policy"  # whose greedy action counts: the acting head's, or each target's
+    normalise: Normalise = "each"  # observations: each number, or each pixel of a stack's newest
+    scale_rewards: bool = True  # divide rewards by the deviation of the running return
+    epsilon_start: float = 1.0  # share of random actions at the first environment step
+    epsilon_end: float = 0.01  # share of random actions after epsilon_steps
+    epsilon_steps: int = 250_000  # environment steps from the first share to the last
+    evaluation_epsilon: float = 0.0  # share of random actions in evaluation
+
+    def __post_init__(self):
+        for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+        require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
+        require(self.kappa >= 0, f"algorithm.kappa cannot be negative: {self.kappa}")
+        require(self.epsilon_steps >= 0, f"algorithm.epsilon_steps cannot be negative: {self.epsilon_steps}")
+        require(
+            self.trunk_traces == "per_head" or self.bound == "joint",
+            "algorithm.trunk_traces joint has one error for all heads, and so takes algorithm.bound joint only",
+        )
+
+    def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
+        actions = discrete_actions(environment, "Stream Q")
+        batches = network.build(actions).normalises_batch
+        require(not batches, "Stream Q has no batch to normalise: set --network.norm layer_whole")
+        return self.on(source_on(environment, target, network, actions))
+
+    def on(self, source: TargetSource) -> Algorithm:
+        """The algorithm on a source that is built."""
+        optimiser = obgd(self.learning_rate, self.kappa, self.bound, self.optimiser == "adaptive")
+        joint, forward = self.trunk_traces == "joint", self.credit == "forward"
+
+        def of_parts(shared: Any, own: Any) -> dict[str, Any]:
+            """The parameters that heads share, and those that each has for itself."""
+            return {part: (shared if part in source.shared else own)[part] for part in own}
+
+        def init(key: jax.Array, example: Batch) -> State:
+            source_key, policy_key = jax.random.split(key)
+            inputs = none_yet(example.transition.obs[:1], self.normalise)
+            obs = as_seen(inputs, example.transition.obs[:1], self.normalise)
+            params, source_state = source.init(source_key, obs)
+            heads = jax.eval_shape(source.values, params, source_state, obs, obs).weights.size
+            traces = 1 if joint else heads
+            slopes = of_parts(jax.tree.map(lambda w: jnp.zeros((traces, *w.shape)), params), params)
+            kept = jnp.zeros(heads)
+            return State(params, source_state, optimiser.init(slopes), kept, policy_key, inputs)
+
+        def values(state: State, key: jax.Array, obs) -> jax.Array:
+            return source.act_values(state.params, state.source, key, as_seen(state.inputs, obs, self.normalise))
+
+        def act(state: State, key: jax.Array, obs, step: jax.Array | None) -> jax.Array:
+            head_key, explore_key = jax.random.split(key)
+            if step is None:
+                return epsilon_greedy(explore_key, values(state, head_key, obs), self.evaluation_epsilon)
+            epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
+            return epsilon_greedy(explore_key, values(state, state.policy_key, obs), epsilon)
+
+        def gradients(params, source_state, now, then, action):
+            """Q of the action by each head, what the source says of all, and gradients, the heads' axis in front."""
+
+            def chosen(params):
+                value = source.values(params, source_state, now, then)
+                return value.predicted[:, 0, action], value
+
+            q, pull, value = jax.vjp(chosen, params, has_aux=True)
+            (own,) = pull(jnp.ones_like(q))  # what a head has for itself, no other head depends on
+            if joint or q.size == 1:
+                shared = jax.tree.map(lambda g: g[None], own)
+            else:
+                (shared,) = jax.vmap(pull)(jnp.eye(q.size, dtype=q.dtype))
+            return q, value, of_parts(shared, own)
+
+        def observe(state: State, key: jax.Array, step: Step, obs, count: jax.Array) -> tuple[State, dict]:
+            require(len(step.reward) == 1, "Stream Q learns from one stream: set --training.environments 1")
+            inputs, pair = absorb(state.inputs, step, obs, self.gamma, self.normalise, self.scale_rewards)
+            action, ended = step.action[0], (step.terminated | step.truncated)[0]
+            both = forward or self.cut_by == "targets"  # asks for the bootstrap's values at now as well
+            then = jnp.concatenate([pair.then, pair.now]) if both else pair.then
+            q, value, slopes = gradients(state.params, state.source, pair.now, then, action)
+            best = value.bootstrap.max(axis=-1)  # [H, 1 or 2]
+            discount = self.gamma * (1 - step.terminated[0])
+            target = backups.bellman(pair.reward, discount, best[:, 0])
+            error = value.weights * (target - q)
+
+            if self.cut_by == "targets":
+                strayed = value.bootstrap[:, 1, action] < best[:, 1]
+            else:
+                followed = source.policy(state.policy_key, value.predicted)[0]
+                strayed = jnp.broadcast_to(followed[action] < followed.max(), q.shape)
+            past = state.kept * ~strayed if self.cut == "before" else state.kept
+            kept = (~ended & (~strayed | (self.cut == "before"))).astype(q.dtype)
+
+            def each(x, of_all):
+                """[H], and for a joint trace one number for all heads."""
+                return of_parts(*(dict.fromkeys(state.params, y) for y in (of_all(x)[None] if joint else x, x)))
+
+            decay = each(self.gamma * self.trace_decay * past, jnp.min)
+            if forward:
+                credited = value.weights * (target - best[:, 1])
+                newest = each(error - credited, jnp.mean)
+                moves, traces = optimiser.update(
+                    slopes, state.traces, delta=each(credited, jnp.mean), decay=decay, newest=newest
+                )
+            else:
+                moves, traces = optimiser.update(slopes, state.traces, delta=each(error, jnp.mean), decay=decay)
+            moves = of_parts(jax.tree.map(lambda move: move.sum(axis=0), moves), moves)
+            params = optax.apply_updates(state.params, moves)
+
+            news = Seen(pair.now, value.statistics, jnp.square(error))
+            params, source_state = source.refresh(count, params, state.source, news)
+            z, squares, kept = source.follow(count, (traces.z, traces.squares, kept))
+            policy_key = jnp.where(ended, key, state.policy_key)
+            state = State(params, source_state, Traces(z, squares, traces.count), kept, policy_key, inputs)
+            metrics = {
+                "loss": jnp.square(error).mean(),
+                "td_error": jnp.abs(error).mean(),
+                "q_value": q.mean(),
+                "cut": 1 - kept.mean(),
+            }
+            return state, metrics
+
+        return Algorithm(init, act, values, observe)

@@ -1,0 +1,292 @@
+"""Stream Q(lambda): against its rule written out plainly, its limits, its fixed points, what traces do, and probes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sharedq import random_keys
+from sharedq.algorithms.stream_q import StreamQ
+from sharedq.environments.contract import autoreset
+from sharedq.environments.probes import PROBES
+from sharedq.errors import SharedqError
+from sharedq.networks import Dense, Table
+from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.transitions import Batch, Step, Transition
+
+KEY = jax.random.key(0)
+ACTIONS = 3
+PLAIN = {"normalise": "none", "scale_rewards": False}  # the step alone, on numbers as they are
+NETWORK = Dense((5,), activation="leaky_relu").build(ACTIONS)
+
+
+def example(width: int) -> Batch:
+    obs = jnp.zeros((1, width))
+    return Batch(Transition(obs, jnp.zeros(1, jnp.int32), jnp.zeros(1), jnp.zeros(1), obs), jnp.ones(1), jnp.zeros(1))
+
+
+def step_of(seed: int, action: int, terminated: bool = False, truncated: bool = False) -> Step:
+    now, then = np.random.default_rng(seed).normal(size=(2, 1, 4)).astype(np.float32)
+    return Step(*map(jnp.asarray, (now, [action], [0.5 + seed], [terminated], [truncated], then)))
+
+
+def observer(settings: StreamQ, source):
+    algorithm = settings.on(source)
+    return algorithm.init(KEY, example(4)), jax.jit(algorithm.observe)
+
+
+def q(source, params, state, obs):
+    """All heads' values [H, A], and those they learn from."""
+    value = source.values(params, state, obs, obs)
+    return value.predicted[:, 0], value.bootstrap[:, 0]
+
+
+def plainly(source, params, state, step: Step, z, decay: float, kappa: float):
+    """One step of the rule with one joint bound, head by head, on a list of whole-network gradients z."""
+    action, discount = step.action[0], 0.99 * (1 - step.terminated[0])
+    after = q(source, params, state, step.next_obs)[1].max(axis=1)
+    deltas, new = [], []
+    for head, old in enumerate(z):
+        value, gradient = jax.value_and_grad(lambda p, head=head: q(source, p, state, step.obs)[0][head, action])(
+            params
+        )
+        deltas.append(step.reward[0] + discount * after[head] - value)
+        new.append(jax.tree.map(lambda z, g: decay * z + g, old, gradient))
+    lengths = [sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(one)) for one in new]
+    reach = kappa * sum(jnp.maximum(jnp.abs(d), 1) * size for d, size in zip(deltas, lengths, strict=True))
+    for delta, one in zip(deltas, new, strict=True):
+        params = jax.tree.map(lambda w, z, delta=delta: w + delta * z / jnp.maximum(reach, 1), params, one)
+    return params, new
+
+
+def row_moved(tree, old: int, new: int):
+    """One head's row of leaves [K, ...] in another place, and zeros in all others."""
+    return jax.tree.map(lambda w: jnp.zeros_like(w).at[new].set(w[old]), tree)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_steps_are_the_rule_written_out_head_by_head(heads):
+    """Greedy and not, a shift, a time limit and a death; the shift moves traces along with the heads."""
+    source = SharedHeads(heads, period=3, acting="1").build(NETWORK)
+    state, observe = observer(StreamQ(**PLAIN), source)
+    params, held = state.params, state.source
+    rule = jax.jit(lambda params, held, step, z: plainly(source, params, held, step, z, 0.99 * 0.8, kappa=2.0))
+    z = none = [jax.tree.map(jnp.zeros_like, params)] * heads
+    for count in range(1, 8):
+        greedy = int(q(source, params, held, step_of(count, 0).obs)[0][0].argmax())
+        action = (greedy + (count == 5)) % ACTIONS
+        step = step_of(count, action, terminated=count == 6, truncated=count == 2)
+        state, metrics = observe(state, KEY, step, step.next_obs, jnp.int32(count))
+        params, z = rule(params, held, step, z)
+        if count % 3 == 0:  # heads 1..K take the place of heads 0..K-1
+            chain = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), held["held"], params["heads"])
+            held = {**held, "held": jax.tree.map(lambda w: w[1:2], chain)}
+            moved = jax.tree.map(lambda w: jnp.concatenate([w[2:], w[-1:]]), chain)
+            params = {**params, "heads": moved}
+            above = [min(head + 1, heads - 1) for head in range(heads)]
+            z = [
+                {"trunk": z[up]["trunk"], "heads": row_moved(z[up]["heads"], up, head)} for head, up in enumerate(above)
+            ]
+        if count in (2, 5, 6):
+            z = none
+        assert metrics["cut"] == (count in (2, 5, 6))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), state.params, params)
+
+
+def test_without_traces_and_bound_it_is_a_semi_gradient_step():
+    source = OnlineNetwork().build(NETWORK)
+    state, observe = observer(StreamQ(trace_decay=0, kappa=0, learning_rate=0.1, **PLAIN), source)
+    state, _ = observe(state, KEY, step_of(0, 1), step_of(0, 1).next_obs, jnp.int32(1))  # which leaves a trace behind
+    step = step_of(1, 2)
+
+    def half_square(params):
+        target = step.reward[0] + 0.99 * q(source, state.params, state.source, step.next_obs)[1].max()
+        return 0.5 * (target - q(source, params, state.source, step.obs)[0][0, 2]) ** 2
+
+    wanted = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, jax.grad(half_square)(state.params))
+    state, _ = observe(state, KEY, step, step.next_obs, jnp.int32(2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.params, wanted)
+
+
+def walked(settings: StreamQ, source, steps: int = 9):
+    state, observe = observer(settings, source)
+    for count in range(1, steps + 1):
+        step = step_of(count, count % ACTIONS, terminated=count == 4)
+        state, _ = observe(state, KEY, step, step.next_obs, jnp.int32(count))
+    return state.params
+
+
+@pytest.mark.parametrize("credit", ["naive", "forward"])
+def test_copies_at_every_step_are_the_target_free_algorithm(credit):
+    free = walked(StreamQ(credit=credit, **PLAIN), OnlineNetwork().build(NETWORK))
+    for target in (TargetNetwork(period=1), SharedHeads(1, period=1, initial_heads="copies")):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            walked(StreamQ(credit=credit, **PLAIN), target.build(NETWORK)),
+            free,
+        )
+
+
+def test_one_head_makes_all_ways_of_sharing_one():
+    source = SharedHeads(1, period=4).build(NETWORK)
+    plain = walked(StreamQ(**PLAIN), source)
+    for option in ({"trunk_traces": "joint"}, {"bound": "each"}, {"bound": "mean"}):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), walked(StreamQ(**option, **PLAIN), source), plain
+        )
+
+
+def test_a_joint_trace_takes_the_mean_error_and_so_opposite_errors_move_no_trunk():
+    """Its bias: two heads that are equal, with errors 1 and -1, should pull a trunk nowhere only if they are equal."""
+    source = SharedHeads(2, period=100).build(NETWORK)
+    moved = {}
+    for traces in ("per_head", "joint"):
+        state, observe = observer(StreamQ(trunk_traces=traces, gamma=0.0, kappa=0.0, **PLAIN), source)
+        step = step_of(0, 1)
+        middle = q(source, state.params, state.source, step.obs)[0][
+            :, 1
+        ].mean()  # as far from one head as from the other
+        step = step._replace(reward=middle[None])
+        after, _ = observe(state, KEY, step, step.next_obs, jnp.int32(1))
+        change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.params, state.params)
+        moved[traces] = max(jax.tree.leaves(change["trunk"]))
+        assert max(jax.tree.leaves(change["heads"])) > 0.1
+    assert moved["joint"] < 1e-6
+    assert moved["per_head"] > 0.1
+
+
+def test_watkins_cuts_the_past_and_keeps_the_exploratory_pair():
+    source = OnlineNetwork().build(Table().build(ACTIONS))
+    for cut, wanted in (("after", [1, 1, 0]), ("before", [0, 1, 1])):
+        state, observe = observer(StreamQ(cut=cut, gamma=1.0, trace_decay=1.0, **PLAIN), source)
+        kernel = jnp.zeros((1, 4, ACTIONS)).at[0, :, 0].set(1.0)  # action 0 is greedy everywhere
+        state = state._replace(params={"trunk": {}, "heads": {"kernel": kernel}})
+        traces = []
+        for count, action in enumerate([0, 1, 0], start=1):  # the second is not greedy
+            obs = jnp.eye(4)[count - 1 : count]
+            step = Step(obs, *map(jnp.array, ([action], [0.0], [False], [False])), jnp.eye(4)[count : count + 1])
+            state, _ = observe(state, KEY, step, step.next_obs, jnp.int32(count))
+            traces.append(np.asarray(state.traces.z["heads"]["kernel"])[0])
+        of_first, of_second = traces[1][0, 0], traces[1][1, 1]
+        assert [of_first, of_second, traces[2][1, 1]] == wanted
+
+
+def test_each_head_may_be_cut_by_the_head_it_learns_from():
+    source = SharedHeads(2, period=100, acting="1").build(Table().build(ACTIONS))
+    state, observe = observer(StreamQ(cut_by="targets", **PLAIN), source)
+    best = jnp.stack([jnp.full((4, ACTIONS), 0.0).at[:, action].set(1.0) for action in (0, 1, 2)])
+    state = state._replace(params={"trunk": {}, "heads": {"kernel": best[1:]}})
+    state = state._replace(source={**state.source, "held": {"kernel": best[:1]}})
+    step = step_of(1, 1)._replace(obs=jnp.eye(4)[:1], next_obs=jnp.eye(4)[1:2])  # greedy for head 1, not for head 0
+    state, metrics = observe(state, KEY, step, step.next_obs, jnp.int32(1))
+    np.testing.assert_array_equal(state.kept, [0, 1])
+    assert metrics["cut"] == 0.5
+
+
+STATES, GAMMA, LAMBDA = 5, 0.9, 0.8
+
+
+def test_which_credit_converges_to_which_fixed_point():
+    """With a frozen bootstrap V and one action: naive to r + gamma P V, forward to the lambda-image of V."""
+    draw = np.random.default_rng(7)
+    chances = draw.dirichlet(np.ones(STATES), STATES)
+    rewards, held = draw.normal(size=STATES), draw.normal(size=STATES) * 2
+    one_step = rewards + GAMMA * chances @ held
+    image = rewards + GAMMA * (1 - LAMBDA) * chances @ held
+    image = np.linalg.solve(np.eye(STATES) - GAMMA * LAMBDA * chances, image)
+    assert np.abs(one_step - image).max() > 2
+
+    def learned(credit: str) -> np.ndarray:
+        settings = StreamQ(
+            gamma=GAMMA, trace_decay=LAMBDA, kappa=0.0, learning_rate=0.01, credit=credit, epsilon_steps=0, **PLAIN
+        )
+        algorithm = settings.on(TargetNetwork(period=10**9).build(Table().build(1)))
+        start = algorithm.init(KEY, example(STATES))
+        frozen = {
+            **start.source,
+            "held": {"trunk": {}, "heads": {"kernel": jnp.asarray(held, jnp.float32)[None, :, None]}},
+        }
+
+        def one(carry, count):
+            state, at, total = carry
+            to = jax.random.choice(random_keys.at(KEY, count), STATES, p=jnp.asarray(chances)[at])
+            step = Step(
+                jnp.eye(STATES)[at][None],
+                jnp.zeros(1, jnp.int32),
+                jnp.asarray(rewards, jnp.float32)[at][None],
+                jnp.zeros(1, bool),
+                jnp.zeros(1, bool),
+                jnp.eye(STATES)[to][None],
+            )
+            state, _ = algorithm.observe(state, KEY, step, step.next_obs, count)
+            values = state.params["heads"]["kernel"][0, :, 0]
+            return (state, to, total + jnp.where(count > 20_000, values, 0)), None
+
+        counts = jnp.arange(1, 60_001)
+        start = (start._replace(source=frozen), jnp.int32(0), jnp.zeros(STATES))
+        return np.asarray(jax.jit(lambda start: jax.lax.scan(one, start, counts)[0][2])(start)) / 40_000
+
+    assert np.abs(learned("naive") - one_step).max() < 0.1
+    assert np.abs(learned("forward") - image).max() < 0.1
+
+
+def played(target, probe: str, steps: int, **options) -> np.ndarray:
+    """The values that a table learns on a probe; without normalisation, which probes with known values do without."""
+    environment = autoreset(PROBES[probe].environment)
+    settings = StreamQ(gamma=0.9, kappa=2.0, epsilon_end=0.5, epsilon_steps=steps, **PLAIN | options)
+    algorithm = settings.build(PROBES[probe].environment, target, Table())
+    width = environment.observation.shape[0]
+
+    def one(carry, time):
+        agent, world, obs = carry
+        action = algorithm.act(agent, random_keys.at(KEY, 2 * time), obs, time)
+        world, out = jax.vmap(environment.step)(random_keys.at(KEY, 2 * time + 1)[None], world, action)
+        step = Step(obs, action, out.reward, out.terminated, out.truncated, out.final_obs)
+        agent, _ = algorithm.observe(agent, random_keys.at(KEY, time), step, out.obs, time + 1)
+        return (agent, world, out.obs), None
+
+    @jax.jit
+    def run():
+        world, obs = jax.vmap(environment.reset)(KEY[None])
+        start = (algorithm.init(KEY, example(width)), world, obs)
+        (agent, _, _), _ = jax.lax.scan(one, start, jnp.arange(steps))
+        return algorithm.values(agent, KEY, jnp.asarray(PROBES[probe].observations))
+
+    return np.asarray(run())
+
+
+SOURCES = [
+    OnlineNetwork(),
+    TargetNetwork(period=50),
+    SharedHeads(heads=2, period=50, acting="mean"),
+    IteratedNetworks(networks=2, period=50, acting="mean"),
+    LookaheadReplicate(period=50, replicate_steps=20, learning_rate=0.05),
+]
+
+
+@pytest.mark.parametrize("target", SOURCES, ids=lambda target: target.label)
+def test_every_source_learns_the_corridor(target):
+    truth = PROBES["corridor"].q_values(0.9)
+    np.testing.assert_allclose(played(target, "corridor", 20_000), truth, atol=0.1)
+
+
+def test_a_time_limit_is_not_learned_as_a_death():
+    np.testing.assert_allclose(played(OnlineNetwork(), "time_limit", 4_000), [[10.0]], atol=0.2)
+
+
+def test_normalised_it_finds_its_way_too():
+    values = played(OnlineNetwork(), "observation_and_action", 2_000, normalise="each", scale_rewards=True)
+    np.testing.assert_array_equal(values.argmax(axis=1), [0, 1])
+
+
+def test_one_stream_only():
+    state, observe = observer(StreamQ(), OnlineNetwork().build(NETWORK))
+    two = jax.tree.map(lambda x: jnp.concatenate([x, x]), step_of(0, 1))
+    with pytest.raises(SharedqError, match=r"--training\.environments 1"):
+        observe(state, KEY, two, two.next_obs, jnp.int32(1))
+
+
+@pytest.mark.parametrize("options", [{"trace_decay": 1.5}, {"kappa": -1.0}, {"trunk_traces": "joint", "bound": "each"}])
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(SharedqError, match=f"algorithm.{next(iter(options))}"):
+        StreamQ(**options)
