@@ -3,21 +3,25 @@
 [IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
 [CR]  CleanRL's dqn.py, https://github.com/vwxyzjn/cleanrl
 [IQ]  the LunarLander script of the public i-QN code, https://github.com/theovincent/i-DQN
+[SD]  Elsayed et al., Streaming Deep Reinforcement Learning Finally Works, https://arxiv.org/abs/2410.14606, and its
+      public code, https://github.com/mohmdelsayed/streaming-drl
 [MA]  Young & Tian, MinAtar, https://arxiv.org/abs/1903.03176
 """
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from sharedq.algorithms import DQN
+from sharedq.algorithms import DQN, StreamQ
+from sharedq.algorithms.stream_inputs import Normalise
 from sharedq.environments import Atari, CartPole, Gymnasium, MinAtar, ProbeEnvironment
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import unknown
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense, Impala, Table
 from sharedq.networks.normalisation import Norm
-from sharedq.replay import FrameStacks, Uniform
-from sharedq.targets import TargetNetwork
-from sharedq.training import Fused, Interactive
+from sharedq.replay import FrameStacks, NoReplay, Uniform
+from sharedq.targets import OnlineNetwork, TargetNetwork
+from sharedq.training import Fused, Interactive, Streaming
 
 
 class Recipe(NamedTuple):
@@ -69,6 +73,34 @@ def _atari(network: Convolutional | Impala) -> Experiment:
             reward_bound=1.0,  # [IS]
             log_period=2_500,  # ours
             checkpoint_period=250_000,  # ours: an epoch
+        ),
+    )
+
+
+def _stream(
+    environment: Any, network: Convolutional | Dense, steps: int, exploration: float, normalise: Normalise = "each"
+) -> Experiment:
+    """Stream Q(lambda), which has one set of numbers for all its environments; explores in a share of the steps."""
+    return Experiment(
+        environment=environment,
+        algorithm=StreamQ(
+            gamma=0.99,  # [SD]
+            trace_decay=0.8,  # [SD]
+            learning_rate=1.0,  # [SD]
+            kappa=2.0,  # [SD]
+            normalise=normalise,
+            epsilon_start=1.0,  # [SD]
+            epsilon_end=0.01,  # [SD]
+            epsilon_steps=round(exploration * steps),
+        ),
+        target=OnlineNetwork(),  # [SD]
+        network=replace(network, norm="layer_whole", activation="leaky_relu", init="sparse"),  # [SD]
+        replay=NoReplay(),
+        training=Streaming(
+            steps=steps,
+            environments=1,  # [SD]
+            log_period=steps // 500,  # ours
+            checkpoint_period=steps // 10,  # ours
         ),
     )
 
@@ -131,6 +163,24 @@ RECIPES = {
                 warm_up=1_000,  # [IQ]
                 update_period=1,  # [IQ]
             ),
+        ),
+    ),
+    "stream-minatar": Recipe(
+        "Stream Q(lambda), without replay, on MinAtar Breakout; --game asterix for another",
+        _stream(
+            MinAtar("breakout"),  # [SD]
+            Convolutional(filters=(16,), sizes=(3,), strides=(1,), hidden=(128,)),  # [SD]
+            steps=5_000_000,  # [SD]
+            exploration=0.2,  # [SD]
+        ),
+    ),
+    "stream-control": Recipe(
+        "Stream Q(lambda), without replay, on CartPole-v1",
+        _stream(
+            CartPole(),  # [SD], there with the time of the episode as a fifth number
+            Dense(hidden=(32, 32)),  # [SD]
+            steps=500_000,  # [SD]
+            exploration=0.05,  # [SD]
         ),
     ),
     "corridor": Recipe(

@@ -8,6 +8,7 @@ import pytest
 
 import sharedq
 from sharedq.algorithms import DQN
+from sharedq.algorithms.algorithm import learning_of
 from sharedq.environments import CartPole, Continuous, Custom, Environment, MinAtar, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
@@ -16,7 +17,7 @@ from sharedq.recipes import GAMES, RECIPES, recipe
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.training import Fused
-from sharedq.training.learning import example_batch, step_like
+from sharedq.training.learning import example_batch, example_step, step_like
 
 BASE = Experiment(
     CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Uniform(500, 32), Fused(environments=4, warm_up=100)
@@ -33,15 +34,17 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     experiment = recipe(name)
     assert through_json(experiment) == experiment
     built = experiment.build()
-    batch = jax.eval_shape(lambda: example_batch(built.environment, built.replay.batch_size))
+    size = built.replay.batch_size
+    batch = jax.eval_shape(lambda: example_batch(built.environment, size))
+    learned = batch if built.algorithm.update else jax.eval_shape(lambda: example_step(built.environment, size))
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
     state = jax.eval_shape(built.algorithm.init, key, batch)
-    after, errors, _ = jax.eval_shape(built.algorithm.update, state, batch, key, step)
+    after, *errors, _ = jax.eval_shape(learning_of(built.algorithm), state, learned, key, step)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
-    assert errors.shape == (built.replay.batch_size,)
+    assert [one.shape for one in errors] == ([(size,)] if built.algorithm.update else [])
     actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
-    assert actions.shape == (built.replay.batch_size,)
+    assert actions.shape == (size,)
 
 
 @pytest.mark.parametrize(("part", "kind"), KINDS)

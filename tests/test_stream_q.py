@@ -11,6 +11,8 @@ from sharedq.environments.contract import autoreset
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Table
+from sharedq.recipes import recipe
+from sharedq.runs import checkpoints
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.transitions import Batch, Step, Transition
 
@@ -290,3 +292,34 @@ def test_one_stream_only():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(SharedqError, match=f"algorithm.{next(iter(options))}"):
         StreamQ(**options)
+
+
+def test_saved_and_loaded_it_goes_on_to_the_bit(tmp_path):
+    """Traces, normalisers and the key of the head that acts are all in the state."""
+    small = {"target": "shared_heads", "steps": 200, "training.log_period": 100, "network.hidden": (6,)}
+    experiment = recipe("stream-control").replace(**small, **{"target.period": 30, "target.heads": 2})
+    program = experiment.build().program()
+    program.prepare()
+    run, _ = program.advance(program.begin(), 0, 100)
+    path = checkpoints.save(tmp_path, 100, {"run": program.to_host(run)}, "digest", {}, keep=1)
+    loaded = program.to_devices(checkpoints.load(path, "run", program.shapes()))
+    ends = [program.to_host(program.advance(start, 100, 200)[0]) for start in (run, loaded)]
+    assert program.metric_names == ["cut", "loss", "q_value", "td_error"]
+    for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_array_equal(*(np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in (one, other)))
+
+
+def is_key(x) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def test_the_cost_of_traces_is_told():
+    """A trace for each head of all that heads share: what shared heads save in weights, they hold in traces."""
+    experiment = recipe("stream-minatar")
+    for heads in (1, 3):
+        one = experiment.replace(target="shared_heads", **{"target.heads": heads})
+        cost = one.build().cost(compiled=False)
+        expected = heads * cost.parameters["trunk"] + cost.parameters["heads"]
+        assert cost.bytes["traces"] == 4 * expected + 4  # and the count of steps
+    joint = one.replace(**{"algorithm.trunk_traces": "joint"}).build().cost(compiled=False)
+    assert joint.bytes["traces"] == 4 * joint.parameters["trained"] + 4

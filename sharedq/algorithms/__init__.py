@@ -2,7 +2,8 @@
 
 from sharedq.algorithms.algorithm import Algorithm, learning_of
 from sharedq.algorithms.dqn import DQN
+from sharedq.algorithms.stream_q import StreamQ
 
-ALGORITHMS = {"dqn": DQN}
+ALGORITHMS = {"dqn": DQN, "stream_q": StreamQ}
 
-__all__ = ["ALGORITHMS", "DQN", "Algorithm", "learning_of"]
+__all__ = ["ALGORITHMS", "DQN", "Algorithm", "StreamQ", "learning_of"]
