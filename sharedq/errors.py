@@ -11,9 +11,19 @@ class SharedqError(Exception):
 
 
 class Diverged(SharedqError):
-    """A loss or a parameter stopped being a finite number while training."""
+    """A loss, a parameter or an environment stopped being a finite number while training."""
 
     exit_code = 3
+
+
+class Unphysical(SharedqError):
+    """A world gave something that is not a finite number: what, and while training of which seed and at which step."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, seed: int = 0, step: int = 0):
+        super().__init__(f"{what} is not a finite number: the environment broke down")
+        self.what, self.seed, self.step = what, seed, step
 
 
 class Stopped(SharedqError):

@@ -329,8 +329,7 @@ def test_a_missing_import_inside_the_users_module_is_not_hidden(user_module):
 
 
 def test_importing_the_table_imports_no_optional_package():
-    code = (
-        "import sys, sharedq.environments; sys.exit(not {'pgx', 'ale_py', 'cv2', 'gymnasium'}.isdisjoint(sys.modules))"
-    )
+    optional = {"pgx", "ale_py", "cv2", "gymnasium", "dm_control", "mujoco"}
+    code = f"import sys, sharedq.environments; sys.exit(not {optional}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(ENVIRONMENTS) == ["minatar", "cartpole", "probe", "custom", "gymnasium", "atari"]
+    assert list(ENVIRONMENTS) == ["minatar", "cartpole", "probe", "custom", "gymnasium", "atari", "control"]

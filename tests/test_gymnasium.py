@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from sharedq.environments import Continuous, Discrete, Gymnasium
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, Unphysical
 
 UNIT = spaces.Box(0.0, 1.0, (2,), np.float32)
 
@@ -235,17 +235,34 @@ def test_discrete_actions_begin_where_the_environments_do(bring):
     assert made[-1].taken == [-1, 0, 1]
 
 
-def test_boxes_of_actions_are_handed_on_and_saved(bring):
-    settings, made = bring(action_space=spaces.Box(-1, 1, (2,), np.float64), ends=9)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_boxes_of_actions_are_handed_on_in_their_units_and_saved(bring, dtype):
+    space = spaces.Box(np.array([-0.1, 2]), np.array([0.1, 6]), dtype=dtype)
+    settings, made = bring(action_space=space, ends=9)
     environment = settings.build()
-    assert isinstance(environment.actions, Continuous) and environment.actions.low.tolist() == [-1, -1]
-    worlds, action = environment.open(1, 0), np.array([[0.1, -0.3]], np.float32)
+    assert isinstance(environment.actions, Continuous)
+    worlds = environment.open(1, 0)
     worlds.reset()
-    worlds.step(action)
-    saved = json.loads(json.dumps(worlds.save()))
-    worlds.load(saved)
-    np.testing.assert_array_equal(made[-1].taken, np.repeat(action, 2, axis=0))
-    assert made[-1].taken[0].dtype == np.float64
+    for action in ([[1, -0.5]], [[-1, 1]]):
+        worlds.step(np.array(action, np.float32))
+    worlds.load(json.loads(json.dumps(worlds.save())))
+    taken = made[-1].taken
+    np.testing.assert_array_equal(taken, np.array([[0.1, 3], [-0.1, 6]] * 2, dtype))
+    assert all(space.contains(one) for one in taken)  # in its type, and not beyond a bound by a rounding
+
+
+@pytest.mark.parametrize("broken", ["obs", "reward"])
+def test_what_is_no_number_is_told(bring, monkeypatch, broken):
+    obs = np.array([0, np.inf if broken == "obs" else 0], np.float32)
+    settings, _ = bring(show=lambda time: obs * time)
+    worlds = settings.build().open(2, 0)
+    with np.errstate(invalid="ignore"):
+        worlds.reset()
+        if broken == "reward":
+            step = Made.step
+            monkeypatch.setattr(Made, "step", lambda *given: (step(*given)[0], np.nan, False, False, {}))
+        with pytest.raises(Unphysical, match=f"{'an obs' if broken == 'obs' else 'a rew'}.* is not a finite number"):
+            worlds.step(np.zeros(2, int))
 
 
 @pytest.mark.parametrize(
@@ -295,9 +312,20 @@ def test_a_name_that_cannot_be_built_is_told_in_one_line(name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_other_actions_and_limits_are_refused(bring):
-    with pytest.raises(SharedqError, match="has actions of MultiBinary"):
-        bring(action_space=spaces.MultiBinary(2))[0].build()
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.MultiBinary(2), "has actions of MultiBinary"),
+        (spaces.Box(0, 255, (2,), np.uint8), "has actions of Box of uint8; they must be Discrete or a Box of floats"),
+        (spaces.Box(0, np.inf, (2,)), "has actions without bounds: give its action_space finite ones"),
+    ],
+)
+def test_other_actions_are_refused(bring, space, message):
+    with pytest.raises(SharedqError, match=message):
+        bring(action_space=space)[0].build()
+
+
+def test_a_limit_of_no_steps_is_refused():
     with pytest.raises(SharedqError, match="time_limit must be none or at least 1"):
         Gymnasium(time_limit=0)
 

@@ -13,7 +13,7 @@ import pytest
 from sharedq import random_keys
 from sharedq.algorithms import DQN
 from sharedq.environments import CartPole, HostEnvironment, autoreset
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
 from sharedq.replay import NoReplay, Uniform
@@ -167,6 +167,21 @@ def test_it_goes_on_where_it_was_saved_to_the_bit(three):
     run, told = run_of(program, program.to_devices(saved), 480)
     same(program.to_host(run), three[0])
     same([heard.episodes for heard in told], [heard.episodes for heard in three[1][-len(told) :]])
+
+
+def test_a_world_that_breaks_down_is_told_with_its_seed_and_step(monkeypatch):
+    program = interactive([4, 5], environments=2, update_period=2)
+    program.prepare()
+    run = program.begin()
+
+    def breaks(actions):
+        raise Unphysical("a reward")
+
+    run, _ = program.advance(run, 0, 8)
+    monkeypatch.setattr(program._worlds[1], "step", breaks)
+    with pytest.raises(Unphysical) as caught:
+        program.advance(run, 8, 20)
+    assert (caught.value.what, caught.value.seed, caught.value.step) == ("a reward", 5, 10)
 
 
 def test_shapes_are_those_of_the_run(three):

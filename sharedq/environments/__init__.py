@@ -13,6 +13,7 @@ from sharedq.environments.contract import (
     check,
     time_limited,
 )
+from sharedq.environments.control import Control
 from sharedq.environments.custom import Custom
 from sharedq.environments.gymnasium_vector import Gymnasium
 from sharedq.environments.jax_native import CartPole
@@ -26,6 +27,7 @@ ENVIRONMENTS = {
     "custom": Custom,
     "gymnasium": Gymnasium,
     "atari": Atari,
+    "control": Control,
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Atari",
     "CartPole",
     "Continuous",
+    "Control",
     "Custom",
     "Discrete",
     "Environment",

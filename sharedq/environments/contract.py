@@ -28,15 +28,23 @@ class Discrete(NamedTuple):
 
 
 class Continuous(NamedTuple):
-    """Real vectors between two bounds of their shape."""
+    """Real vectors, of -1 to 1 each: what the algorithms give, the replay holds and `step` takes, everywhere.
 
-    low: np.ndarray
-    high: np.ndarray
+    What they stand for in the world's own units is the environment's business, and `in_units` its way to say it.
+    """
+
+    low: np.ndarray  # what -1 stands for
+    high: np.ndarray  # what 1 stands for
 
     @property
     def one(self) -> jax.ShapeDtypeStruct:
         """The form of one action."""
         return jax.ShapeDtypeStruct(np.shape(self.low), jnp.float32)
+
+    def in_units(self, action: Any) -> Any:
+        """What an action of -1 to 1 stands for, never beyond the bounds, in the bounds' type."""
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return (middle + half * action).clip(self.low, self.high)
 
 
 Actions = Discrete | Continuous
@@ -233,7 +241,7 @@ def _check_leaf(environment: Environment, what: str, found: Any, wanted: jax.Sha
 def _random_action(actions: Actions, key: jax.Array) -> jax.Array:
     if isinstance(actions, Discrete):
         return jax.random.randint(key, (), 0, actions.n)
-    return jax.random.uniform(key, actions.one.shape, actions.one.dtype, actions.low, actions.high)
+    return jax.random.uniform(key, actions.one.shape, actions.one.dtype, -1, 1)
 
 
 def _random_walk(environment: Environment, key: jax.Array, steps: int) -> tuple[jax.Array, Outcome]:

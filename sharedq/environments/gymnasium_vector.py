@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment
-from sharedq.environments.in_turn import Happened, InTurn
+from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.errors import SharedqError, missing_extra, unknown
 from sharedq.imports import resolve
 from sharedq.settings import require
@@ -103,8 +103,8 @@ class Player:
 
     def begin(self) -> np.ndarray:
         self._episode, self._actions = self._episode + 1, []
-        own = np.random.SeedSequence(self._seed, spawn_key=(self._world, self._episode))
-        return self._read(self._environment.reset(seed=int(own.generate_state(1)[0]))[0])
+        seed = episode_seed(self._seed, self._world, self._episode)
+        return self._read(self._environment.reset(seed=seed)[0])
 
     def step(self, action: Any) -> Happened:
         self._actions.append(action)
@@ -183,7 +183,10 @@ def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
     if isinstance(space, spaces.Discrete):
         first = int(space.start)
         return Discrete(int(space.n)), lambda action: first + int(action)
-    if isinstance(space, spaces.Box):
-        low, high, dtype = space.low, space.high, space.dtype
-        return Continuous(low.astype(np.float32), high.astype(np.float32)), lambda action: np.asarray(action, dtype)
-    raise SharedqError(f"environment '{name}' has actions of {type(space).__name__}; they must be Discrete or Box")
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        if not space.is_bounded():
+            raise SharedqError(f"environment '{name}' has actions without bounds: give its action_space finite ones")
+        actions = Continuous(space.low, space.high)
+        return actions, lambda action: actions.in_units(action).astype(space.dtype)
+    kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__
+    raise SharedqError(f"environment '{name}' has actions of {kind}; they must be Discrete or a Box of floats")

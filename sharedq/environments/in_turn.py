@@ -6,6 +6,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sharedq.environments.contract import Outcome
+from sharedq.errors import Unphysical
+
+
+def episode_seed(seed: int, world: int, episode: int) -> int:
+    """A seed for each episode of each world, so that an episode can be begun again without those before it."""
+    return int(np.random.SeedSequence(seed, spawn_key=(world, episode)).generate_state(1)[0])
 
 
 class Happened(NamedTuple):
@@ -50,13 +56,17 @@ class InTurn:
             happened.append(one)
             obs.append(world.begin() if one.terminated or one.truncated else one.obs)
         final_obs, reward, terminated, truncated = zip(*happened, strict=True)
-        return Outcome(
+        outcome = Outcome(
             obs=np.stack(obs),
             reward=np.array(reward, np.float32),
             terminated=np.array(terminated, bool),
             truncated=np.array(truncated, bool),
             final_obs=np.stack(final_obs),
         )
+        for what, values in (("a reward", outcome.reward), ("an observation", outcome.final_obs)):
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise Unphysical(what)
+        return outcome
 
     def save(self) -> Any:
         return [world.save() for world in self._worlds]

@@ -19,6 +19,7 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.analysis.cost import size
 from sharedq.environments.contract import HostEnvironment, Outcome, Worlds
+from sharedq.errors import Unphysical
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
 from sharedq.training.learning import (
@@ -236,7 +237,12 @@ class InteractiveProgram:
             (learner, heard, seen), actions = self._observe_and_act(jnp.int32(time), (learner, heard, seen))
             placed, seen = seen.obs, None
         chosen = self.layout.fetch(actions)
-        outcomes = [worlds.step(action) for worlds, action in zip(self._worlds, chosen, strict=True)]
+        outcomes = []
+        for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
+            try:
+                outcomes.append(worlds.step(action))
+            except Unphysical as error:
+                raise Unphysical(error.what, seed, (time + 1) * self.settings.environments) from error
         out = Outcome(*map(np.stack, zip(*outcomes, strict=True)))
         followed = (out.reward, out.terminated, out.truncated, out.final_obs)
         if self._observes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedq.analysis.cost import size
-from sharedq.errors import Diverged, Stopped
+from sharedq.errors import Diverged, Stopped, Unphysical
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.training.memory import check_fits, free_bytes, readable
 from sharedq.training.program import Program, Told
@@ -56,7 +56,11 @@ def train(
             run, step, seconds = saved.run, saved.step, saved.seconds
             for stop in [s for s in program.stops if s > saved.step]:
                 began = time.perf_counter()
-                run, told = program.advance(run, step, stop)
+                try:
+                    run, told = program.advance(run, step, stop)
+                except Unphysical as error:
+                    hint = "look at what the environment does there, or train with other --seeds"
+                    raise _diverged(directory, error.what, error.seed, error.step, hint) from error
                 passed = time.perf_counter() - began
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
@@ -125,14 +129,17 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: To
     place = int(broken[0])
     what = "the loss" if told.bad_step[place] >= 0 else "a parameter"
     when = told.bad_step[place] if told.bad_step[place] >= 0 else step
+    hint = "lower algorithm.learning_rate or set algorithm.max_gradient_norm"
+    raise _diverged(directory, what, program.seeds[place], int(when), hint)
+
+
+def _diverged(directory: RunDirectory, what: str, seed: int, step: int, hint: str) -> Diverged:
+    """Marks the run, and gives the error that says where it diverged and what is left of it."""
     good = checkpoints.latest(directory.checkpoints)
     kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
-    message = (
-        f"{what} of seed {program.seeds[place]} is not a finite number at step {when:,}; {kept}; "
-        "lower algorithm.learning_rate or set algorithm.max_gradient_norm"
-    )
-    directory.diverge(int(when), program.seeds[place], message)
-    raise Diverged(message)
+    message = f"{what} of seed {seed} is not a finite number at step {step:,}; {kept}; {hint}"
+    directory.diverge(step, seed, message)
+    return Diverged(message)
 
 
 def _save(

@@ -1,0 +1,162 @@
+"""Tasks of the DeepMind Control Suite, on dm_control itself.
+
+An observation is the task's dictionary in the task's own order, each part flat, a single number as one, in float32. A
+package that goes between sorts the names instead, so that its agents and ours do not understand each other's inputs.
+
+A world is saved as its episode's number, the control steps since, and what MuJoCo calls the integration state: time,
+positions, velocities, activations, what the solver starts from, and the forces and bodies that a task may move. Its
+episode is begun again first, because some tasks draw into the model (a target's place, the ground), and no task draws
+after that. So it goes on to the bit.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from sharedq.environments.contract import Continuous, HostEnvironment
+from sharedq.environments.in_turn import Happened, InTurn, episode_seed
+from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, unknown
+from sharedq.settings import require
+
+UNLIMITED = 1e10  # the bound that dm_control writes where an actuator has none
+
+
+@dataclass(frozen=True)
+class Control:
+    """A task of the DeepMind Control Suite: continuous actions, rewards of 0 to 1 per control step, no early ends."""
+
+    task: str = "cheetah-run"  # any domain-task of the suite, in any spelling
+    action_repeat: int = 1  # control steps for one action; their rewards are summed
+    time_limit: int = 1_000  # control steps until an episode is truncated, before any repeat; the suite has 1,000 too
+
+    def __post_init__(self):
+        for name in ("action_repeat", "time_limit"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def build(self) -> HostEnvironment:
+        name, example = _load(self.task)
+        spec, parts = example.action_spec(), example.observation_spec().values()
+        if max(abs(spec.minimum).max(), abs(spec.maximum).max()) >= UNLIMITED:
+            raise SharedqError(f"'{name}' has actions without bounds, which no algorithm here can give: choose another")
+        actions = Continuous(spec.minimum, spec.maximum)
+
+        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
+            return InTurn([Simulation(self, _load(name)[1], actions, seed, world) for world in range(count)])
+
+        return HostEnvironment(
+            name=f"control/{name}",
+            observation=jax.ShapeDtypeStruct((sum(int(np.prod(part.shape)) for part in parts),), np.float32),
+            actions=actions,
+            open=open_worlds,
+        )
+
+
+class Simulation:
+    """One environment of the suite, the number of its episode and the control steps of that episode so far."""
+
+    def __init__(self, settings: Control, environment: Any, actions: Continuous, seed: int, world: int):
+        self._settings, self._environment, self._actions = settings, environment, actions
+        self._seed, self._world = seed, world
+        self._episode, self._steps = -1, 0
+
+    def begin(self) -> np.ndarray:
+        self._episode, self._steps = self._episode + 1, 0
+        self._environment.task.random.seed(episode_seed(self._seed, self._world, self._episode))
+        return _flat(self._environment.reset().observation)
+
+    def step(self, action: Any) -> Happened:
+        from dm_control.rl.control import PhysicsError
+
+        control, limit, reward = self._actions.in_units(action), self._settings.time_limit, 0.0
+        try:
+            for _ in range(self._settings.action_repeat):
+                now = self._environment.step(control)
+                reward += now.reward
+                self._steps += 1
+                if now.last() or self._steps >= limit:
+                    break
+        except PhysicsError as error:
+            raise Unphysical("the state of the simulator" if np.isfinite(control).all() else "an action") from error
+        terminated = now.last() and now.discount == 0
+        truncated = not terminated and (now.last() or self._steps >= limit)
+        return Happened(_flat(now.observation), reward, terminated, truncated)
+
+    def save(self) -> Any:
+        state = self._environment.physics.get_state(_integration())
+        return {"episode": self._episode, "steps": self._steps, "state": state.tolist()}
+
+    def load(self, saved: Any) -> None:
+        import mujoco
+
+        self._episode = saved["episode"] - 1
+        self.begin()
+        self._steps = saved["steps"]
+        physics = self._environment.physics
+        physics.set_state(np.array(saved["state"]), _integration())
+        mujoco.mj_step1(physics.model.ptr, physics.data.ptr)  # with which every step of dm_control ends
+
+    def picture(self) -> np.ndarray:
+        try:
+            return self._environment.physics.render(240, 320, camera_id=0)
+        except Exception as error:  # each of the ways to draw without a screen has errors of its own
+            reason = str(error).strip().split("\n")[0]
+            raise SharedqError(
+                f"'{self._settings.task}' cannot be drawn ({reason}): install EGL or OSMesa and set MUJOCO_GL to it"
+            ) from error
+
+    def close(self) -> None:
+        self._environment.close()
+
+
+def _flat(observation: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
+
+
+def _integration() -> int:
+    import mujoco
+
+    return int(mujoco.mjtState.mjSTATE_INTEGRATION)
+
+
+def _load(task: str) -> tuple[str, Any]:
+    """The name of a task, from any spelling, and a new environment of it that has no limit of its own."""
+    suite = _suite()
+    for domain, name in suite.ALL_TASKS:
+        if letters(domain + name) == letters(task):
+            with _quiet():
+                return f"{domain}-{name}", suite.load(domain, name, {"random": 0, "time_limit": float("inf")})
+    raise unknown("task of the Control Suite", task, ["-".join(one) for one in suite.ALL_TASKS])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MuJoCo's warnings of how the suite's own files are written."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _suite() -> Any:
+    """dm_control's suite, which chooses when it is imported how it will draw: where there is no screen, without one."""
+    if importlib.util.find_spec("dm_control") is None:
+        raise missing_extra("dm_control", "control", "the Control Suite")
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = "egl"
+        try:
+            return importlib.import_module("dm_control.suite")
+        except Exception:  # EGL is not there, or has no device: everything but pictures works without
+            os.environ["MUJOCO_GL"] = "disabled"
+    return importlib.import_module("dm_control.suite")
