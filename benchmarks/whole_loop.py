@@ -40,8 +40,9 @@ class Row:
     def __init__(self, experiment, label: str):
         self.label, self.seeds = label, experiment.seeds
         built = experiment.build()
-        cost, period = built.cost(compiled=False), experiment.training.update_period
-        self.flops = cost.flops_per_update / period + cost.flops_per_action  # of one environment step
+        cost, training = built.cost(compiled=False), experiment.training
+        updates = training.updates / training.cycle  # for one environment step
+        self.flops = cost.flops_per_update * updates + cost.flops_per_action  # of one environment step
         self.program = built.program()
         began = time.perf_counter()
         self.program.prepare()

@@ -48,6 +48,23 @@ def ends_in_nan():
     return world(reward=lambda time: jnp.where(time > 1500, jnp.nan, 1.0), end=lambda time: False)
 
 number = 3
+
+def breaks_down():
+    import gymnasium
+    import numpy as np
+
+    class Breaks(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(0, 1, (1,)), gymnasium.spaces.Discrete(2)
+        steps = 0
+
+        def reset(self, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            self.steps += 1
+            return np.zeros(1, np.float32), np.nan if self.steps == 250 else 1.0, False, self.steps % 50 == 0, {}
+
+    return Breaks()
 """
 
 MY_NETWORK = """
@@ -415,6 +432,23 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here)
     assert 3000 < int(told[1].replace(",", "")) < 4000  # two environments, so NaN comes 1,500 steps each
     assert told[2] == str(here / "run/checkpoints/000000003000")
     assert sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out.startswith("seed 0: mean return 20.00")
+
+
+def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here):
+    (here / "my_environment.py").write_text(MY_ENVIRONMENT)
+    answer = sharedq(
+        *("train", "corridor", "--environment", "gymnasium", "--environment.id", "my_environment:breaks_down"),
+        *("--training", "interactive", "--training.environments", 1, "--training.update_period", 50),
+        *("--training.log_period", 100, "--training.checkpoint_period", 100, "--seed", 2, "--out", "run"),
+    )
+    kept = here / "run/checkpoints/000000000200"
+    assert answer.code == 3 and kept.is_dir()
+    assert answer.err == (
+        f"sharedq: a reward of seed 2 is not a finite number at step 250; the last good checkpoint is {kept}; "
+        "look at what the environment does there, or train with other --seeds\n"
+    )
+    again = sharedq("resume", "run")
+    assert (again.code, again.err) == (3, answer.err)
 
 
 def test_a_run_that_diverged_is_not_gone_on_with(sharedq):

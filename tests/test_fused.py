@@ -168,6 +168,14 @@ def test_the_run_covers_the_steps_asked_for_in_whole_cycles():
     assert [120 * i for i in range(1, 9)] == [stop for stop in stops if stop % 120 == 0]
 
 
+def test_several_updates_at_once_are_made_at_one_step():
+    training = Fused(environments=6, update_period=4, updates_at_once=3)
+    assert (training.cycle, training.collects, training.updates) == (12, 2, 9)
+    np.testing.assert_array_equal(training.step_of(np.arange(1, 10)), [4, 4, 4, 8, 8, 8, 12, 12, 12])
+    halved, twice = Fused(environments=4, update_period=2), Fused(environments=4, update_period=4, updates_at_once=2)
+    assert (halved.cycle, halved.updates) == (twice.cycle, twice.updates)  # one and the same program
+
+
 def test_the_public_codes_clock_shifts_first_at_step_24_000():
     """Warm-up of 20,000 steps, an update every 4 steps, a shift every 2,000 updates counted from the first step."""
     experiment = Experiment(

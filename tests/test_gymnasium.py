@@ -237,7 +237,7 @@ def test_discrete_actions_begin_where_the_environments_do(bring):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_boxes_of_actions_are_handed_on_in_their_units_and_saved(bring, dtype):
-    space = spaces.Box(np.array([-0.1, 2]), np.array([0.1, 6]), dtype=dtype)
+    space = spaces.Box(np.array([-0.1, 2], dtype), np.array([0.1, 6], dtype), dtype=dtype)
     settings, made = bring(action_space=space, ends=9)
     environment = settings.build()
     assert isinstance(environment.actions, Continuous)
@@ -249,6 +249,18 @@ def test_boxes_of_actions_are_handed_on_in_their_units_and_saved(bring, dtype):
     taken = made[-1].taken
     np.testing.assert_array_equal(taken, np.array([[0.1, 3], [-0.1, 6]] * 2, dtype))
     assert all(space.contains(one) for one in taken)  # in its type, and not beyond a bound by a rounding
+
+
+def test_continuous_actions_are_taken_again_to_the_bit():
+    environment = Gymnasium("Pendulum-v1").build()
+    actions = np.random.default_rng(0).uniform(-1, 1, (200, 2, 1)).astype(np.float32)
+    worlds = environment.open(2, 0)
+    worlds.reset()
+    walk(worlds, actions[:60])
+    saved = json.loads(json.dumps(worlds.save()))
+    expected = walk(worlds, actions[60:])
+    worlds.load(saved)
+    assert_same(walk(worlds, actions[60:]), expected)
 
 
 @pytest.mark.parametrize("broken", ["obs", "reward"])

@@ -22,7 +22,7 @@ from sharedq.training import Fused, Interactive, Streaming
 from sharedq.training.evaluation import play, play_on_host
 from sharedq.training.learning import step_like
 
-FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, log_period=120)
+FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, updates_at_once=2, log_period=120)
 SMALL = Experiment(
     environment=CartPole(time_limit=30),
     algorithm=DQN(learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=300),

@@ -123,7 +123,7 @@ def learner(algorithm: Algorithm, replay: Replay, training: Schedule) -> Callabl
 
         counts = number * updates + 1 + jnp.arange(updates)
         (agent, data), metrics = jax.lax.scan(once, (agent, data), counts)
-        return agent, data, heard.updating(metrics, counts * training.update_period)
+        return agent, data, heard.updating(metrics, training.step_of(counts))
 
     return learn
 

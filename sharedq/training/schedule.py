@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from sharedq.settings import require
 
@@ -29,12 +30,14 @@ class Schedule(Length):
     """One *cycle* is the smallest number of environment steps after which a whole number of updates is due."""
 
     warm_up: int = 5_000  # environment steps before the first update
-    update_period: int = 4  # environment steps per update
+    update_period: int = 4  # environment steps from one update to the next
+    updates_at_once: int = 1  # updates made there, one after another
 
     def __post_init__(self):
         super().__post_init__()
         require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
-        require(self.update_period >= 1, f"training.update_period must be at least 1, not {self.update_period}")
+        for name in ("update_period", "updates_at_once"):
+            require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def cycle(self) -> int:
@@ -49,7 +52,11 @@ class Schedule(Length):
     @property
     def updates(self) -> int:
         """Updates in one cycle."""
-        return self.cycle // self.update_period
+        return self.cycle // self.update_period * self.updates_at_once
+
+    def step_of(self, update: Any) -> Any:
+        """The environment steps at which updates, counted from the run's first as 1, are made."""
+        return -(-update // self.updates_at_once) * self.update_period
 
     def cycles(self, steps: int) -> int:
         """The cycles that cover so many environment steps."""
