@@ -1,5 +1,7 @@
 """The short face for people who write code: an experiment, a run, an agent that acts."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 import sharedq
 from sharedq.agent import Compiled, load_all
+from sharedq.environments import Gymnasium
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
 from sharedq.runs import RunDirectory
@@ -155,3 +158,9 @@ def test_an_episode_is_filmed(tmp_path, monkeypatch):
 def test_what_has_no_pictures_is_not_filmed(tmp_path, agent):
     with pytest.raises(SharedqError, match="has no pictures"):
         agent.record(tmp_path / "film.gif")
+
+
+def test_a_continuous_action_is_in_the_worlds_units():
+    built = SimpleNamespace(environment=Gymnasium("Pendulum-v1").build(), experiment=None)
+    compiled = SimpleNamespace(built=built, act=lambda state, key, obs: np.full((1, 1), 0.25, np.float32))
+    assert sharedq.Agent(compiled, state=None, step=0, seed=0).act(np.zeros(3)) == [0.5]  # of -2 to 2
