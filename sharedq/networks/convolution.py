@@ -18,7 +18,7 @@ Padding = Literal["SAME", "VALID"]
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, platform: str | None = None) -> jax.Array:
     """In the kernel's type."""
     platform = platform or jax.default_backend()
-    return (_by_patches if platform == "cpu" else _native)(x, kernel, stride, padding)
+    return (_by_products if platform == "cpu" else _native)(x, kernel, stride, padding)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, platform: str | None = None) -> jax.Array:
@@ -55,7 +55,7 @@ def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> j
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def _by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     size = kernel.shape[:2]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding)
     # Behind the barrier the image lies in memory once; without it each slice below computes it again from its source.
@@ -63,6 +63,15 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) 
     if stride > 1 and all(side % stride == 0 for side in size):
         x, kernel = _space_to_depth(x, kernel, stride)
         stride = 1
+    height, width, channels, filters = kernel.shape
+    whole, in_rows = height * width * channels, width * channels + height * filters  # numbers moved for each output
+    if stride == 1 and in_rows <= whole:
+        return _over_rows(x, kernel)
+    return _over_patches(x, kernel, stride)
+
+
+def _over_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """One product over all that each output sees."""
     height, width, channels, filters = kernel.shape
     rows = (x.shape[1] - height) // stride + 1
     columns = (x.shape[2] - width) // stride + 1
@@ -75,13 +84,44 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) 
     return patches @ kernel.reshape(height * width * channels, filters)
 
 
+def _over_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One product over what each output sees of one row, for all rows of the kernel; then their sum."""
+    height, width, channels, filters = kernel.shape
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    patches = as_features(jnp.concatenate([x[:, :, j : j + columns] for j in range(width)], axis=-1), kernel.dtype)
+    by_row = kernel.transpose(1, 2, 0, 3).reshape(width * channels, height * filters)
+    parts = _product(patches, by_row)
+    return sum(parts[:, i : i + rows, :, i * filters : (i + 1) * filters] for i in range(height))
+
+
+@jax.custom_vjp
+def _product(patches: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`patches @ kernel`, whose gradient by the kernel is written out."""
+    return patches @ kernel
+
+
+def _product_forward(patches: jax.Array, kernel: jax.Array):
+    return patches @ kernel, (patches, kernel)
+
+
+def _product_backward(kept, slope: jax.Array):
+    """The patches are turned before their product: along their rows it is half as long as along their columns."""
+    patches, kernel = kept
+    slope = jax.lax.optimization_barrier(slope)
+    turned = jax.lax.optimization_barrier(patches.reshape(-1, patches.shape[-1]).T)
+    return slope @ kernel.T, turned @ slope.reshape(-1, slope.shape[-1])
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
 def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
     """The same convolution with stride 1: each stride x stride square of pixels becomes one pixel's channels."""
     batch, rows, columns, channels = x.shape
     rows, columns = rows // stride, columns // stride  # what is cut off reached no output
     x = x[:, : rows * stride, : columns * stride].reshape(batch, rows, stride, columns, stride, channels)
-    height, width, _, filters = kernel.shape
-    kernel = kernel.reshape(height // stride, stride, width // stride, stride, channels, filters)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, stride * stride * channels)
+    height, width, channels, filters = kernel.shape
+    kernel = kernel.reshape(height // stride, stride, width // stride, stride, channels, filters)
     kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
     return x, kernel.reshape(height // stride, width // stride, stride * stride * channels, filters)
