@@ -146,7 +146,13 @@ class InteractiveProgram:
         def learn(number, own):
             (learner, heard, steps, seen), _ = store(number, own)
             key = random_keys.root(learner.seed)
-            agent, data, heard = learn_all(key, learner.agent, learner.replay, heard, number)
+
+            def cycle(number, carry):
+                return learn_all(key, *carry, number)
+
+            # A loop of one turn: within a loop the parameters are changed in place, outside of it XLA copies them.
+            before = (learner.agent, learner.replay, heard)
+            agent, data, heard = jax.lax.fori_loop(number, number + 1, cycle, before)
             return (learner._replace(agent=agent, replay=data), heard, steps, seen), ()
 
         self._begin, self._store, self._learn = (self.layout.spread(one) for one in (begin, store, learn))
@@ -232,9 +238,9 @@ class InteractiveProgram:
         learner, heard, seen = live
         if seen is None:
             placed = self.layout.place(obs)
-            actions = self._act(jnp.int32(time), (learner, placed))
+            actions = self._act(np.int32(time), (learner, placed))
         else:
-            (learner, heard, seen), actions = self._observe_and_act(jnp.int32(time), (learner, heard, seen))
+            (learner, heard, seen), actions = self._observe_and_act(np.int32(time), (learner, heard, seen))
             placed, seen = seen.obs, None
         chosen = self.layout.fetch(actions)
         outcomes = []
@@ -257,7 +263,7 @@ class InteractiveProgram:
         stacked = Step(*(np.stack(x, axis=1) for x in zip(*steps, strict=True)))  # [S, V, N, ...]
         own = (live.learner, live.heard, self.layout.place(stacked) if self._updates else (), live.seen)
         settle = self._store if warming_up else self._learn
-        (learner, heard, _, _), _ = settle(jnp.int32(number), own)
+        (learner, heard, _, _), _ = settle(np.int32(number), own)
         return Live(learner, heard, None)
 
     def _nothing_heard(self) -> Heard:
