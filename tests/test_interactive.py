@@ -133,7 +133,7 @@ def test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own(streams
         loops = [Streaming(steps=240, environments=3, log_period=120)] * 2
     else:
         loops = [dataclasses.replace(FUSED, steps=240), Interactive(**dataclasses.asdict(FUSED) | {"steps": 240})]
-    parts = algorithm, replay, [0, 1, 2]
+    parts = algorithm, replay, [0, 1, 2] if streams else [0]
     fused, program = (loop.build(world, *parts) for loop, world in zip(loops, (built.environment, host)))
     fused.prepare()
     program.prepare()
