@@ -19,7 +19,7 @@ import jax  # noqa: E402
 import rejax  # noqa: E402
 from gymnax.environments.spaces import Box, Discrete  # noqa: E402
 
-from benchmarks.whole_loop import Row  # noqa: E402
+from benchmarks.rows import Row  # noqa: E402
 from sharedq import environments, recipe  # noqa: E402
 from sharedq.networks import Dense  # noqa: E402
 

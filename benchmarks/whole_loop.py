@@ -19,6 +19,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.rows import Row  # noqa: E402
 from sharedq.comparison import with_target  # noqa: E402
 from sharedq.networks import NETWORKS  # noqa: E402
 from sharedq.recipes import recipe  # noqa: E402
@@ -32,30 +33,6 @@ TARGETS = (
     "iterated_networks:networks=5",
     "lookahead_replicate",
 )
-
-
-class Row:
-    """One experiment, warmed up, whose chunks can be timed one by one."""
-
-    def __init__(self, experiment, label: str):
-        self.label, self.seeds = label, experiment.seeds
-        built = experiment.build()
-        cost, training = built.cost(compiled=False), experiment.training
-        updates = training.updates / training.cycle  # for one environment step
-        self.flops = cost.flops_per_update * updates + cost.flops_per_action  # of one environment step
-        self.program = built.program()
-        began = time.perf_counter()
-        self.program.prepare()
-        self.compile_seconds = time.perf_counter() - began
-        self.run, self.step, self.rates = self.program.begin(), 0, []
-
-    def advance(self, timed: bool) -> None:
-        stop = next(s for s in self.program.stops if s > self.step)
-        began = time.perf_counter()
-        self.run, _ = self.program.advance(self.run, self.step, stop)
-        if timed:
-            self.rates.append((stop - self.step) * self.seeds / (time.perf_counter() - began))
-        self.step = stop
 
 
 class Products:
