@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from sharedq.errors import SharedqError
-from sharedq.runs import checkpoints
+from sharedq.runs import checkpoints, pieces, tensor_file
 
 DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float16, np.float32, jnp.bfloat16]
 DTYPES += [np.uint64, np.int64, np.float64]
@@ -41,8 +42,31 @@ def save_number(folder: Path, step: int, keep: int = 2, **meta) -> Path:
     return save(folder, step, {"w": np.full(100, step, np.float32)}, keep, **meta)
 
 
+ROWS, WRITTEN = 64, 5  # of a ring, and how many of them are new in each step
+
+
+def ring_at(step: int) -> dict[str, np.ndarray]:
+    """A ring of which each step writes a few rows more."""
+    ring = {"frames": np.zeros((ROWS, 32), np.uint8), "rewards": np.zeros(ROWS, np.float32)}
+    for row in range(step * WRITTEN):
+        for array in ring.values():
+            array[row % ROWS] = row % 251
+    return ring
+
+
+def save_ring(folder: Path, step: int, keep: int = 2) -> Path:
+    """A checkpoint of the step in which the ring is in pieces, of which there are eight or nine."""
+    parts = {"agent": {"w": np.full(100, step, np.float32)}, "rest": ring_at(step)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "LENGTH", 300)
+        return checkpoints.save(folder, step, parts, "digest", {}, keep, in_pieces=["rest"])
+
+
 def assert_whole(path: Path) -> None:
-    assert (checkpoints.load(path, "agent", LIKE)["w"] == int(path.name)).all()
+    step = int(path.name)
+    assert (checkpoints.load(path, "agent", LIKE)["w"] == step).all()
+    if (path / "rest").exists():
+        assert_same(checkpoints.load(path, "rest", ring_at(0)), ring_at(step))
 
 
 def bits(array) -> bytes:
@@ -154,6 +178,83 @@ def test_two_leaves_cannot_share_a_name(folder):
         save(folder, 0, {"a": {"b": np.zeros(1)}, "a/b": np.zeros(1)})
 
 
+# in pieces
+
+
+def inodes(path: Path) -> list[int]:
+    return [file.stat().st_ino for file in sorted((path / "rest").iterdir())]
+
+
+def test_of_a_ring_only_what_it_gained_is_written(folder):
+    save_ring(folder, 20)
+    old, new = inodes(folder / "000000000020"), inodes(save_ring(folder, 21))
+    assert len(old) == len(new) >= 8
+    # five rows of frames, five of rewards: a piece each, or two where they lie across a border
+    assert 2 <= sum(one != other for one, other in zip(old, new, strict=True)) <= 4
+    assert inodes(save_ring(folder, 21)) == new
+    for path in folder.iterdir():
+        assert_whole(path)
+
+
+def test_equal_pieces_are_one(folder):
+    path = save_ring(folder, 0)  # an empty ring
+    assert len(set(inodes(path))) < len(inodes(path)) - 3
+    assert_whole(path)
+
+
+def test_the_pieces_one_after_another_are_a_safetensors_file(folder, tmp_path):
+    path = save_ring(folder, 20)
+    tensor_file.write(tmp_path / "whole.safetensors", ring_at(20))
+    joined = b"".join(file.read_bytes() for file in sorted((path / "rest").iterdir()))
+    assert joined == (tmp_path / "whole.safetensors").read_bytes()
+
+
+@given(st.lists(st.binary(max_size=12)), st.integers(1, 8))
+def test_cutting_neither_loses_nor_moves_a_byte(chunks, length):
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(pieces, "LENGTH", length)
+        told = pieces.write(Path(folder, "rest"), map(memoryview, chunks), {})
+        files = sorted(Path(folder, "rest").iterdir())
+        content = b"".join(chunks)
+        assert [file.read_bytes() for file in files] == [
+            content[i : i + length] for i in range(0, len(content), length)
+        ]
+        assert [one["bytes"] for one in told] == [file.stat().st_size for file in files]
+
+
+def test_a_checkpoint_stands_when_those_it_shares_pieces_with_are_gone(folder):
+    for step in (20, 21):
+        path = save_ring(folder, step)
+    shutil.rmtree(folder / "000000000020")
+    assert_whole(path)
+
+
+def test_where_the_disk_knows_no_links_every_piece_is_written(folder, monkeypatch):
+    def refuse(*names):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in (20, 21):
+        assert_whole(save_ring(folder, step))
+    assert not set(inodes(folder / "000000000020")) & set(inodes(folder / "000000000021"))
+
+
+def test_a_damaged_piece_is_named_and_a_damaged_checkpoint_lends_none(folder):
+    path = save_ring(folder, 20)
+    piece = path / "rest/000003"
+    whole = piece.read_bytes()
+    for content, match in (
+        (whole[:-1], "is truncated"),
+        (whole + b"\0", "was edited"),
+        (whole[:-1] + b"\xff", "was edited"),
+    ):
+        piece.write_bytes(content)
+        with refused(f"000000000020/rest/000003 {match}"):
+            checkpoints.load(path, "rest", ring_at(0))
+    (path / "checkpoint.json").unlink()
+    assert_whole(save_ring(folder, 21))
+
+
 # which are there
 
 
@@ -181,8 +282,8 @@ def test_meta_comes_back_for_the_same_experiment_only(folder):
     with refused("is a checkpoint of another experiment"):
         checkpoints.read_meta(path, "another")
     text = (path / "checkpoint.json").read_text()
-    (path / "checkpoint.json").write_text(text.replace('"schema": 1', '"schema": 2'))
-    with refused("format 2.*use the version that wrote it"):
+    (path / "checkpoint.json").write_text(text.replace('"schema": 2', '"schema": 3'))
+    with refused("format 3.*use the version that wrote it"):
         checkpoints.read_meta(path)
     (path / "checkpoint.json").write_text(text[:50])
     with refused("checkpoint.json is missing or was edited"):
@@ -233,7 +334,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(data):
 )
 def test_a_tree_of_another_form_is_refused(folder, like, reason):
     path = save_number(folder, 1)
-    with refused(f"agent.safetensors does not fit: {reason}"):
+    with refused(f"part 'agent' of .*000000000001 does not fit: {reason}"):
         checkpoints.load(path, "agent", like)
     with refused("holds no part 'rest', only agent"):
         checkpoints.load(path, "rest", like)
@@ -258,12 +359,13 @@ def kill_at(patch: pytest.MonkeyPatch, number: int) -> None:
 
         return wrapped
 
-    for name in ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir"):
+    for name in ("fsync", "replace", "rename", "link", "mkdir", "unlink", "rmdir"):
         patch.setattr(os, name, deadly(getattr(os, name)))
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_killed_at_any_system_call_every_checkpoint_is_whole(tmp_path, monkeypatch, keep):
+@pytest.mark.parametrize("save_number", [save_number, save_ring])
+def test_killed_at_any_system_call_every_checkpoint_is_whole(tmp_path, monkeypatch, save_number, keep):
     for number in itertools.count(1):
         folder = tmp_path / str(number)
         for step in (1, 2):

@@ -189,7 +189,7 @@ def test_a_second_process_on_the_same_run_is_refused(tmp_path, stopped, capsys):
 def test_a_damaged_checkpoint_is_refused_and_the_older_one_still_goes_on(tmp_path, stopped, unbroken, capsys):
     run = shutil.copytree(stopped, tmp_path / "run")
     newest = run / "checkpoints/000000010000"
-    rest = newest / "rest.safetensors"
+    rest = newest / "rest/000000"
     whole = rest.read_bytes()
 
     rest.write_bytes(whole[:-1])
@@ -218,3 +218,31 @@ def test_a_log_that_was_cut_is_refused_and_left_as_it_is(tmp_path, stopped, caps
     metrics = (run / "metrics.csv").read_bytes()
     assert "episodes.csv is shorter than the checkpoint saw it" in refused(capsys, "resume", run)
     assert (run / "metrics.csv").read_bytes() == metrics
+
+
+def test_a_game_of_atari_killed_and_resumed_ends_as_if_left_alone(tmp_path):
+    """By the paper's command, on a smaller network: emulator, stacks, a replay gone round, truncated episodes."""
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    options = {
+        "game": "Breakout",
+        "target": "shared_heads",
+        "target.heads": 9,
+        "target.period": 10,
+        "steps": 400,
+        "training.warm_up": 80,
+        "training.log_period": 40,
+        "training.checkpoint_period": 40,
+        "environment.time_limit": 60,
+        "replay.capacity": 200,
+        "network.filters": "4,4,4",
+        "network.hidden": 16,
+    }
+    words = ["train", "atari-cnn-ln", *(f"--{name}={value}" for name, value in options.items()), "--out"]
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    when(start(*words, run), lambda: saved_step(run) >= 200, signal.SIGKILL)
+    assert not (run / "finished.json").exists()
+    assert main(["resume", str(run)]) == 0
+    assert main([*words, str(whole)]) == 0
+    assert same(run, outcome(whole))
+    assert len(outcome(whole)["episodes.csv"]) >= 6

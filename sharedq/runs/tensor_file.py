@@ -38,7 +38,22 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def write(path: Path, tree: Any) -> dict:
-    """Writes and syncs `tree`; its size and checksum, as `damage` expects them."""
+    """Writes and syncs `tree`; its size and checksum."""
+    hashed, size = hashlib.sha256(), 0
+
+    def heard() -> Iterator[memoryview]:
+        nonlocal size
+        for chunk in chunks(tree):
+            hashed.update(chunk)
+            size += len(chunk)
+            yield chunk
+
+    write_synced(path, heard())
+    return {"bytes": size, "sha256": hashed.hexdigest()}
+
+
+def chunks(tree: Any) -> Iterator[memoryview]:
+    """The bytes of the file, from where the arrays lie. The same tree of the same shapes has the same header."""
     arrays, kinds = {}, {}
     for name, leaf in named_leaves(tree).items():
         if not isinstance(leaf, (jax.Array, np.ndarray)):
@@ -48,20 +63,6 @@ def write(path: Path, tree: Any) -> dict:
         if leaf.dtype not in _CODES:
             raise TypeError(f"a checkpoint cannot hold '{name}' of dtype {leaf.dtype}")
         arrays[name] = leaf
-    hashed, size = hashlib.sha256(), 0
-
-    def chunks() -> Iterator[memoryview]:
-        nonlocal size
-        for chunk in _chunks(arrays, kinds):
-            hashed.update(chunk)
-            size += len(chunk)
-            yield chunk
-
-    write_synced(path, chunks())
-    return {"bytes": size, "sha256": hashed.hexdigest()}
-
-
-def _chunks(arrays: dict[str, Any], kinds: dict[str, str]) -> Iterator[memoryview]:
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # so each array begins aligned
     header: dict[str, Any] = {"__metadata__": kinds}
     end = 0
@@ -75,20 +76,12 @@ def _chunks(arrays: dict[str, Any], kinds: dict[str, str]) -> Iterator[memoryvie
         yield np.asarray(array, order="C").reshape(-1).view(np.uint8).data
 
 
-def damage(content: np.ndarray, expected: dict) -> str | None:
-    """What is wrong with a file's bytes, if anything."""
-    if len(content) < expected["bytes"]:
-        return f"is truncated ({len(content)} of {expected['bytes']} bytes)"
-    if hashlib.sha256(content.data).hexdigest() != expected["sha256"]:
-        return "was edited or damaged (its checksum differs)"
-    return None
-
-
 def restore(content: np.ndarray, like: Any) -> Any:
     """The tree in a file's bytes, which have been verified, in the structure of `like`.
 
-    A leaf that is a numpy array in `like` comes back as one, every other as a jax array. A tree that does not
-    fit raises `SharedqError` with what differs, to be completed by the caller who knows the file.
+    A leaf that is a numpy array in `like` comes back as one, every other as a jax array. The numpy
+    ones are copies, because one small view would keep the bytes of a whole replay. A tree that does not fit raises
+    `SharedqError` with what differs, to be completed by the caller who knows the file.
     """
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:start].tobytes())
@@ -103,20 +96,12 @@ def restore(content: np.ndarray, like: Any) -> Any:
         begin, end = entry["data_offsets"]
         array = content[start + begin : start + end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         if name in kinds:
-            array = jax.random.wrap_key_data(jnp.asarray(array), impl=kinds[name])
+            array = jax.random.wrap_key_data(jax.device_put(array), impl=kinds[name])
         if (array.shape, array.dtype) != (like.shape, like.dtype):
             raise SharedqError(f"'{name}' is {_text(array)} in the checkpoint and {_text(like)} in the experiment")
-        return array if isinstance(like, np.ndarray) else jnp.asarray(array)
+        return array.copy() if isinstance(like, np.ndarray) else jax.device_put(array)
 
     return jax.tree.unflatten(jax.tree.structure(like), [leaf(name, one) for name, one in wanted.items()])
-
-
-def read_bytes(path: Path) -> np.ndarray:
-    """A file's bytes in one array, on which the tree's arrays can stand without a copy."""
-    content = np.empty(path.stat().st_size, np.uint8)
-    with path.open("rb") as file:
-        file.readinto(content.data)
-    return content
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ resumed run passes the same stops and equals an unbroken one to the bit.
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +23,6 @@ from sharedq.training.signals import stop_requests
 TIMINGS = ("steps_per_second", "seconds")
 
 Mirror = Callable[[int, dict[str, float]], None]  # also hears what is logged, averaged over seeds
-
-
-class Saved(NamedTuple):
-    """Where a checkpoint left off."""
-
-    step: int
-    seconds: float
-    run: Any
 
 
 def train(
@@ -49,12 +42,11 @@ def train(
             _finish(program, directory, progress, checkpoints.read_meta(saved_at))
             return
         compile_seconds = _prepare(program, progress, advice)
-        saved = _restore(program, saved_at) if saved_at else Saved(0, 0.0, program.begin())
-        if saved.step:
-            progress.say(f"continuing from step {saved.step:,}")
+        step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
+        if saved_at:
+            progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, offsets) as log:
-            run, step, seconds = saved.run, saved.step, saved.seconds
-            for stop in [s for s in program.stops if s > saved.step]:
+            for stop in [s for s in program.stops if s > step]:
                 began = time.perf_counter()
                 try:
                     run, told = program.advance(run, step, stop)
@@ -149,17 +141,19 @@ def _save(
     host = program.to_host(run)
     parts = {"agent": host.agent}
     if whole:
-        parts["rest"] = host._replace(agent=())
+        parts["rest"] = host._replace(agent=())  # most of it the replay, of which a stretch of training changes a part
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets()}  # which lie on the disk once they are told
-    checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep=2 if whole else 1)
+    keep = 2 if whole else 1
+    checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
-def _restore(program: Program, path) -> Saved:
+def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
+    """Where a checkpoint left off: step, seconds, run. Nobody else keeps the run, which may be most of the memory."""
     shapes = program.shapes()
     agent = checkpoints.load(path, "agent", shapes.agent)
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
     meta = checkpoints.read_meta(path)
     run = program.to_devices(rest._replace(agent=agent))
     program.load_worlds(meta["worlds"])
-    return Saved(int(path.name), meta["seconds"], run)
+    return int(path.name), meta["seconds"], run

@@ -95,7 +95,11 @@ class Layout:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.padded, *x.shape), x.dtype, sharding=sharding), one)
 
     def place(self, tree: Any) -> Any:
-        """Arrays [count, ...] to the devices, padded with copies of the last seed."""
+        """Arrays [count, ...] to the devices, padded with copies of the last seed.
+
+        What needs no padding is not copied where it lies on the right device already: who uses up the one array uses up
+        the other. So a replay that is loaded is there twice for a moment, and not four times.
+        """
         if self.padded > self.count:
             seats = np.minimum(np.arange(self.padded), self.count - 1)
             tree = jax.tree.map(lambda x: x[seats], tree)

@@ -1,0 +1,63 @@
+"""A long file in pieces of equal length, of which those that lie on the disk already are linked and not written again.
+
+So what changes little from one time to the next costs what has changed, by its checksums alone: nothing is known of
+what the bytes mean. A piece has a name of its own in each folder that holds it, so a folder can be removed whenever
+its owner likes, and the disk frees a piece with its last name. The pieces one after another, as `cat` puts them, are
+the file.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sharedq.runs.durable import sync_folder, write_synced
+
+LENGTH = 16 * 2**20  # bytes; a replay of Atari has 450 of them
+
+
+def write(folder: Path, chunks: Iterable[memoryview], known: Mapping[str, Path]) -> list[dict]:
+    """Makes `folder` with the pieces of these bytes, synced; the size and checksum of each, in order.
+
+    `known` are files by their checksum. A piece with one of these, or of an earlier piece, becomes another name of it.
+    """
+    folder.mkdir()
+    known, told = dict(known), []
+    for number, piece in enumerate(_cut(chunks)):
+        hashed = hashlib.sha256()
+        for chunk in piece:
+            hashed.update(chunk)
+        digest, file = hashed.hexdigest(), file_of(folder, number)
+        if digest not in known or not _linked(file, known[digest]):
+            write_synced(file, piece)
+            known[digest] = file
+        told.append({"bytes": sum(map(len, piece)), "sha256": digest})
+    sync_folder(folder)
+    return told
+
+
+def file_of(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}"
+
+
+def _linked(file: Path, there: Path) -> bool:
+    try:
+        file.hardlink_to(there)
+    except OSError:  # a disk without links, or a file that has all the names it can have
+        return False
+    return True
+
+
+def _cut(chunks: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """The same bytes, nothing copied, in lists of `LENGTH` bytes; the last may be shorter."""
+    piece: list[memoryview] = []
+    room = LENGTH
+    for chunk in chunks:
+        while len(chunk) >= room:
+            yield [*piece, chunk[:room]]
+            chunk = chunk[room:]
+            piece, room = [], LENGTH
+        if len(chunk):
+            piece.append(chunk)
+            room -= len(chunk)
+    if piece:
+        yield piece
