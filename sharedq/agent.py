@@ -86,8 +86,13 @@ class Agent:
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
         require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
         act = partial(self._compiled.act, self._state)
-        pictures, returned = film(self._compiled.built.environment, act, seed, max_steps)
-        return video.write(Path(out), pictures, rate), returned
+        returned = 0.0
+
+        def pictures():
+            nonlocal returned
+            returned = yield from film(self._compiled.built.environment, act, seed, max_steps)
+
+        return video.write(Path(out), pictures(), rate), returned
 
     def _key(self, draw: int) -> jax.Array:
         return random_keys.at(random_keys.root(self.seed), draw)

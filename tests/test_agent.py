@@ -1,5 +1,7 @@
 """The short face for people who write code: an experiment, a run, an agent that acts."""
 
+import sys
+import weakref
 from types import SimpleNamespace
 
 import jax
@@ -12,6 +14,7 @@ from sharedq.agent import Compiled, load_all
 from sharedq.environments import Gymnasium
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
+from sharedq.reports import video
 from sharedq.runs import RunDirectory
 from sharedq.training.learning import example_batch
 
@@ -153,6 +156,54 @@ def test_an_episode_is_filmed(tmp_path, monkeypatch):
         assert pictures.size == (320, 320)
     with pytest.raises(SharedqError, match=r"neither .mp4 nor .gif"):
         agent.record(tmp_path / "film.avi", max_steps=1)
+
+
+ENCODER = """#!{python} -S
+import sys
+if {fails}:
+    sys.exit("no room")
+with open(sys.argv[-1], "wb") as film:
+    film.write(sys.stdin.buffer.read())
+"""
+
+
+@pytest.fixture
+def encoder(tmp_path, monkeypatch):
+    """Puts a program ffmpeg in place that writes what it is given, or fails at once."""
+
+    def install(fails: bool):
+        program = tmp_path / "bin/ffmpeg"
+        program.parent.mkdir()
+        program.write_text(ENCODER.format(python=sys.executable, fails=fails))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent))
+
+    return install
+
+
+def test_pictures_are_handed_on_one_by_one(tmp_path, encoder):
+    encoder(fails=False)
+    made = []
+
+    def pictures():
+        for shade in range(5):
+            made.append(weakref.ref(picture := np.full((321, 400, 3), shade, np.uint8)))
+            assert sum(one() is not None for one in made) <= 3, "none is kept but the first and the last"
+            yield picture
+
+    film = video.write(tmp_path / "films/film.mp4", pictures(), rate=15)
+    frames = np.frombuffer(film.read_bytes(), np.uint8).reshape(-1, 320, 400, 3)
+    assert [np.unique(frame).tolist() for frame in frames] == [[0], [1], [2], [3], [4]]
+    assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
+
+
+def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
+    encoder(fails=True)
+    (tmp_path / "film.mp4").write_bytes(b"before")
+    with pytest.raises(SharedqError, match=r"ffmpeg could not write the film \(no room\): choose --out"):
+        video.write(tmp_path / "film.mp4", (np.zeros((400, 400, 3), np.uint8) for _ in range(50)), rate=15)
+    assert (tmp_path / "film.mp4").read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
 
 
 def test_what_has_no_pictures_is_not_filmed(tmp_path, agent):

@@ -1,6 +1,6 @@
 """Playing whole episodes with an agent that does not learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 import jax
@@ -58,23 +58,26 @@ def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episode
     return returned, length, ~alive
 
 
-def film(environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int):
-    """One episode: a picture before each step and one after the last, and its return."""
+def film(
+    environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int
+) -> Generator[np.ndarray, None, float]:
+    """One episode, a picture before each step and one after the last unless that was its end; returns its return."""
     act_key = random_keys.named(random_keys.root(seed), "act")
     worlds = (
         environment.open(1, seed, seen=True) if isinstance(environment, HostEnvironment) else _Seen(environment, seed)
     )
+    returned = 0.0
     with closing(worlds):
         obs = worlds.reset()
-        pictures, returned = [worlds.picture()], 0.0
+        yield worlds.picture()
         for time in range(max_steps):
             outcome = worlds.step(np.asarray(act(random_keys.at(act_key, time), obs)))
             obs = outcome.obs
             returned += float(outcome.reward[0])
             if outcome.terminated[0] or outcome.truncated[0]:
                 break
-            pictures.append(worlds.picture())
-    return pictures, returned
+            yield worlds.picture()
+    return returned
 
 
 class _Seen:
