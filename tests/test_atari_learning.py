@@ -1,0 +1,112 @@
+"""Learning by the paper's protocol: the loss on its network, written out, and the step at which heads first move."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sharedq.environments import Discrete, HostEnvironment, Outcome
+from sharedq.networks import Dense
+from sharedq.recipes import recipe
+from sharedq.targets import SharedHeads
+from sharedq.training.learning import step_like
+from sharedq.transitions import Batch, Transition
+
+ACTIONS, BATCH, HEADS = 4, 3, 9
+KEY = jax.random.key(3)
+
+
+def drawn_batch() -> Batch:
+    draw = np.random.default_rng(3)
+    obs, next_obs = draw.integers(0, 256, (2, BATCH, 84, 84, 4), np.uint8)
+    action, reward = draw.integers(0, ACTIONS, BATCH, np.int32), draw.normal(size=BATCH)
+    transition = Transition(obs, action, reward, np.array([0.99, 0.0, 0.99]), next_obs)
+    return Batch(transition, np.ones(BATCH), np.zeros(BATCH, np.int32))
+
+
+def normalised(x, layer):
+    """LayerNorm over channels, one place of the image after the other."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * layer["scale"] + layer["bias"]
+
+
+def features(trunk, images):
+    """The paper's network: /255, three convolutions and a dense layer, LayerNorm and ReLU behind each."""
+    x = images.astype(float) / 255
+    for number, stride in enumerate((4, 2, 1)):
+        layer = trunk[f"Convolution_{number}"]
+        x = jax.lax.conv_general_dilated(
+            x, layer["kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jnp.maximum(normalised(x + layer["bias"], trunk[f"LayerNorm_{number}"]), 0)
+    x = x.reshape(BATCH, -1) @ trunk["Dense_0"]["kernel"] + trunk["Dense_0"]["bias"]
+    return jnp.maximum(normalised(x, trunk["LayerNorm_3"]), 0)
+
+
+def pairs_written_out(params, held, batch: Batch):
+    """The paper's loss: each head learns from the one before it, K pairs one after another."""
+    t, total = batch.transition, 0.0
+    at_now, at_then = features(params["trunk"], t.obs), features(params["trunk"], t.next_obs)
+    before = {name: held[name][0] for name in held}
+    for k in range(HEADS):
+        head = {name: params["heads"][name][k] for name in held}
+        q = (at_now @ head["kernel"] + head["bias"])[jnp.arange(BATCH), t.action]
+        worth = (at_then @ before["kernel"] + before["bias"]).max(axis=1)
+        target = jax.lax.stop_gradient(t.reward + t.discount * worth)
+        total += jnp.mean((target - q) ** 2)
+        before = head
+    return total
+
+
+def test_the_gradient_on_the_papers_network_is_that_of_k_pairs_written_out(monkeypatch):
+    """In two passes, and in one over both halves of the batch."""
+    told = optax.GradientTransformation(lambda p: p, lambda slope, state, p: (jax.tree.map(jnp.zeros_like, p), slope))
+    monkeypatch.setattr("sharedq.algorithms.dqn.adam", lambda *settings: told)  # keeps the gradient, moves nothing
+    small = {"network.filters": (4, 4, 4), "network.hidden": (16,)}
+    atari = recipe("atari-cnn-ln").replace(target="shared_heads", **{"target.heads": HEADS}, **small)
+    network, batch = atari.network.build(ACTIONS), drawn_batch()
+    two, joint = (
+        atari.algorithm.on(atari.target.build(network._replace(normalises_batch=together)))
+        for together in (False, True)
+    )
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: x.astype(float), jax.jit(two.init)(KEY, batch))
+        loss, slope = jax.jit(jax.value_and_grad(pairs_written_out))(wide.params, wide.source["held"], batch)
+        assert loss.dtype == jnp.float64
+        for learner in (two, joint):
+            after, _, metrics = jax.jit(learner.update)(wide, batch, KEY, jnp.int32(1))
+            np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-10)
+            for one, other in zip(jax.tree.leaves(after.optimiser), jax.tree.leaves(slope), strict=True):
+                assert other.any()
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * np.abs(other).max())
+
+
+class Still:
+    """A world of black frames in which nothing happens."""
+
+    def reset(self):
+        return np.zeros((1, 2, 2, 4), np.uint8)
+
+    def step(self, actions):
+        none = np.zeros(1, bool)
+        return Outcome(self.reset(), np.ones(1, np.float32), none, none, self.reset())
+
+    def close(self): ...
+
+
+def test_with_the_papers_numbers_the_heads_first_move_at_step_24_000():
+    atari = recipe("atari-cnn-ln").replace(target="shared_heads", **{"replay.capacity": 100})
+    world = HostEnvironment("still", jax.ShapeDtypeStruct((2, 2, 4), np.uint8), Discrete(2), lambda *_: Still())
+    assert atari.target == SharedHeads(heads=1, period=2000) and atari.training.warm_up == 20_000
+    algorithm = atari.algorithm.on(atari.target.build(Dense((2,)).build(2)))
+    replay = atari.replay.build(step_like(world), atari.algorithm.gamma, 1)
+    program = atari.training.build(world, algorithm, replay, [0])
+    assert program.stops[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
+
+    run, _ = program.advance(program.begin(), 20_000, 23_996)  # as if the warm-up had been
+    held = program.to_host(run).agent.source["held"]["kernel"].copy()
+    assert program.to_host(run).agent.optimiser[0].count.tolist() == [999]
+    np.testing.assert_array_equal(held, program.to_host(program.begin()).agent.source["held"]["kernel"])
+    after = program.to_host(program.advance(run, 23_996, 24_000)[0]).agent
+    assert (after.source["held"]["kernel"] != held).any()
+    np.testing.assert_array_equal(after.source["held"]["kernel"], after.params["heads"]["kernel"])
