@@ -231,8 +231,9 @@ class Built:
 
     def check_fits(self) -> None:
         """Refuses a run whose agents and replays alone need more memory than is free; allocates nothing."""
-        held = (self.agent_shapes(), jax.eval_shape(self.replay.init))
-        check_fits(self.experiment.seeds * size(held), self.advice())
+        one = self.experiment
+        agents, replays = (one.seeds * size(x) for x in (self.agent_shapes(), jax.eval_shape(self.replay.init)))
+        check_fits(agents + replays, self.advice(), replays, one.replay.capacity if one.stores else 0)
 
     def cost(self, timed: bool = False, compiled: bool = True) -> Cost:
         """What one seed costs. Not compiled it takes no seconds, and does not know of activations."""

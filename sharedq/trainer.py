@@ -12,6 +12,7 @@ from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.program import Program
 from sharedq.training.progress import Progress, Silent
+from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import use_all_cores
 
 
@@ -57,6 +58,11 @@ def _go_on(
 ) -> RunDirectory:
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
-    period = built.experiment.training.checkpoint_period
-    run_program(program, directory, progress or Silent(), period, built.advice(), mirror)
+    progress, training = progress or Silent(), built.experiment.training
+    if isinstance(training, Schedule) and training.warms_up(program.stops[-1]):
+        progress.say(
+            f"nothing will be learned: all {training.steps:,} steps are warm-up, which takes {training.warm_up:,}; "
+            "raise --steps or lower --training.warm_up"
+        )
+    run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror)
     return directory

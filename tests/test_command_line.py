@@ -196,7 +196,7 @@ MISTAKES = {
     "train corridor --network convolutional": ["network 'convolutional'", "probe/corridor", "(4,)"],
     "train corridor --algorithm.gamma 2": ["algorithm.gamma", "0 .. 1"],
     "train corridor --replay.batch_size 5000": ["replay.batch_size 5000", "replay.capacity 1000"],
-    "train corridor --replay.capacity 100000000000": ["TB of memory", "more than is free", "lower --replay.capacity"],
+    "train corridor --replay.capacity 100000000000": ["TB of memory", "is free: lower --replay.capacity"],
     "train corridor --wandb sometimes": ["'sometimes'", "offline"],
     "compare corridor --targets shared_head": ["unknown target 'shared_head'", "shared_heads"],
     "compare corridor --targets shared_heads:head=3": ["no option 'head'", "heads"],
@@ -204,7 +204,7 @@ MISTAKES = {
     "compare corridor --targets target_network target_network": ["target network would be trained twice"],
     "compare corridor --target shared_heads": ["--targets shared_heads"],
     "compare corridor --network convolutional": ["network 'convolutional'"],
-    "compare corridor --replay.capacity 100000000000": ["TB of memory", "more than is free"],
+    "compare corridor --replay.capacity 100000000000": ["TB of memory", "is free: lower --replay.capacity"],
     "cost corridor --format xml": ["'xml'", "json"],
     "resume nowhere": ["nowhere", "give the folder of a run"],
     "resume .": ["holds no run"],
@@ -293,11 +293,19 @@ def test_a_run_leaves_its_files(finished):
     assert {row["seed"] for row in rows(finished / "episodes.csv")} == {"3", "4"}
 
 
+def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq):
+    said = (
+        "nothing will be learned: all 200 steps are warm-up, which takes 200; raise --steps or lower --training.warm_up"
+    )
+    assert said in sharedq("train", "corridor", "--steps", 200).out
+
+
 def test_equal_commands_give_equal_numbers_in_folders_of_their_own(sharedq, finished):
     first = Path("runs/corridor-target-network")
     shutil.copytree(finished, first)
     before = contents(first)
-    assert sharedq("train", *SMALL).code == 0
+    answer = sharedq("train", *SMALL)
+    assert answer.code == 0 and "nothing will be learned" not in answer.out
     assert contents(first) == before
     for table in ("metrics.csv", "episodes.csv"):
         again = rows(Path("runs/corridor-target-network-2") / table)
@@ -350,7 +358,9 @@ def test_memory_that_is_not_there_is_said_before_anything_is_written(refused, mo
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     for verb in ("train", "compare"):
         line = refused(verb, "corridor", "--seeds", 2)
-        assert re.search(r"needs \S+ kB of memory, \S+ kB more than is free: lower --replay.capacity", line)
+        assert re.search(
+            r"needs \S+ kB of memory, \S+ kB of it for the replay, and 1 kB is free: lower --replay.capacity", line
+        )
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
         found = np.asarray(obs)
         if not right(found):
             raise SharedqError(
-                f"environment '{name}' gave an observation of {found.dtype}{list(found.shape)} and declared {wanted}"
+                f"environment '{name}' gave an observation of {found.dtype}{list(found.shape)} and declared {wanted}: "
+                "wrap it so that all are as declared"
             )
         return found
 

@@ -36,13 +36,25 @@ def container_free(group: Path) -> int | None:
         return None
 
 
-def check_fits(needed: int, advice: str) -> None:
-    """Refuses what needs more than is free; `advice` says what to lower."""
+def check_fits(needed: int, advice: str, replays: int = 0, capacity: int = 0) -> None:
+    """Refuses what needs more than is free; `advice` says what to lower.
+
+    Of the bytes needed, `replays` are those of replays with this `capacity`: then it says which capacity would fit.
+    """
     free = free_bytes()
-    if free is not None and needed > free:
-        raise SharedqError(
-            f"the run needs {readable(needed)} of memory, {readable(needed - free)} more than is free: {advice}"
-        )
+    if free is None or needed <= free:
+        return
+    held = f", {readable(replays)} of it for the replay," if replays else ""
+    largest = largest_capacity(capacity, replays, free - (needed - replays)) if replays else 0
+    fits = f"; --replay.capacity {largest} fits" if largest else ""
+    raise SharedqError(f"the run needs {readable(needed)} of memory{held} and {readable(free)} is free: {advice}{fits}")
+
+
+def largest_capacity(capacity: int, size: int, room: int) -> int:
+    """The capacity that fills `room` bytes where `capacity` fills `size`: two digits of it, the rest is headroom."""
+    fits = max(0, capacity * room // size)
+    digits = 10 ** max(0, len(str(fits)) - 2)
+    return fits // digits * digits
 
 
 def readable(size: float) -> str:
