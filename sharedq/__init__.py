@@ -15,6 +15,7 @@ from typing import Any
 _HOME = {
     "Agent": "sharedq.agent",
     "Experiment": "sharedq.experiment",
+    "LiveAgent": "sharedq.live",
     "SharedqError": "sharedq.errors",
     "load": "sharedq.agent",
     "recipe": "sharedq.recipes",

@@ -1,0 +1,113 @@
+"""An agent on a live stream: it learns from each step as it happens and answers with the next action.
+
+One compiled call for each step, constant memory, no replay and no environment: whoever calls is the world.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sharedq import random_keys
+from sharedq.algorithms import StreamQ
+from sharedq.environments import Discrete, HostEnvironment
+from sharedq.errors import SharedqError
+from sharedq.networks import Dense
+from sharedq.runs import checkpoints
+from sharedq.settings import require
+from sharedq.targets import OnlineNetwork
+from sharedq.training.learning import example_batch
+from sharedq.transitions import Step
+
+ALGORITHM, TARGET = StreamQ(), OnlineNetwork()
+NETWORK = Dense((32, 32), norm="layer_whole", activation="leaky_relu", init="sparse")
+
+
+class LiveAgent:
+    """Learns from a stream of observations [*shape] and rewards, with `actions` to choose from."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        actions: int,
+        *,
+        algorithm: Any = ALGORITHM,
+        target: Any = TARGET,
+        network: Any = NETWORK,
+        seed: int = 0,
+    ):
+        def nowhere(*_: Any):
+            raise TypeError("a live stream is not opened: whoever calls steps it")
+
+        observation = jax.ShapeDtypeStruct(shape, np.float32)
+        environment = HostEnvironment("a live stream", observation, Discrete(actions), nowhere)
+        self._algorithm = algorithm.build(environment, target, network)
+        require(self._algorithm.update is None, "a live stream needs an algorithm without replay, such as StreamQ")
+        self._shape, self._key, self.steps = shape, random_keys.root(seed), 0
+        self._state = jax.jit(self._algorithm.init)(
+            random_keys.named(self._key, "network"), example_batch(environment, 1)
+        )
+        self._obs, self._action = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
+        self._begun = False
+        self._act, self._values = jax.jit(self._choose), jax.jit(self._algorithm.values)
+        self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
+
+    def begin(self, obs: Any) -> int:
+        """The action for the first observation of the stream."""
+        self._obs, self._begun = self._one(obs), True
+        self._action = self._act(self._state, self._obs, jnp.int32(self.steps))
+        return int(self._action[0])
+
+    def observe(
+        self, obs: Any, reward: float, terminated: bool = False, truncated: bool = False, final_obs: Any = None
+    ) -> int:
+        """Learns what the last action led to; the next action.
+
+        `obs` is what to act on next: after an end, the first observation of the next episode. `final_obs` is then
+        the last of the episode that ended, whose value counts if it was truncated.
+        """
+        require(self._begun, "the stream has not begun: call begin(obs) with its first observation")
+        ended = terminated or truncated
+        require(not truncated or final_obs is not None, "a truncated episode needs final_obs, its last observation")
+        now, following = self._obs, self._one(obs)
+        then = self._one(final_obs) if ended and final_obs is not None else following
+        ends = jnp.array([[bool(terminated)], [bool(truncated)]])
+        step = Step(now, self._action, jnp.array([reward], jnp.float32), ends[0], ends[1], then)
+        self.steps += 1
+        self._state, self._action = self._observe_and_act(self._state, step, following, jnp.int32(self.steps))
+        self._obs = following
+        return int(self._action[0])
+
+    def values(self, obs: Any) -> np.ndarray:
+        """The values of the actions, as the agent sees them now."""
+        return np.asarray(self._values(self._state, self._key, self._one(obs))[0])
+
+    def save(self, folder: str | Path) -> Path:
+        """Everything that was learned; `restore` goes on from it to the bit."""
+        return checkpoints.save(Path(folder), self.steps, {"live": self._whole()}, "live", {}, keep=1)
+
+    def restore(self, folder: str | Path) -> None:
+        """Puts an agent of the same settings where `save` left it."""
+        path = checkpoints.latest(Path(folder))
+        if path is None:
+            raise SharedqError(f"{folder} holds no saved agent")
+        self._state, self._obs, self._action = checkpoints.load(path, "live", self._whole())
+        self.steps, self._begun = int(path.name), True
+
+    def _whole(self) -> tuple[Any, jax.Array, jax.Array]:
+        return self._state, self._obs, self._action
+
+    def _choose(self, state: Any, obs: jax.Array, count: jax.Array) -> jax.Array:
+        return self._algorithm.act(state, random_keys.at(random_keys.named(self._key, "act"), count), obs, count)
+
+    def _absorb(self, state: Any, step: Step, obs: jax.Array, count: jax.Array) -> tuple[Any, jax.Array]:
+        key = random_keys.at(random_keys.named(self._key, "observe"), count)
+        state, _ = self._algorithm.observe(state, key, step, obs, count)
+        return state, self._choose(state, obs, count)
+
+    def _one(self, obs: Any) -> jax.Array:
+        obs = np.asarray(obs, np.float32)
+        require(obs.shape == self._shape, f"an observation of shape {self._shape} is wanted, not {obs.shape}")
+        return jnp.asarray(obs)[None]

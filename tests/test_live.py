@@ -1,0 +1,52 @@
+"""An agent on a live stream: it learns, it is saved and goes on to the bit, and it says what it was not told."""
+
+import numpy as np
+import pytest
+
+from sharedq.algorithms import DQN, StreamQ
+from sharedq.errors import SharedqError
+from sharedq.live import LiveAgent
+from sharedq.networks import Table
+
+PLAIN = StreamQ(gamma=0.0, normalise="none", scale_rewards=False, epsilon_end=1.0)
+
+
+def live_on(agent: LiveAgent, steps: int, start: int = 0) -> list[int]:
+    """Two rooms in turn: in room 0 action 0 is worth 1, in room 1 action 1; an episode is five steps, then cut."""
+    actions = []
+    rooms = np.eye(2, dtype=np.float32)
+    action = agent.begin(rooms[0]) if start == 0 else None
+    for time in range(start, start + steps):
+        reward = float((time % 2) == action) if action is not None else 0.0
+        cut = time % 5 == 4
+        action = agent.observe(rooms[(time + 1) % 2], reward, truncated=cut, final_obs=rooms[1] if cut else None)
+        actions.append(action)
+    return actions
+
+
+def test_it_learns_from_a_stream_and_goes_on_from_where_it_was_saved(tmp_path):
+    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table(), seed=3)
+    live_on(agent, 400)
+    np.testing.assert_allclose([agent.values(room) for room in np.eye(2)], np.eye(2), atol=0.1)
+    agent.save(tmp_path)
+    ends = []
+    for _ in range(2):
+        agent.restore(tmp_path)
+        assert agent.steps == 400
+        ends.append((live_on(agent, 20, start=400), *agent.values([1, 0])))
+    assert ends[0] == ends[1]
+
+
+def test_it_says_what_it_was_not_told(tmp_path):
+    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
+    with pytest.raises(SharedqError, match="call begin"):
+        agent.observe([0, 1], 0.0)
+    with pytest.raises(SharedqError, match="holds no saved agent"):
+        agent.restore(tmp_path)
+    with pytest.raises(SharedqError, match="an observation of shape"):
+        agent.begin([0, 1, 2])
+    agent.begin([0, 1])
+    with pytest.raises(SharedqError, match="needs final_obs"):
+        agent.observe([0, 1], 0.0, truncated=True)
+    with pytest.raises(SharedqError, match="without replay"):
+        LiveAgent((2,), 2, algorithm=DQN(), network=Table())
