@@ -20,6 +20,7 @@ from sharedq.targets.source import (
     every,
     head_that_acts,
     join,
+    moved_every,
     one_down,
     part,
     weights_of,
@@ -85,7 +86,7 @@ class IteratedNetworks:
             return policy(key, chain(params, state["statistics"], inputs))
 
         def follow(step, tree):
-            return every(step, self.period, lambda: one_down(tree), tree)
+            return moved_every(step, self.period, one_down, tree)
 
         def moves(step):
             return (step % self.copy_period == 0) | (step % self.period == 0)

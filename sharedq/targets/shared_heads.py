@@ -25,6 +25,7 @@ from sharedq.targets.source import (
     features_of_both,
     head_that_acts,
     join,
+    moved_every,
     one_down,
     part,
     towards,
@@ -76,7 +77,7 @@ class SharedHeads:
         def follow(step, tree):
             if self.polyak < 1 and self.polyak_moves == "first":
                 return tree
-            return every(step, self.period, lambda: towards(tree, one_down(tree), self.polyak), tree)
+            return moved_every(step, self.period, lambda tree: towards(tree, one_down(tree), self.polyak), tree)
 
         policy = partial(head_that_acts, self.acting)
 
