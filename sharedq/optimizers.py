@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sharedq.networks.unit_kernels import project
+
 Bound = Literal["joint", "each", "mean"]
 
 
@@ -23,6 +25,11 @@ def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) 
     """Adam, after clipping the gradient's global norm where a bound is given."""
     step = optax.adam(learning_rate, eps=epsilon)
     return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
+
+
+def moved(params: Any, moves: Any) -> Any:
+    """The parameters after a gradient step; kernels that are kept on the unit sphere are back on it."""
+    return project(optax.apply_updates(params, moves))
 
 
 class Traces(NamedTuple):

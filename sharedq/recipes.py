@@ -6,18 +6,23 @@
 [SD]  Elsayed et al., Streaming Deep Reinforcement Learning Finally Works, https://arxiv.org/abs/2410.14606, and its
       public code, https://github.com/mohmdelsayed/streaming-drl
 [MA]  Young & Tian, MinAtar, https://arxiv.org/abs/1903.03176
+[HA]  Haarnoja et al., Soft Actor-Critic Algorithms and Applications, https://arxiv.org/abs/1812.05905
+[SS]  the public code of slimSAC, by authors of [IS]
+[SV]  SimbaV2, its paper https://arxiv.org/abs/2502.15280 and public code
+[CQ]  CrossQ, https://openreview.net/forum?id=PczQtTsTIX, and its public code
+[RZ]  the settings of RL Baselines3 Zoo, https://github.com/DLR-RM/rl-baselines3-zoo
 """
 
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sharedq.algorithms import DQN, StreamQ
+from sharedq.algorithms import DQN, SAC, StreamQ
 from sharedq.algorithms.stream_inputs import Normalise
-from sharedq.environments import Atari, CartPole, Gymnasium, MinAtar, ProbeEnvironment
+from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import unknown
 from sharedq.experiment import Experiment
-from sharedq.networks import Convolutional, Dense, Impala, Table
+from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Uniform
 from sharedq.targets import OnlineNetwork, TargetNetwork
@@ -111,6 +116,47 @@ def _nature(norm: Norm) -> Convolutional:
     )
 
 
+HARD = tuple(f"dog-{gait}" for gait in ("stand", "walk", "trot", "run")) + tuple(
+    f"humanoid-{gait}" for gait in ("stand", "walk", "run")
+)  # the seven tasks of the paper's continuous setting
+
+
+def _simba(task: str) -> Experiment:
+    """The paper's base agent, as its authors say: SAC with SimbaV2. They add BatchNorm, at places not known to us."""
+    return Experiment(
+        environment=Control(task, action_repeat=2),  # [SV]
+        algorithm=SAC(
+            gamma=0.99,  # [SV] by its rule, of episodes of 500 actions
+            critics=1,  # [SV] on the Control Suite
+            values="categorical",  # [SV]
+            atoms=101,  # [SV]
+            value_bound=5.0,  # [SV]
+            learning_rate=1e-4,  # [SV]
+            final_learning_rate=5e-5,  # [SV] the code's; the paper's text has 3e-5
+            learning_rate_updates=1_000_000,  # [SV] all updates of the run
+            initial_temperature=0.01,  # [SV]
+            target_entropy=-0.5,  # [SV]
+            actor_width=128,  # [SV]
+            actor_depth=1,  # [SV]
+            random_steps=5_000,  # [SV]
+            normalise_observations=True,  # [SV]
+            scale_rewards=True,  # [SV]
+        ),
+        target=TargetNetwork(period=1, polyak=0.005),  # [SV]
+        network=SimbaV2(width=512, blocks=2),  # [SV]
+        replay=Uniform(capacity=1_000_000, batch_size=256),  # [SV]
+        training=Interactive(
+            steps=500_000,  # [SV] a million steps of the simulator
+            environments=1,  # [SV]
+            warm_up=5_000,  # [SV]
+            update_period=1,  # [SV]
+            updates_at_once=2,  # [SV]
+            log_period=2_500,  # ours: five episodes
+            checkpoint_period=50_000,  # ours: where [SV] evaluates
+        ),
+    )
+
+
 RECIPES = {
     f"minatar-{game.replace('_', '-')}": Recipe(
         f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side",
@@ -183,6 +229,80 @@ RECIPES = {
             exploration=0.05,  # [SD]
         ),
     ),
+    "sac-pendulum": Recipe(
+        "SAC on Pendulum-v1 of Gymnasium: minutes of training",
+        Experiment(
+            environment=Gymnasium("Pendulum-v1"),
+            algorithm=SAC(learning_rate=1e-3, random_steps=100),  # [RZ]; the rest [HA]
+            target=TargetNetwork(period=1, polyak=0.005),  # [HA]
+            network=Dense(hidden=(256, 256)),  # [HA]
+            replay=Uniform(capacity=20_000, batch_size=256),  # all steps there are; [HA]
+            training=Interactive(
+                steps=20_000,  # [RZ]
+                environments=1,  # [RZ]
+                warm_up=100,  # [RZ]
+                update_period=1,  # [HA]
+                log_period=1_000,  # ours
+            ),
+        ),
+    ),
+    "sac-mlp": Recipe(
+        "SAC as published, with two dense critics, on cheetah-run of the Control Suite",
+        Experiment(
+            environment=Control("cheetah-run"),  # ours: the task is an option
+            algorithm=SAC(
+                gamma=0.99,  # [HA]
+                learning_rate=3e-4,  # [HA]
+                initial_temperature=1.0,  # [SS]
+                target_entropy=-1.0,  # [HA]
+                random_steps=5_000,  # [SS]
+            ),
+            target=TargetNetwork(period=1, polyak=0.005),  # [HA]
+            network=Dense(hidden=(256, 256)),  # [HA]
+            replay=Uniform(capacity=1_000_000, batch_size=256),  # [HA]
+            training=Interactive(
+                steps=1_000_000,  # [SS]
+                environments=1,  # [SS]
+                warm_up=5_000,  # [SS]
+                update_period=1,  # [HA]
+                log_period=5_000,  # ours: five episodes
+                checkpoint_period=50_000,  # ours
+            ),
+        ),
+    ),
+    "crossq": Recipe(
+        "CrossQ: SAC without a target network, with wide critics and batch renormalisation, on cheetah-run",
+        Experiment(
+            environment=Control("cheetah-run"),  # ours: the task is an option
+            algorithm=SAC(
+                gamma=0.99,  # [CQ]
+                learning_rate=1e-3,  # [CQ]
+                adam_beta=0.5,  # [CQ]
+                initial_temperature=1.0,  # [CQ]
+                target_entropy=-1.0,  # [CQ]
+                actor_period=3,  # [CQ]
+                actor_width=256,  # [CQ]
+                actor_depth=2,  # [CQ]
+                random_steps=5_000,  # [CQ]
+            ),
+            target=OnlineNetwork(),  # [CQ]
+            network=Dense(hidden=(2048, 2048), norm="batch_renorm"),  # [CQ]
+            replay=Uniform(capacity=1_000_000, batch_size=256),  # [CQ]
+            training=Interactive(
+                steps=1_000_000,  # ours, as in sac-mlp
+                environments=1,  # [CQ]
+                warm_up=5_000,  # [CQ]
+                update_period=1,  # [CQ]
+                log_period=5_000,  # ours
+                checkpoint_period=50_000,  # ours
+            ),
+        ),
+    ),
+    "sac-simba-dmc": Recipe(
+        "SimbaV2's agent on cheetah-run of the Control Suite; the seven tasks of the paper have recipes of their own",
+        _simba("cheetah-run"),
+    ),
+    **{f"sac-simba-{task}": Recipe(f"SimbaV2's agent on {task} of the Control Suite", _simba(task)) for task in HARD},
     "corridor": Recipe(
         "a corridor of four cells and a table of Q-values, all of them known: the smallest run there is",
         Experiment(

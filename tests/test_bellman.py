@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedq.bellman import backups, losses
+from sharedq.bellman import backups, categorical, losses, readings
 from sharedq.bellman.returns import n_step
 
 numbers = st.floats(-10, 10, width=32)
@@ -114,3 +114,60 @@ def test_what_follows_an_end_does_not_matter(later):
     reward = jnp.array([1.0, 100.0])
     total, discount, last = n_step(reward, jnp.array([False, later]), jnp.array([True, False]), 0.5)
     assert (float(total), float(discount), int(last)) == (1.0, 0.5, 0)
+
+
+# Distributions of returns
+
+SUPPORT = jnp.linspace(-1, 1, 5)  # spaced by 0.5
+
+
+def test_a_projection_by_hand():
+    """0.25 lies halfway between 0 and 0.5; -0.9 is four fifths of the way to -1; 7 is beyond the end."""
+    found = categorical.projected(jnp.array([0.25, -0.9, 7.0]), jnp.array([0.5, 0.3, 0.2]), SUPPORT)
+    np.testing.assert_allclose(found, [0.24, 0.06, 0.25, 0.25, 0.2], atol=1e-6)
+
+
+@given(reward=st.floats(-3, 3), discount=st.floats(0, 1), masses=st.lists(st.floats(0.01, 1), min_size=5, max_size=5))
+def test_projections_keep_mass_and_within_the_support_the_mean(reward, discount, masses):
+    probabilities = jnp.array(masses) / sum(masses)
+    atoms = reward + discount * SUPPORT
+    found = categorical.projected(atoms, probabilities, SUPPORT)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-5) and (found >= 0).all()
+    assert float(found @ SUPPORT) == pytest.approx(float(probabilities @ jnp.clip(atoms, -1, 1)), abs=1e-5)
+
+
+def test_a_distribution_on_its_own_support_is_projected_to_itself():
+    probabilities = jax.nn.softmax(jnp.arange(10.0).reshape(2, 5))  # two heads or two states at once
+    np.testing.assert_allclose(categorical.projected(SUPPORT, probabilities, SUPPORT), probabilities, atol=1e-6)
+
+
+def test_cross_entropy_is_least_where_the_prediction_is_the_target():
+    logits = jnp.array([0.3, -1.0, 2.0])
+    slope = jax.grad(lambda x: categorical.cross_entropy(jax.nn.softmax(logits), x))(logits)
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+def test_both_readings_back_up_alike():
+    """The mean of a projected distribution is the backup of its mean, where nothing is cut off."""
+    reading, plain = readings.distribution(-5, 5, 101), readings.scalar()
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 101))
+
+    def backup(returns):
+        return jnp.array([[0.5], [-1.0], [0.0]]) + 0.5 * backups.soft(returns, jnp.array([[2.0], [0.0], [-1.0]]), 0.1)
+
+    wanted = reading.target(logits, backup)
+    np.testing.assert_allclose(wanted.sum(-1), 1, atol=1e-5)
+    mean = reading.value(logits)[..., None]
+    expected = plain.target(mean, backup)[..., 0]
+    np.testing.assert_allclose(wanted @ jnp.linspace(-5, 5, 101), expected, atol=1e-4)
+    np.testing.assert_allclose(plain.price(mean, mean + 2), np.full((2, 3), 4.0), rtol=1e-5)
+
+
+def test_the_cautious_critic_is_the_one_with_the_smallest_value():
+    outputs = jnp.arange(12.0).reshape(2, 2, 3)  # two states, two critics
+    found = backups.cautious(outputs, jnp.array([[1.0, 0.5], [-1.0, 0.5]]))
+    np.testing.assert_array_equal(found, jnp.stack([outputs[0, 1], outputs[1, 0]]))
+
+
+def test_a_soft_backup_adds_what_certainty_costs():
+    assert float(backups.soft(jnp.float32(3), jnp.float32(-2), jnp.float32(0.5))) == 4

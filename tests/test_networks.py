@@ -12,6 +12,7 @@ import pytest
 from sharedq.errors import SharedqError
 from sharedq.networks import Convolutional, Dense, FlaxTrunk, Impala, Table
 from sharedq.networks import network as networks
+from sharedq.networks.batch_renormalisation import BatchRenorm
 from sharedq.networks.convolution import convolve
 from sharedq.networks.heads import linear
 from sharedq.networks.initialisation import sparse
@@ -296,3 +297,24 @@ def test_the_streaming_network_has_the_parameters_of_its_closed_form():
     below, above = features.min(axis=1), features.max(axis=1)
     assert (below < 0).all(), "leaky"
     assert (-below < above).all(), "and much less below than above"
+
+
+def test_batch_renormalisation_is_plain_until_its_statistics_are_trusted_and_then_nearly_theirs():
+    x = 1 + 3 * jax.random.normal(KEY, (64, 2))
+    layer = BatchRenorm(use_running_average=False)
+    variables = layer.init(KEY, x)
+    assert not variables["batch_stats"]["batches"]
+    outputs, moved = layer.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(outputs, (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3), atol=1e-5)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.01 * x.mean(0), rtol=1e-4)
+    assert moved["batch_stats"]["batches"] == 1
+
+    running = {"mean": jnp.array([0.5, 40.0]), "var": jnp.array([4.0, 0.01]), "batches": jnp.float32(100_000)}
+    trusted = {**variables, "batch_stats": running}
+    outputs, _ = layer.apply(trusted, x, mutable=["batch_stats"])
+    theirs = BatchRenorm(use_running_average=True).apply(trusted, x)
+    np.testing.assert_allclose(outputs[:, 0], theirs[:, 0], atol=1e-4)  # within the bounds: the same
+    cut = (x[:, 1] - x[:, 1].mean()) / jnp.sqrt(x[:, 1].var() + 1e-3) * 3 - 5  # its scale and shift are bounded
+    np.testing.assert_allclose(outputs[:, 1], cut, atol=1e-4)
+    slope = jax.grad(lambda x: layer.apply(trusted, x, mutable=["batch_stats"])[0][:, 0].sum())(x)
+    np.testing.assert_allclose(slope, 0, atol=1e-5)  # a common shift of the batch changes nothing, as in the plain one

@@ -2,8 +2,9 @@
 
 from sharedq.algorithms.algorithm import Algorithm, learning_of
 from sharedq.algorithms.dqn import DQN
+from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
 
-ALGORITHMS = {"dqn": DQN, "stream_q": StreamQ}
+ALGORITHMS = {"dqn": DQN, "sac": SAC, "stream_q": StreamQ}
 
-__all__ = ["ALGORITHMS", "DQN", "Algorithm", "StreamQ", "learning_of"]
+__all__ = ["ALGORITHMS", "DQN", "SAC", "Algorithm", "StreamQ", "learning_of"]

@@ -13,13 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.bellman import backups, losses
 from sharedq.exploration import epsilon_greedy, linear_schedule
-from sharedq.optimizers import adam
+from sharedq.optimizers import adam, moved
 from sharedq.settings import require
 from sharedq.targets.source import Seen, TargetSource
 from sharedq.transitions import Batch
@@ -106,7 +105,7 @@ class DQN:
             gradient = jax.value_and_grad(regression, has_aux=True)
             (loss, (per_head, error, chosen, statistics)), slope = gradient(state.params, state.source, batch)
             moves, moments = optimiser.update(slope, state.optimiser, state.params)
-            params = optax.apply_updates(state.params, moves)
+            params = moved(state.params, moves)
             seen = Seen(batch.transition.obs, statistics, per_head)
             params, source_state = source.refresh(step, params, state.source, seen)
             errors = jnp.abs(error).mean(axis=0)

@@ -1,6 +1,6 @@
 """What algorithms are composed of, asked for with errors that a user can act on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from sharedq import random_keys, settings
 from sharedq.environments.contract import Continuous, Discrete, Environment, HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.networks import NETWORKS
+from sharedq.networks.critics import ensemble, of_pairs
 from sharedq.targets.source import TargetSource
 
 AnyEnvironment = Environment | HostEnvironment
@@ -29,15 +30,23 @@ def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
     return environment.actions
 
 
-def source_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int, inputs: Any = None) -> TargetSource:
-    """The source on a network with `outputs` that is known to take its inputs: the environment's observations.
+def source_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int) -> TargetSource:
+    """The source on a network with `outputs` that is known to take the environment's observations."""
+    return _known_to_take(environment.observation, environment, target, network, lambda: network.build(outputs))
 
-    `inputs` are the shapes of one input, where the network eats something else.
-    """
-    one = environment.observation if inputs is None else inputs
+
+def critics_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
+    """The source on critics of observations and actions together: outputs [H, B, C, outputs]."""
+    pair = environment.observation, environment.actions.one
+    return _known_to_take(
+        pair, environment, target, network, lambda: ensemble(of_pairs(network.build(outputs)), critics)
+    )
+
+
+def _known_to_take(one: Any, environment: AnyEnvironment, target: Any, network: Any, build: Callable) -> TargetSource:
     key = jax.eval_shape(random_keys.root, 0)
     with blaming(network, environment):
-        source = target.build(network.build(outputs))
+        source = target.build(build())
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
         jax.eval_shape(source.init, key, example)
     return source

@@ -1,7 +1,8 @@
 """What a next state is worth, given the values of its actions.
 
-Every backup takes `values` [..., actions], the values that are bootstrapped on, and `chooser` [..., actions], the
-values of the network that learns, and returns one value per state. Only `double` looks at the chooser.
+Where actions can be listed a backup takes `values` [..., actions], the values that are bootstrapped on, and `chooser`
+[..., actions], the values of the network that learns, and returns one value per state. Only `double` looks at the
+chooser.
 """
 
 import jax
@@ -31,3 +32,13 @@ def double(values: jax.Array, chooser: jax.Array) -> jax.Array:
 def mellowmax(values: jax.Array, chooser: jax.Array, omega: float) -> jax.Array:
     """log(mean_a exp(omega Q(s', a))) / omega: a maximum that is a smooth non-expansion (Asadi & Littman, 2017)."""
     return (jax.nn.logsumexp(omega * values, axis=-1) - jnp.log(values.shape[-1])) / omega
+
+
+def soft(next_value: jax.Array, log_density: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Q(s', a') - temperature log pi(a'|s') for an action that the policy drew (Haarnoja et al., 2018)."""
+    return next_value - temperature * log_density
+
+
+def cautious(outputs: jax.Array, values: jax.Array) -> jax.Array:
+    """Of critics' outputs [..., C, A] those of the critic with the smallest value [..., C] (Fujimoto et al., 2018)."""
+    return jnp.take_along_axis(outputs, values.argmin(axis=-1)[..., None, None], axis=-2)[..., 0, :]

@@ -2,8 +2,16 @@
 
 from sharedq.networks.impala import Impala
 from sharedq.networks.network import Network, of_flax
+from sharedq.networks.simba import SimbaV2
 from sharedq.networks.trunks import Convolutional, Dense, FlaxTrunk, Table
 
-NETWORKS = {"table": Table, "dense": Dense, "convolutional": Convolutional, "impala": Impala, "flax": FlaxTrunk}
+NETWORKS = {
+    "table": Table,
+    "dense": Dense,
+    "convolutional": Convolutional,
+    "impala": Impala,
+    "simba": SimbaV2,
+    "flax": FlaxTrunk,
+}
 
-__all__ = ["NETWORKS", "Convolutional", "Dense", "FlaxTrunk", "Impala", "Network", "Table", "of_flax"]
+__all__ = ["NETWORKS", "Convolutional", "Dense", "FlaxTrunk", "Impala", "Network", "SimbaV2", "Table", "of_flax"]

@@ -25,27 +25,36 @@ class Network(NamedTuple):
     normalises_batch: bool = False  # the trunk's output for one input depends on the others in its batch
 
 
-def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network:
-    """A network whose trunk is a flax module; one with batch normalisation takes the argument `train`."""
+def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
+    """`init(key, example)` and `apply(params, statistics, inputs, train)` of a flax module, each with its statistics.
+
+    One with batch normalisation takes the argument `train`.
+    """
     takes_train = "train" in inspect.signature(type(module).__call__).parameters
 
     def call(variables, inputs, train, **keywords):
         arguments = {"train": train} if takes_train else {}
         return module.apply(variables, inputs, **arguments, **keywords)
 
-    def init_trunk(key, example):
+    def init(key, example):
         arguments: dict[str, Any] = {"train": True} if takes_train else {}
         variables = module.init(key, example, **arguments)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
-    def trunk(params, statistics, inputs, train):
+    def apply(params, statistics, inputs, train):
         if not (train and statistics):
             return call({"params": params, "batch_stats": statistics}, inputs, False), statistics
         variables = {"params": params, "batch_stats": statistics}
-        features, moved = call(variables, inputs, True, mutable=["batch_stats"])
-        return features, moved["batch_stats"]
+        outputs, moved = call(variables, inputs, True, mutable=["batch_stats"])
+        return outputs, moved["batch_stats"]
 
-    return Network(init_trunk, trunk, init_heads, heads, normalises_batch=takes_train)
+    return init, apply
+
+
+def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network:
+    """A network whose trunk is a flax module."""
+    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    return Network(*functions_of(module), init_heads, heads, normalises_batch=takes_train)
 
 
 def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, Statistics]:

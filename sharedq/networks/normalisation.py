@@ -5,6 +5,7 @@ has it on images: the input is normalised too, the statistics of an image are th
 batch and the channels, and the last map is normalised when it is flat, by each of its features. `layer_whole` and
 `layer_channels` have no parameters: streaming learning (Elsayed et al., 2024) takes LayerNorm over the whole activation
 of an input, all pixels and channels of a map together; its JAX ports differ, and one takes the channels of each pixel.
+`batch_renorm` is CrossQ's: batch renormalisation of the input and after each activation.
 
 Parameters, statistics and the arithmetic of both are float32, whatever a network computes in. All functions here are
 called inside a module.
@@ -16,9 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sharedq.networks.batch_renormalisation import BatchRenorm
 from sharedq.networks.convolution import as_features
 
-Norm = Literal["none", "layer", "layer_whole", "layer_channels", "batch", "batch_pixel"]
+Norm = Literal["none", "layer", "layer_whole", "layer_channels", "batch", "batch_pixel", "batch_renorm"]
 Activation = Literal["relu", "leaky_relu"]  # leaky_relu has slope 0.01 below 0
 
 ACTIVATIONS = {"relu": nn.relu, "leaky_relu": nn.leaky_relu}
@@ -29,8 +31,10 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 def normalised_input(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
-    """Images [B, height, width, channels] as the first convolution takes them."""
-    return _by_batch(as_features(x), norm, train) if norm == "batch_pixel" else x
+    """Images [B, height, width, channels], or numbers [B, features], as the first layer takes them."""
+    if norm == "batch_renorm" or (norm == "batch_pixel" and x.ndim == 4):
+        return _by_batch(as_features(x), norm, train)
+    return x
 
 
 def activate(
@@ -44,7 +48,7 @@ def activate(
     elif norm == "layer_channels":
         x = standardised(x, (-1,), 1e-6)
     x = ACTIVATIONS[activation](x)
-    if norm == "batch":
+    if norm in ("batch", "batch_renorm"):
         x = _by_batch(x, norm, train)
     if flatten:
         x = flat(x)
@@ -58,5 +62,7 @@ def standardised(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Arr
 
 
 def _by_batch(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
+    if norm == "batch_renorm":
+        return BatchRenorm(use_running_average=not train)(x)
     axis: Any = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # what has statistics of its own
     return nn.BatchNorm(use_running_average=not train, axis=axis)(x)

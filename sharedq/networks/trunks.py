@@ -18,6 +18,7 @@ from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Activation, Norm, activate, flat, normalised_input
+from sharedq.networks.policies import Gaussian, Policy, policy_of
 from sharedq.settings import require
 
 
@@ -47,7 +48,7 @@ class DenseTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = flat(as_features(x))
+        x = normalised_input(flat(as_features(x)), self.norm, train)
         return dense_layers(x, self.hidden, self.norm, train, self.compute, self.activation, self.draw)
 
 
@@ -111,7 +112,7 @@ class Dense:
     """Dense layers, with ReLU unless another activation is asked for."""
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
-    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each activation; layer_whole: no parameters
+    norm: Norm = "none"  # LayerNorm before, or BatchNorm after, each activation; batch_renorm is CrossQ's, inputs too
     activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
     init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
@@ -122,6 +123,11 @@ class Dense:
     def build(self, outputs: int) -> Network:
         module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)
         return with_linear_heads(module, outputs, self.init)
+
+    def policy(self, actions: int, width: int, depth: int) -> Policy:
+        """An actor with layers of its own, `depth` of one width."""
+        body = DenseTrunk((width,) * depth, self.norm, self.compute, self.activation, self.init)
+        return policy_of(Gaussian(body, nn.Dense(actions), nn.Dense(actions), smallest_log_std=-20.0))
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,10 @@ class IteratedNetworks:
     copy_period: int = 8  # gradient steps between two refreshes of the copies in between
     acting: str = "uniform"  # the network that acts: drawn anew at every step, mean, or a network's number
     loss_weights: tuple[float, ...] = ()  # one weight per network; all 1 unless given
+    loss_discount: float = 1.0  # what a network's loss counts of that of the one before; 0.25 in the paper's SAC
 
     def __post_init__(self):
-        check_chain(self.networks, "networks", self.period, self.acting, self.loss_weights)
+        check_chain(self.networks, "networks", self.period, self.acting, self.loss_weights, self.loss_discount)
         check_period("copy_period", self.copy_period)
 
     @property
@@ -47,7 +48,7 @@ class IteratedNetworks:
         return f"iterated networks K={self.networks}"
 
     def build(self, network: Network) -> TargetSource:
-        weights = weights_of(self.loss_weights, self.networks)
+        weights = weights_of(self.loss_weights, self.loss_discount, self.networks)
         chain = jax.vmap(lambda *whole_and_inputs: evaluate(network, *whole_and_inputs)[0], in_axes=(0, 0, None))
 
         def init(key, example):

@@ -44,9 +44,10 @@ class SharedHeads:
     initial_heads: Literal["drawn", "copies"] = "drawn"  # K+1 columns of one layer (public code), or K+1 equal heads
     acting: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
     loss_weights: tuple[float, ...] = ()  # one weight per learning head; all 1 unless given
+    loss_discount: float = 1.0  # what a head's loss counts of that of the one before; 0.25 in the paper's SAC
 
     def __post_init__(self):
-        check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights)
+        check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights, self.loss_discount)
         check_polyak(self.polyak)
 
     @property
@@ -54,7 +55,7 @@ class SharedHeads:
         return f"shared heads K={self.heads}"
 
     def build(self, network: Network) -> TargetSource:
-        weights = weights_of(self.loss_weights, self.heads)
+        weights = weights_of(self.loss_weights, self.loss_discount, self.heads)
 
         def init(key, example):
             count = 1 + self.heads if self.initial_heads == "drawn" else 1

@@ -122,13 +122,13 @@ def features_of_both(network: Network, trunk: Any, statistics: Any, now: Any, th
 
 
 def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
-    """values [H, B, A], head [B] -> [B, A]: for each input the values of its own head."""
-    return jnp.take_along_axis(values, head[None, :, None], axis=0)[0]
+    """values [H, B, ...], head [B] -> [B, ...]: for each input the values of its own head."""
+    return jax.vmap(lambda values, head: values[head], in_axes=(1, 0))(values, head)
 
 
 def head_that_acts(acting: str, key: jax.Array, values: jax.Array) -> jax.Array:
-    """[H, B, A] -> [B, A] by the rule `acting`: "uniform" draws a head for each input, "mean", or a head's number."""
-    heads, size, _ = values.shape
+    """[H, B, ...] -> [B, ...] by the rule `acting`: "uniform" draws one per input, "mean", or a head's number."""
+    heads, size = values.shape[:2]
     if heads == 1:
         return values[0]
     if acting == "uniform":
@@ -136,7 +136,9 @@ def head_that_acts(acting: str, key: jax.Array, values: jax.Array) -> jax.Array:
     return values.mean(axis=0) if acting == "mean" else values[int(acting) - 1]
 
 
-def check_chain(length: int, name: str, period: int, acting: str, loss_weights: tuple[float, ...]) -> None:
+def check_chain(
+    length: int, name: str, period: int, acting: str, loss_weights: tuple[float, ...], loss_discount: float
+) -> None:
     """The settings that every chain of heads or networks has."""
     require(length >= 1, f"target.{name} must be at least 1, not {length}")
     check_period("period", period)
@@ -150,6 +152,8 @@ def check_chain(length: int, name: str, period: int, acting: str, loss_weights: 
         f"target.loss_weights needs {length} numbers, one per learning head, not {len(loss_weights)}",
     )
     require(all(weight >= 0 for weight in loss_weights), "target.loss_weights cannot be negative")
+    require(0 < loss_discount <= 1, f"target.loss_discount must be above 0 and at most 1, not {loss_discount}")
+    require(not loss_weights or loss_discount == 1, "give target.loss_weights or target.loss_discount, not both")
 
 
 def check_period(name: str, period: int) -> None:
@@ -160,5 +164,5 @@ def check_polyak(polyak: float) -> None:
     require(0 < polyak <= 1, f"target.polyak must be above 0 and at most 1 (a copy), not {polyak}")
 
 
-def weights_of(loss_weights: tuple[float, ...], length: int) -> jax.Array:
-    return jnp.array(loss_weights or (1.0,) * length, jnp.float32)
+def weights_of(loss_weights: tuple[float, ...], loss_discount: float, length: int) -> jax.Array:
+    return jnp.array(loss_weights or [loss_discount**k for k in range(length)], jnp.float32)

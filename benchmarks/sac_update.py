@@ -1,0 +1,118 @@
+"""Gradient updates per second of soft actor-critic, a batch drawn for each, and their share of matrix products' speed.
+
+    python -m benchmarks.sac_update
+    python -m benchmarks.sac_update --beside sbx sb3 --python ~/peers/bin/python
+
+The plain agent has dense layers of 256x256, two critics and batches of 256; SimbaV2's is that of the public code.
+Observations and actions are of the size of humanoid. Rows take turns, and so do large matrix products, so that a
+change in the machine's speed meets all alike; medians count. The packages `sbx-rl` and `stable-baselines3` want other
+versions of what we stand on: `--python` is the Python of an environment of theirs (`benchmarks/peers/sac.py`).
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.atari_update import OPTIONS, Products
+from sharedq.algorithms import SAC
+from sharedq.analysis.cost import flops
+from sharedq.environments import Continuous, HostEnvironment
+from sharedq.networks import Dense, SimbaV2
+from sharedq.replay import Uniform
+from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.training.learning import example_batch, learner, step_like
+
+OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
+BOUND = np.ones(ACTIONS, np.float32)
+HUMANOID = HostEnvironment("humanoid", jax.ShapeDtypeStruct((OBS,), np.float32), Continuous(-BOUND, BOUND), None)
+SIMBA = SAC(critics=1, values="categorical", actor_width=128, actor_depth=1)
+AVERAGE = {"period": 1, "polyak": 0.005}
+ROWS = {
+    "plain, target network": (SAC(), TargetNetwork(**AVERAGE), Dense((256, 256))),
+    "plain, shared heads K=1": (SAC(), SharedHeads(**AVERAGE), Dense((256, 256))),
+    "plain, target-free": (SAC(), OnlineNetwork(), Dense((256, 256))),
+    "SimbaV2, target network": (SIMBA, TargetNetwork(**AVERAGE), SimbaV2()),
+    "SimbaV2, shared heads K=1": (SIMBA, SharedHeads(**AVERAGE), SimbaV2()),
+    "SimbaV2, shared heads K=9": (SIMBA, SharedHeads(heads=9, period=400), SimbaV2()),
+}
+
+
+class Ours:
+    """Updates from a replay in one dispatch after another, `at_once` in each."""
+
+    def __init__(self, settings: tuple, at_once: int):
+        algorithm = settings[0].build(HUMANOID, *settings[1:])
+        replay = Uniform(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
+        learn, key = learner(algorithm, replay, at_once), jax.random.key(0)
+        example = example_batch(HUMANOID, BATCH)
+        self.state, self.data = jax.jit(algorithm.init)(key, example), jax.jit(replay.init)()
+        self.flops = flops(algorithm.update, self.state, example, key, jnp.int32(1))
+        self._learn = jax.jit(learn, donate_argnums=(1, 2), compiler_options=OPTIONS)
+        self._key, self._at_once, self._number = key, at_once, 0
+
+    def seconds(self, updates: int) -> float:
+        began = time.perf_counter()
+        for _ in range(max(updates // self._at_once, 1)):
+            numbers = jnp.int32(self._number), jnp.int32(STORED)
+            self.state, self.data, told, _ = self._learn(self._key, self.state, self.data, *numbers)
+            self._number += 1
+        jax.block_until_ready(told)
+        return time.perf_counter() - began
+
+
+class Peer:
+    """Another package, in a process of its own."""
+
+    flops = None
+
+    def __init__(self, python: str, package: str, at_once: int):
+        script = str(Path(__file__).parent / "peers" / "sac.py")
+        command = [python, script, package, str(OBS), str(ACTIONS), str(BATCH), str(STORED), str(at_once)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, updates: int) -> float:
+        self._process.stdin.write(f"{updates}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            sys.exit(f"the peer stopped: {self._process.args}")
+        return float(answer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
+    parser.add_argument("--beside", nargs="*", default=[], choices=("sbx", "sb3"), help="packages to measure beside")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has them")
+    parser.add_argument("--at-once", type=int, default=1, help="updates in each dispatch, and in each call of a peer")
+    parser.add_argument("--updates", type=int, default=200, help="updates in each turn of a plain agent")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each, whose median counts")
+    arguments = parser.parse_args()
+    rows = {name: Ours(ROWS[name], arguments.at_once) for name in arguments.rows}
+    rows |= {name: Peer(arguments.python, name, arguments.at_once) for name in arguments.beside}
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    products = Products("float32")
+    for turn in range(1 + arguments.repeats):
+        for name, row in rows.items():
+            updates = max(arguments.updates // (20 if "Simba" in name else 1), arguments.at_once)
+            taken = row.seconds(updates) / updates
+            if turn:  # the first one compiles
+                times[name].append(taken)
+        products.call(timed=turn > 0)
+    peak = statistics.median(products.rates)
+    print(f"on {jax.devices()[0].device_kind}; large matrix products: {peak / 1e9:,.0f} GFLOP/s")
+    for name, row in rows.items():
+        middle, spread = statistics.median(times[name]), (1 / max(times[name]), 1 / min(times[name]))
+        share = f"{row.flops / middle / peak:4.0%} of their speed" if row.flops else ""
+        print(f"{name:26} {1 / middle:8,.1f} updates/s ({spread[0]:,.1f} to {spread[1]:,.1f})  {share}")
+
+
+if __name__ == "__main__":
+    main()

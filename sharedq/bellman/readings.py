@@ -1,0 +1,42 @@
+"""How a critic's outputs are read: as a value, or as a distribution of returns.
+
+An algorithm writes its backup once, as a function of a return that works elementwise, and either reading takes it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.bellman import categorical, losses
+
+
+class Reading(NamedTuple):
+    """Of outputs [..., outputs]. A target has the axes of outputs too."""
+
+    outputs: int  # how many a head needs
+    value: Callable  # (outputs) -> [...], the expected return
+    target: Callable  # (outputs, backup) -> target; backup maps returns [..., n] to returns
+    price: Callable  # (outputs, target) -> [...]
+
+
+def scalar() -> Reading:
+    """One output: the expected return, by squared errors."""
+    return Reading(
+        outputs=1,
+        value=lambda outputs: outputs[..., 0],
+        target=lambda outputs, backup: backup(outputs),
+        price=lambda outputs, target: losses.squared(outputs - target)[..., 0],
+    )
+
+
+def distribution(low: float, high: float, atoms: int) -> Reading:
+    """Logits of evenly spaced returns from low to high, by cross entropy."""
+    support = jnp.linspace(low, high, atoms)
+    return Reading(
+        outputs=atoms,
+        value=lambda logits: categorical.mean(logits, support),
+        target=lambda logits, backup: categorical.projected(backup(support), jax.nn.softmax(logits), support),
+        price=lambda logits, target: categorical.cross_entropy(target, logits),
+    )

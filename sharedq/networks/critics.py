@@ -1,0 +1,50 @@
+"""Networks made into critics: of an observation and an action together, and several of them side by side.
+
+Shape letters: H heads, B batch, C critics, F features, A outputs of one head.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sharedq.networks.convolution import as_features
+from sharedq.networks.network import Network
+from sharedq.networks.normalisation import flat
+
+
+def of_pairs(network: Network) -> Network:
+    """The same network, whose inputs are (observations, actions), put behind each other."""
+
+    def joined(pair):
+        return jnp.concatenate([flat(as_features(part)) for part in pair], axis=-1)
+
+    def init_trunk(key, example):
+        return network.init_trunk(key, joined(example))
+
+    def trunk(params, statistics, inputs, train):
+        return network.trunk(params, statistics, joined(inputs), train)
+
+    return network._replace(init_trunk=init_trunk, trunk=trunk)
+
+
+def ensemble(network: Network, critics: int) -> Network:
+    """Several networks that share nothing, as one: features [B, C, F], heads [H, C, ...] and outputs [H, B, C, A]."""
+
+    def init_trunk(key, example):
+        draw = jax.vmap(lambda key: network.init_trunk(key, example), axis_size=critics)
+        return draw(jax.random.split(key, critics))
+
+    def trunk(params, statistics, inputs, train):
+        def one(params, statistics):
+            return network.trunk(params, statistics, inputs, train)
+
+        return jax.vmap(one, out_axes=(1, 0), axis_size=critics)(params, statistics)
+
+    def init_heads(key, features, count):
+        of_one = jax.ShapeDtypeStruct((features.shape[0], *features.shape[2:]), features.dtype)
+        draw = jax.vmap(lambda key: network.init_heads(key, of_one, count), out_axes=1)
+        return draw(jax.random.split(key, critics))
+
+    def heads(params, features):
+        return jax.vmap(network.heads, in_axes=(1, 1), out_axes=2)(params, features)
+
+    return network._replace(init_trunk=init_trunk, trunk=trunk, init_heads=init_heads, heads=heads)

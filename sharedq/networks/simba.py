@@ -1,0 +1,133 @@
+"""SimbaV2 (Lee et al., ICML 2025): features on the unit sphere, kernels of unit columns, and gains learned apart.
+
+Options put batch normalisation into it, of which the paper has none: at the input, and in every block before or after
+its ReLU. After a projection to the sphere a common scale is lost, so what batch normalisation does here is centring
+and scaling each feature for itself.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.nn.initializers import constant, zeros
+
+from sharedq.networks.convolution import as_features
+from sharedq.networks.heads import Compute
+from sharedq.networks.network import Network, of_flax
+from sharedq.networks.normalisation import flat
+from sharedq.networks.policies import Gaussian, Policy, policy_of
+from sharedq.networks.unit_kernels import UnitDense, unit, unit_linear
+from sharedq.settings import require
+
+SHIFT = 3.0  # a constant input beside the others, so that their common scale is not lost on the sphere
+EXPANSION = 4  # width of a block's hidden layer over that of its features
+
+Norm = Literal["none", "batch_input", "batch_before", "batch_after"]
+
+
+class Scaler(nn.Module):
+    """A learned gain for every feature. It begins at `first`; `scale` sets how fast Adam moves it."""
+
+    first: float
+    scale: float
+
+    @nn.compact
+    def __call__(self, x):
+        gain = self.param("gain", constant(self.scale), (x.shape[-1],))
+        return x * gain * (self.first / self.scale)
+
+
+class Block(nn.Module):
+    """Features moved some of the way to what a hidden layer makes of them, and back to the sphere."""
+
+    blocks: int  # of the whole body
+    norm: Norm
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        width = x.shape[-1]
+        gain = sqrt(2 / (EXPANSION * width))
+        hidden = Scaler(gain, gain)(UnitDense(EXPANSION * width, self.compute)(x))
+        if self.norm == "batch_before":
+            hidden = nn.BatchNorm(use_running_average=not train)(hidden)
+        hidden = nn.relu(hidden) + 1e-8
+        if self.norm == "batch_after":
+            hidden = nn.BatchNorm(use_running_average=not train)(hidden)
+        proposed = unit(UnitDense(width, self.compute)(hidden))
+        return unit(x + Scaler(1 / (self.blocks + 1), 1 / sqrt(width))(proposed - x))
+
+
+class Body(nn.Module):
+    """From inputs to features on the unit sphere."""
+
+    width: int
+    blocks: int
+    norm: Norm
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = flat(as_features(x))
+        if self.norm != "none":
+            x = nn.BatchNorm(use_running_average=not train)(x)
+        x = unit(jnp.concatenate([x, jnp.full_like(x[:, :1], SHIFT)], axis=-1))
+        gain = sqrt(2 / self.width)
+        x = unit(Scaler(gain, gain)(UnitDense(self.width, self.compute)(x)))
+        for _ in range(self.blocks):
+            x = Block(self.blocks, self.norm, self.compute)(x, train)
+        return x
+
+
+class Trunk(nn.Module):
+    """The body and the hidden layer of the value head: all but the last layer, which is the heads'."""
+
+    width: int
+    blocks: int
+    norm: Norm
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = Body(self.width, self.blocks, self.norm, self.compute)(x, train)
+        return Scaler(1.0, 1.0)(UnitDense(self.width, self.compute)(x))
+
+
+class Branch(nn.Module):
+    """One output of the policy: a hidden layer and a linear one, with no ReLU between."""
+
+    actions: int
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x):
+        hidden = Scaler(1.0, 1.0)(UnitDense(x.shape[-1], self.compute)(x))
+        outputs = UnitDense(self.actions, self.compute)(hidden)
+        return outputs + self.param("bias", zeros, (self.actions,))
+
+
+@dataclass(frozen=True)
+class SimbaV2:
+    """SimbaV2: unit features, unit kernels and learned gains. The defaults are its critic's."""
+
+    width: int = 512  # features between the blocks
+    blocks: int = 2  # each with a hidden layer of four times the width
+    norm: Norm = "none"  # BatchNorm of the inputs (batch_input), and also before or after the ReLU of each block
+    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+
+    def __post_init__(self):
+        require(self.width >= 1, f"network.width must be at least 1, not {self.width}")
+        require(self.blocks >= 0, f"network.blocks cannot be negative: {self.blocks}")
+
+    def build(self, outputs: int) -> Network:
+        trunk = Trunk(self.width, self.blocks, self.norm, self.compute)
+        network = of_flax(trunk, *unit_linear(outputs, self.compute))
+        return network._replace(normalises_batch=self.norm != "none")
+
+    def policy(self, actions: int, width: int, depth: int) -> Policy:
+        """An actor with a body of its own, of `depth` blocks."""
+        body = Body(width, depth, self.norm, self.compute)
+        mean, log_std = Branch(actions, self.compute), Branch(actions, self.compute)
+        return policy_of(Gaussian(body, mean, log_std, smallest_log_std=-10.0))

@@ -1,0 +1,365 @@
+"""Soft actor-critic: known optima on every source, identities between sources, counts, and what a step may touch."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sharedq.algorithms import SAC, Algorithm
+from sharedq.analysis.cost import count
+from sharedq.environments import Continuous, Custom, Discrete, Environment, Outcome
+from sharedq.errors import SharedqError
+from sharedq.experiment import Experiment
+from sharedq.networks import Dense, SimbaV2, Table
+from sharedq.networks.unit_kernels import NAME
+from sharedq.replay import Uniform
+from sharedq.runs import checkpoints
+from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.training import Fused
+from sharedq.training.learning import example_batch
+from sharedq.transitions import Batch, Step, Transition
+
+KEY = jax.random.key(5)
+GAMMA, SIZE, UPDATES, ROUNDS, BEST = 0.8, 64, 300, 8, 0.4
+
+
+def world(actions) -> Environment:
+    """Two states in a row. In the first nothing matters, in the second the reward is 1 - 9 (action - BEST)^2."""
+
+    def reset(key):
+        return jnp.int32(0), jax.nn.one_hot(0, 2)
+
+    def step(key, state, action):
+        reward = jnp.where(state == 1, 1 - 9 * (action[0] - BEST) ** 2, 0.0)
+        obs = jax.nn.one_hot(1, 2)
+        return jnp.int32(1), Outcome(obs, reward, state == 1, jnp.bool_(False), obs)
+
+    return Environment("two in a row", jax.ShapeDtypeStruct((2,), jnp.float32), actions, reset, step)
+
+
+WORLD = world(Continuous(-np.ones(1, np.float32), np.ones(1, np.float32)))
+DENSE = Dense((64,))
+ALGORITHM = SAC(
+    gamma=GAMMA,
+    learning_rate=5e-3,
+    final_learning_rate=1e-4,
+    learning_rate_updates=UPDATES * ROUNDS,
+    initial_temperature=0.1,
+    target_entropy=-3.0,
+    actor_depth=0,
+)
+
+
+def batch_of(key, size=SIZE) -> Batch:
+    """What uniformly random actions lead to."""
+    state_key, action_key = jax.random.split(key)
+    second = jax.random.bernoulli(state_key, 0.5, (size,))
+    action = jax.random.uniform(action_key, (size, 1), minval=-1.0, maxval=1.0)
+    reward = jnp.where(second, 1 - 9 * (action[:, 0] - BEST) ** 2, 0.0)
+    obs, next_obs = jax.nn.one_hot(second.astype(int), 2), jnp.tile(jax.nn.one_hot(1, 2), (size, 1))
+    transition = Transition(obs, action, reward, jnp.where(second, 0.0, GAMMA), next_obs)
+    return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
+
+
+def widened(tree):
+    wide = jnp.zeros(()).dtype
+    return jax.tree.map(lambda x: x.astype(wide) if x.dtype == jnp.float32 else x, tree)
+
+
+class Trained(NamedTuple):
+    learner: Algorithm
+    early: Any  # the state after UPDATES updates in float64
+    losses: jax.Array  # of those updates
+    late: Any  # after ROUNDS times as many
+
+
+@functools.cache
+def trained(target, network=DENSE) -> Trained:
+    with jax.enable_x64(True):
+        learner = ALGORITHM.build(WORLD, target, network)
+
+        def update(state, number):
+            batch = widened(batch_of(jax.random.fold_in(KEY, number)))
+            state, _, metrics = learner.update(state, batch, jax.random.fold_in(KEY, -number), number)
+            return state, metrics["loss"]
+
+        several = jax.jit(lambda state, numbers: jax.lax.scan(update, state, numbers))
+        numbers = jnp.arange(1, UPDATES + 1)
+        early, losses = late, _ = several(widened(jax.jit(learner.init)(KEY, batch_of(KEY))), numbers)
+        for number in range(1, ROUNDS):
+            late, _ = several(late, number * UPDATES + numbers)
+        return Trained(learner, early, losses, late)
+
+
+def close(one, other, tolerance=1e-8):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)
+
+
+SOURCES = [
+    OnlineNetwork(),
+    TargetNetwork(period=20),
+    SharedHeads(heads=2, period=20, loss_discount=0.25),
+    IteratedNetworks(networks=1, period=20),
+    LookaheadReplicate(period=20, replicate_steps=10, learning_rate=0.003),
+]
+
+
+@pytest.mark.parametrize("target", SOURCES, ids=lambda target: target.label)
+def test_every_source_finds_the_best_action_and_what_it_is_worth(target):
+    learner, _, _, state = trained(target)
+    with jax.enable_x64(True):
+        obs = jnp.eye(2)
+        best = learner.act(state, KEY, obs, None)
+        values = learner.values(state, KEY, obs)
+    assert float(best[1, 0]) == pytest.approx(BEST, abs=0.08)
+    np.testing.assert_allclose(values, [GAMMA, 1], atol=0.15)
+
+
+# Sources that are the same source
+
+
+def test_a_target_network_copied_at_every_update_is_no_target_network():
+    copied, free = trained(TargetNetwork(period=1)), trained(OnlineNetwork())
+    close(copied.early.params, free.early.params)
+    close(copied.losses, free.losses)
+
+
+def test_one_iterated_network_is_a_target_network():
+    chain, classic = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
+    close(jax.tree.map(lambda w: w[0], chain.early.params["critic"]), classic.early.params["critic"])
+    close(chain.early.params["actor"], classic.early.params["actor"])
+    close(chain.losses, classic.losses)
+
+
+def test_one_shared_head_without_a_trunk_is_a_target_network():
+    heads, classic = (
+        trained(target, Table()) for target in (SharedHeads(1, period=20, initial_heads="copies"), TargetNetwork(20))
+    )
+    close(heads.early.params, classic.early.params)
+    close(heads.losses, classic.losses)
+
+
+# What an agent holds
+
+
+def body(obs: int, actions: int) -> Environment:
+    bound = np.ones(actions, np.float32)
+    return Environment("body", jax.ShapeDtypeStruct((obs,), jnp.float32), Continuous(-bound, bound), None, None)
+
+
+HELD = {  # of one critic and of two, on the bodies of humanoid and dog, whose sizes are observations and actions
+    (67, 21): {
+        TargetNetwork(): (9_298_933, 18_418_879),
+        OnlineNetwork(): (4_738_960, 9_298_933),
+        SharedHeads(heads=1): (4_790_773, 9_402_559),
+        SharedHeads(heads=9): (5_205_277, 10_231_567),
+    },
+    (223, 38): {
+        TargetNetwork(): (9_500_439, 18_797_537),
+        OnlineNetwork(): (4_851_890, 9_500_439),
+        SharedHeads(heads=1): (4_903_703, 9_604_065),
+        SharedHeads(heads=9): (5_318_207, 10_433_073),
+    },
+}
+
+
+@pytest.mark.parametrize("sizes", HELD, ids=str)
+def test_agents_hold_as_many_parameters_as_the_modules_of_the_public_code(sizes):
+    environment = body(*sizes)
+    example = jax.eval_shape(lambda: example_batch(environment, 2))
+    for target, held in HELD[sizes].items():
+        for critics, expected in enumerate(held, start=1):
+            algorithm = SAC(critics=critics, values="categorical", actor_width=128, actor_depth=1)
+            state = jax.eval_shape(algorithm.build(environment, target, SimbaV2()).init, KEY, example)
+            assert count(state.params) + count(state.source["held"]) == expected
+
+
+# What an update does
+
+
+FREE, TABLE = OnlineNetwork(), Table()
+
+
+def ready(algorithm, target=FREE, network=TABLE, batch=None):
+    """A first state, and the compiled update on one batch."""
+    learner, batch = algorithm.build(WORLD, target, network), batch_of(KEY) if batch is None else batch
+    update = jax.jit(lambda state, number: learner.update(state, batch, KEY, number))
+    return jax.jit(learner.init)(KEY, batch), update
+
+
+def test_an_update_by_hand():
+    """Both critics say 0, so the target is 0.5 + GAMMA (0 - alpha log pi), of which the entropy tells log pi."""
+    batch = batch_of(KEY, 1)
+    sample = batch.transition._replace(reward=jnp.array([0.5]), discount=jnp.array([GAMMA]))
+    algorithm = SAC(initial_temperature=0.3, actor_depth=0)
+    start, update = ready(algorithm, TargetNetwork(), batch=batch._replace(transition=sample))
+    state, errors, told = update(start, 1)
+    target = 0.5 + GAMMA * told["temperature"] * told["entropy"]
+    np.testing.assert_allclose(told["loss"], 2 * target**2, rtol=1e-5)
+    np.testing.assert_allclose(errors, [abs(target)], rtol=1e-5)
+    assert float(told["q_value"]) == 0
+    assert jnp.exp(state.params["temperature"]) == told["temperature"] != 0.3  # it moved before the critics did
+
+
+def test_a_distribution_of_returns_begins_even():
+    algorithm = SAC(values="categorical", atoms=11, actor_depth=0)
+    start, update = ready(algorithm)
+    _, _, told = update(start, 1)
+    np.testing.assert_allclose(told["loss"], 2 * np.log(11), rtol=1e-5)
+
+
+def test_actor_and_temperature_move_at_their_period_only():
+    algorithm = SAC(actor_period=3, actor_depth=0)
+    start, update = ready(algorithm)
+    for number, moves in ((1, False), (2, False), (3, True)):
+        after, _, _ = update(start, number)
+        for part in ("actor", "temperature", "critic"):
+            pairs = zip(jax.tree.leaves(start.params[part]), jax.tree.leaves(after.params[part]))
+            assert any((a != b).any() for a, b in pairs) == (moves or part == "critic")
+
+
+def named(tree, name):
+    return [w for path, w in jax.tree_util.tree_leaves_with_path(tree) if getattr(path[-1], "key", "") == name]
+
+
+def test_unit_kernels_are_back_on_the_sphere_after_every_update_and_a_held_head_never_is():
+    algorithm = SAC(critics=1, values="categorical", atoms=7, learning_rate=0.1, actor_width=8, actor_depth=0)
+    target, network = SharedHeads(heads=1, period=1, polyak=0.3), SimbaV2(width=8, blocks=0)
+    start, update = ready(algorithm, target, network)
+    state = start
+    for number in range(1, 6):
+        state, _, _ = update(state, number)
+        assert len(named(state.params, NAME)) == 3 + 5
+        for kernel in named(state.params, NAME):
+            np.testing.assert_allclose(jnp.linalg.norm(kernel, axis=-2), 1, rtol=1e-5)
+    (held,) = named(state.source["held"], NAME)
+    assert (jnp.linalg.norm(held, axis=-2) < 0.99).any()  # an average of unit columns
+    free = [named(tree.params, "gain") + named(tree.params, "bias") for tree in (start, state)]
+    assert all((before != after).any() for before, after in zip(*free, strict=True))
+
+
+def test_crossq_is_an_online_network_with_batch_renormalisation():
+    """Statistics of critics and actor move with each update, and values of one observation need no others."""
+    algorithm = SAC(actor_width=8, actor_depth=1)
+    network = Dense((8,), norm="batch_renorm")
+    state, update = ready(algorithm, network=network)
+    for number in (1, 2):
+        state, _, _ = update(state, number)
+    values = jax.jit(algorithm.build(WORLD, FREE, network).values)
+    of_critics, of_actor = state.source["statistics"], state.actor_statistics
+    assert of_critics["BatchRenorm_0"]["batches"].tolist() == [2, 2]  # once for now and then together
+    assert jax.tree.leaves(of_actor)[0] == 2
+    obs = jnp.array([[0.3, 0.1], [2.0, -1.0]])
+    together, apart = values(state, KEY, obs), values(state, KEY, obs + jnp.array([[0.0], [1.0]]))
+    np.testing.assert_allclose(together[0], apart[0], rtol=1e-5)
+    assert together[1] != apart[1]
+
+
+def test_learning_rates_fall_in_a_line():
+    """Adam's first step is the rate in every parameter, however small the gradient."""
+    algorithm = SAC(
+        learning_rate=0.1, final_learning_rate=0.02, learning_rate_updates=100, adam_epsilon=1e-30, actor_depth=0
+    )
+    start, update = ready(algorithm)
+    for number, rate in ((0, 0.1), (50, 0.06), (100, 0.02), (1000, 0.02)):
+        gap = update(start, number)[0].params["temperature"] - start.params["temperature"]
+        assert abs(gap) == pytest.approx(rate, rel=1e-4)
+
+
+# Acting
+
+
+def test_actions_are_random_at_first():
+    learner = SAC(random_steps=100).build(WORLD, OnlineNetwork(), Dense((8,)))
+    state = jax.jit(learner.init)(KEY, batch_of(KEY))
+    state.params["actor"]["log_std"]["bias"] -= 20  # a policy that is sure of its action
+    obs = jnp.zeros((4_000, 2))
+    act = jax.jit(learner.act)
+    early, late = (act(state, KEY, obs, jnp.int32(step)) for step in (99, 100))
+    np.testing.assert_allclose(np.quantile(early, [0, 0.25, 0.5, 0.75, 1]), [-1, -0.5, 0, 0.5, 1], atol=0.05)
+    sure = learner.act(state, KEY, obs, None)
+    assert np.std(late) < 0.01 and np.std(sure) == 0
+    np.testing.assert_allclose(late, sure, atol=0.05)
+
+
+# Normalisers
+
+
+def test_normalisers_learn_from_steps_and_are_used_in_acting_and_in_updates():
+    """With tables of zeros as critics and no next step the loss is twice the mean square of the scaled rewards."""
+    algorithm = SAC(normalise_observations=True, scale_rewards=True, value_bound=2.0, actor_depth=0)
+    learner, batch = algorithm.build(WORLD, FREE, TABLE), batch_of(KEY)
+    batch = batch._replace(transition=batch.transition._replace(discount=jnp.zeros(SIZE)))
+    obs = 5 + 2 * jax.random.normal(KEY, (50, 3, 2))
+
+    @jax.jit
+    def run(key):
+        def observe(state, obs):
+            no = jnp.zeros(3, bool)
+            step = Step(obs, jnp.zeros((3, 1)), jnp.array([1.0, 2.0, 3.0]), no, no, obs)
+            return learner.observe(state, key, step, obs, jnp.int32(1))
+
+        state, _ = jax.lax.scan(observe, learner.init(key, batch), obs)
+        _, _, told = learner.update(state, batch, key, jnp.int32(1))
+        return state, told["loss"], learner.act(state, key, obs[0], None)
+
+    state, loss, action = run(KEY)
+    np.testing.assert_allclose(state.observations.mean, obs.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(state.observations.variance, obs.var((0, 1)), rtol=1e-4)
+    running = np.cumsum(0.99 ** np.arange(50))  # of the first environment, whose rewards are 1
+    np.testing.assert_allclose(state.returns.running, running[-1:], rtol=1e-5)
+    scale = max(running.std(), running[-1] / 2)
+    np.testing.assert_allclose(loss, 2 * np.square(batch.transition.reward / scale).mean(), rtol=1e-3)
+    by_hand = (obs[0] - obs.mean((0, 1))) / obs.std((0, 1))
+    actor = state.params["actor"]["mean"]
+    np.testing.assert_allclose(action, jnp.tanh(by_hand @ actor["kernel"] + actor["bias"]), rtol=1e-3)
+
+
+# Mistakes
+
+
+def test_what_sac_cannot_use_is_told():
+    with pytest.raises(SharedqError, match="discrete"):
+        SAC().build(world(Discrete(3)), OnlineNetwork(), Dense())
+    for wrong in ({"gamma": 2.0}, {"critics": 0}, {"atoms": 1}, {"adam_beta": 1.0}, {"final_learning_rate": 0.0}):
+        with pytest.raises(SharedqError, match=next(iter(wrong))):
+            SAC(**wrong)
+
+
+# In the loop
+
+
+def looped() -> Environment:
+    return WORLD
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_and_two_updates_a_step(tmp_path):
+    experiment = Experiment(
+        Custom(f"{__name__}:looped"),
+        SAC(actor_width=8, actor_depth=1, random_steps=20, normalise_observations=True, scale_rewards=True),
+        SharedHeads(period=1, polyak=0.1),
+        Dense((8,)),
+        Uniform(200, 16),
+        Fused(steps=80, environments=2, warm_up=16, update_period=2, updates_at_once=2, log_period=40),
+    )
+    built = experiment.build()
+    program = built.program()
+    program.prepare()
+    run = program.begin()
+    for start, stop in ((0, 16), (16, 40)):
+        run, told = program.advance(run, start, stop)
+    host = program.to_host(run)
+    assert host.agent.observations.count[0] > 40 and host.agent.returns.largest[0] > 0
+    assert host.agent.optimisers["critic"].count[0] == 2 * (40 - 16) / 2
+    assert np.isfinite(told.metrics["entropy"]).all()
+    path = checkpoints.save(tmp_path, 40, {"run": host}, "digest", {})
+    again = program.to_devices(checkpoints.load(path, "run", program.shapes()))
+    ends = [program.to_host(program.advance(one, 40, 80)[0]) for one in (run, again)]
+    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(_plain, end) for end in ends))
+
+
+def _plain(x):
+    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
