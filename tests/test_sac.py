@@ -103,7 +103,7 @@ SOURCES = [
     TargetNetwork(period=20),
     SharedHeads(heads=2, period=20, loss_discount=0.25),
     IteratedNetworks(networks=1, period=20),
-    LookaheadReplicate(period=20, replicate_steps=10, learning_rate=0.003),
+    LookaheadReplicate(period=10, replicate_steps=10, learning_rate=0.003, adam_epsilon=1e-8),
 ]
 
 
