@@ -44,7 +44,7 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
     assert [one.shape for one in errors] == ([(size,)] if built.algorithm.update else [])
     actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
-    assert actions.shape == (size,)
+    assert actions.shape == (size, *built.environment.actions.one.shape)
 
 
 @pytest.mark.parametrize(("part", "kind"), KINDS)
