@@ -27,7 +27,8 @@ from sharedq.environments import Continuous, HostEnvironment
 from sharedq.networks import Dense, SimbaV2
 from sharedq.replay import Uniform
 from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
-from sharedq.training.learning import example_batch, learner, step_like
+from sharedq.training import Interactive
+from sharedq.training.learning import example_batch, learner, silence, step_like
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
@@ -50,20 +51,27 @@ class Ours:
     def __init__(self, settings: tuple, at_once: int):
         algorithm = settings[0].build(HUMANOID, *settings[1:])
         replay = Uniform(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
-        learn, key = learner(algorithm, replay, at_once), jax.random.key(0)
-        example = example_batch(HUMANOID, BATCH)
-        self.state, self.data = jax.jit(algorithm.init)(key, example), jax.jit(replay.init)()
-        self.flops = flops(algorithm.update, self.state, example, key, jnp.int32(1))
-        self._learn = jax.jit(learn, donate_argnums=(1, 2), compiler_options=OPTIONS)
-        self._key, self._at_once, self._number = key, at_once, 0
+        training = Interactive(environments=1, update_period=1, updates_at_once=at_once)
+        example, key = example_batch(HUMANOID, BATCH), jax.random.key(0)
+        self.held = (
+            jax.jit(algorithm.init)(key, example),
+            jax.jit(replay.init)(),
+            jax.device_put(silence(algorithm, HUMANOID, replay, 1)),
+        )
+        self.flops = flops(algorithm.update, self.held[0], example, key, jnp.int32(1))
+        self._learn = jax.jit(
+            lambda held, number: learner(algorithm, replay, training)(key, *held, number),
+            donate_argnums=0,
+            compiler_options=OPTIONS,
+        )
+        self._at_once, self._number = at_once, STORED  # as many steps lie in the replay
 
     def seconds(self, updates: int) -> float:
         began = time.perf_counter()
         for _ in range(max(updates // self._at_once, 1)):
-            numbers = jnp.int32(self._number), jnp.int32(STORED)
-            self.state, self.data, told, _ = self._learn(self._key, self.state, self.data, *numbers)
+            self.held = self._learn(self.held, jnp.int32(self._number))
             self._number += 1
-        jax.block_until_ready(told)
+        jax.block_until_ready(self.held)
         return time.perf_counter() - began
 
 

@@ -119,6 +119,8 @@ REFUSED = [
     (SharedHeads, {"heads": 3, "acting": "0"}, "the number of a head from 1 to 3, not '0'"),
     (SharedHeads, {"heads": 3, "loss_weights": (1.0,)}, "target.loss_weights needs 3 numbers"),
     (SharedHeads, {"heads": 2, "loss_weights": (1.0, -1.0)}, "cannot be negative"),
+    (SharedHeads, {"heads": 2, "loss_discount": 0.0}, "target.loss_discount must be above 0"),
+    (SharedHeads, {"heads": 1, "loss_weights": (1.0,), "loss_discount": 0.5}, "not both"),
     (IteratedNetworks, {"networks": 0}, "target.networks must be at least 1, not 0"),
     (IteratedNetworks, {"copy_period": 0}, "target.copy_period must be at least 1"),
     (TargetNetwork, {"period": -1}, "target.period must be at least 1"),

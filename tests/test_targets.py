@@ -22,7 +22,7 @@ from sharedq.targets import (
     SharedHeads,
     TargetNetwork,
 )
-from sharedq.targets.source import head_that_acts
+from sharedq.targets.source import head_that_acts, weights_of
 from sharedq.transitions import Batch, Transition
 
 KEY = jax.random.key(7)
@@ -442,3 +442,7 @@ def test_replicate_makes_do_with_the_batches_there_are():
     for step in (8, 9, 10):
         params, state = source.refresh(jnp.int32(step), params, state, Seen(FIRST.transition.obs, {}, jnp.zeros(1)))
     assert state["optimiser"][0].count == 3
+
+
+def test_a_discount_lets_earlier_heads_count_more():
+    assert weights_of((), 0.25, 3).tolist() == [1, 0.25, 0.0625]
