@@ -81,7 +81,7 @@ def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:
 
 def moved_every(step: jax.Array, period: int, move: Callable, tree: Any) -> Any:
     """`move(tree)` at each `period`-th step, else the tree: a loop of one turn or none, for a branch would copy."""
-    return jax.lax.fori_loop(0, (step % period == 0).astype(jnp.int32), lambda _, tree: move(tree), tree)
+    return jax.lax.fori_loop(0, jnp.int32(step % period == 0), lambda _, tree: move(tree), tree)
 
 
 def towards(old: Any, new: Any, fraction: float) -> Any:
