@@ -220,6 +220,23 @@ RECIPES = {
             exploration=0.2,  # [SD]
         ),
     ),
+    "stream-atari": Recipe(
+        "Stream Q(lambda), without replay, on Atari Breakout; --game pong for another",
+        _stream(
+            Atari(
+                "Breakout",  # [SD]
+                sticky=0.0,  # [SD]
+                time_limit=27_000,  # ours, as in atari-cnn
+                noops=30,  # [SD]
+                fire="start",  # [SD], whose learning goes on after a lost life without it
+                life_loss=True,  # [SD]
+            ),
+            Convolutional(filters=(32, 64, 64), sizes=(8, 4, 3), strides=(5, 3, 2), hidden=(256,)),  # [SD]
+            steps=10_000_000,  # [SD]
+            exploration=0.05,  # [SD]
+            normalise="newest",  # [SD], there for each frame as it comes, before it is stacked
+        ),
+    ),
     "stream-control": Recipe(
         "Stream Q(lambda), without replay, on CartPole-v1",
         _stream(

@@ -1,4 +1,4 @@
-"""Atari: frames, rewards and ends against Gymnasium's, the stack, the horizon, seeds, and going on after a save."""
+"""Atari: frames, rewards, ends and lives against Gymnasium's and the emulator's, seeds, and going on after a save."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ import pytest
 
 from sharedq.environments import Atari, Discrete
 from sharedq.errors import SharedqError
+from sharedq.recipes import recipe
 
 gymnasium = pytest.importorskip("gymnasium")
 ale_py = pytest.importorskip("ale_py")
@@ -135,9 +136,56 @@ def test_actions_stick_as_often_as_asked():
     assert abs(np.mean(held) - 0.75 / (1 - 0.25**2)) < 0.03  # over 4 deviations
 
 
-@pytest.mark.parametrize("steps", [0, 1, 37])
-def test_it_goes_on_to_the_bit_after_a_save(steps):
-    environment = Atari(sticky=0.5).build()
+def test_a_lost_life_is_told_as_the_emulator_counts_it_and_ends_nothing():
+    worlds, actions = opened(life_loss=True), actions_of(400)
+    worlds.reset()
+    emulator = worlds._worlds[0]._emulator
+    lives, outcomes = [emulator.lives()], []
+    for action in actions:
+        outcomes.append(worlds.step(action))
+        lives.append(emulator.lives())
+    outcome = type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
+    assert lives[0] == 5 and outcome.terminated.any()  # over an end too, after which there are five again
+    np.testing.assert_array_equal(outcome.life_lost[:, 0], np.diff(lives) == -1)
+    np.testing.assert_array_equal(outcome.obs[outcome.life_lost], outcome.final_obs[outcome.life_lost])
+    games = np.split(outcome.life_lost[:, 0], np.flatnonzero(outcome.terminated) + 1)
+    assert {int(game.sum()) for game in games[:-1]} == {4}  # the fifth is the end
+
+    untold = walk_from_start(opened(), actions)
+    assert not untold.life_lost.any()
+    assert_same(untold, outcome._replace(life_lost=untold.life_lost))
+
+
+@pytest.mark.parametrize(("fire", "lost", "over"), [("never", 0, False), ("start", 1, False), ("life", 4, True)])
+def test_who_does_nothing_loses_the_balls_that_fire_brings(fire, lost, over):
+    worlds = opened(fire=fire, life_loss=True, sticky=0.0)
+    first, outcome = worlds.reset(), walk(worlds, np.zeros((250, 1), int))
+    assert not first[..., :-1].any() and first[..., -1].any()  # one frame, as at any start
+    assert outcome.terminated.any() == over
+    whole = int(outcome.terminated.argmax()) if over else None
+    assert outcome.life_lost[:whole].sum() == lost
+
+
+def test_a_game_without_fire_is_begun_without():
+    pressed, not_pressed = (opened(game="Freeway", fire=fire).reset() for fire in ("life", "never"))
+    np.testing.assert_array_equal(pressed, not_pressed)
+
+
+def test_games_begin_with_up_to_so_many_frames_of_nothing():
+    worlds = opened(noops=4)
+    emulator, begun = worlds._worlds[0]._emulator, []
+    for _ in range(25):
+        worlds.reset()
+        begun.append(emulator.getEpisodeFrameNumber())
+    assert set(begun) == {1, 2, 3, 4}
+
+
+STREAMED = {"noops": 30, "fire": "life", "life_loss": True}
+
+
+@pytest.mark.parametrize(("steps", "settings"), [(0, {}), (1, {}), (37, {}), (90, STREAMED)])
+def test_it_goes_on_to_the_bit_after_a_save(steps, settings):
+    environment = Atari(sticky=0.5, **settings).build()
     before, after = actions_of(steps, 2), actions_of(400, 2, seed=1)
     worlds = environment.open(2, 0)
     worlds.reset()
@@ -146,6 +194,7 @@ def test_it_goes_on_to_the_bit_after_a_save(steps):
     saved = json.loads(json.dumps(worlds.save()))
     expected = walk(worlds, after)
     assert expected.terminated.any()  # over an end too
+    assert expected.life_lost.any() == bool(settings)
 
     for other in (environment.open(2, 7), worlds):  # a fresh one, and one that went on
         other.load(saved)
@@ -188,6 +237,7 @@ def test_a_game_has_many_spellings(game):
         ({"stack": 0}, "stack must be at least 1"),
         ({"frame_skip": 0}, "frame_skip must be at least 1"),
         ({"time_limit": 0}, "time_limit must be at least 1"),
+        ({"noops": -1}, "noops cannot be negative"),
     ],
 )
 def test_bad_settings_are_told_in_one_line(settings, message):
@@ -201,3 +251,30 @@ def test_a_missing_package_is_told_with_its_extra(module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SharedqError, match=rf"Atari needs the package '{package}': .*sharedq\[atari\]"):
         Atari().build()
+
+
+def test_stream_atari_is_the_public_treatment():
+    stream = recipe("stream-atari")
+    world = stream.environment
+    assert (world.sticky, world.noops, world.fire, world.life_loss) == (0.0, 30, "start", True)
+    algorithm = stream.algorithm
+    assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, 1.0)
+    assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.epsilon_steps) == (1.0, 0.01, 500_000)
+    assert (algorithm.normalise, algorithm.scale_rewards, stream.training.steps) == ("newest", True, 10_000_000)
+    cost = stream.build().cost(compiled=False)
+    assert cost.parameters["trunk"] + cost.parameters["heads"] == 144_804  # for four actions
+
+
+def test_stream_atari_learns_over_a_lost_life():
+    small = {"network.filters": (2,), "network.sizes": (2,), "network.strides": (28,), "network.hidden": (4,)}
+    program = recipe("stream-atari").replace(steps=80, **small, **{"training.log_period": 80}).build().program()
+    program.prepare()
+    start = program.begin()
+    before = program.to_host(start).agent.params
+    run, told = program.advance(start, 0, 80)
+    agent, lives = program.to_host(run).agent, program._worlds[0]._worlds[0]._emulator.lives()
+    program.close()
+    assert lives < 5 and not told.episodes[0].lengths.size  # a life was lost, and no episode ended
+    assert run.length.tolist() == [[80]]
+    assert agent.inputs.moments.count.tolist() == [81]  # each frame once
+    assert told.params_finite.all() and (agent.params["heads"]["kernel"] != before["heads"]["kernel"]).any()

@@ -88,6 +88,7 @@ VIOLATIONS = {
     "reward must be one array": counter(step=outcome_with(reward=lambda _, outcome: None)),
     "terminated is float32": counter(step=outcome_with(terminated=lambda _, outcome: jnp.float32(0))),
     "truncated is int32": counter(step=outcome_with(truncated=lambda _, outcome: jnp.int32(0))),
+    "life_lost is for worlds on the host": counter(step=outcome_with(life_lost=lambda _, outcome: outcome.terminated)),
     "the state of reset is": counter(step=state_with(lambda state: (state,))),
     "the state.'count'. is int32.. after reset but float32": counter(
         step=state_with(lambda state: {"count": jnp.float32(state["count"])})

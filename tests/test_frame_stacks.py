@@ -18,7 +18,7 @@ from sharedq.transitions import Batch, Step
 KEY = jax.random.key(5)
 ENVIRONMENTS, ROWS, DEPTH, ROOM = 3, 8, 4, 2  # ROOM for final frames, fewer than environments
 CAPACITY = ROWS * ENVIRONMENTS
-GOES_ON, TERMINATED, TRUNCATED = 0, 1, 2
+GOES_ON, TERMINATED, TRUNCATED, LIFE_LOST = 0, 1, 2, 3  # a lost life is learned as an end, but frames go on
 GAMMA = 0.5  # exact in float32, as are the rewards below
 
 
@@ -48,10 +48,11 @@ def played(ends: np.ndarray) -> Step:
         stack = push(empty)
         for time in range(times):
             obs[time, where], next_obs[time, where] = stack, push(stack)
-            stack = next_obs[time, where] if ends[time, where] == GOES_ON else push(empty)
+            stack = next_obs[time, where] if ends[time, where] in (GOES_ON, LIFE_LOST) else push(empty)
     action = np.arange(ends.size, dtype=np.int32).reshape(ends.shape)
     reward = frames.integers(-8, 8, ends.shape).astype(np.float32)
-    return Step(obs, action, reward, ends == TERMINATED, ends == TRUNCATED, next_obs)
+    terminated = (ends == TERMINATED) | (ends == LIFE_LOST)
+    return Step(obs, action, reward, terminated, ends == TRUNCATED, next_obs)
 
 
 def at(steps: Step, time) -> Step:
@@ -104,7 +105,7 @@ def check_against_whole_stacks(batch: Batch, steps: Step, written: int, n: int) 
 
 
 ANY_ENDS = arrays(  # episodes of one step and of many, most of them shorter than the ring
-    np.int8, (3 * ROWS + 5, ENVIRONMENTS), elements=st.sampled_from([GOES_ON] * 5 + [TERMINATED, TRUNCATED])
+    np.int8, (3 * ROWS + 5, ENVIRONMENTS), elements=st.sampled_from([GOES_ON] * 5 + [TERMINATED, TRUNCATED, LIFE_LOST])
 )
 
 
@@ -128,7 +129,7 @@ def test_only_what_is_complete_is_drawn_and_all_of_it(n, written):
 @pytest.mark.parametrize("n", [1, 3])
 def test_it_draws_what_uniform_replay_draws(n):
     """With room for every final frame, and the same key: the same transitions with the same numbers."""
-    ends = np.random.default_rng(1).choice(3, (3 * ROWS, ENVIRONMENTS), p=[0.7, 0.15, 0.15]).astype(np.int8)
+    ends = np.random.default_rng(1).choice(4, (3 * ROWS, ENVIRONMENTS), p=[0.7, 0.1, 0.1, 0.1]).astype(np.int8)
     steps, replays = played(ends), []
     for kind in (FrameStacks, Uniform):
         replay = kind(CAPACITY, CAPACITY, n).build(STEP, 0.99, ENVIRONMENTS)

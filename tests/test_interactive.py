@@ -12,7 +12,8 @@ import pytest
 
 from sharedq import random_keys
 from sharedq.algorithms import DQN
-from sharedq.environments import CartPole, HostEnvironment, autoreset
+from sharedq.environments import CartPole, Discrete, HostEnvironment, autoreset
+from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
@@ -207,6 +208,37 @@ def test_rewards_are_bounded_for_learning_and_told_as_they_are():
     returns = np.concatenate([heard.episodes[0].returns for heard in told])
     lengths = np.concatenate([heard.episodes[0].lengths for heard in told])
     assert (returns == lengths).all() and returns.size
+
+
+class Lives:
+    """Games that are cut after six steps and cost a life at the third and at the last; observations count steps."""
+
+    def begin(self):
+        self.time = 0
+        return np.zeros(1, np.float32)
+
+    def step(self, action):
+        self.time += 1
+        return Happened(np.full(1, self.time, np.float32), 1.0, False, self.time == 6, self.time in (3, 6))
+
+
+def test_a_lost_life_is_an_end_for_what_learns_and_for_nothing_else():
+    world = HostEnvironment(
+        "lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2), lambda count, seed: InTurn([Lives()] * count)
+    )
+    algorithm = SMALL.algorithm.build(world, SMALL.target, SMALL.network)
+    replay = Uniform(capacity=20, batch_size=1).build(step_like(world), 0.9, 1)
+    program = Interactive(steps=40, warm_up=20, update_period=1, log_period=20).build(world, algorithm, replay, [0, 1])
+    run, told = program.advance(program.begin(), 0, 20)
+    steps = program.to_host(run).replay["ring"]
+    times = np.arange(20)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(steps.terminated[seed], times % 3 == 2)
+        assert not steps.truncated[seed].any()
+        np.testing.assert_array_equal(steps.obs[seed, :, 0], times % 6)
+        np.testing.assert_array_equal(steps.next_obs[seed, :, 0], times % 6 + 1)
+        assert told.episodes[seed].lengths.tolist() == told.episodes[seed].returns.tolist() == [6, 6, 6]
+    assert run.length.tolist() == run.returned.tolist() == [[2], [2]]
 
 
 def test_a_loop_refuses_environments_of_the_other_kind():

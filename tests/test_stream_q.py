@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sharedq import random_keys
+from sharedq.algorithms.stream_inputs import absorb, none_yet
 from sharedq.algorithms.stream_q import StreamQ
 from sharedq.environments.contract import autoreset
 from sharedq.environments.probes import PROBES
@@ -279,6 +280,15 @@ def test_a_time_limit_is_not_learned_as_a_death():
 def test_normalised_it_finds_its_way_too():
     values = played(OnlineNetwork(), "observation_and_action", 2_000, normalise="each", scale_rewards=True)
     np.testing.assert_array_equal(values.argmax(axis=1), [0, 1])
+
+
+@pytest.mark.parametrize(("ends", "begins_anew", "counted"), [(True, True, 3), (True, False, 2), (False, False, 2)])
+def test_an_observation_that_arrived_once_counts_once(ends, begins_anew, counted):
+    """The first, the successor, and the next episode's first, which after a lost life is the successor."""
+    step = step_of(0, 1, terminated=ends)
+    following = step.next_obs + 1 if begins_anew else step.next_obs
+    inputs, _ = absorb(none_yet(step.obs, "each"), step, following, 0.9, "each", scale_rewards=True)
+    assert inputs.moments.count == counted
 
 
 def test_one_stream_only():

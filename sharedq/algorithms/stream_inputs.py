@@ -1,6 +1,7 @@
 """Observations and rewards of a stream as they are learned from: normalised by what the stream was like so far.
 
-An observation is counted when it arrives and then normalised, the first of each episode too, and so is a reward.
+An observation is counted when it arrives and then normalised, the first of each episode too, and so is a reward. After
+a lost life the last observation of one episode is the first of the next: what arrived once is counted once.
 """
 
 from typing import Literal, NamedTuple
@@ -59,7 +60,9 @@ def absorb(
     begun = _begun(inputs.moments, step.obs, normalise)
     inputs = inputs._replace(moments=_noted(begun, step.next_obs, normalise))
     then = as_seen(inputs, step.next_obs, normalise)
-    moments = _where(ended[0], _noted(inputs.moments, obs, normalise), inputs.moments)
+    # Behind a barrier, or the comparison might be made anew for each number that hangs on it.
+    anew = jax.lax.optimization_barrier(ended[0] & (obs != step.next_obs).any())
+    moments = _where(anew, _noted(inputs.moments, obs, normalise), inputs.moments)
     returns = with_rewards(inputs.returns, step.reward, ended, gamma)
     reward = scaled(step.reward, returns) if scale_rewards else step.reward
     return Inputs(moments, returns), Pair(now, then, reward[0])

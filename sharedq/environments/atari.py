@@ -7,6 +7,9 @@ they last showed, there as here; nothing is learned from the value of that obser
 Sticky actions are drawn here and not by the emulator, by its rule: its saved states do not hold the action that it
 repeats, so that a game could not be continued to the bit. The worlds of a run are stepped one after another, because
 ale-py keeps Python's lock while it emulates: two threads on two cores were as slow as one.
+
+No-ops, FIRE and lost lives are those of the usual wrappers, and off by the paper's protocol. A lost life is one if some
+are left: where a game shows none while it still runs, its own end counts.
 """
 
 import base64
@@ -15,7 +18,7 @@ import zlib
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -27,23 +30,27 @@ from sharedq.settings import require
 
 SIDE = 84  # pixels of a frame, both ways
 MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but not for one player
-NOOP = 0  # the emulator's number for doing nothing
+NOOP, FIRE = 0, 1  # the emulator's numbers for doing nothing and for the button
 
 
 @dataclass(frozen=True)
 class Atari:
-    """An Atari 2600 game: 84x84 grey frames, minimal actions, no lives in the end of an episode, raw rewards."""
+    """An Atari 2600 game: 84x84 grey frames, minimal actions, raw rewards. An episode of the logs is a whole game."""
 
     game: str = "Breakout"  # any of ale-py's games, in any spelling
     sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
     frame_skip: int = 4  # frames of the game for one action
     stack: int = 4  # frames in an observation, the newest last; black before the first of an episode
     time_limit: int = 27_000  # actions until an episode is truncated: 108,000 frames, half an hour of play
+    noops: int = 0  # a game begins with 1 to so many frames of doing nothing, drawn; 0: with none
+    fire: Literal["never", "start", "life"] = "never"  # press FIRE, if there is one: at start; life: and after each
+    life_loss: bool = False  # a lost life ends the episode for what learns, and for nothing else
 
     def __post_init__(self):
         require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
         for name in ("frame_skip", "stack", "time_limit"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        require(self.noops >= 0, f"noops cannot be negative: {self.noops}")
 
     def build(self) -> HostEnvironment:
         rom, name = _find(self.game)
@@ -68,6 +75,7 @@ class Game:
 
         self._settings, self._random, self._emulator = settings, np.random.default_rng(seed), _emulator(rom)
         self._actions = [action.value for action in self._emulator.getMinimalActionSet()]
+        self._fires = settings.fire if FIRE in self._actions else "never"
         self._shrink = partial(cv2.resize, dsize=(SIDE, SIDE), interpolation=cv2.INTER_AREA)
         self._frames: deque[np.ndarray] = deque(maxlen=settings.stack)
         self._screen, self._before = np.zeros((2, *self._emulator.getScreenDims()), np.uint8)
@@ -75,26 +83,40 @@ class Game:
     def begin(self) -> np.ndarray:
         self._emulator.reset_game()
         self._steps, self._repeated = 0, NOOP
+        for _ in range(self._random.integers(1, self._settings.noops + 1) if self._settings.noops else 0):
+            self._emulator.act(NOOP)
         self._emulator.getScreenGrayscale(self._screen)
         self._before[:] = 0
+        if self._fires != "never":
+            self._play(FIRE)
         self._frames.extend([np.zeros((SIDE, SIDE), np.uint8)] * self._settings.stack)
         return self._observe()
 
     def step(self, action: Any) -> Happened:
-        emulator, skip, reward, over = self._emulator, self._settings.frame_skip, 0, False
+        lives = self._emulator.lives()
+        reward, over = self._play(self._actions[action])
+        lost = not over and 0 < self._emulator.lives() < lives
+        if lost and self._fires == "life":  # within this step, whose successor is then the first to act on
+            more, over = self._play(FIRE)
+            reward += more
+        self._steps += 1
+        truncated = not over and self._steps >= self._settings.time_limit
+        return Happened(self._observe(), reward, over, truncated, self._settings.life_loss and lost and not over)
+
+    def _play(self, action: int) -> tuple[float, bool]:
+        """The frames of one step, of which the last two are kept: their reward, and whether the game is over."""
+        emulator, skip, reward = self._emulator, self._settings.frame_skip, 0
         for frame, draw in enumerate(self._random.random(skip), start=1):
             if draw >= self._settings.sticky:
-                self._repeated = self._actions[action]
+                self._repeated = action
             reward += emulator.act(self._repeated)
-            over = emulator.game_over(with_truncation=False)
-            if over:
-                break
+            if emulator.game_over(with_truncation=False):
+                return reward, True
             if frame == skip - 1:
                 emulator.getScreenGrayscale(self._before)
             elif frame == skip:
                 emulator.getScreenGrayscale(self._screen)
-        self._steps += 1
-        return Happened(self._observe(), reward, over, not over and self._steps >= self._settings.time_limit)
+        return reward, False
 
     def _observe(self) -> np.ndarray:
         np.maximum(self._screen, self._before, out=self._screen)

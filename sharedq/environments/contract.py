@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
     terminated: jax.Array  # bool: the world ended
     truncated: jax.Array  # bool: a time limit ended the watching; the world went on
     final_obs: Any  # the true successor of the action, also at an end
+    life_lost: Any = None  # bool, of worlds on the host: the game goes on, but an episode ends for what learns
 
 
 class Environment(NamedTuple):
@@ -208,6 +209,7 @@ def _check_shapes(environment: Environment, key: jax.Array) -> None:
     _check_leaf(environment, "reward", outcome.reward, jax.ShapeDtypeStruct((), jnp.float32))
     _check_leaf(environment, "terminated", outcome.terminated, jax.ShapeDtypeStruct((), jnp.bool_))
     _check_leaf(environment, "truncated", outcome.truncated, jax.ShapeDtypeStruct((), jnp.bool_))
+    _rule(environment, outcome.life_lost is None, "life_lost is for worlds on the host: say terminated")
 
 
 def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -> tuple:

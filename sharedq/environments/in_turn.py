@@ -21,6 +21,7 @@ class Happened(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
+    life_lost: bool = False
 
 
 class World(Protocol):
@@ -55,13 +56,14 @@ class InTurn:
             one = world.step(action)
             happened.append(one)
             obs.append(world.begin() if one.terminated or one.truncated else one.obs)
-        final_obs, reward, terminated, truncated = zip(*happened, strict=True)
+        final_obs, reward, terminated, truncated, life_lost = zip(*happened, strict=True)
         outcome = Outcome(
             obs=np.stack(obs),
             reward=np.array(reward, np.float32),
             terminated=np.array(terminated, bool),
             truncated=np.array(truncated, bool),
             final_obs=np.stack(final_obs),
+            life_lost=np.array(life_lost, bool),
         )
         for what, values in (("a reward", outcome.reward), ("an observation", outcome.final_obs)):
             if values.dtype.kind == "f" and not np.isfinite(values).all():

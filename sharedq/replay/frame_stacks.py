@@ -1,7 +1,8 @@
 """Uniform replay of stacks of frames that stores each frame once, and builds the stacks on reading.
 
 An observation of depth D shows the D newest frames of its episode, [..., D], oldest first, zeros where the episode had
-not begun. Of a step only the newest of them is kept; the others are in the steps before. The ring has D rows more than
+not begun. Of a step only the newest of them is kept; the others are in the steps before. Where a stack begins is read
+off the zeros and not off the end of an episode, because after a lost life frames go on. The ring has D rows more than
 are drawn from: D-1 hold what came before the oldest step, and one holds what followed the newest.
 
 What follows a step is the newest frame of the next one, except at the end of an episode:
@@ -28,6 +29,7 @@ class Row(NamedTuple):
     """What is kept of a step."""
 
     frame: jax.Array  # the newest that it saw
+    begins: jax.Array  # it saw no other
     action: jax.Array
     reward: jax.Array
     terminated: jax.Array
@@ -55,10 +57,11 @@ class FrameStacks(Uniform):
     def build(self, step: Step, gamma: float, environments: int) -> Replay:
         """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
         frame, depth = _frame_and_depth(step.obs)
+        flag = jax.ShapeDtypeStruct((), jnp.bool_)
         rows = self.rows(environments) + depth
 
         def init():
-            row = Row(frame, step.action, step.reward, step.terminated, step.truncated, jnp.int32(0))
+            row = Row(frame, flag, *step[1:5], jnp.int32(0))
             ring = ring_storage.init(row, rows * environments)
             return Data(ring, ring_storage.init(frame, self.truncations), jnp.int32(0))
 
@@ -68,7 +71,8 @@ class FrameStacks(Uniform):
             keep = steps.truncated & (so_far - numbers <= self.truncations)  # more may end at once than have room
             slots = jnp.where(keep, numbers % self.truncations, self.truncations)  # beyond the end: not written
             final = steps.next_obs[..., -1]
-            row = Row(steps.obs[..., -1], steps.action, steps.reward, steps.terminated, steps.truncated, numbers)
+            begins = ~steps.obs[..., :-1].any(axis=tuple(range(1, steps.obs.ndim)))
+            row = Row(steps.obs[..., -1], begins, *steps[1:5], numbers)
             ring = ring_storage.write(data.ring, (written % rows) * environments, row)
             # The newest step's successor, until the next step is written there: the same frame if no episode ended.
             frames = ring_storage.write(ring.frame, ((written + 1) % rows) * environments, final)
@@ -88,9 +92,8 @@ class FrameStacks(Uniform):
             def stack(when):
                 """What the steps saw. Rows from before the first step of all are still zero."""
                 seen = places(when - depth + 1, depth)
-                earlier = seen[:, :-1]
-                ended = ring.terminated[earlier] | ring.truncated[earlier]
-                begun = jnp.cumsum(ended[:, ::-1], axis=1)[:, ::-1] == 0  # no end between that frame and the newest
+                begins = ring.begins[seen[:, 1:]]
+                begun = jnp.cumsum(begins[:, ::-1], axis=1)[:, ::-1] == 0  # nothing began between it and the newest
                 begun = jnp.pad(begun, ((0, 0), (0, 1)), constant_values=True)
                 frames = jnp.where(jnp.expand_dims(begun, range(2, 2 + frame.ndim)), ring.frame[seen], 0)
                 return jnp.moveaxis(frames, 1, -1)

@@ -5,6 +5,8 @@ compiled call stores what happened and makes all updates that are due, for all s
 in the call that chooses its next actions; what is left over is observed where a cycle ends, or without a replay where a
 stretch of the log does.
 
+Where a life is lost, what is learned from says that the world ended; what is logged and begun again does not.
+
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
 
@@ -219,11 +221,12 @@ class InteractiveProgram:
         for number in range(first, last):
             steps = []
             for time in range(number * self.settings.collects, (number + 1) * self.settings.collects):
-                live, step, obs = self._step(live, obs, time)
+                live, step, out = self._step(live, obs, time)
+                obs = out.obs
                 steps.append(step)
-                returned += step.reward
+                returned += out.reward
                 length += 1
-                done = step.terminated | step.truncated
+                done = out.terminated | out.truncated
                 for place, world in zip(*np.nonzero(done), strict=True):
                     at = (time + 1) * self.settings.environments
                     ended[place].append((at, returned[place, world], length[place, world]))
@@ -233,8 +236,8 @@ class InteractiveProgram:
         told = self._told(live, ended, 0 if warming_up else last - first)
         return _run(live.learner, obs, returned, length), told
 
-    def _step(self, live: Live, obs: np.ndarray, time: int) -> tuple[Live, Step, np.ndarray]:
-        """One step of every world of every seed: what happened, and what to act on next."""
+    def _step(self, live: Live, obs: np.ndarray, time: int) -> tuple[Live, Step, Outcome]:
+        """One step of every world of every seed: what is learned from, and what happened, [S, N, ...]."""
         learner, heard, seen = live
         if seen is None:
             placed = self.layout.place(obs)
@@ -249,11 +252,11 @@ class InteractiveProgram:
                 outcomes.append(worlds.step(action))
             except Unphysical as error:
                 raise Unphysical(error.what, seed, (time + 1) * self.settings.environments) from error
-        out = Outcome(*map(np.stack, zip(*outcomes, strict=True)))
-        followed = (out.reward, out.terminated, out.truncated, out.final_obs)
+        out = jax.tree.map(lambda *x: np.stack(x), *outcomes)
+        followed = (out.reward, *_ends_to_learn(out), out.final_obs)
         if self._observes:
             seen = Seen(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
-        return Live(learner, heard, seen), Step(obs, chosen, *followed), out.obs
+        return Live(learner, heard, seen), Step(obs, chosen, *followed), out
 
     def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:
         """Settles what happened in a cycle: the last step is observed, all are stored, and updates made that are due.
@@ -295,6 +298,13 @@ class InteractiveProgram:
         for worlds in self._worlds:
             worlds.close()
         self._worlds = []
+
+
+def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:
+    """Terminated and truncated, for what learns."""
+    if out.life_lost is None:
+        return out.terminated, out.truncated
+    return out.terminated | out.life_lost, out.truncated & ~out.life_lost
 
 
 _NONE = Ended(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
