@@ -131,7 +131,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     try:
         parsed, rest = verb.parse_known_args(words)
     except SharedqError:  # no recipe yet, or a mistake that the parser will tell
-        recipes = "\n".join(f"  {recipe:24}{one.about}" for recipe, one in RECIPES.items())
+        recipes = "\n".join(f"  {recipe:26}{one.about}" for recipe, one in RECIPES.items())
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
     parsed.options = _pairs(rest, name)
     options = _experiment(parsed).options()
@@ -304,11 +304,11 @@ def _list(verb: argparse.ArgumentParser) -> Callable:
 
         print("recipes")
         for name, one in RECIPES.items():
-            print(f"  {name:24}{one.about}")
+            print(f"  {name:26}{one.about}")
         for part, table in TABLES.items():
             print(f"\n--{part}")
             for name, kind in table.items():
-                print(f"  {name:24}{(kind.__doc__ or '').strip().splitlines()[0]}")
+                print(f"  {name:26}{(kind.__doc__ or '').strip().splitlines()[0]}")
 
     return call
 

@@ -1,8 +1,14 @@
 """What every test shares: JAX on two CPU devices, so that seeds are spread as they are on a machine with two cores."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+FIRST = "JAX_COMPILATION_CACHE_DIR" not in os.environ  # of the processes of this run of the tests
+if FIRST:  # what one process compiled, the others take from here: runs that are stopped and resumed, and workers
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sharedq-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis
 import jax
@@ -15,3 +21,8 @@ jax.config.update("jax_num_cpu_devices", 2)  # raises if something used JAX befo
 # Compiling makes the first example slow, and a failure must come again on the next run.
 hypothesis.settings.register_profile("sharedq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sharedq")
+
+
+def pytest_unconfigure():
+    if FIRST:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
