@@ -82,8 +82,10 @@ def learned(experiment: Experiment):
     ("target", "network"),
     [
         (OnlineNetwork(), Dense((64,))),
-        (TargetNetwork(period=40), Dense((64,))),
-        (SharedHeads(heads=1, period=40), Dense((64,))),
+        pytest.param(TargetNetwork(period=40), Dense((64,)), marks=pytest.mark.slow),
+        pytest.param(SharedHeads(heads=1, period=40), Dense((64,)), marks=pytest.mark.slow),
+        (TargetNetwork(period=40), Table()),
+        (SharedHeads(heads=1, period=40), Table()),
         (SharedHeads(heads=3, period=40), Table()),
         (IteratedNetworks(networks=2, period=40, copy_period=8), Table()),
         (LookaheadReplicate(period=40, replicate_steps=20, learning_rate=0.02, adam_epsilon=1e-8), Table()),

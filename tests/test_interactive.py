@@ -123,7 +123,7 @@ def observing(algorithm):
     return algorithm._replace(observe=observe)
 
 
-@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("streams", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own(streams):
     """The first step of a cycle is chosen alone, every other in the call that observes the one before it."""
     built = SMALL.build()

@@ -220,6 +220,7 @@ def test_a_log_that_was_cut_is_refused_and_left_as_it_is(tmp_path, stopped, caps
     assert (run / "metrics.csv").read_bytes() == metrics
 
 
+@pytest.mark.slow
 def test_a_game_of_atari_killed_and_resumed_ends_as_if_left_alone(tmp_path):
     """By the paper's command, on a smaller network: emulator, stacks, a replay gone round, truncated episodes."""
     pytest.importorskip("ale_py")
