@@ -10,10 +10,10 @@ if FIRST:  # what one process compiled, the others take from here: runs that are
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sharedq-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import hypothesis
-import jax
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
 
-from sharedq.training.seeds import use_all_cores
+from sharedq.training.seeds import use_all_cores  # noqa: E402
 
 use_all_cores()
 jax.config.update("jax_num_cpu_devices", 2)  # raises if something used JAX before: then the line above had no effect
