@@ -273,6 +273,13 @@ def test_every_source_learns_the_corridor(target):
     np.testing.assert_allclose(played(target, "corridor", 20_000), truth, atol=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("probe", sorted(set(PROBES) - {"corridor", "maximisation_bias"}))  # the last is all noise
+@pytest.mark.parametrize("target", SOURCES, ids=lambda target: target.label)
+def test_every_source_learns_every_probe_without_noise(target, probe):
+    np.testing.assert_allclose(played(target, probe, 20_000), PROBES[probe].q_values(0.9), atol=1e-3)
+
+
 def test_a_time_limit_is_not_learned_as_a_death():
     np.testing.assert_allclose(played(OnlineNetwork(), "time_limit", 4_000), [[10.0]], atol=0.2)
 
