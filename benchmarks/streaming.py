@@ -9,37 +9,16 @@ seconds that this process used say more than the clock: the last column is steps
 
 import argparse
 import statistics
-import time
 
 from sharedq.training.seeds import use_all_cores
 
 use_all_cores()
 
+from benchmarks.rows import Row  # noqa: E402
 from sharedq.comparison import with_target  # noqa: E402
-from sharedq.experiment import Experiment  # noqa: E402
 from sharedq.recipes import recipe  # noqa: E402
 
 TARGETS = ("online_network", "target_network:period=1000", "shared_heads:heads=1", "shared_heads:heads=3")
-
-
-class Row:
-    """One experiment, warmed up, whose stretches can be timed one by one."""
-
-    def __init__(self, experiment: Experiment, label: str):
-        self.label, self.seeds, self.period = label, experiment.seeds, experiment.training.log_period
-        self.program = experiment.build().program()
-        self.program.prepare()
-        self.run, self.step, self.rates, self.of_core = self.program.begin(), 0, [], []
-
-    def advance(self, timed: bool) -> None:
-        stop = self.step + self.period
-        began, used = time.perf_counter(), time.process_time()
-        self.run, _ = self.program.advance(self.run, self.step, stop)
-        if timed:
-            steps = self.period * self.seeds
-            self.rates.append(steps / (time.perf_counter() - began))
-            self.of_core.append(steps / (time.process_time() - used))
-        self.step = stop
 
 
 def main() -> None:

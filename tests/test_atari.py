@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from walks import assert_same, walk, walk_from_start
 
 from sharedq.environments import Atari, Discrete
 from sharedq.errors import SharedqError
@@ -21,22 +22,6 @@ def opened(count=1, seed=0, **settings):
 
 def actions_of(steps, count=1, seed=0, choices=4):
     return np.random.default_rng(seed).integers(choices, size=(steps, count))
-
-
-def walk(worlds, actions):
-    """Every outcome of these actions, stacked over time."""
-    outcomes = [worlds.step(action) for action in actions]
-    return type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
-
-
-def walk_from_start(worlds, actions):
-    worlds.reset()
-    return walk(worlds, actions)
-
-
-def assert_same(one, other):
-    for field in one._fields:
-        np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
 
 
 class Reference:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from walks import assert_same, walk, walk_from_start
 
 from sharedq.environments import Control
 from sharedq.errors import SharedqError, Unphysical
@@ -27,21 +28,6 @@ ORDER = {
 def actions_of(environment, steps, count=1, seed=0):
     shape = (steps, count, *environment.actions.one.shape)
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
-def walk(worlds, actions):
-    outcomes = [worlds.step(action) for action in actions]
-    return type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
-
-
-def walk_from_start(worlds, actions):
-    worlds.reset()
-    return walk(worlds, actions)
-
-
-def assert_same(one, other):
-    for field in one._fields:
-        np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
 
 
 def suite_task(task, seed):

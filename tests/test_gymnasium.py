@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from walks import assert_same, walk
 
 from sharedq.environments import Continuous, Discrete, Gymnasium
 from sharedq.errors import SharedqError, Unphysical
@@ -53,16 +54,6 @@ def bring(monkeypatch):
         return Gymnasium(f"{__name__}:make", time_limit), made
 
     return bring
-
-
-def walk(worlds, actions):
-    outcomes = [worlds.step(action) for action in actions]
-    return type(outcomes[0])(*map(np.stack, zip(*outcomes, strict=True)))
-
-
-def assert_same(one, other):
-    for field in one._fields:
-        np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
 
 
 def lander_actions(steps, count):
