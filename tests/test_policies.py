@@ -81,3 +81,12 @@ def test_policies_of_every_body_have_bounded_deviations(network):
         (kept, _), same = policy.gaussian(params, moved, obs[:1], False)
         jax.tree.map(np.testing.assert_array_equal, same, moved)
         np.testing.assert_allclose(kept, policy.gaussian(params, moved, obs, False)[0][0][:1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_begins_as_random_as_its_source_has_it():
+    """Published SAC and CrossQ clip, and begin with deviations near 1; SimbaV2 squashes, and begins at exp(-4)."""
+    obs = jax.random.normal(KEY, (256, 5))
+    for network, beginning in ((Dense(), 0.0), (SimbaV2(), -4.0)):
+        policy = network.policy(actions=2, width=64, depth=1)
+        (_, log_std), _ = policy.gaussian(*policy.init(KEY, obs), obs, False)
+        np.testing.assert_allclose(log_std.mean(), beginning, atol=0.5)

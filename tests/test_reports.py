@@ -43,7 +43,8 @@ def make_run(folder: Path, returns: list[float], kind: str = "shared_heads", **c
     (folder / "episodes.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
     rows = [f"{step},{seed},,{100 + step},1" for step in steps for seed, _ in enumerate(returns, options["seed"])]
     (folder / "metrics.csv").write_text("\n".join(["step,seed,loss,steps_per_second,seconds", *rows]) + "\n")
-    cost = {"parameters": {"trained": 100, "held": options["held"]}, "bytes": {"weights": 4 * options["held"]}}
+    size = {"weights": 4 * options["held"], "moments": 500, "traces": 70, "replay": 10_000, "activations": 9}
+    cost = {"parameters": {"trained": 100, "held": options["held"]}, "bytes": size}
     (folder / "cost.json").write_text(json.dumps(cost))
     (folder / "command.txt").write_text("sharedq train minatar --target " + kind + "\n")
     if options["finished"]:
@@ -105,6 +106,7 @@ def test_the_page_says_what_the_data_say(pair):
     first, second = summary_of(pair)["runs"]
     assert (first["area"], second["area"], second["area_ratio"], second["improvement"]) == (10, 20, 2, 1)
     assert second["final_return"] == 20 and second["parameters_held"] == 100 and first["bytes_weights"] == 800
+    assert first["bytes_beside_weights"] == 570
     assert "heads: 200 %" in page.text and "with 50 % of its parameters" in page.text
     assert "do not separate" not in page.text
     assert "1.5 s" in page.text and "512" in page.text and "800 B" in page.text

@@ -47,10 +47,7 @@ def main() -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         for _ in range(max(int(line) // AT_ONCE, 1)):
-            if package == "sbx":
-                model.train(BATCH, AT_ONCE)
-            else:
-                model.train(gradient_steps=AT_ONCE, batch_size=BATCH)
+            model.train(gradient_steps=AT_ONCE, batch_size=BATCH)
         print(time.perf_counter() - began, flush=True)
 
 

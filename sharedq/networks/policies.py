@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from sharedq.networks.network import functions_of
 
-LARGEST_LOG_STD = 2.0
+Bound = Callable[[jax.Array], jax.Array]
+
 
 
 class Policy(NamedTuple):
@@ -26,21 +27,26 @@ class Gaussian(nn.Module):
     body: nn.Module  # (obs, train) -> features [B, F]
     mean: nn.Module
     log_std: nn.Module
-    smallest_log_std: float
+    bound: Bound  # of the logarithm of the deviation
 
     @nn.compact
     def __call__(self, obs, train: bool):
         features = self.body(obs, train)
-        return self.mean(features), bounded(self.log_std(features), self.smallest_log_std, LARGEST_LOG_STD)
+        return self.mean(features), self.bound(self.log_std(features))
 
 
 def policy_of(module: Gaussian) -> Policy:
     return Policy(*functions_of(module))
 
 
-def bounded(x: jax.Array, low: float, high: float) -> jax.Array:
-    """Every number between two bounds, smoothly."""
-    return low + 0.5 * (high - low) * (1 + jnp.tanh(x))
+def clipped(low: float, high: float) -> Bound:
+    """What lies between the bounds stays as it is: a layer that begins near 0 begins with a deviation near 1."""
+    return lambda x: jnp.clip(x, low, high)
+
+
+def squashed(low: float, high: float) -> Bound:
+    """Every number between the bounds, smoothly: a layer that begins near 0 begins in the middle of them."""
+    return lambda x: low + 0.5 * (high - low) * (1 + jnp.tanh(x))
 
 
 def sample(key: jax.Array, mean: jax.Array, log_std: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -17,7 +17,7 @@ from sharedq.networks.convolution import as_features
 from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import flat
-from sharedq.networks.policies import Gaussian, Policy, policy_of
+from sharedq.networks.policies import Gaussian, Policy, policy_of, squashed
 from sharedq.networks.unit_kernels import UnitDense, unit, unit_linear
 from sharedq.settings import require
 
@@ -130,4 +130,4 @@ class SimbaV2:
         """An actor with a body of its own, of `depth` blocks."""
         body = Body(width, depth, self.norm, self.compute)
         mean, log_std = Branch(actions, self.compute), Branch(actions, self.compute)
-        return policy_of(Gaussian(body, mean, log_std, smallest_log_std=-10.0))
+        return policy_of(Gaussian(body, mean, log_std, squashed(-10.0, 2.0)))

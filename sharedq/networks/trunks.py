@@ -18,7 +18,7 @@ from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Activation, Norm, activate, flat, normalised_input
-from sharedq.networks.policies import Gaussian, Policy, policy_of
+from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
 from sharedq.settings import require
 
 
@@ -127,7 +127,7 @@ class Dense:
     def policy(self, actions: int, width: int, depth: int) -> Policy:
         """An actor with layers of its own, `depth` of one width."""
         body = DenseTrunk((width,) * depth, self.norm, self.compute, self.activation, self.init)
-        return policy_of(Gaussian(body, nn.Dense(actions), nn.Dense(actions), smallest_log_std=-20.0))
+        return policy_of(Gaussian(body, nn.Dense(actions), nn.Dense(actions), clipped(-20.0, 2.0)))
 
 
 @dataclass(frozen=True)

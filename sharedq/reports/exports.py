@@ -71,7 +71,7 @@ def _row(task: Task, result: Result) -> dict[str, Any]:
         "parameters_trained": parameters.get("trained"),
         "parameters_held": parameters.get("held"),
         "bytes_weights": size.get("weights"),
-        "bytes_optimiser": size.get("optimiser"),
+        "bytes_beside_weights": run.bytes_beside_weights,
         "compile_seconds": run.timings.get("compile_seconds"),
         "steps_per_second": _plain(run.steps_per_second),
     }

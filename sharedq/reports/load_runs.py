@@ -48,6 +48,13 @@ class Run:
         return str(self.experiment.get("target", {}).get("kind", "unknown"))
 
     @property
+    def bytes_beside_weights(self) -> int | None:
+        """Of moments, traces and whatever else an agent learns with, the replay and a batch's activations apart."""
+        parts = dict(self.cost.get("bytes", {}))
+        apart = [parts.pop(name, None) for name in ("weights", "replay", "activations")]
+        return sum(parts.values()) if parts or any(apart) else None
+
+    @property
     def environment(self) -> str:
         """The environment with every option that is set; runs are compared only within the same one."""
         options = dict(self.experiment.get("environment", {}))

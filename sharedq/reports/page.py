@@ -113,7 +113,7 @@ def _table(task: Task, summary: Summary) -> str:
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
     heads += [_area_head(task)]
     heads += ["P(better)"] if task.reference else []
-    heads += ["Parameters<br>trained / held", "Bytes, weights<br>and optimiser"]
+    heads += ["Parameters<br>trained / held", "Bytes, weights<br>and beside them"]
     heads += ["Compile", "Steps/s", "Seeds<br>and steps", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
@@ -150,7 +150,7 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         relative,
         *([improvement] if task.reference else []),
         f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",
-        f"{_bytes(size.get('weights'))}<small>{_bytes(size.get('optimiser'))}</small>",
+        f"{_bytes(size.get('weights'))}<small>{_bytes(run.bytes_beside_weights)}</small>",
         "–" if compile_seconds is None else f"{compile_seconds:.1f} s",
         f"{run.steps_per_second:,.0f}" if run.steps_per_second == run.steps_per_second else "–",
         f"{result.seeds}<small>{int(run.reached.min()):,}</small>",

@@ -121,7 +121,7 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: To
     place = int(broken[0])
     what = "the loss" if told.bad_step[place] >= 0 else "a parameter"
     when = told.bad_step[place] if told.bad_step[place] >= 0 else step
-    hint = "lower algorithm.learning_rate or set algorithm.max_gradient_norm"
+    hint = "gradient steps were too large for it: lower the learning rate, bound rewards or gradients"
     raise _diverged(directory, what, program.seeds[place], int(when), hint)
 
 
