@@ -17,7 +17,7 @@ from sharedq.analysis.cost import Cost, cost_of, size
 from sharedq.environments import ENVIRONMENTS
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional, Network
-from sharedq.replay import REPLAYS, NoReplay, Replay, Uniform
+from sharedq.replay import REPLAYS, FrameStacks, NoReplay, Replay, Uniform
 from sharedq.settings import require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
 from sharedq.training import TRAININGS, Fused, Streaming
@@ -185,6 +185,11 @@ class Experiment:
             why = f"algorithm '{name}' learns from a replay"
             require(self.stores, f"{why}: choose another --replay than none")
             require(not isinstance(self.training, Streaming), f"{why}: choose another --training than streaming")
+        require(
+            not isinstance(self.replay, FrameStacks) or getattr(self.environment, "stack_begins", "black") == "black",
+            "replay 'frame_stacks' knows the first frame of an episode by the black ones before it: "
+            "add --environment.stack_begins black, or --replay uniform",
+        )
 
 
 def _kept(old: Any, kind: type | None) -> dict[str, Any]:

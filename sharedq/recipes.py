@@ -226,6 +226,7 @@ RECIPES = {
             Atari(
                 "Breakout",  # [SD]
                 sticky=0.0,  # [SD]
+                stack_begins="repeated",  # [SD]
                 time_limit=27_000,  # ours, as in atari-cnn
                 noops=30,  # [SD]
                 fire="start",  # [SD], whose learning goes on after a lost life without it

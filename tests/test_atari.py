@@ -3,13 +3,16 @@
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from walks import assert_same, walk, walk_from_start
 
+from sharedq.algorithms.stream_inputs import absorb, none_yet
 from sharedq.environments import Atari, Discrete
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
+from sharedq.transitions import Step
 
 gymnasium = pytest.importorskip("gymnasium")
 ale_py = pytest.importorskip("ale_py")
@@ -84,6 +87,24 @@ def test_the_stack_is_black_after_a_reset_and_fills_from_its_end():
     outcome = walk(worlds, actions_of(4))
     assert not outcome.obs[2, 0, ..., :3].any() and outcome.obs[2, 0, ..., 3].any()  # after the end
     np.testing.assert_array_equal(outcome.obs[3, 0, ..., 2], outcome.obs[2, 0, ..., 3])
+
+
+def test_a_stack_that_repeats_its_first_frame_has_no_outliers_when_normalised():
+    """A black frame that is no frame of the game would lie about a million deviations off."""
+    largest = {}
+    for begins in ("black", "repeated"):
+        worlds = opened(stack_begins=begins, time_limit=5)
+        obs, inputs, seen = worlds.reset(), None, []
+        for action in actions_of(12):
+            inputs = none_yet(obs, "newest") if inputs is None else inputs
+            out = worlds.step(action)
+            step = Step(*map(jnp.asarray, (obs, action, out.reward, out.terminated, out.truncated, out.final_obs)))
+            inputs, pair = absorb(inputs, step, out.obs, 0.99, "newest", scale_rewards=False)
+            seen += [pair.now, pair.then]
+            obs = out.obs
+        largest[begins] = np.abs(seen).max()
+    assert largest["black"] > 1e5
+    assert largest["repeated"] < np.sqrt(float(inputs.moments.count))  # no number of n lies further off
 
 
 def test_the_horizon_truncates_and_keeps_the_true_last_frame():
@@ -165,10 +186,10 @@ def test_games_begin_with_up_to_so_many_frames_of_nothing():
     assert set(begun) == {1, 2, 3, 4}
 
 
-STREAMED = {"noops": 30, "fire": "life", "life_loss": True}
+STREAMED = {"stack_begins": "repeated", "noops": 30, "fire": "life", "life_loss": True}
 
 
-@pytest.mark.parametrize(("steps", "settings"), [(0, {}), (1, {}), (37, {}), (90, STREAMED)])
+@pytest.mark.parametrize(("steps", "settings"), [(0, {}), (1, {}), (37, {}), (2, STREAMED)])
 def test_it_goes_on_to_the_bit_after_a_save(steps, settings):
     environment = Atari(sticky=0.5, **settings).build()
     before, after = actions_of(steps, 2), actions_of(400, 2, seed=1)
@@ -242,6 +263,10 @@ def test_stream_atari_is_the_public_treatment():
     stream = recipe("stream-atari")
     world = stream.environment
     assert (world.sticky, world.noops, world.fire, world.life_loss) == (0.0, 30, "start", True)
+    assert world.stack_begins == "repeated"
+    dqn = {"algorithm": "dqn", "training": "interactive", "replay": "frame_stacks"}
+    with pytest.raises(SharedqError, match=r"--environment\.stack_begins black"):
+        stream.replace(**dqn).build()
     algorithm = stream.algorithm
     assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, 1.0)
     assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.epsilon_steps) == (1.0, 0.01, 500_000)
@@ -251,7 +276,7 @@ def test_stream_atari_is_the_public_treatment():
 
 
 def test_stream_atari_learns_over_a_lost_life():
-    small = {"network.filters": (2,), "network.sizes": (2,), "network.strides": (28,), "network.hidden": (4,)}
+    small = {"network": "dense", "network.hidden": (4,)}
     program = recipe("stream-atari").replace(steps=80, **small, **{"training.log_period": 80}).build().program()
     program.prepare()
     start = program.begin()

@@ -40,7 +40,8 @@ class Atari:
     game: str = "Breakout"  # any of ale-py's games, in any spelling
     sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
     frame_skip: int = 4  # frames of the game for one action
-    stack: int = 4  # frames in an observation, the newest last; black before the first of an episode
+    stack: int = 4  # frames in an observation, the newest last
+    stack_begins: Literal["black", "repeated"] = "black"  # frames before an episode's first: black, or the first itself
     time_limit: int = 27_000  # actions until an episode is truncated: 108,000 frames, half an hour of play
     noops: int = 0  # a game begins with 1 to so many frames of doing nothing, drawn; 0: with none
     fire: Literal["never", "start", "life"] = "never"  # press FIRE, if there is one: at start; life: and after each
@@ -89,7 +90,9 @@ class Game:
         self._before[:] = 0
         if self._fires != "never":
             self._play(FIRE)
-        self._frames.extend([np.zeros((SIDE, SIDE), np.uint8)] * self._settings.stack)
+        first = self._frame()
+        before = first if self._settings.stack_begins == "repeated" else np.zeros_like(first)
+        self._frames.extend([before] * self._settings.stack)
         return self._observe()
 
     def step(self, action: Any) -> Happened:
@@ -118,9 +121,12 @@ class Game:
                 emulator.getScreenGrayscale(self._screen)
         return reward, False
 
-    def _observe(self) -> np.ndarray:
+    def _frame(self) -> np.ndarray:
         np.maximum(self._screen, self._before, out=self._screen)
-        self._frames.append(self._shrink(self._screen))
+        return self._shrink(self._screen)
+
+    def _observe(self) -> np.ndarray:
+        self._frames.append(self._frame())
         return np.stack(self._frames, axis=-1)
 
     def save(self) -> Any:
