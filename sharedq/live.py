@@ -21,6 +21,7 @@ from sharedq.targets import OnlineNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
 
+LARGEST = 1e18  # of what is observed: its square, which moments hold, is a float32 still
 ALGORITHM, TARGET = StreamQ(), OnlineNetwork()
 NETWORK = Dense((32, 32), norm="layer_whole", activation="leaky_relu", init="sparse")
 
@@ -55,8 +56,10 @@ class LiveAgent:
         self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
 
     def begin(self, obs: Any) -> int:
-        """The action for the first observation of the stream."""
+        """The action for the first observation of the stream. After a pause too: what was before it is not credited."""
         self._obs, self._begun = self._one(obs), True
+        if "kept" in self._state._fields:
+            self._state = self._state._replace(kept=jnp.zeros_like(self._state.kept))
         self._action = self._act(self._state, self._obs, jnp.int32(self.steps))
         return int(self._action[0])
 
@@ -73,6 +76,7 @@ class LiveAgent:
         require(not truncated or final_obs is not None, "a truncated episode needs final_obs, its last observation")
         now, following = self._obs, self._one(obs)
         then = self._one(final_obs) if ended and final_obs is not None else following
+        require(abs(float(reward)) <= LARGEST, f"a reward is a number between -1e18 and 1e18, not {reward}")
         ends = jnp.array([[bool(terminated)], [bool(truncated)]])
         step = Step(now, self._action, jnp.array([reward], jnp.float32), ends[0], ends[1], then)
         self.steps += 1
@@ -86,7 +90,8 @@ class LiveAgent:
 
     def save(self, folder: str | Path) -> Path:
         """Everything that was learned; `restore` goes on from it to the bit."""
-        return checkpoints.save(Path(folder), self.steps, {"live": self._whole()}, "live", {}, keep=1)
+        meta = {"begun": self._begun}
+        return checkpoints.save(Path(folder), self.steps, {"live": self._whole()}, "live", meta, keep=1)
 
     def restore(self, folder: str | Path) -> None:
         """Puts an agent of the same settings where `save` left it."""
@@ -94,7 +99,7 @@ class LiveAgent:
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
         self._state, self._obs, self._action = checkpoints.load(path, "live", self._whole())
-        self.steps, self._begun = int(path.name), True
+        self.steps, self._begun = int(path.name), checkpoints.read_meta(path)["begun"]
 
     def _whole(self) -> tuple[Any, jax.Array, jax.Array]:
         return self._state, self._obs, self._action
@@ -110,4 +115,6 @@ class LiveAgent:
     def _one(self, obs: Any) -> jax.Array:
         obs = np.asarray(obs, np.float32)
         require(obs.shape == self._shape, f"an observation of shape {self._shape} is wanted, not {obs.shape}")
+        wrong = obs[~(np.abs(obs) <= LARGEST)]
+        require(not wrong.size, f"an observation has numbers between -1e18 and 1e18, not {wrong[:1]}")
         return jnp.asarray(obs)[None]

@@ -1,5 +1,7 @@
 """An agent on a live stream: it learns, it is saved and goes on to the bit, and it says what it was not told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,38 @@ def test_it_learns_from_a_stream_and_goes_on_from_where_it_was_saved(tmp_path):
         assert agent.steps == 400
         ends.append((live_on(agent, 20, start=400), *agent.values([1, 0])))
     assert ends[0] == ends[1]
+
+
+def test_what_is_no_number_is_refused_and_changes_nothing():
+    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
+    live_on(agent, 3)
+    before = agent.values([1, 0])
+    for obs, reward, final_obs in (([np.nan, 0], 0, None), ([0, 1], np.inf, None), ([0, 1], 0, [1e30, 0])):
+        with pytest.raises(SharedqError, match=r"between -1e18 and 1e18, not .*(nan|inf|1.e.30)"):
+            agent.observe(obs, reward, terminated=True, final_obs=final_obs)
+    assert agent.steps == 3 and (agent.values([1, 0]) == before).all()
+
+
+def test_a_stream_that_begins_again_credits_nothing_to_what_was_before(tmp_path):
+    agent = LiveAgent(
+        (2,),
+        2,
+        algorithm=replace(PLAIN, gamma=1.0, trace_decay=1.0, epsilon_start=0.0, epsilon_end=0.0),
+        network=Table(),
+    )
+    agent.save(tmp_path / "new")
+    agent.begin([1, 0])  # all values are 0, so the action is 0
+    agent.observe([0, 1], 0.0)
+    agent.save(tmp_path / "begun")
+    for pause, credited in ((False, True), (True, False)):
+        agent.restore(tmp_path / "begun")
+        if pause:
+            agent.begin([0, 1])
+        agent.observe([0, 1], 1.0, terminated=True)
+        assert (agent.values([1, 0])[0] > 0) == credited
+    agent.restore(tmp_path / "new")
+    with pytest.raises(SharedqError, match="call begin"):
+        agent.observe([0, 1], 0.0)
 
 
 def test_it_says_what_it_was_not_told(tmp_path):

@@ -29,7 +29,7 @@ class Algorithm(NamedTuple):
     """The state is a named tuple of the slots that the algorithm needs.
 
     `params` are the weights that learn. In a slot `source`, if there is one, `cost` looks for weights that are held and
-    not trained; other slots it tells by their names.
+    not trained; other slots it tells by their names. A slot `kept` of zeros credits nothing to what happened before.
     """
 
     init: Callable  # (key, example: Batch) -> state
