@@ -167,21 +167,31 @@ def test_a_refresh_never_reaches_the_optimisers_moments(settings):
     assert still.optimiser[0].mu["heads"]["kernel"].any()
 
 
-@named([*SOURCES, TargetNetwork(period=20, polyak=0.5), SharedHeads(heads=2, period=1, polyak=0.1)])
-def test_a_source_says_when_its_targets_move_as_a_whole(settings):
-    """Targets that an average drags along do not; others differ after a refresh only at the steps named."""
+@named([*SOURCES, *(SharedHeads(3, period=7, polyak=0.25, polyak_moves=one) for one in ("first", "chain"))])
+def test_what_belongs_to_heads_follows_them(settings):
+    """What no other head shares has a row for each, and `follow` moves rows as a refresh moves the heads."""
     source = settings.build(DENSE)
     params, state = source.init(KEY, FIRST.transition.obs)
     params = jax.tree.map(lambda w: w + jax.random.normal(KEY, w.shape), params)
-    told = [bool(source.moves(jnp.int32(step))) for step in range(1, 25)]
-    if getattr(settings, "polyak", 1) < 1:
-        assert not any(told)
-        return
-    refresh = jax.jit(lambda step: source.refresh(step, params, state, nothing_seen(state)))
-    for step, moved in enumerate(told, start=1):
-        after, held = refresh(jnp.int32(step))
-        pairs = zip(*map(jax.tree.leaves, ((params, state["held"]), (after, held["held"]))), strict=True)
-        assert any((one != other).any() for one, other in pairs) == moved
+    own = {part: params[part] for part in params if part not in source.shared}
+    heads = jax.eval_shape(source.values, params, state, FIRST.transition.obs, FIRST.transition.obs).weights.size
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(own)} == {heads}
+
+    @jax.jit
+    def both_ways(step):
+        after, _ = source.refresh(step, params, state, nothing_seen(state))
+        return {part: after[part] for part in own}, source.follow(step, own)
+
+    for step in (6, 7):
+        same(*both_ways(step))
+
+
+@named(SOURCES)
+def test_the_policy_is_one_rule_for_acting_and_for_asking(settings):
+    source, x = settings.build(DENSE), FIRST.transition.obs
+    params, state = source.init(KEY, x)
+    predicted = source.values(params, state, x, x).predicted
+    np.testing.assert_allclose(source.policy(KEY, predicted), source.act_values(params, state, KEY, x), rtol=1e-5)
 
 
 @named(SOURCES)

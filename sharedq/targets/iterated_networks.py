@@ -89,7 +89,4 @@ class IteratedNetworks:
         def follow(step, tree):
             return moved_every(step, self.period, one_down, tree)
 
-        def moves(step):
-            return (step % self.copy_period == 0) | (step % self.period == 0)
-
-        return TargetSource(init, values, refresh, act_values, moves, policy, shared=(), follow=follow)
+        return TargetSource(init, values, refresh, act_values, policy, shared=(), follow=follow)

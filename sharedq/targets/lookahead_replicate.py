@@ -17,7 +17,7 @@ import optax
 
 from sharedq.networks.network import Network
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, at_each, check_period, evaluate, every
+from sharedq.targets.source import Seen, TargetSource, check_period, evaluate, every
 from sharedq.targets.target_network import TargetNetwork
 
 
@@ -82,4 +82,4 @@ class LookaheadReplicate:
             fitted = every(step, self.period, lambda: replicate(params, state, seen.statistics), stale)
             return params, {**state, **fitted}
 
-        return TargetSource(init, copied.values, refresh, copied.act_values, at_each(self.period))
+        return TargetSource(init, copied.values, refresh, copied.act_values)

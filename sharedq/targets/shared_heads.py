@@ -17,7 +17,6 @@ from sharedq.networks.network import Network
 from sharedq.targets.source import (
     TargetSource,
     Values,
-    at_each,
     check_chain,
     check_polyak,
     evaluate,
@@ -85,5 +84,4 @@ class SharedHeads:
         def act_values(params, state, key, inputs):
             return policy(key, evaluate(network, params, state["statistics"], inputs))
 
-        moves = at_each(self.period, self.polyak)
-        return TargetSource(init, values, refresh, act_values, moves, policy, follow=follow)
+        return TargetSource(init, values, refresh, act_values, policy, follow=follow)

@@ -34,15 +34,6 @@ class Seen(NamedTuple):
     losses: jax.Array  # [H], for sources that choose by them
 
 
-def never(step: jax.Array) -> bool:
-    return False
-
-
-def at_each(period: int, polyak: float = 1.0) -> Callable:
-    """`moves` of a source that copies or shifts every `period` steps; an average only ever drifts."""
-    return (lambda step: step % period == 0) if polyak == 1 else never
-
-
 def first_head(key: jax.Array, values: jax.Array) -> jax.Array:
     """`policy` of a source with one head."""
     return values[0]
@@ -60,7 +51,6 @@ class TargetSource(NamedTuple):
     values: Callable  # (params, state, now, then) -> Values
     refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
     act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
-    moves: Callable = never  # (step) -> bool: whether this refresh puts whole targets or heads in the place of others
     policy: Callable = first_head  # (key, values [H, B, A]) -> [B, A]: those, of what the heads that learn say
     shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; the leaves of others begin with H
     follow: Callable = stay  # (step, tree) -> tree: what belongs to heads, leaves [H, ...], moved as refresh moves them

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, at_each, check_period, check_polyak, evaluate, every, towards
+from sharedq.targets.source import TargetSource, Values, check_period, check_polyak, evaluate, every, towards
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,4 @@ class TargetNetwork:
         def act_values(params, state, key, inputs):
             return evaluate(network, params, state["statistics"], inputs)[0]
 
-        return TargetSource(init, values, refresh, act_values, at_each(self.period, self.polyak))
+        return TargetSource(init, values, refresh, act_values)
