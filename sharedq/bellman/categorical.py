@@ -16,8 +16,9 @@ def projected(atoms: jax.Array, probabilities: jax.Array, support: jax.Array) ->
     """
     spacing = (support[-1] - support[0]) / (support.size - 1)
     atoms = jnp.clip(atoms, support[0], support[-1])
-    distance = jnp.abs(atoms[..., None, :] - support[:, None]) / spacing  # [..., m, n]
-    return jnp.sum(jnp.clip(1 - distance, 0, 1) * probabilities[..., None, :], axis=-1)
+    shares = jnp.clip(1 - jnp.abs(atoms[..., None] - support) / spacing, 0, 1)  # [..., n, m]
+    # a product, because XLA's CPU compiler takes 9 to 19 ms for the sum of 256 x 101 x 101, and 1 ms for this
+    return jnp.einsum("...n,...nm->...m", probabilities, shares, precision="highest")
 
 
 def cross_entropy(probabilities: jax.Array, logits: jax.Array) -> jax.Array:
