@@ -251,9 +251,14 @@ RECIPES = {
         "SAC on Pendulum-v1 of Gymnasium: minutes of training",
         Experiment(
             environment=Gymnasium("Pendulum-v1"),
-            algorithm=SAC(learning_rate=1e-3, random_steps=100),  # [RZ]; the rest [HA]
+            algorithm=SAC(  # [HA] but for
+                learning_rate=1e-3,  # [RZ]
+                random_steps=100,  # [RZ]
+                adam_beta=0.5,  # [CQ]; with 0.9 and an actor that moves at each update it is not learned target-free
+                actor_period=3,  # [CQ]
+            ),
             target=TargetNetwork(period=1, polyak=0.005),  # [HA]
-            network=Dense(hidden=(256, 256)),  # [HA]
+            network=Dense(hidden=(256, 256), norm="layer"),  # [HA]; LayerNorm ours, for target-free and shared heads
             replay=Uniform(capacity=20_000, batch_size=256),  # all steps there are; [HA]
             training=Interactive(
                 steps=20_000,  # [RZ]
