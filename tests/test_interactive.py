@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from sharedq import random_keys
-from sharedq.algorithms import DQN
+from sharedq.algorithms import DQN, Algorithm
 from sharedq.environments import CartPole, Discrete, HostEnvironment, autoreset
 from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.errors import SharedqError, Unphysical
@@ -22,6 +23,7 @@ from sharedq.targets import SharedHeads
 from sharedq.training import Fused, Interactive, Streaming
 from sharedq.training.evaluation import play, play_on_host
 from sharedq.training.learning import step_like
+from sharedq.transitions import Step
 
 FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, updates_at_once=2, log_period=120)
 SMALL = Experiment(
@@ -158,6 +160,132 @@ def counted(calls: Counter, name: str, function):
     return call
 
 
+class Whole(NamedTuple):
+    """An agent of whole numbers, so that any order of doing things is exact, and each order gives others."""
+
+    params: jax.Array
+    observed: jax.Array
+
+
+def _act(state, key, obs, step):
+    draw = jax.random.randint(key, (len(obs),), 0, 3)
+    return ((state.params + state.observed + obs[:, 0].astype(jnp.int32) + draw + step) % 3).astype(jnp.int32)
+
+
+def _observe(state, key, step, obs, count):
+    more = (step.obs[:, 0] + 2 * obs[:, 0] + 3 * step.reward).sum().astype(jnp.int32) + count
+    return state._replace(observed=(5 * state.observed + more) % 9973), {}
+
+
+def _update(state, batch, key, step):
+    sample = batch.transition
+    more = (sample.obs[:, 0] + 3 * sample.next_obs[:, 0] + 5 * sample.action).sum().astype(jnp.int32)
+    metrics = {"loss": jnp.where(step == BROKEN, jnp.nan, 0.0)}
+    return state._replace(params=(7 * state.params + more + state.observed + step) % 9973), batch.weights, metrics
+
+
+WHOLE = Algorithm(
+    lambda key, example: Whole(jnp.int32(1), jnp.int32(1)), _act, lambda *_: jnp.zeros((1, 3)), _observe, _update
+)
+BROKEN = 21  # the update whose loss is not a number
+TURNS = Interactive(
+    steps=60, environments=2, warm_up=10, update_period=3, updates_at_once=2, log_period=24, learn_while_stepping=True
+)
+
+
+class Turning:
+    """Goes round a ring of 101 places by its actions, for five steps at a time."""
+
+    def __init__(self):
+        self.place, self.time = 3, 0
+
+    def begin(self):
+        self.time = 0
+        return np.full(1, self.place, np.float32)
+
+    def step(self, action):
+        self.time += 1
+        self.place = (7 * self.place + int(action) + 1) % 101
+        return Happened(np.full(1, self.place, np.float32), float(action), False, self.time == 5)
+
+    def save(self):
+        return [self.place, self.time]
+
+    def load(self, saved):
+        self.place, self.time = saved
+
+    def close(self): ...
+
+
+TURNING = HostEnvironment(
+    "turning",
+    jax.ShapeDtypeStruct((1,), jnp.float32),
+    Discrete(3),
+    lambda count, seed: InTurn([Turning() for _ in range(count)]),
+)
+KEPT = Uniform(capacity=40, batch_size=4).build(step_like(TURNING), 0.9, TURNS.environments)
+
+
+def written_out(training, seed: int):
+    """The loop in the order of its words, for one seed, without any of its compiled programs."""
+    key, worlds = random_keys.root(seed), TURNING.open(training.environments, seed)
+    act_key, observe_key, replay_key, update_key = (
+        random_keys.named(key, name) for name in ("act", "observe", "replay", "update")
+    )
+    act, observe, update, sample = map(jax.jit, (_act, _observe, _update, KEPT.sample))
+    agent, data, obs = WHOLE.init(None, None), KEPT.init(), worlds.reset()
+
+    for number in range(training.cycles(training.steps)):
+        steps, begins = [], number * training.collects
+        for time in range(begins, begins + training.collects):
+            action = act(agent, random_keys.at(act_key, time), obs, time * training.environments)
+            if time == begins and number >= training.cycles(training.warm_up):
+                for count in range(number * training.updates + 1, (number + 1) * training.updates + 1):
+                    batch = sample(data, begins, random_keys.at(replay_key, count))
+                    agent, _, _ = update(agent, batch, random_keys.at(update_key, count), count)
+            out = worlds.step(np.asarray(action))
+            steps.append(Step(obs, action, out.reward, out.terminated, out.truncated, out.final_obs))
+            obs = out.obs
+            agent, _ = observe(agent, random_keys.at(observe_key, time), steps[-1], obs, time + 1)
+        for time, step in enumerate(steps, begins):
+            data = KEPT.add(data, time, step)
+    return agent, data, obs
+
+
+def test_learning_while_stepping_does_what_is_written_out_and_goes_on_from_every_stop_to_the_bit():
+    program = TURNS.build(TURNING, WHOLE, KEPT, [3])
+    program.prepare()
+    run, calls = program.begin(), []
+    noted(calls, program, "_act", "_observe_and_act", "_learn", "_store")
+    noted(calls, program._worlds[0], "step")
+    kept, told, step = [], [], 0
+    for stop in program.stops:
+        run, heard = program.advance(run, step, stop)
+        told.append(int(heard.bad_step[0]))
+        kept.append((stop, program.to_host(run), program.save_worlds()))
+        step = stop
+    end = kept[-1][1]
+    agent, data, obs = written_out(TURNS, 3)
+    same((agent, data, obs), jax.tree.map(lambda x: x[0], (end.agent, end.replay, end.obs)))
+    assert program.stops == [12, 24, 48, 60]
+    assert told == [-1, -1, 33, -1]  # where the broken update was due, two updates for three steps
+    assert calls[-8:] == ["_act", "_learn", "step", *["_observe_and_act", "step"] * 2, "_store"]
+    assert calls.count("_learn") == (60 - 12) // TURNS.cycle
+    for stop, saved, worlds in kept[:-1]:
+        program.load_worlds(json.loads(json.dumps(worlds)))
+        same(program.to_host(run_of(program, program.to_devices(saved), stop)[0]), end)
+
+
+def noted(calls: list[str], owner, *names: str) -> None:
+    """Notes when these methods are called."""
+    for name in names:
+        setattr(
+            owner,
+            name,
+            partial(lambda name, method, *given: calls.append(name) or method(*given), name, getattr(owner, name)),
+        )
+
+
 def test_it_goes_on_where_it_was_saved_to_the_bit(three):
     program = interactive([0, 1, 2])
     program.prepare()
@@ -171,18 +299,16 @@ def test_it_goes_on_where_it_was_saved_to_the_bit(three):
 
 
 def test_a_world_that_breaks_down_is_told_with_its_seed_and_step(monkeypatch):
-    program = interactive([4, 5], environments=2, update_period=2)
-    program.prepare()
-    run = program.begin()
+    program = TURNS.build(TURNING, WHOLE, KEPT, [4, 5])
+    run, _ = program.advance(program.begin(), 0, 6)
 
     def breaks(actions):
         raise Unphysical("a reward")
 
-    run, _ = program.advance(run, 0, 8)
     monkeypatch.setattr(program._worlds[1], "step", breaks)
     with pytest.raises(Unphysical) as caught:
-        program.advance(run, 8, 20)
-    assert (caught.value.what, caught.value.seed, caught.value.step) == ("a reward", 5, 10)
+        program.advance(run, 6, 12)
+    assert (caught.value.what, caught.value.seed, caught.value.step) == ("a reward", 5, 8)
 
 
 def test_shapes_are_those_of_the_run(three):

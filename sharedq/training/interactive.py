@@ -1,9 +1,12 @@
 """Learning on the device from worlds that Python steps on the host: emulators, simulators, anything of Gymnasium.
 
 In each cycle (see `schedule.py`) the device chooses actions and the host steps its worlds, `collects` times; then one
-compiled call stores what happened and makes all updates that are due, for all seeds. An algorithm that observes does so
-in the call that chooses its next actions; what is left over is observed where a cycle ends, or without a replay where a
-stretch of the log does.
+compiled call stores what happened and makes all updates that are due, for all seeds. So the next actions wait for the
+updates, and the worlds for the actions. With `learn_while_stepping` the updates are sent off before the worlds move,
+once a cycle's first actions are chosen, and learn from what was stored in the cycles before.
+
+An algorithm that observes does so in the call that chooses its next actions; what is left over is observed where a
+cycle ends, or without a replay where a stretch of the log does.
 
 Where a life is lost, what is learned from says that the world ended; what is logged and begun again does not.
 
@@ -45,6 +48,7 @@ class Interactive(Schedule):
     """The host steps the environments and the device learns: for Atari and Gymnasium."""
 
     environments: int = 1  # environments of each seed, stepped side by side
+    learn_while_stepping: bool = False  # update while the worlds are stepped, from the steps of earlier cycles
 
     def build(self, environment: HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
         runs = isinstance(environment, HostEnvironment)
@@ -110,7 +114,8 @@ class InteractiveProgram:
         self._worlds: list[Worlds] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
         envs, collects = settings.environments, settings.collects
-        watch, learn_all = watcher(algorithm, settings), learner(algorithm, replay, settings)
+        behind = int(settings.learn_while_stepping)  # a warm-up is at least a cycle, so that the first finds something
+        watch, learn_all = watcher(algorithm, settings), learner(algorithm, replay, settings, behind)
 
         def begin(shared, seed):
             key = random_keys.named(random_keys.root(seed), "network")
@@ -146,7 +151,7 @@ class InteractiveProgram:
             return (learner, heard, steps, seen), ()
 
         def learn(number, own):
-            (learner, heard, steps, seen), _ = store(number, own)
+            learner, heard = own
             key = random_keys.root(learner.seed)
 
             def cycle(number, carry):
@@ -155,9 +160,16 @@ class InteractiveProgram:
             # A loop of one turn: within a loop the parameters are changed in place, outside of it XLA copies them.
             before = (learner.agent, learner.replay, heard)
             agent, data, heard = jax.lax.fori_loop(number, number + 1, cycle, before)
-            return (learner._replace(agent=agent, replay=data), heard, steps, seen), ()
+            return (learner._replace(agent=agent, replay=data), heard), ()
 
-        self._begin, self._store, self._learn = (self.layout.spread(one) for one in (begin, store, learn))
+        def store_and_learn(number, own):
+            (*before, steps, seen), _ = store(number, own)
+            after, _ = learn(number, before)
+            return (*after, steps, seen), ()
+
+        self._begin, self._store, self._learn, self._store_and_learn = (
+            self.layout.spread(one) for one in (begin, store, learn, store_and_learn)
+        )
         self._act: Any = self.layout.ask(act)
         self._observe_and_act = self.layout.spread(observe_and_act)
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
@@ -192,10 +204,14 @@ class InteractiveProgram:
         self._act = self._act.lower(zero, (learner, obs)).compile()
         if self._observes:
             self._observe_and_act = self._observe_and_act.lower(zero, (learner, heard, seen)).compile()
-        if self.settings.warm_up:
+        if self.settings.learn_while_stepping:
             self._store = self._store.lower(zero, own).compile()
-        self._learn = self._learn.lower(zero, own).compile()
-        scratch = self._learn.memory_analysis()
+            largest = self._learn = self._learn.lower(zero, (learner, heard)).compile()
+        else:
+            if self.settings.warm_up:
+                self._store = self._store.lower(zero, own).compile()
+            largest = self._store_and_learn = self._store_and_learn.lower(zero, own).compile()
+        scratch = largest.memory_analysis()
         return size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
 
     def begin(self) -> Run:
@@ -219,9 +235,10 @@ class InteractiveProgram:
         warming_up = self.settings.warms_up(stop)
         ended: list[list[tuple]] = [[] for _ in self.seeds]
         for number in range(first, last):
-            steps = []
-            for time in range(number * self.settings.collects, (number + 1) * self.settings.collects):
-                live, step, out = self._step(live, obs, time)
+            steps, begins = [], number * self.settings.collects
+            for time in range(begins, begins + self.settings.collects):
+                due = self.settings.learn_while_stepping and not warming_up and time == begins
+                live, step, out = self._step(live, obs, time, number if due else None)
                 obs = out.obs
                 steps.append(step)
                 returned += out.reward
@@ -236,8 +253,11 @@ class InteractiveProgram:
         told = self._told(live, ended, 0 if warming_up else last - first)
         return _run(live.learner, obs, returned, length), told
 
-    def _step(self, live: Live, obs: np.ndarray, time: int) -> tuple[Live, Step, Outcome]:
-        """One step of every world of every seed: what is learned from, and what happened, [S, N, ...]."""
+    def _step(self, live: Live, obs: np.ndarray, time: int, due: int | None) -> tuple[Live, Step, Outcome]:
+        """One step of every world of every seed: what is learned from, and what happened, [S, N, ...].
+
+        While the worlds move, the devices make the updates of the cycle that is due, if one is.
+        """
         learner, heard, seen = live
         if seen is None:
             placed = self.layout.place(obs)
@@ -246,17 +266,23 @@ class InteractiveProgram:
             (learner, heard, seen), actions = self._observe_and_act(np.int32(time), (learner, heard, seen))
             placed, seen = seen.obs, None
         chosen = self.layout.fetch(actions)
+        if due is not None:  # nobody waits for it here
+            (learner, heard), _ = self._learn(np.int32(due), (learner, heard))
+        out = self._outcome(chosen, time)
+        followed = (out.reward, *_ends_to_learn(out), out.final_obs)
+        if self._observes:
+            seen = Seen(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
+        return Live(learner, heard, seen), Step(obs, chosen, *followed), out
+
+    def _outcome(self, chosen: np.ndarray, time: int) -> Outcome:
+        """What the actions lead to in every world of every seed, [S, N, ...]."""
         outcomes = []
         for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
             try:
                 outcomes.append(worlds.step(action))
             except Unphysical as error:
                 raise Unphysical(error.what, seed, (time + 1) * self.settings.environments) from error
-        out = jax.tree.map(lambda *x: np.stack(x), *outcomes)
-        followed = (out.reward, *_ends_to_learn(out), out.final_obs)
-        if self._observes:
-            seen = Seen(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
-        return Live(learner, heard, seen), Step(obs, chosen, *followed), out
+        return jax.tree.map(lambda *x: np.stack(x), *outcomes)
 
     def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:
         """Settles what happened in a cycle: the last step is observed, all are stored, and updates made that are due.
@@ -265,7 +291,7 @@ class InteractiveProgram:
         """
         stacked = Step(*(np.stack(x, axis=1) for x in zip(*steps, strict=True)))  # [S, V, N, ...]
         own = (live.learner, live.heard, self.layout.place(stacked) if self._updates else (), live.seen)
-        settle = self._store if warming_up else self._learn
+        settle = self._store if warming_up or self.settings.learn_while_stepping else self._store_and_learn
         (learner, heard, _, _), _ = settle(np.int32(number), own)
         return Live(learner, heard, None)
 

@@ -104,15 +104,18 @@ def watcher(algorithm: Algorithm, training: Schedule) -> Callable:
     return watch
 
 
-def learner(algorithm: Algorithm, replay: Replay, training: Schedule) -> Callable:
-    """`learn(key, agent, data, heard, number) -> agent, data, heard`: the updates of cycle `number`."""
+def learner(algorithm: Algorithm, replay: Replay, training: Schedule, behind: int = 0) -> Callable:
+    """`learn(key, agent, data, heard, number) -> agent, data, heard`: the updates of cycle `number`.
+
+    They learn from the steps of that cycle too, or of those up to `behind` cycles before it.
+    """
     updates, update = training.updates, algorithm.update
 
     def learn(key: jax.Array, agent: Any, data: Any, heard: Heard, number: jax.Array):
         if update is None:
             return agent, data, heard
         replay_key, update_key = (random_keys.named(key, name) for name in ("replay", "update"))
-        written = (number + 1) * training.collects
+        written = (number + 1 - behind) * training.collects
 
         def once(carry, count: jax.Array):
             agent, data = carry
