@@ -321,9 +321,33 @@ def test_normalisers_learn_from_steps_and_are_used_in_acting_and_in_updates():
 # Mistakes
 
 
-def test_what_sac_cannot_use_is_told():
-    with pytest.raises(SharedqError, match="discrete"):
-        SAC().build(world(Discrete(3)), OnlineNetwork(), Dense())
+def box(low, high, shape=(2,)) -> Continuous:
+    return Continuous(*(np.full(shape, bound, np.float32) for bound in (low, high)))
+
+
+HUGE = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (Discrete(3), "those of 'two in a row' are discrete"),
+        (box(0, 1, (2, 3)), r"one vector, and those of 'two in a row' are \[2, 3\]"),
+        (box(0, 1, ()), "one vector"),
+        (box(0, 1, (0,)), "one vector"),
+        (box(0, np.inf), r"dimension 0 of those of 'two in a row' lies in 0 \.\. inf: give its action space finite"),
+        (box(-HUGE, HUGE), "dimension 0"),  # is_bounded() of Gymnasium takes it, and a range of it overflows
+        (box(-1e10, 1e10), "dimension 0"),  # of the Control Suite
+        (box(0, np.nan), "dimension 0"),
+        (Continuous(np.array([0.0, 1.0]), np.ones(2)), "dimension 1"),
+    ],
+)
+def test_actions_that_are_no_bounded_vector_are_refused(actions, message):
+    with pytest.raises(SharedqError, match=message):
+        SAC().build(world(actions), OnlineNetwork(), Dense())
+
+
+def test_settings_that_sac_cannot_use_are_told():
     for wrong in ({"gamma": 2.0}, {"critics": 0}, {"atoms": 1}, {"adam_beta": 1.0}, {"final_learning_rate": 0.0}):
         with pytest.raises(SharedqError, match=next(iter(wrong))):
             SAC(**wrong)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 
 from sharedq import random_keys, settings
 from sharedq.environments.contract import Continuous, Discrete, Environment, HostEnvironment
@@ -15,6 +16,8 @@ from sharedq.targets.source import TargetSource
 
 AnyEnvironment = Environment | HostEnvironment
 
+UNLIMITED = 1e10  # from here on a bound stands for none: what the Control Suite gives actuators that have none
+
 
 def discrete_actions(environment: AnyEnvironment, who: str) -> int:
     """How many actions there are to choose from."""
@@ -24,10 +27,21 @@ def discrete_actions(environment: AnyEnvironment, who: str) -> int:
 
 
 def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
-    """The bounds of the actions."""
-    if not isinstance(environment.actions, Continuous):
-        raise SharedqError(f"{who} needs continuous actions, and those of '{environment.name}' are discrete")
-    return environment.actions
+    """The bounds of the actions, which are one vector each."""
+    actions, name = environment.actions, environment.name
+    if not isinstance(actions, Continuous):
+        raise SharedqError(f"{who} needs continuous actions, and those of '{name}' are discrete")
+    low, high = np.asarray(actions.low), np.asarray(actions.high)
+    if low.ndim != 1 or low.shape != high.shape or not low.size:
+        raise SharedqError(f"{who} needs actions that are one vector, and those of '{name}' are {list(low.shape)}")
+    bounded = (np.abs(low) < UNLIMITED) & (np.abs(high) < UNLIMITED) & (low < high)  # false where one is no number
+    if not bounded.all():
+        worst = int(np.argmin(bounded))
+        raise SharedqError(
+            f"{who} needs actions with bounds, and dimension {worst} of those of '{name}' lies in {low[worst]:g} .. "
+            f"{high[worst]:g}: give its action space finite ones"
+        )
+    return actions
 
 
 def source_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int) -> TargetSource:

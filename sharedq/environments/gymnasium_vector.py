@@ -185,8 +185,6 @@ def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
         first = int(space.start)
         return Discrete(int(space.n)), lambda action: first + int(action)
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
-        if not space.is_bounded():
-            raise SharedqError(f"environment '{name}' has actions without bounds: give its action_space finite ones")
         actions = Continuous(space.low, space.high)
         return actions, lambda action: actions.in_units(np.asarray(action, np.float32))  # from a save it is a list
     kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__

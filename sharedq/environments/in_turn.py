@@ -48,7 +48,9 @@ class InTurn:
         self._worlds = worlds
 
     def reset(self) -> np.ndarray:
-        return np.stack([world.begin() for world in self._worlds])
+        obs = np.stack([world.begin() for world in self._worlds])
+        _check_finite("an observation", obs)
+        return obs
 
     def step(self, actions: np.ndarray) -> Outcome:
         obs, happened = [], []
@@ -65,9 +67,9 @@ class InTurn:
             final_obs=np.stack(final_obs),
             life_lost=np.array(life_lost, bool),
         )
-        for what, values in (("a reward", outcome.reward), ("an observation", outcome.final_obs)):
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise Unphysical(what)
+        _check_finite("a reward", outcome.reward)
+        _check_finite("an observation", outcome.final_obs)
+        _check_finite("an observation", outcome.obs)  # which an episode may have begun with
         return outcome
 
     def save(self) -> Any:
@@ -83,3 +85,8 @@ class InTurn:
     def close(self) -> None:
         for world in self._worlds:
             world.close()
+
+
+def _check_finite(what: str, values: np.ndarray) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise Unphysical(what)

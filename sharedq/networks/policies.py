@@ -15,7 +15,6 @@ from sharedq.networks.network import functions_of
 Bound = Callable[[jax.Array], jax.Array]
 
 
-
 class Policy(NamedTuple):
     init: Callable  # (key, obs [B, ...]) -> params, statistics
     gaussian: Callable  # (params, statistics, obs [B, ...], train) -> (mean [B, A], log_std [B, A]), statistics
