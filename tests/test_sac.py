@@ -1,6 +1,8 @@
 """Soft actor-critic: known optima on every source, identities between sources, counts, and what a step may touch."""
 
+import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -9,17 +11,18 @@ import numpy as np
 import pytest
 
 from sharedq.algorithms import SAC, Algorithm
-from sharedq.analysis.cost import count
-from sharedq.environments import Continuous, Custom, Discrete, Environment, Outcome
+from sharedq.analysis.cost import parameters_of
+from sharedq.analysis.tables import cost_table
+from sharedq.environments import Continuous, Control, Discrete, Environment, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense, SimbaV2, Table
 from sharedq.networks.unit_kernels import NAME
+from sharedq.recipes import recipe
 from sharedq.replay import Uniform
 from sharedq.runs import checkpoints
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
-from sharedq.training import Fused
-from sharedq.training.learning import example_batch
+from sharedq.training import Interactive
 from sharedq.transitions import Batch, Step, Transition
 
 KEY = jax.random.key(5)
@@ -145,19 +148,14 @@ def test_one_shared_head_without_a_trunk_is_a_target_network():
 # What an agent holds
 
 
-def body(obs: int, actions: int) -> Environment:
-    bound = np.ones(actions, np.float32)
-    return Environment("body", jax.ShapeDtypeStruct((obs,), jnp.float32), Continuous(-bound, bound), None, None)
-
-
-HELD = {  # of one critic and of two, on the bodies of humanoid and dog, whose sizes are observations and actions
-    (67, 21): {
+HELD = {  # of one critic and of two, as the modules of the public code hold them; observations and actions of the task
+    ("humanoid-run", 67, 21): {
         TargetNetwork(): (9_298_933, 18_418_879),
         OnlineNetwork(): (4_738_960, 9_298_933),
         SharedHeads(heads=1): (4_790_773, 9_402_559),
         SharedHeads(heads=9): (5_205_277, 10_231_567),
     },
-    (223, 38): {
+    ("dog-run", 223, 38): {
         TargetNetwork(): (9_500_439, 18_797_537),
         OnlineNetwork(): (4_851_890, 9_500_439),
         SharedHeads(heads=1): (4_903_703, 9_604_065),
@@ -166,15 +164,20 @@ HELD = {  # of one critic and of two, on the bodies of humanoid and dog, whose s
 }
 
 
-@pytest.mark.parametrize("sizes", HELD, ids=str)
-def test_agents_hold_as_many_parameters_as_the_modules_of_the_public_code(sizes):
-    environment = body(*sizes)
-    example = jax.eval_shape(lambda: example_batch(environment, 2))
-    for target, held in HELD[sizes].items():
+@pytest.mark.parametrize("task", HELD, ids=lambda task: task[0])
+def test_the_recipes_agents_hold_as_many_parameters_as_the_modules_of_the_public_code(task):
+    name, *sizes = task
+    built = recipe(f"sac-simba-{name}").build()
+    assert [built.environment.observation.shape[0], built.environment.actions.one.size] == sizes
+    for target, held in HELD[task].items():
         for critics, expected in enumerate(held, start=1):
-            algorithm = SAC(critics=critics, values="categorical", actor_width=128, actor_depth=1)
-            state = jax.eval_shape(algorithm.build(environment, target, SimbaV2()).init, KEY, example)
-            assert count(state.params) + count(state.source["held"]) == expected
+            experiment = built.experiment.replace(target=target, **{"algorithm.critics": critics})
+            algorithm = experiment.algorithm.build(built.environment, experiment.target, experiment.network)
+            other = dataclasses.replace(built, experiment=experiment, algorithm=algorithm)
+            assert parameters_of(other.agent_shapes())["held"] == expected
+            if (name, target.label, critics) == ("humanoid-run", "shared heads K=1", 1):
+                costs = {"K=1": other.cost(compiled=False)}
+                assert re.search(f"parameters, held +{expected:,}\n", cost_table(costs, "text"))
 
 
 # What an update does
@@ -356,34 +359,32 @@ def test_settings_that_sac_cannot_use_are_told():
 # In the loop
 
 
-def looped() -> Environment:
-    return WORLD
-
-
-def test_a_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_and_two_updates_a_step(tmp_path):
+def test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_and_its_worlds(tmp_path):
+    """Two steps a cycle, so that one is observed with the next action and one where the cycle ends."""
+    algorithm = dataclasses.replace(recipe("sac-simba-dmc").algorithm, actor_width=8, random_steps=20)
     experiment = Experiment(
-        Custom(f"{__name__}:looped"),
-        SAC(actor_width=8, actor_depth=1, random_steps=20, normalise_observations=True, scale_rewards=True),
+        Control("cartpole-swingup", action_repeat=2, time_limit=22),
+        algorithm,
         SharedHeads(period=1, polyak=0.1),
-        Dense((8,)),
-        Uniform(200, 16),
-        Fused(steps=80, environments=2, warm_up=16, update_period=2, updates_at_once=2, log_period=40),
+        SimbaV2(width=8, blocks=1),
+        Uniform(50, 16),
+        Interactive(steps=80, environments=2, warm_up=16, update_period=4, updates_at_once=2, log_period=40),
     )
-    built = experiment.build()
-    program = built.program()
+    program = experiment.build().program()
     program.prepare()
     run = program.begin()
     for start, stop in ((0, 16), (16, 40)):
         run, told = program.advance(run, start, stop)
     host = program.to_host(run)
     assert host.agent.observations.count[0] > 40 and host.agent.returns.largest[0] > 0
-    assert host.agent.optimisers["critic"].count[0] == 2 * (40 - 16) / 2
+    assert host.agent.optimisers["critic"].count[0] == 2 * (40 - 16) / 4
     assert np.isfinite(told.metrics["entropy"]).all()
-    path = checkpoints.save(tmp_path, 40, {"run": host}, "digest", {})
+    path = checkpoints.save(tmp_path, 40, {"run": host}, "digest", {"worlds": program.save_worlds()})
+    unbroken, told = program.advance(run, 40, 80)
+    unbroken = program.to_host(unbroken)
+    program.load_worlds(checkpoints.read_meta(path)["worlds"])
     again = program.to_devices(checkpoints.load(path, "run", program.shapes()))
-    ends = [program.to_host(program.advance(one, 40, 80)[0]) for one in (run, again)]
-    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(_plain, end) for end in ends))
-
-
-def _plain(x):
-    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    again, told_again = program.advance(again, 40, 80)
+    jax.tree.map(np.testing.assert_array_equal, (unbroken, told), (program.to_host(again), told_again))
+    assert told.episodes[0].lengths.tolist() == [11, 11] * 2  # of both worlds, some of them begun before the cut
+    program.close()

@@ -72,6 +72,18 @@ def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
                 yield one.jaxpr
 
 
+def parameters_of(state: Any) -> dict[str, int]:
+    """Of an agent, or of its shapes, as `Cost` has them."""
+    trained, untrained = state.params, getattr(state, "source", {}).get("held", {})
+    parts = trained if isinstance(trained, Mapping) else {}
+    return {
+        "trained": count(trained),
+        "held": count(trained) + count(untrained),
+        **{part: count(weights) for part, weights in parts.items()},
+        "untrained": count(untrained),
+    }
+
+
 def cost_of(
     init: Callable,
     act: Callable,
@@ -93,18 +105,12 @@ def cost_of(
     slots = state._asdict()
     trained, source = slots.pop("params"), dict(slots.pop("source", {}))
     held, statistics = source.pop("held", {}), source.pop("statistics", {})
-    parts = trained if isinstance(trained, Mapping) else {}
     one_obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch.transition.obs)
     program = jax.jit(update, donate_argnums=0).lower(state, learned, key, step).compile() if compiled else None
     scratch = program.memory_analysis() if program else None
     plain = flops(plain_update, state, learned, key, step)
     return Cost(
-        parameters={
-            "trained": count(trained),
-            "held": count(trained) + count(held),
-            **{part: count(weights) for part, weights in parts.items()},
-            "untrained": count(held),
-        },
+        parameters=parameters_of(state),
         bytes={
             "weights": size(trained) + size(held),
             **{name: size(slot) for name, slot in slots.items()},
