@@ -325,6 +325,23 @@ RECIPES = {
         "SimbaV2's agent on cheetah-run of the Control Suite; the seven tasks of the paper have recipes of their own",
         _simba("cheetah-run"),
     ),
+    "sac-simba-small": Recipe(
+        "SimbaV2's agent with small networks on cartpole-swingup of the Control Suite: minutes on two cores",
+        _simba("cartpole-swingup").replace(  # what differs is ours
+            **{
+                "algorithm.actor_width": 64,
+                "algorithm.random_steps": 1_000,
+                "algorithm.learning_rate_updates": 40_000,
+                "network.width": 128,
+                "network.blocks": 1,
+                "replay.capacity": 20_000,
+                "training.steps": 20_000,
+                "training.warm_up": 1_000,
+                "training.log_period": 500,
+                "training.checkpoint_period": 5_000,
+            }
+        ),
+    ),
     **{f"sac-simba-{task}": Recipe(f"SimbaV2's agent on {task} of the Control Suite", _simba(task)) for task in HARD},
     "corridor": Recipe(
         "a corridor of four cells and a table of Q-values, all of them known: the smallest run there is",
