@@ -3,10 +3,11 @@
     python -m benchmarks.sac_update
     python -m benchmarks.sac_update --beside sbx sb3 --python ~/peers/bin/python
 
-The plain agent has dense layers of 256x256, two critics and batches of 256; SimbaV2's is that of the public code.
-Observations and actions are of the size of humanoid. Rows take turns, and so do large matrix products, so that a
-change in the machine's speed meets all alike; medians count. The packages `sbx-rl` and `stable-baselines3` want other
-versions of what we stand on: `--python` is the Python of an environment of theirs (`benchmarks/peers/sac.py`).
+The agents are those of the recipes `sac-mlp`, with dense layers of 256x256, two critics and batches of 256, and
+`sac-simba-humanoid-run`, with its normalisers. Observations and actions are of the size of humanoid. Rows take turns,
+and so do large matrix products, so that a change in the machine's speed meets all alike; medians count. The packages
+`sbx-rl` and `stable-baselines3` want other versions of what we stand on: `--python` is the Python of an environment of
+theirs (`benchmarks/peers/sac.py`).
 """
 
 import argparse
@@ -21,35 +22,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.atari_update import OPTIONS, Products
-from sharedq.algorithms import SAC
 from sharedq.analysis.cost import flops
 from sharedq.environments import Continuous, HostEnvironment
-from sharedq.networks import Dense, SimbaV2
+from sharedq.experiment import Experiment
+from sharedq.recipes import recipe
 from sharedq.replay import Uniform
-from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training import Interactive
 from sharedq.training.learning import example_batch, learner, silence, step_like
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
 HUMANOID = HostEnvironment("humanoid", jax.ShapeDtypeStruct((OBS,), np.float32), Continuous(-BOUND, BOUND), None)
-SIMBA = SAC(critics=1, values="categorical", actor_width=128, actor_depth=1)
-AVERAGE = {"period": 1, "polyak": 0.005}
+PLAIN, SIMBA = recipe("sac-mlp"), recipe("sac-simba-humanoid-run")
+NINE = {"target.heads": 9, "target.polyak": 1.0, "target.period": 400, "target.loss_discount": 0.25}
 ROWS = {
-    "plain, target network": (SAC(), TargetNetwork(**AVERAGE), Dense((256, 256))),
-    "plain, shared heads K=1": (SAC(), SharedHeads(**AVERAGE), Dense((256, 256))),
-    "plain, target-free": (SAC(), OnlineNetwork(), Dense((256, 256))),
-    "SimbaV2, target network": (SIMBA, TargetNetwork(**AVERAGE), SimbaV2()),
-    "SimbaV2, shared heads K=1": (SIMBA, SharedHeads(**AVERAGE), SimbaV2()),
-    "SimbaV2, shared heads K=9": (SIMBA, SharedHeads(heads=9, period=400), SimbaV2()),
+    "plain, target network": PLAIN,
+    "plain, shared heads K=1": PLAIN.replace(target="shared_heads"),
+    "plain, target-free": PLAIN.replace(target="online_network"),
+    "SimbaV2, target network": SIMBA,
+    "SimbaV2, shared heads K=1": SIMBA.replace(target="shared_heads"),
+    "SimbaV2, shared heads K=9": SIMBA.replace(target="shared_heads", **NINE),
 }
 
 
 class Ours:
     """Updates from a replay in one dispatch after another, `at_once` in each."""
 
-    def __init__(self, settings: tuple, at_once: int):
-        algorithm = settings[0].build(HUMANOID, *settings[1:])
+    def __init__(self, experiment: Experiment, at_once: int):
+        algorithm = experiment.algorithm.build(HUMANOID, experiment.target, experiment.network)
         replay = Uniform(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
         training = Interactive(environments=1, update_period=1, updates_at_once=at_once)
         example, key = example_batch(HUMANOID, BATCH), jax.random.key(0)

@@ -197,10 +197,10 @@ def _kept(old: Any, kind: type | None) -> dict[str, Any]:
     if kind is None:
         return {}
     hints, mine = settings.hints(kind), settings.hints(type(old))
-    kept = {f.name: getattr(old, f.name) for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]}
-    if getattr(old, "polyak", 1.0) < 1 and "polyak" not in kept:
-        kept.pop("period", None)  # a slow average's period of 1 is no period for a copy or a shift
-    return kept
+    names = {f.name for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]}
+    if hasattr(old, "handed_on"):
+        names = old.handed_on(names)
+    return {name: getattr(old, name) for name in names}
 
 
 class Still(NamedTuple):

@@ -144,7 +144,7 @@ def _simba(task: str) -> Experiment:
         ),
         target=TargetNetwork(period=1, polyak=0.005),  # [SV]
         network=SimbaV2(width=512, blocks=2),  # [SV]
-        replay=Uniform(capacity=1_000_000, batch_size=256),  # [SV]
+        replay=Uniform(capacity=500_000, batch_size=256),  # all steps there are: [SV] has room for twice as many; [SV]
         training=Interactive(
             steps=500_000,  # [SV] a million steps of the simulator
             environments=1,  # [SV]

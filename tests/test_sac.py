@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from sharedq.algorithms import SAC, Algorithm
+from sharedq.algorithms.parts import critics_on
+from sharedq.algorithms.sac import regression
 from sharedq.analysis.cost import parameters_of
 from sharedq.analysis.tables import cost_table
+from sharedq.bellman import readings
 from sharedq.environments import Continuous, Control, Discrete, Environment, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
@@ -22,6 +26,7 @@ from sharedq.recipes import recipe
 from sharedq.replay import Uniform
 from sharedq.runs import checkpoints
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets.source import join, one_down, part
 from sharedq.training import Interactive
 from sharedq.transitions import Batch, Step, Transition
 
@@ -74,9 +79,12 @@ def widened(tree):
 
 class Trained(NamedTuple):
     learner: Algorithm
-    early: Any  # the state after UPDATES updates in float64
+    several: Any  # (state, numbers of updates) -> state, losses; in float64
+    early: Any  # the state after UPDATES updates
     losses: jax.Array  # of those updates
-    late: Any  # after ROUNDS times as many
+
+
+FIRST = jnp.arange(1, UPDATES + 1)
 
 
 @functools.cache
@@ -90,11 +98,8 @@ def trained(target, network=DENSE) -> Trained:
             return state, metrics["loss"]
 
         several = jax.jit(lambda state, numbers: jax.lax.scan(update, state, numbers))
-        numbers = jnp.arange(1, UPDATES + 1)
-        early, losses = late, _ = several(widened(jax.jit(learner.init)(KEY, batch_of(KEY))), numbers)
-        for number in range(1, ROUNDS):
-            late, _ = several(late, number * UPDATES + numbers)
-        return Trained(learner, early, losses, late)
+        early, losses = several(widened(jax.jit(learner.init)(KEY, batch_of(KEY))), FIRST)
+        return Trained(learner, several, early, losses)
 
 
 def close(one, other, tolerance=1e-8):
@@ -105,15 +110,17 @@ SOURCES = [
     OnlineNetwork(),
     TargetNetwork(period=20),
     SharedHeads(heads=2, period=20, loss_discount=0.25),
-    IteratedNetworks(networks=1, period=20),
+    IteratedNetworks(networks=2, period=20, copy_period=5),
     LookaheadReplicate(period=10, replicate_steps=10, learning_rate=0.003, adam_epsilon=1e-8),
 ]
 
 
 @pytest.mark.parametrize("target", SOURCES, ids=lambda target: target.label)
 def test_every_source_finds_the_best_action_and_what_it_is_worth(target):
-    learner, _, _, state = trained(target)
+    learner, several, state, _ = trained(target)
     with jax.enable_x64(True):
+        for number in range(1, ROUNDS):
+            state, _ = several(state, number * UPDATES + FIRST)
         obs = jnp.eye(2)
         best = learner.act(state, KEY, obs, None)
         values = learner.values(state, KEY, obs)
@@ -143,6 +150,45 @@ def test_one_shared_head_without_a_trunk_is_a_target_network():
     )
     close(heads.early.params, classic.early.params)
     close(heads.losses, classic.losses)
+
+
+def small_chain(heads: int, period: int = 100):
+    """A source of heads, a categorical reading, and its first weights and state, all of two critics."""
+    reading, settings = readings.distribution(-2.0, 2.0, 5), SharedHeads(heads, period=period, loss_discount=0.25)
+    source = critics_on(WORLD, settings, Dense((4,)), reading.outputs, 2)
+    sample = batch_of(KEY).transition
+    return source, reading, *source.init(KEY, (sample.obs, sample.action))
+
+
+def test_the_loss_of_many_heads_is_the_weighted_sum_of_the_losses_of_pairs():
+    batch, key = batch_of(KEY), jax.random.fold_in(KEY, 1)
+    after = (jax.random.uniform(key, (SIZE, 1), minval=-1.0), jax.random.normal(key, (SIZE,)), jnp.float32(0.3))
+    source, reading, critic, state = small_chain(heads=3)
+    pair = small_chain(heads=1)[0]
+    gradient = jax.jit(jax.value_and_grad(regression, argnums=1, has_aux=True), static_argnums=(0, 3))
+    (loss, _), slope = gradient(source, critic, state, reading, batch, *after)
+    chain = join(state["held"], critic["heads"])
+    pairs = []
+    for k in range(3):
+        one = {"trunk": critic["trunk"], "heads": part(chain, k + 1, k + 2)}
+        below = {**state, "held": part(chain, k, k + 1)}
+        (alone, _), down = gradient(pair, one, below, reading, batch, *after)
+        pairs.append(jax.tree.map(partial(jnp.multiply, 0.25**k), (alone, down)))
+    np.testing.assert_allclose(loss, sum(alone for alone, _ in pairs), rtol=1e-5)
+    trunks = jax.tree.map(lambda *x: sum(x), *(down["trunk"] for _, down in pairs))
+    heads = jax.tree.map(lambda *x: jnp.concatenate(x), *(down["heads"] for _, down in pairs))
+    close(slope, {"trunk": trunks, "heads": heads}, 1e-5)
+
+
+def test_a_shift_leaves_adams_moments_alone():
+    algorithm = SAC(actor_depth=0, actor_width=4, critics=1)
+    start, update = ready(algorithm, SharedHeads(heads=2, period=3), Dense((4,)))
+    unmoved, shifted = (update(start, number)[0] for number in (2, 3))
+    jax.tree.map(np.testing.assert_array_equal, unmoved.optimisers, shifted.optimisers)
+    before = join(unmoved.source["held"], unmoved.params["critic"]["heads"])
+    after = join(shifted.source["held"], shifted.params["critic"]["heads"])
+    jax.tree.map(np.testing.assert_array_equal, after, one_down(before))
+    assert (before["kernel"][1] != before["kernel"][2]).any()
 
 
 # What an agent holds
@@ -219,9 +265,9 @@ def test_actor_and_temperature_move_at_their_period_only():
     start, update = ready(algorithm)
     for number, moves in ((1, False), (2, False), (3, True)):
         after, _, _ = update(start, number)
-        for part in ("actor", "temperature", "critic"):
-            pairs = zip(jax.tree.leaves(start.params[part]), jax.tree.leaves(after.params[part]))
-            assert any((a != b).any() for a, b in pairs) == (moves or part == "critic")
+        for name in ("actor", "temperature", "critic"):
+            pairs = zip(jax.tree.leaves(start.params[name]), jax.tree.leaves(after.params[name]))
+            assert any((a != b).any() for a, b in pairs) == (moves or name == "critic")
 
 
 def named(tree, name):

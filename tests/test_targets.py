@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from sharedq.algorithms import DQN
-from sharedq.networks import Dense, Network, Table
+from sharedq.networks import Dense, Network, SimbaV2, Table
 from sharedq.targets import (
     IteratedNetworks,
     LookaheadReplicate,
@@ -102,6 +102,18 @@ def test_a_target_network_copied_at_every_step_is_no_target_network():
 
 
 @pytest.mark.usefixtures("wide")
+def test_a_copy_on_the_joint_batch_copied_at_every_step_is_no_target_network_with_batch_normalisation_too():
+    network, x = Dense((4,), norm="batch").build(ACTIONS), FIRST.transition
+    values = []
+    for settings in (OnlineNetwork(), TargetNetwork(period=1, joint_batch=True), TargetNetwork(period=1)):
+        source = settings.build(network)
+        params, state = source.init(KEY, x.obs)
+        values.append(source.values(params, state, x.obs, x.next_obs))
+    free, joint, alone = values
+    close(free, joint)
+    assert (jnp.abs(free.bootstrap - alone.bootstrap) > 1e-3).any()
+
+
 def test_one_iterated_network_is_a_target_network():
     (chain, losses), (classic, classic_losses) = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
     close(first_network(chain.params), classic.params)
@@ -445,13 +457,19 @@ def test_replicate_sees_the_batches_since_the_last_refresh():
     assert state["optimiser"][0].count == 2
 
 
-def test_replicate_makes_do_with_the_batches_there_are():
+def test_replicate_makes_do_with_the_batches_there_are_and_keeps_unit_kernels_on_the_sphere():
     """The first update of a run has the number that its warm-up gives it, so the first refresh may come early."""
-    source = LookaheadReplicate(period=10, replicate_steps=6).build(DENSE)
+    network = SimbaV2(width=4, blocks=0).build(2)
+    source = LookaheadReplicate(period=10, replicate_steps=6, learning_rate=0.1).build(network)
     params, state = source.init(KEY, FIRST.transition.obs)
+    first = state["held"]
+    params = jax.tree.map(lambda w: -w, params)  # something to move to
     for step in (8, 9, 10):
         params, state = source.refresh(jnp.int32(step), params, state, Seen(FIRST.transition.obs, {}, jnp.zeros(1)))
     assert state["optimiser"][0].count == 3
+    before, after = (heads["heads"]["unit_kernel"] for heads in (first, state["held"]))
+    assert (before != after).any()
+    np.testing.assert_allclose(jnp.linalg.norm(after, axis=-2), 1, rtol=1e-5)
 
 
 def test_a_discount_lets_earlier_heads_count_more():

@@ -10,7 +10,9 @@ normalisers it is SimbaV2's agent.
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,11 +23,13 @@ from sharedq import normalisers
 from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.algorithms.parts import AnyEnvironment, continuous_actions, critics_on
 from sharedq.bellman import backups, readings
+from sharedq.bellman.readings import Reading
 from sharedq.exploration import linear_schedule
 from sharedq.networks import Dense, policies
+from sharedq.networks.policies import Policy
 from sharedq.optimizers import moved
 from sharedq.settings import require
-from sharedq.targets.source import Seen, every
+from sharedq.targets.source import Seen, TargetSource, every
 from sharedq.transitions import Batch, Step
 
 FIRST_COUNT = 1e-4  # what the normalisers' start, mean 0 and variance 1, counts
@@ -78,9 +82,14 @@ class SAC:
 
     def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
         actions, bound = continuous_actions(environment, "SAC").one, self.value_bound
-        reading = readings.scalar() if self.values == "scalar" else readings.distribution(-bound, bound, self.atoms)
+        by_kind = {"scalar": readings.scalar(), "categorical": readings.distribution(-bound, bound, self.atoms)}
+        reading = by_kind[self.values]
         source = critics_on(environment, target, network, reading.outputs, self.critics)
         policy = getattr(network, "policy", Dense().policy)(actions.size, self.actor_width, self.actor_depth)
+        return self.on(source, reading, policy, actions.size)
+
+    def on(self, source: TargetSource, reading: Reading, policy: Policy, actions: int) -> Algorithm:
+        """The algorithm on a source of critics and a policy that are built, for so many dimensions of an action."""
         adam = optax.scale_by_adam(b1=self.adam_beta, eps=self.adam_epsilon)
 
         def init(key: jax.Array, example: Batch) -> State:
@@ -94,7 +103,7 @@ class SAC:
             returns = normalisers.no_returns(1, FIRST_COUNT) if self.scale_rewards else ()
             return State(params, source_state, statistics, optimisers, observations, returns)
 
-        def normal(state: State, obs: jax.Array) -> jax.Array:
+        def as_seen(state: State, obs: jax.Array) -> jax.Array:
             if not self.normalise_observations:
                 return obs
             return normalisers.normalised(obs, state.observations.mean, state.observations.variance)
@@ -103,7 +112,7 @@ class SAC:
             return policy.gaussian(state.params["actor"], state.actor_statistics, obs, False)[0]
 
         def act(state: State, key: jax.Array, obs: jax.Array, step: jax.Array | None) -> jax.Array:
-            mean, log_std = gaussian(state, normal(state, obs))
+            mean, log_std = gaussian(state, as_seen(state, obs))
             if step is None:
                 return jnp.tanh(mean)
             policy_key, random_key = jax.random.split(key)
@@ -116,8 +125,8 @@ class SAC:
             outputs = source.act_values(state.params["critic"], state.source, key, (obs, action))
             return reading.value(outputs).min(axis=-1)
 
-        def values(state: State, key: jax.Array, obs: jax.Array) -> jax.Array:
-            obs = normal(state, obs)
+        def policy_values(state: State, key: jax.Array, obs: jax.Array) -> jax.Array:
+            obs = as_seen(state, obs)
             return judged(state, key, obs, jnp.tanh(gaussian(state, obs)[0]))
 
         def observe(state: State, key: jax.Array, step: Step, obs: jax.Array, count: jax.Array):
@@ -128,69 +137,116 @@ class SAC:
                 state = state._replace(returns=normalisers.with_rewards(state.returns, reward, ended, self.gamma))
             return state, {}
 
-        def descended(state: State, name: str, slope: Any, step: jax.Array) -> State:
-            """One step of Adam on one of the three."""
-            final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
-            rate = linear_schedule(self.learning_rate, final, self.learning_rate_updates, step)
-            moves, moments = adam.update(slope, state.optimisers[name])
-            part = moved(state.params[name], jax.tree.map(lambda move: -rate * move, moves))
-            params, optimisers = {**state.params, name: part}, {**state.optimisers, name: moments}
-            return state._replace(params=params, optimisers=optimisers)
-
-        def policy_loss(actor: Any, state: State, key: jax.Array, obs: jax.Array):
-            draw_key, head_key = jax.random.split(key)
-            (mean, log_std), statistics = policy.gaussian(actor, state.actor_statistics, obs, True)
-            action, log_density = policies.sample(draw_key, mean, log_std)
-            value = judged(state, head_key, obs, action)
-            loss = jnp.mean(jnp.exp(state.params["temperature"]) * log_density - value)
-            return loss, (statistics, -log_density.mean())
-
-        def improve(state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
-            """The actor, then the temperature: up where the entropy is below the one that is wanted."""
-            slope, (statistics, entropy) = jax.grad(policy_loss, has_aux=True)(state.params["actor"], state, key, obs)
-            state = descended(state, "actor", slope, step)._replace(actor_statistics=statistics)
-            slope = jnp.exp(state.params["temperature"]) * (entropy - self.target_entropy * actions.size)
-            return descended(state, "temperature", slope, step)
-
-        def regression(critic: Any, state: State, key: jax.Array, batch: Batch):
-            sample, temperature = batch.transition, jnp.exp(state.params["temperature"])
-            next_action, log_density = policies.sample(key, *gaussian(state, sample.next_obs))
-            now, then = (sample.obs, sample.action), (sample.next_obs, next_action)
-            value = source.values(critic, state.source, now, then)  # [H, B, C, outputs]
-
-            def backup(returns: jax.Array) -> jax.Array:  # [..., B, n]
-                worth = backups.soft(returns, log_density[:, None], temperature)
-                return backups.bellman(sample.reward[:, None], sample.discount[:, None], worth)
-
-            bootstrap = backups.cautious(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
-            wanted = reading.target(bootstrap, backup)
-            cost = reading.price(value.predicted, wanted[:, :, None]).sum(axis=-1)  # [H, B]
-            per_head = jnp.mean(batch.weights * cost, axis=1)
-            predicted = reading.value(value.predicted)
-            error = predicted - backup(reading.value(bootstrap)[..., None])
-            told = {"entropy": -log_density.mean(), "temperature": temperature, "q_value": predicted.mean()}
-            seen = Seen(now, value.statistics, per_head)
-            return value.weights @ per_head, (seen, jnp.abs(error).mean(axis=(0, 2)), told)
-
         def prepared(state: State, batch: Batch) -> Batch:
             """As the networks take it."""
             sample = batch.transition
-            sample = sample._replace(obs=normal(state, sample.obs), next_obs=normal(state, sample.next_obs))
+            sample = sample._replace(obs=as_seen(state, sample.obs), next_obs=as_seen(state, sample.next_obs))
             if self.scale_rewards:
-                sample = sample._replace(reward=normalisers.scaled_within(sample.reward, state.returns, bound))
+                reward = normalisers.scaled_within(sample.reward, state.returns, self.value_bound)
+                sample = sample._replace(reward=reward)
             return batch._replace(transition=sample)
+
+        def descended(state: State, name: str, slope: Any, step: jax.Array) -> tuple[Any, Any]:
+            """One of the three and Adam's moments of it, a step further."""
+            final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
+            rate = linear_schedule(self.learning_rate, final, self.learning_rate_updates, step)
+            moves, moments = adam.update(slope, state.optimisers[name])
+            return moved(state.params[name], jax.tree.map(lambda move: -rate * move, moves)), moments
+
+        def improved(state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
+            """Actor and temperature, which goes up where the entropy is below the one that is wanted, at their period.
+
+            What is chosen between are those alone: a branch copies what goes through it, and critics are large.
+            """
+            temperature = jnp.exp(state.params["temperature"])
+
+            def fresh():
+                gradient = jax.grad(policy_loss, argnums=1, has_aux=True)
+                judge = partial(judged, state)
+                slope, (statistics, entropy) = gradient(
+                    policy, state.params["actor"], state.actor_statistics, judge, temperature, key, obs
+                )
+                actor = descended(state, "actor", slope, step)
+                slope = temperature * (entropy - self.target_entropy * actions)
+                return {"actor": actor, "temperature": descended(state, "temperature", slope, step)}, statistics
+
+            old = {name: (state.params[name], state.optimisers[name]) for name in ("actor", "temperature")}
+            new, statistics = every(step, self.actor_period, fresh, (old, state.actor_statistics))
+            return _with(state, new)._replace(actor_statistics=statistics)
 
         def update(state: State, batch: Batch, key: jax.Array, step: jax.Array):
             actor_key, critic_key = jax.random.split(key)
             batch = prepared(state, batch)
-            obs = batch.transition.obs
-            state = every(step, self.actor_period, lambda: improve(state, actor_key, obs, step), state)
-            gradient = jax.value_and_grad(regression, has_aux=True)
-            (loss, (seen, errors, told)), slope = gradient(state.params["critic"], state, critic_key, batch)
-            state = descended(state, "critic", slope, step)
+            sample = batch.transition
+            state = improved(state, actor_key, sample.obs, step)
+            next_action, log_density = policies.sample(critic_key, *gaussian(state, sample.next_obs))
+            gradient = jax.value_and_grad(regression, argnums=1, has_aux=True)
+            temperature = jnp.exp(state.params["temperature"])
+            (loss, (seen, errors, q_value)), slope = gradient(
+                source, state.params["critic"], state.source, reading, batch, next_action, log_density, temperature
+            )
+            state = _with(state, {"critic": descended(state, "critic", slope, step)})
             critic, source_state = source.refresh(step, state.params["critic"], state.source, seen)
             state = state._replace(params={**state.params, "critic": critic}, source=source_state)
+            told = {"entropy": -log_density.mean(), "temperature": temperature, "q_value": q_value}
             return state, errors, {"loss": loss, "td_error": errors.mean(), **told}
 
         learns_as_it_goes = self.normalise_observations or self.scale_rewards
-        return Algorithm(init, act, values, observe if learns_as_it_goes else no_observation, update)
+        return Algorithm(init, act, policy_values, observe if learns_as_it_goes else no_observation, update)
+
+
+def _with(state: State, parts: dict[str, tuple[Any, Any]]) -> State:
+    """The state with other weights and moments, in pairs, of some of the three."""
+    params, optimisers = ({name: pair[place] for name, pair in parts.items()} for place in (0, 1))
+    return state._replace(params={**state.params, **params}, optimisers={**state.optimisers, **optimisers})
+
+
+def policy_loss(
+    policy: Policy,
+    actor: Any,
+    statistics: Any,
+    judge: Callable,
+    temperature: jax.Array,
+    key: jax.Array,
+    obs: jax.Array,
+):
+    """The mean of alpha log pi(a|s) - Q(s, a); also the actor's new running statistics and the policy's entropy.
+
+    `judge(key, obs, action)` values actions.
+    """
+    draw_key, head_key = jax.random.split(key)
+    (mean, log_std), statistics = policy.gaussian(actor, statistics, obs, True)
+    action, log_density = policies.sample(draw_key, mean, log_std)
+    loss = jnp.mean(temperature * log_density - judge(head_key, obs, action))
+    return loss, (statistics, -log_density.mean())
+
+
+def regression(
+    source: TargetSource,
+    critic: Any,
+    source_state: Any,
+    reading: Reading,
+    batch: Batch,
+    next_action: jax.Array,
+    log_density: jax.Array,
+    temperature: jax.Array,
+):
+    """The critics' loss; also what the source is told, the errors [B] and the mean value.
+
+    `log_density` [B] is that of the actions that follow.
+    """
+    sample = batch.transition
+    now, then = (sample.obs, sample.action), (sample.next_obs, next_action)
+    value = source.values(critic, source_state, now, then)  # [H, B, C, outputs]
+
+    def backup(returns: jax.Array) -> jax.Array:  # [..., B, n]
+        worth = backups.soft(returns, log_density[:, None], temperature)
+        return backups.bellman(sample.reward[:, None], sample.discount[:, None], worth)
+
+    bootstrap = backups.cautious(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
+    wanted = reading.target(bootstrap, backup)
+    cost = reading.price(value.predicted, wanted[:, :, None]).sum(axis=-1)  # [H, B]
+    per_head = jnp.mean(batch.weights * cost, axis=1)
+    predicted = reading.value(value.predicted)
+    errors = jnp.abs(predicted - backup(reading.value(bootstrap)[..., None])).mean(axis=(0, 2))
+    return value.weights @ per_head, (Seen(now, value.statistics, per_head), errors, predicted.mean())

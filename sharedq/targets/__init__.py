@@ -1,4 +1,8 @@
-"""Sources of targets. To add one: a file with a frozen dataclass that has `label` and `build`, and a line here."""
+"""Sources of targets. To add one: a file with a frozen dataclass that has `label` and `build`, and a line here.
+
+Another source takes over the settings that it has too; one that wants to keep some of them to itself has
+`handed_on(names) -> names`.
+"""
 
 from sharedq.targets.iterated_networks import IteratedNetworks
 from sharedq.targets.lookahead_replicate import LookaheadReplicate

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from sharedq.networks.network import Network
+from sharedq.optimizers import moved
 from sharedq.settings import require
 from sharedq.targets.source import Seen, TargetSource, check_period, evaluate, every
 from sharedq.targets.target_network import TargetNetwork
@@ -63,7 +64,7 @@ class LookaheadReplicate:
                     return jnp.mean((evaluate(network, held, statistics, inputs) - wanted) ** 2)
 
                 updates, moments = optimiser.update(jax.grad(distance)(held), moments, held)
-                return optax.apply_updates(held, updates), moments
+                return moved(held, updates), moments
 
             def step(carry, recent):
                 inputs, seen = recent

@@ -29,6 +29,7 @@ from sharedq.targets.source import (
     part,
     towards,
     weights_of,
+    without_a_slow_period,
 )
 
 
@@ -38,7 +39,7 @@ class SharedHeads:
 
     heads: int = 1  # K, the learning heads; 1 is a target network without its trunk, more look further ahead
     period: int = 2000  # gradient steps between two shifts of the heads
-    polyak: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 is a slow average
+    polyak: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 averages and never shifts
     polyak_moves: Literal["first", "chain"] = "first"  # with polyak < 1: head 0 only, or every head towards its next
     initial_heads: Literal["drawn", "copies"] = "drawn"  # K+1 columns of one layer (public code), or K+1 equal heads
     acting: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
@@ -48,6 +49,9 @@ class SharedHeads:
     def __post_init__(self):
         check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights, self.loss_discount)
         check_polyak(self.polyak)
+
+    def handed_on(self, names: set[str]) -> set[str]:
+        return without_a_slow_period(self.polyak, names)
 
     @property
     def label(self) -> str:

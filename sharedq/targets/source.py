@@ -156,3 +156,8 @@ def check_polyak(polyak: float) -> None:
 
 def weights_of(loss_weights: tuple[float, ...], loss_discount: float, length: int) -> jax.Array:
     return jnp.array(loss_weights or [loss_discount**k for k in range(length)], jnp.float32)
+
+
+def without_a_slow_period(polyak: float, names: set[str]) -> set[str]:
+    """`handed_on` of a source that can average: its period of 1 is none for a source that only copies or shifts."""
+    return names - {"period"} if polyak < 1 and "polyak" not in names else names
