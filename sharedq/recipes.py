@@ -157,6 +157,29 @@ def _simba(task: str) -> Experiment:
     )
 
 
+def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) -> Experiment:
+    """An agent for easy tasks, which every source of targets can learn with."""
+    return Experiment(
+        environment=environment,
+        algorithm=SAC(  # [HA] but for
+            learning_rate=1e-3,  # [RZ]
+            random_steps=random_steps,
+            adam_beta=0.5,  # [CQ]; with 0.9 and an actor that moves at each update it is not learned target-free
+            actor_period=3,  # [CQ]
+        ),
+        target=TargetNetwork(period=1, polyak=0.005),  # [HA]
+        network=Dense(hidden=(256, 256), norm="layer"),  # [HA]; LayerNorm ours, for target-free and shared heads
+        replay=Uniform(capacity=steps, batch_size=256),  # all steps there are; [HA]
+        training=Interactive(
+            steps=steps,
+            environments=1,  # [RZ]
+            warm_up=random_steps,
+            update_period=1,  # [HA]
+            log_period=steps // 20,  # ours
+        ),
+    )
+
+
 RECIPES = {
     f"minatar-{game.replace('_', '-')}": Recipe(
         f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side",
@@ -249,25 +272,11 @@ RECIPES = {
     ),
     "sac-pendulum": Recipe(
         "SAC on Pendulum-v1 of Gymnasium: minutes of training",
-        Experiment(
-            environment=Gymnasium("Pendulum-v1"),
-            algorithm=SAC(  # [HA] but for
-                learning_rate=1e-3,  # [RZ]
-                random_steps=100,  # [RZ]
-                adam_beta=0.5,  # [CQ]; with 0.9 and an actor that moves at each update it is not learned target-free
-                actor_period=3,  # [CQ]
-            ),
-            target=TargetNetwork(period=1, polyak=0.005),  # [HA]
-            network=Dense(hidden=(256, 256), norm="layer"),  # [HA]; LayerNorm ours, for target-free and shared heads
-            replay=Uniform(capacity=20_000, batch_size=256),  # all steps there are; [HA]
-            training=Interactive(
-                steps=20_000,  # [RZ]
-                environments=1,  # [RZ]
-                warm_up=100,  # [RZ]
-                update_period=1,  # [HA]
-                log_period=1_000,  # ours
-            ),
-        ),
+        _small_sac(Gymnasium("Pendulum-v1"), steps=20_000, random_steps=100),  # [RZ]
+    ),
+    "sac-swingup": Recipe(
+        "the same agent on cartpole-swingup of the Control Suite, which it learns in minutes",
+        _small_sac(Control("cartpole-swingup", action_repeat=8), steps=10_000, random_steps=1_000),  # ours
     ),
     "sac-mlp": Recipe(
         "SAC as published, with two dense critics, on cheetah-run of the Control Suite",
@@ -329,6 +338,9 @@ RECIPES = {
         "SimbaV2's agent with small networks on cartpole-swingup of the Control Suite: minutes on two cores",
         _simba("cartpole-swingup").replace(  # what differs is ours
             **{
+                "environment.action_repeat": 8,
+                "algorithm.learning_rate": 5e-4,
+                "algorithm.final_learning_rate": 1e-4,
                 "algorithm.actor_width": 64,
                 "algorithm.random_steps": 1_000,
                 "algorithm.learning_rate_updates": 40_000,
