@@ -1,7 +1,7 @@
 """Stream Q(lambda) on any source of targets (Elsayed et al., 2024): each step is learned from once, as it happens.
 
     delta_h = r + discount * max_a' bootstrap_h(s', a') - Q_h(s, a)     for every head h that learns
-    z_h <- gamma lambda z_h + grad Q_h(s, a)
+    z_h <- gamma lambda z_h + w_h grad Q_h(s, a)                  w_h is what the source lets a head count, mostly 1
     theta <- theta + step * sum_h delta_h z_h                           step by ObGD, see optimizers.py
 
 No replay, no batch. Each delta multiplies the whole past of its own head, so weights that several heads share have a
@@ -19,10 +19,11 @@ from sharedq.algorithms.algorithm import Algorithm
 from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.algorithms.stream_inputs import Inputs, Normalise, absorb, as_seen, none_yet
 from sharedq.bellman import backups
+from sharedq.bellman.returns import discount
 from sharedq.exploration import epsilon_greedy, linear_schedule
 from sharedq.optimizers import Bound, Traces, moved, obgd
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource
+from sharedq.targets.source import Seen, TargetSource, Values
 from sharedq.transitions import Batch, Step
 
 
@@ -81,10 +82,6 @@ class StreamQ:
         optimiser = obgd(self.learning_rate, self.kappa, self.bound, self.optimiser == "adaptive")
         joint, forward = self.trunk_traces == "joint", self.credit == "forward"
 
-        def of_parts(shared: Any, own: Any) -> dict[str, Any]:
-            """The parameters that heads share, and those that each has for itself."""
-            return {part: (shared if part in source.shared else own)[part] for part in own}
-
         def init(key: jax.Array, example: Batch) -> State:
             source_key, policy_key = jax.random.split(key)
             inputs = none_yet(example.transition.obs[:1], self.normalise)
@@ -92,9 +89,8 @@ class StreamQ:
             params, source_state = source.init(source_key, obs)
             heads = jax.eval_shape(source.values, params, source_state, obs, obs).weights.size
             traces = 1 if joint else heads
-            slopes = of_parts(jax.tree.map(lambda w: jnp.zeros((traces, *w.shape)), params), params)
-            kept = jnp.zeros(heads)
-            return State(params, source_state, optimiser.init(slopes), kept, policy_key, inputs)
+            slopes = _of_parts(source, jax.tree.map(lambda w: jnp.zeros((traces, *w.shape)), params), params)
+            return State(params, source_state, optimiser.init(slopes), jnp.zeros(heads), policy_key, inputs)
 
         def values(state: State, key: jax.Array, obs) -> jax.Array:
             return source.act_values(state.params, state.source, key, as_seen(state.inputs, obs, self.normalise))
@@ -106,62 +102,36 @@ class StreamQ:
             epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
             return epsilon_greedy(explore_key, values(state, state.policy_key, obs), epsilon)
 
-        def gradients(params, source_state, now, then, action):
-            """Q of the action by each head, what the source says of all, and gradients, the heads' axis in front."""
+        def along(traces: Traces, slopes: Any, error: jax.Array, credited: jax.Array, past: jax.Array):
+            """How the parameters move, and the traces after it; `credited` is what earlier pairs have as their error."""
 
-            def chosen(params):
-                value = source.values(params, source_state, now, then)
-                return value.predicted[:, 0, action], value
+            def each(x, of_all):
+                """[H], and for a joint trace one number for all heads."""
+                return {part: of_all(x)[None] if joint and part in source.shared else x for part in slopes}
 
-            q, pull, value = jax.vjp(chosen, params, has_aux=True)
-            (own,) = pull(jnp.ones_like(q))  # what a head has for itself, no other head depends on
-            if joint or q.size == 1:
-                shared = jax.tree.map(lambda g: g[None], own)
-            else:
-                (shared,) = jax.vmap(pull)(jnp.eye(q.size, dtype=q.dtype))
-            return q, value, of_parts(shared, own)
+            decay = each(self.gamma * self.trace_decay * past, jnp.min)
+            newest = each(error - credited, jnp.mean) if forward else None
+            moves, traces = optimiser.update(slopes, traces, delta=each(credited, jnp.mean), decay=decay, newest=newest)
+            # one head after another: XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, not 0.03
+            return _of_parts(source, jax.tree.map(sum, moves), moves), traces
 
         def observe(state: State, key: jax.Array, step: Step, obs, count: jax.Array) -> tuple[State, dict]:
             require(len(step.reward) == 1, "Stream Q learns from one stream: set --training.environments 1")
             # Traces go where the last refresh moved their heads. Any earlier, and they would be copied at every step,
             # because the step along them needs them as they were.
             z, squares, known = source.follow(count - 1, (state.traces.z, state.traces.squares, state.kept))
-            traces = Traces(z, squares, state.traces.count)
             inputs, pair = absorb(state.inputs, step, obs, self.gamma, self.normalise, self.scale_rewards)
             action, ended = step.action[0], (step.terminated | step.truncated)[0]
             both = forward or self.cut_by == "targets"  # asks for the bootstrap's values at now as well
             then = jnp.concatenate([pair.then, pair.now]) if both else pair.then
-            q, value, slopes = gradients(state.params, state.source, pair.now, then, action)
-            best = value.bootstrap.max(axis=-1)  # [H, 1 or 2]
-            discount = self.gamma * (1 - step.terminated[0])
-            target = backups.bellman(pair.reward, discount, best[:, 0])
-            error = value.weights * (target - q)
+            q, value, slopes = _gradients(source, state, pair.now, then, action, joint)
+            best = backups.maximum(value.bootstrap, value.chooser)  # [H, 1 or 2]
+            target = backups.bellman(pair.reward, discount(step.terminated[0], self.gamma), best[:, 0])
+            error, credited = target - q, target - (best[:, 1] if forward else q)
 
-            if self.cut_by == "targets":
-                strayed = value.bootstrap[:, 1, action] < best[:, 1]
-            else:
-                followed = source.policy(state.policy_key, value.predicted)[0]
-                strayed = jnp.broadcast_to(followed[action] < followed.max(), q.shape)
-            past = known * ~strayed if self.cut == "before" else known
-            kept = (~ended & (~strayed | (self.cut == "before"))).astype(q.dtype)
-
-            def each(x, of_all):
-                """[H], and for a joint trace one number for all heads."""
-                return of_parts(*(dict.fromkeys(state.params, y) for y in (of_all(x)[None] if joint else x, x)))
-
-            decay = each(self.gamma * self.trace_decay * past, jnp.min)
-            if forward:
-                credited = value.weights * (target - best[:, 1])
-                newest = each(error - credited, jnp.mean)
-                moves, traces = optimiser.update(
-                    slopes, traces, delta=each(credited, jnp.mean), decay=decay, newest=newest
-                )
-            else:
-                moves, traces = optimiser.update(slopes, traces, delta=each(error, jnp.mean), decay=decay)
-            # one head after another: XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, not 0.03
-            moves = of_parts(jax.tree.map(sum, moves), moves)
+            past, kept = self._cut(value, source.policy(state.policy_key, value.predicted), action, ended, known)
+            moves, traces = along(Traces(z, squares, state.traces.count), slopes, error, credited, past)
             params = moved(state.params, moves)
-
             news = Seen(pair.now, value.statistics, jnp.square(error))
             params, source_state = source.refresh(count, params, state.source, news)
             policy_key = jnp.where(ended, key, state.policy_key)
@@ -175,3 +145,37 @@ class StreamQ:
             return state, metrics
 
         return Algorithm(init, act, values, observe)
+
+    def _cut(
+        self, value: Values, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Whether the past counts for each head [H] at this step, and this step and its past at the next.
+
+        `known` is what the step before said of this; `followed` [1, A] are the values that the policy follows.
+        """
+        judging = value.bootstrap[:, 1] if self.cut_by == "targets" else followed
+        strayed = backups.of_action(judging, jnp.broadcast_to(action, judging.shape[:1])) < judging.max(axis=-1)
+        past = known * ~strayed if self.cut == "before" else known
+        kept = ~ended & (~strayed | (self.cut == "before"))
+        return past, jnp.broadcast_to(kept, known.shape).astype(known.dtype)
+
+
+def _of_parts(source: TargetSource, shared: Any, own: Any) -> dict[str, Any]:
+    """The parameters that heads share, and those that each has for itself."""
+    return {part: (shared if part in source.shared else own)[part] for part in own}
+
+
+def _gradients(source: TargetSource, state: State, now: Any, then: Any, action: jax.Array, joint: bool):
+    """Q of the action by each head, what the source says of all, and gradients of w_h Q_h, the heads' axis in front."""
+
+    def chosen(params):
+        value = source.values(params, state.source, now, then)
+        return backups.of_action(value.predicted[:, 0], jnp.broadcast_to(action, value.weights.shape)), value
+
+    q, pull, value = jax.vjp(chosen, state.params, has_aux=True)
+    (own,) = pull(value.weights)  # what a head has for itself, no other head depends on
+    if joint or q.size == 1:
+        shared = jax.tree.map(lambda slope: slope[None], own)
+    else:
+        (shared,) = jax.vmap(pull)(jnp.diag(value.weights))
+    return q, value, _of_parts(source, shared, own)

@@ -4,6 +4,11 @@ import jax
 import jax.numpy as jnp
 
 
+def discount(terminated: jax.Array, gamma: float, steps: jax.Array | int = 1) -> jax.Array:
+    """What the value of the state after so many steps counts: nothing if the world ended, and only then."""
+    return jnp.where(terminated, 0, gamma**steps)
+
+
 def n_step(
     reward: jax.Array, terminated: jax.Array, truncated: jax.Array, gamma: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -21,5 +26,4 @@ def n_step(
     total = jnp.sum(jnp.where(alive, reward * powers, 0), axis=-1)
     last = alive.sum(axis=-1) - 1
     died = jnp.any(alive & terminated, axis=-1)
-    discount = jnp.where(died, 0, gamma ** (last + 1).astype(reward.dtype))
-    return total, discount, last
+    return total, discount(died, gamma, (last + 1).astype(reward.dtype)), last
