@@ -14,14 +14,15 @@ EPSILON = 1e-8  # under the root, so that what never changes is divided by 1e-4
 class Moments(NamedTuple):
     """Mean and variance of all that was seen so far; the variance is the population's, divided by the count."""
 
-    count: jax.Array  # a float, because a start may count less than one observation
+    count: jax.Array  # a float, because a start may count less than one observation; above 2^24 one more is none
     mean: jax.Array
     variance: jax.Array
+    lost: tuple[jax.Array, jax.Array]  # by rounding, from mean and variance: after millions, more than what is new
 
 
 def no_moments(shape: tuple[int, ...] = (), count: float = 0.0) -> Moments:
     """Nothing seen; with a `count`, mean 0 and variance 1 as if so many observations had said so."""
-    return Moments(jnp.float32(count), jnp.zeros(shape), jnp.ones(shape))
+    return Moments(jnp.float32(count), jnp.zeros(shape), jnp.ones(shape), (jnp.zeros(shape), jnp.zeros(shape)))
 
 
 def with_more(moments: Moments, x: jax.Array) -> Moments:
@@ -31,10 +32,17 @@ def with_more(moments: Moments, x: jax.Array) -> Moments:
     more = x.size // max(moments.mean.size, 1)
     count = moments.count + more
     share = more / count
-    mean, variance = x.mean(axes), x.var(axes)
-    apart = mean - moments.mean
-    grown = variance - moments.variance + (1 - share) * apart**2
-    return Moments(count, moments.mean + share * apart, moments.variance + share * grown)
+    apart = x.mean(axes) - moments.mean - moments.lost[0]
+    grown = x.var(axes) - moments.variance + (1 - share) * apart**2
+    mean, of_mean = _sum(moments.mean, share * apart + moments.lost[0])
+    variance, of_variance = _sum(moments.variance, share * grown + moments.lost[1])
+    return Moments(count, mean, variance, (of_mean, of_variance))
+
+
+def _sum(total: jax.Array, more: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum, and what rounding lost of `more` (Kahan, 1965)."""
+    rounded = total + more
+    return rounded, more - (rounded - total)
 
 
 def sample_variance(moments: Moments) -> jax.Array:

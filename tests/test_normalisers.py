@@ -1,5 +1,7 @@
 """Running statistics: numpy's on the whole data, whatever the pieces, and rewards scaled by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,13 +35,18 @@ def test_leading_axes_are_all_seen_and_none_is_one_observation():
     np.testing.assert_array_equal(one.mean, DATA[0])
 
 
-def test_a_million_observations_one_by_one_keep_their_precision():
-    size, mean, deviation = 1_000_000, 100.0, 0.5
-    draws = mean + deviation * jax.random.normal(jax.random.key(0), (size,))
-    moments, _ = jax.lax.scan(lambda moments, x: (with_more(moments, x), None), no_moments(), draws)
-    assert moments.count == size
-    assert moments.mean == pytest.approx(mean, abs=5e-3)
-    assert moments.variance == pytest.approx(deviation**2, rel=1e-2)
+def test_after_ten_million_observations_small_changes_still_count():
+    """A pixel about 200, whose mean and variance move by less than a rounding with each: against float64."""
+    count, size = 10_000_000, 100_000
+    draws = 201 + 0.3 * np.random.default_rng(0).normal(size=size).astype(np.float32)
+    start = no_moments()._replace(count=jnp.float32(count), mean=jnp.float32(200), variance=jnp.float32(4))
+    moments, _ = jax.jit(partial(jax.lax.scan, lambda moments, x: (with_more(moments, x), None)))(start, draws)
+    share, exact = size / (count + size), draws.astype(np.float64)
+    mean = 200 + share * (exact.mean() - 200)
+    variance = 4 + share * (exact.var() - 4 + (1 - share) * (exact.mean() - 200) ** 2)
+    assert moments.count == count + size
+    assert moments.mean == pytest.approx(mean, rel=1e-7)  # 200.01
+    assert moments.variance == pytest.approx(variance, rel=1e-6)  # 3.97
 
 
 def test_the_first_observation_has_variance_one_and_a_constant_is_zero():

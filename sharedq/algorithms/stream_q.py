@@ -103,7 +103,7 @@ class StreamQ:
             return epsilon_greedy(explore_key, values(state, state.policy_key, obs), epsilon)
 
         def along(traces: Traces, slopes: Any, error: jax.Array, credited: jax.Array, past: jax.Array):
-            """How the parameters move, and the traces after it; `credited` is what earlier pairs have as their error."""
+            """How the parameters move, and the traces after it; `credited` is the error that earlier pairs have."""
 
             def each(x, of_all):
                 """[H], and for a joint trace one number for all heads."""
