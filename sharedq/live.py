@@ -12,6 +12,7 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms import StreamQ
+from sharedq.analysis.cost import size
 from sharedq.environments import Discrete, HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.networks import Dense
@@ -87,6 +88,11 @@ class LiveAgent:
     def values(self, obs: Any) -> np.ndarray:
         """The values of the actions, as the agent sees them now."""
         return np.asarray(self._values(self._state, self._key, self._one(obs))[0])
+
+    @property
+    def bytes(self) -> int:
+        """What it holds between two steps, which never grows."""
+        return size(self._whole())
 
     def save(self, folder: str | Path) -> Path:
         """Everything that was learned; `restore` goes on from it to the bit."""

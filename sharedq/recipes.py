@@ -264,7 +264,7 @@ RECIPES = {
     "stream-control": Recipe(
         "Stream Q(lambda), without replay, on CartPole-v1",
         _stream(
-            CartPole(),  # [SD], there with the time of the episode as a fifth number
+            CartPole(tell_time=True),  # [SD], which adds the time behind the normaliser
             Dense(hidden=(32, 32)),  # [SD]
             steps=500_000,  # [SD]
             exploration=0.05,  # [SD]

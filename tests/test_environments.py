@@ -197,6 +197,16 @@ def test_cartpole_truncates_at_its_limit_and_not_before():
     np.testing.assert_array_equal(outcome.obs, outcome.final_obs)
 
 
+def test_cartpole_tells_the_time_if_asked():
+    environment = CartPole(time_limit=4, tell_time=True).build()
+    state, first = environment.reset(KEY)
+    np.testing.assert_array_equal(first, [*state[0], -0.5])
+    for action, time in ((0, -0.25), (1, 0.0)):
+        state, outcome = environment.step(KEY, state, action)
+        np.testing.assert_array_equal(outcome.final_obs, [*state[0], time])
+    assert environment.observation.shape == first.shape
+
+
 def test_a_fall_on_the_last_step_is_a_termination():
     environment = CartPole(time_limit=1).build()
     falling = (jnp.array([0, 0, 0.2, 3], jnp.float32), jnp.int32(0))

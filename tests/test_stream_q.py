@@ -10,6 +10,7 @@ import pytest
 from sharedq import random_keys
 from sharedq.algorithms.stream_inputs import absorb, none_yet
 from sharedq.algorithms.stream_q import StreamQ
+from sharedq.command_line import main
 from sharedq.environments.contract import autoreset
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
@@ -342,6 +343,16 @@ def test_saved_and_loaded_it_goes_on_to_the_bit(tmp_path):
     assert program.metric_names == ["cut", "loss", "q_value", "td_error"]
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_array_equal(*(np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in (one, other)))
+
+
+def test_the_control_recipe_learns_in_a_world_of_gymnasiums_too(tmp_path):
+    pytest.importorskip("gymnasium")
+    options = ["--environment", "gymnasium", "--environment.id", "CartPole-v1", "--network.hidden", "6"]
+    lengths = ["--steps", "60", "--training.log_period", "30", "--out", str(tmp_path / "run")]
+    assert main(["train", "stream-control", *options, *lengths]) == 0
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert last["step"] == "60" and float(last["loss"]) > 0
 
 
 def is_key(x) -> bool:

@@ -56,7 +56,7 @@ class StreamQ:
     scale_rewards: bool = True  # divide rewards by the deviation of the running return
     epsilon_start: float = 1.0  # share of random actions at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
-    epsilon_steps: int = 250_000  # environment steps from the first share to the last
+    epsilon_steps: int = 10_000  # environment steps from the first share to the last
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):

@@ -118,22 +118,32 @@ def autoreset(environment: Environment) -> Environment:
     return environment._replace(step=step)
 
 
-def time_limited(environment: Environment, limit: int | None) -> Environment:
-    """The same environment, which truncates an episode that has not ended by itself after `limit` steps."""
+def time_limited(environment: Environment, limit: int | None, told: bool = False) -> Environment:
+    """The same environment, which truncates an episode that has not ended by itself after `limit` steps.
+
+    Where the time is `told` it is one more number of an observation, which is a vector: from -0.5 to 0.5 at the limit.
+    """
     if limit is None:
         return environment
 
+    def seen(obs, steps):
+        return jnp.append(obs, steps / limit - 0.5) if told else obs
+
     def reset(key):
         state, obs = environment.reset(key)
-        return (state, jnp.int32(0)), obs
+        return (state, jnp.int32(0)), seen(obs, 0)
 
     def step(key, state, action):
         inner, steps = state
         inner, outcome = environment.step(key, inner, action)
-        truncated = ~outcome.terminated & (outcome.truncated | (steps + 1 >= limit))
-        return (inner, steps + 1), outcome._replace(truncated=truncated)
+        steps = steps + 1
+        truncated = ~outcome.terminated & (outcome.truncated | (steps >= limit))
+        obs, final_obs = (seen(x, steps) for x in (outcome.obs, outcome.final_obs))
+        return (inner, steps), outcome._replace(obs=obs, final_obs=final_obs, truncated=truncated)
 
-    return environment._replace(reset=reset, step=step)
+    one = environment.observation
+    observation = jax.ShapeDtypeStruct((one.shape[0] + 1,), one.dtype) if told else one
+    return environment._replace(observation=observation, reset=reset, step=step)
 
 
 def check(environment: Environment, key: jax.Array | None = None, steps: int = 200) -> None:

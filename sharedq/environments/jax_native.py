@@ -25,6 +25,7 @@ class CartPole:
     """CartPole-v1 as Gymnasium plays it: balance a pole, 500 steps at most."""
 
     time_limit: int = 500  # steps until an episode is truncated
+    tell_time: bool = False  # the time of the episode is a fifth number of an observation, -0.5 to 0.5 at its limit
 
     def __post_init__(self):
         require(self.time_limit >= 1, f"time_limit must be at least 1, not {self.time_limit}")
@@ -37,7 +38,7 @@ class CartPole:
             reset=_reset,
             step=_step,
         )
-        return time_limited(environment, self.time_limit)
+        return time_limited(environment, self.time_limit, self.tell_time)
 
 
 def _reset(key: jax.Array) -> tuple[jax.Array, jax.Array]:
