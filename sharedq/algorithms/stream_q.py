@@ -170,7 +170,7 @@ def _gradients(source: TargetSource, state: State, now: Any, then: Any, action: 
 
     def chosen(params):
         value = source.values(params, state.source, now, then)
-        return backups.of_action(value.predicted[:, 0], jnp.broadcast_to(action, value.weights.shape)), value
+        return value.predicted[:, 0, action], value  # a slice: a gather's gradient is a scatter
 
     q, pull, value = jax.vjp(chosen, state.params, has_aux=True)
     (own,) = pull(value.weights)  # what a head has for itself, no other head depends on
