@@ -25,11 +25,14 @@ def no_moments(shape: tuple[int, ...] = (), count: float = 0.0) -> Moments:
     return Moments(jnp.float32(count), jnp.zeros(shape), jnp.ones(shape), (jnp.zeros(shape), jnp.zeros(shape)))
 
 
-def with_more(moments: Moments, x: jax.Array) -> Moments:
-    """The moments when the whole of x [..., *shape] is seen too (Chan, Golub & LeVeque, 1979; of one x: Welford's)."""
+def with_more(moments: Moments, x: jax.Array, counted: jax.Array | bool = True) -> Moments:
+    """The moments when the whole of x [..., *shape] is seen too (Chan, Golub & LeVeque, 1979; of one x: Welford's).
+
+    Where it is not `counted` they stay as they are; those of nothing must count.
+    """
     axes = tuple(range(x.ndim - moments.mean.ndim))
     x = x.astype(moments.mean.dtype)
-    more = x.size // max(moments.mean.size, 1)
+    more = (x.size // max(moments.mean.size, 1)) * jnp.float32(counted)
     count = moments.count + more
     share = more / count
     apart = x.mean(axes) - moments.mean - moments.lost[0]

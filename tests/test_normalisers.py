@@ -58,6 +58,11 @@ def test_the_first_observation_has_variance_one_and_a_constant_is_zero():
     np.testing.assert_array_equal(of_the_same, [0, 0])
 
 
+def test_what_is_not_counted_changes_nothing():
+    moments = with_more(no_moments((2,)), jnp.asarray(DATA))
+    jax.tree.map(np.testing.assert_array_equal, with_more(moments, jnp.asarray(DATA[0]), jnp.bool_(False)), moments)
+
+
 def test_a_start_counts_what_it_is_told():
     moments = with_more(no_moments((), count=1.0), jnp.array([2.0]))
     assert (moments.count, moments.mean, moments.variance) == (2, 1, 1.5)  # of 0 +- 1 and of 2

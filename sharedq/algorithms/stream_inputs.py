@@ -7,7 +7,6 @@ a lost life the last observation of one episode is the first of the next: what a
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from sharedq.normalisers import (
     Moments,
@@ -62,7 +61,7 @@ def absorb(
     then = as_seen(inputs, step.next_obs, normalise)
     # Behind a barrier, or the comparison might be made anew for each number that hangs on it.
     anew = jax.lax.optimization_barrier(ended[0] & (obs != step.next_obs).any())
-    moments = _where(anew, _noted(inputs.moments, obs, normalise), inputs.moments)
+    moments = _noted(inputs.moments, obs, normalise, anew)
     returns = with_rewards(inputs.returns, step.reward, ended, gamma)
     reward = scaled(step.reward, returns) if scale_rewards else step.reward
     return Inputs(moments, returns), Pair(now, then, reward[0])
@@ -73,13 +72,9 @@ def _counted(obs: jax.Array, normalise: Normalise) -> jax.Array:
     return obs[..., -1:] if normalise == "newest" else obs
 
 
-def _noted(moments: Moments, obs: jax.Array, normalise: Normalise) -> Moments:
-    return moments if normalise == "none" else with_more(moments, _counted(obs, normalise))
+def _noted(moments: Moments, obs: jax.Array, normalise: Normalise, counted: jax.Array | bool = True) -> Moments:
+    return moments if normalise == "none" else with_more(moments, _counted(obs, normalise), counted)
 
 
 def _begun(moments: Moments, obs: jax.Array, normalise: Normalise) -> Moments:
-    return _where(moments.count > 0, moments, _noted(moments, obs, normalise))
-
-
-def _where(condition: jax.Array, yes: Moments, no: Moments) -> Moments:
-    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)
+    return _noted(moments, obs, normalise, moments.count == 0)
