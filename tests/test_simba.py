@@ -9,6 +9,7 @@ from sharedq.errors import SharedqError
 from sharedq.networks import Dense, SimbaV2, Table
 from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble, of_pairs
+from sharedq.networks.initialisation import orthogonal
 from sharedq.networks.simba import Body
 from sharedq.networks.unit_kernels import NAME, project
 
@@ -59,7 +60,7 @@ def test_a_forward_pass_by_hand():
     proposed = unit((np.maximum(hidden, 0) + 1e-8) @ np.asarray(block["UnitDense_1"][NAME]))
     share = np.asarray(block["Scaler_1"]["gain"]) * (1 / 2) / (1 / np.sqrt(2))
     expected = unit(y + share * (proposed - y))
-    np.testing.assert_allclose(body.apply({"params": params}, x, False)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(body.apply({"params": params}, x, False)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gains_begin_where_the_paper_has_them():
@@ -143,3 +144,25 @@ def test_critics_side_by_side_are_the_same_critics_alone(settings):
         jax.tree.map(lambda a, b, c=c: np.testing.assert_allclose(a[c], b, rtol=1e-5, atol=1e-6), moved, own_moved)
     if trunk:
         assert jax.tree.leaves(jax.tree.map(lambda w: (w[0] != w[1]).any(), trunk)).count(True)  # drawn apart
+
+
+@pytest.mark.parametrize("shape", [(67, 512), (96, 24), (24, 24), (1, 5), (1, 1)])
+def test_kernels_begin_orthonormal(shape):
+    kernel = jax.jit(orthogonal, static_argnums=1)(jax.random.key(3), shape)
+    assert kernel.shape == shape
+    product = kernel.T @ kernel if shape[0] >= shape[1] else kernel @ kernel.T
+    np.testing.assert_allclose(product, np.eye(min(shape)), atol=2e-5)
+
+
+def test_no_direction_is_preferred_at_first():
+    """Signs too: the entries of many such matrices have mean 0, and share the length of a column."""
+    kernels = jax.vmap(lambda key: orthogonal(key, (4, 2)))(jax.random.split(jax.random.key(0), 4_000))
+    np.testing.assert_allclose(kernels.mean(axis=0), 0, atol=0.04)  # five deviations
+    np.testing.assert_allclose(jnp.square(kernels).mean(axis=0), 1 / 4, atol=0.02)
+
+
+def test_drawing_kernels_calls_nothing_that_waits_for_other_threads():
+    """JAX's QR decomposition does, in the very threads it waits for; two seeds at a time then stand still."""
+    network = SimbaV2(width=8, blocks=1).build(2)
+    drawn = jax.jit(lambda key: networks.init(network, key, jnp.zeros((1, 3)), 2)).lower(jax.random.key(0))
+    assert "custom_call" not in drawn.as_text().replace("@Sharding", "")

@@ -27,4 +27,30 @@ def sparse(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Arr
     return jnp.where(order < zeros, 0, drawn).reshape(shape)
 
 
+def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """A matrix [inputs, outputs] with orthonormal columns, or rows where those are fewer, all such alike in likelihood.
+
+    It is the orthonormal matrix nearest to a Gaussian one, by Newton and Schulz's iteration. A QR decomposition would
+    do as well, but JAX's on CPUs waits in a thread of the pool for others of the same pool: several at a time, of two
+    seeds or of two layers, wait for each other for ever.
+    """
+    longer, shorter = max(shape), min(shape)
+    drawn = jax.random.normal(key, (longer, shorter)) / (math.sqrt(longer) + math.sqrt(shorter))
+
+    def unlike(x: jax.Array) -> jax.Array:
+        return jnp.eye(shorter) - jnp.matmul(x.T, x, precision="highest")
+
+    def unfinished(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, rest, turn = state
+        return (jnp.abs(rest).max() > 1e-5) & (turn < 100)  # each turn brings what is small up by half
+
+    def nearer(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x, rest, turn = state
+        x = x + 0.5 * jnp.matmul(x, rest, precision="highest")
+        return x, unlike(x), turn + 1
+
+    x, _, _ = jax.lax.while_loop(unfinished, nearer, (drawn, unlike(drawn), jnp.int32(0)))
+    return x if shape[0] >= shape[1] else x.T
+
+
 INITS = {"xavier": xavier_uniform(), "sparse": sparse}

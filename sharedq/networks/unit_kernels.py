@@ -10,9 +10,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import orthogonal
 
 from sharedq.networks.heads import Compute, cast, linear
+from sharedq.networks.initialisation import orthogonal
 
 NAME = "unit_kernel"
 
@@ -33,7 +33,7 @@ def project(params: Any) -> Any:
 
 
 def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    return unit(orthogonal()(key, shape, jnp.float32), axis=-2)
+    return unit(orthogonal(key, shape), axis=-2)
 
 
 class UnitDense(nn.Module):
