@@ -113,7 +113,7 @@ def _table(task: Task, summary: Summary) -> str:
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
     heads += [_area_head(task)]
     heads += ["P(better)"] if task.reference else []
-    heads += ["Parameters<br>trained / held", "Bytes, weights<br>and beside them"]
+    heads += ["Parameters<br>trained / held", "Bytes, weights; moments,<br>traces and others"]
     heads += ["Compile", "Steps/s", "Seeds<br>and steps", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
