@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from sharedq.errors import Diverged, SharedqError
@@ -59,10 +60,23 @@ def _go_on(
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     progress, training = progress or Silent(), built.experiment.training
-    if isinstance(training, Schedule) and training.warms_up(program.stops[-1]):
-        progress.say(
-            f"nothing will be learned: all {training.steps:,} steps are warm-up, which takes {training.warm_up:,}; "
-            "raise --steps or lower --training.warm_up"
-        )
+    for remark in _remarks(built.experiment, program):
+        progress.say(remark)
     run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror)
     return directory
+
+
+def _remarks(experiment: Experiment, program: Program) -> Iterator[str]:
+    """What whoever starts this is likely not to have meant."""
+    training, steps = experiment.training, experiment.training.steps
+    if isinstance(training, Schedule) and training.warms_up(program.stops[-1]):
+        yield (
+            f"nothing will be learned: all {steps:,} steps are warm-up, which takes {training.warm_up:,}; "
+            "raise --steps or lower --training.warm_up"
+        )
+    falls, end = (getattr(experiment.algorithm, name, 0) for name in ("epsilon_steps", "epsilon_end"))
+    if falls > 2 * steps and end < 0.5:
+        yield (
+            f"most actions will be random: their share falls over {falls:,} steps, and there are {steps:,}; "
+            "lower --algorithm.epsilon_steps"
+        )

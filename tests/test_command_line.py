@@ -300,6 +300,13 @@ def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq):
     assert said in sharedq("train", "corridor", "--steps", 200).out
 
 
+def test_a_run_that_ends_while_it_explores_says_so(sharedq):
+    settings = ("corridor", "--steps", 300, "--algorithm.epsilon_steps", 601)
+    said = "most actions will be random: their share falls over 601 steps, and there are 300; "
+    assert said not in sharedq("train", *settings).out  # they are to be random, to the end
+    assert said in sharedq("train", *settings, "--algorithm.epsilon_end", 0.1).out
+
+
 def test_equal_commands_give_equal_numbers_in_folders_of_their_own(sharedq, finished):
     first = Path("runs/corridor-target-network")
     shutil.copytree(finished, first)
