@@ -102,6 +102,9 @@ class Agent:
         obs = np.asarray(obs)
         if obs.shape != wanted.shape:
             raise SharedqError(f"an observation of shape {wanted.shape} is wanted, not {obs.shape}")
+        if obs.dtype.kind == "f" and not np.isfinite(obs).all():
+            place = np.argwhere(~np.isfinite(obs))[0].tolist()
+            raise SharedqError(f"the observation's entry {place} is {obs[tuple(place)]}: give it a finite number")
         return jnp.asarray(obs, wanted.dtype)[None]
 
 

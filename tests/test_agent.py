@@ -105,6 +105,14 @@ def test_a_wrong_observation_is_told_the_shape(agent, wrong):
             ask(wrong)
 
 
+def test_a_number_that_is_not_finite_is_told_its_place(agent):
+    for ask in (agent.act, agent.values):
+        with pytest.raises(
+            sharedq.SharedqError, match=r"^the observation's entry \[2\] is nan: give it a finite number$"
+        ):
+            ask([0, 1, np.nan, np.inf])
+
+
 def test_evaluation_plays_whole_episodes_and_repeats(agent):
     played = agent.evaluate(episodes=6, seed=1)
     assert played.returns.tolist() == [1.0] * 6
