@@ -26,6 +26,10 @@ class Unphysical(SharedqError):
         self.what, self.seed, self.step = what, seed, step
 
 
+class EnvironmentFailed(SharedqError):
+    """The code of an environment, which may be the user's own, raised an error: which environment, and what it said."""
+
+
 class Stopped(SharedqError):
     """A run was asked to stop (Ctrl-C, SIGTERM) and left a checkpoint to continue from."""
 

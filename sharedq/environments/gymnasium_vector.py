@@ -1,7 +1,9 @@
 """Any environment of Gymnasium, or a user's own, several of them stepped one after another in this process."""
 
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
-from sharedq.errors import SharedqError, missing_extra, unknown
+from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, unknown
 from sharedq.imports import resolve
 from sharedq.settings import require
 
@@ -69,7 +71,8 @@ class Gymnasium:
     def _made_by_user(self, gymnasium: Any) -> "gymnasium.Env":
         factory = resolve(self.id, "environment factory")
         require(callable(factory), f"environment factory '{self.id}' is not a function")
-        made = factory()
+        with _own_errors(f"environment factory '{self.id}'", getattr(factory, "__module__", "")):
+            made = factory()
         right = isinstance(made, gymnasium.Env)
         require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
         return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
@@ -95,7 +98,7 @@ class Player:
     """One environment, the number of its episode and the actions of that episode so far."""
 
     def __init__(self, name: str, environment: "gymnasium.Env", seed: int, world: int):
-        self._environment, self._seed, self._world = environment, seed, world
+        self._name, self._environment, self._seed, self._world = name, environment, seed, world
         self._read = _reader(name, environment.observation_space)[1]
         self._to_action = _actor(name, environment.action_space)[1]
         self._episode = -1
@@ -104,12 +107,14 @@ class Player:
     def begin(self) -> np.ndarray:
         self._episode, self._actions = self._episode + 1, []
         seed = episode_seed(self._seed, self._world, self._episode)
-        return self._read(self._environment.reset(seed=seed)[0])
+        with self._own_errors():
+            return self._read(self._environment.reset(seed=seed)[0])
 
     def step(self, action: Any) -> Happened:
         self._actions.append(action)
-        obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
-        return Happened(self._read(obs), float(reward), bool(terminated), bool(truncated and not terminated))
+        with self._own_errors():
+            obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
+            return Happened(self._read(obs), float(reward), bool(terminated), bool(truncated and not terminated))
 
     def save(self) -> Any:
         return {"episode": self._episode, "actions": np.asarray(self._actions).tolist()}
@@ -125,6 +130,25 @@ class Player:
 
     def close(self) -> None:
         self._environment.close()
+
+    def _own_errors(self) -> AbstractContextManager[None]:
+        module = type(self._environment.unwrapped).__module__
+        return _own_errors(f"environment '{self._name}' of seed {self._seed}", module)
+
+
+@contextmanager
+def _own_errors(whose: str, module: str) -> Iterator[None]:
+    """Tells an error of somebody else's code in one line, with the last place in `module` that it went through."""
+    try:
+        yield
+    except SharedqError:
+        raise
+    except Exception as error:  # whatever it is: the code is not ours
+        frames = list(traceback.walk_tb(error.__traceback__))
+        own = [place for place in frames if place[0].f_globals.get("__name__") == module]
+        frame, line = (own or frames)[-1]
+        said = "".join(traceback.format_exception_only(error)).strip().split("\n")[0]
+        raise EnvironmentFailed(f"{whose} raised {said} ({frame.f_code.co_filename}:{line})") from error
 
 
 def _is_factory(reference: str) -> bool:

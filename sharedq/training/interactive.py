@@ -24,7 +24,7 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.analysis.cost import size
 from sharedq.environments.contract import HostEnvironment, Outcome, Worlds
-from sharedq.errors import Unphysical
+from sharedq.errors import EnvironmentFailed, Unphysical
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
 from sharedq.training.learning import (
@@ -277,11 +277,14 @@ class InteractiveProgram:
     def _outcome(self, chosen: np.ndarray, time: int) -> Outcome:
         """What the actions lead to in every world of every seed, [S, N, ...]."""
         outcomes = []
+        at = (time + 1) * self.settings.environments
         for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
             try:
                 outcomes.append(worlds.step(action))
             except Unphysical as error:
-                raise Unphysical(error.what, seed, (time + 1) * self.settings.environments) from error
+                raise Unphysical(error.what, seed, at) from error
+            except EnvironmentFailed as error:
+                raise EnvironmentFailed(f"{error} at step {at:,}") from error
         return jax.tree.map(lambda *x: np.stack(x), *outcomes)
 
     def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sharedq.analysis.cost import size
-from sharedq.errors import Diverged, Stopped, Unphysical
+from sharedq.errors import Diverged, EnvironmentFailed, Stopped, Unphysical
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.training.memory import check_fits, free_bytes, readable
 from sharedq.training.program import Program, Told
@@ -53,6 +53,9 @@ def train(
                 except Unphysical as error:
                     hint = "look at what the environment does there, or train with other --seeds"
                     raise _diverged(directory, error.what, error.seed, error.step, hint) from error
+                except EnvironmentFailed as error:
+                    onwards = f"once it is mended, go on: sharedq resume {directory.path}"
+                    raise EnvironmentFailed(f"{error}; {_kept(directory)}; {onwards}") from error
                 passed = time.perf_counter() - began
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
@@ -127,11 +130,14 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: To
 
 def _diverged(directory: RunDirectory, what: str, seed: int, step: int, hint: str) -> Diverged:
     """Marks the run, and gives the error that says where it diverged and what is left of it."""
-    good = checkpoints.latest(directory.checkpoints)
-    kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
-    message = f"{what} of seed {seed} is not a finite number at step {step:,}; {kept}; {hint}"
+    message = f"{what} of seed {seed} is not a finite number at step {step:,}; {_kept(directory)}; {hint}"
     directory.diverge(step, seed, message)
     return Diverged(message)
+
+
+def _kept(directory: RunDirectory) -> str:
+    good = checkpoints.latest(directory.checkpoints)
+    return f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
 
 
 def _save(
