@@ -246,7 +246,12 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
 
 def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run")
-    verb.add_argument("--out", type=Path, help="the film, .mp4 or .gif (default: episode.mp4 in the run's folder)")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        help="the film, .gif, or .mp4, which without the program ffmpeg becomes a GIF "
+        "(default: episode.mp4 in the run's folder)",
+    )
     verb.add_argument("--agent", type=int, help="which trained seed plays (default: the first)")
     verb.add_argument("--seed", type=int, default=0, help="of the episode (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
@@ -257,7 +262,8 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
 
         out = parsed.out or parsed.run / "episode.mp4"
         path, returned = load(parsed.run, parsed.agent).record(out, parsed.seed, parsed.max_steps, parsed.rate)
-        print(f"film: {path}, return {returned:.2f}")
+        instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
+        print(f"film: {path}, return {returned:.2f}{instead}")
 
     return call
 

@@ -85,7 +85,11 @@ class _Seen:
 
     def __init__(self, environment: Environment, seed: int):
         if not has_picture(np.zeros(environment.observation.shape)):
-            raise SharedqError(f"'{environment.name}' has no pictures: record a game whose observations are images")
+            raise SharedqError(
+                f"'{environment.name}' has no pictures: what can be filmed are environments of Gymnasium and of the "
+                "Control Suite, and games whose observations are images; for CartPole train with "
+                "--environment gymnasium --environment.id CartPole-v1"
+            )
         root = random_keys.root(seed)
         self._key, self._first = random_keys.named(root, "environment"), random_keys.named(root, "first episodes")
         self._reset, self._step = jax.jit(jax.vmap(environment.reset)), jax.jit(jax.vmap(environment.step))
