@@ -139,6 +139,8 @@ class Experiment:
             full = SHORT.get(option, option)
             part, _, name = full.partition(".")
             if full not in known:
+                if elsewhere := _elsewhere(part, name, known):
+                    raise SharedqError(f"there is no option --{option}: did you mean {' or '.join(elsewhere)}?")
                 if part in TABLES and name:  # says which kind it is that lacks the option
                     changed.replace(**{full: text})
                 raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
@@ -190,6 +192,12 @@ class Experiment:
             "replay 'frame_stacks' knows the first frame of an episode by the black ones before it: "
             "add --environment.stack_begins black, or --replay uniform",
         )
+
+
+def _elsewhere(part: str, name: str, known: Mapping[str, Any]) -> list[str]:
+    """Options of other parts that begin with this name, if none of its own part does."""
+    found = [option for option in known if option.partition(".")[2].startswith(name)] if name else []
+    return [] if any(option.startswith(f"{part}.") for option in found) else [f"--{option}" for option in found]
 
 
 def _kept(old: Any, kind: type | None) -> dict[str, Any]:

@@ -468,6 +468,31 @@ def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here)
     assert (again.code, again.err) == (3, answer.err)
 
 
+def test_an_error_in_ones_own_environment_is_told_in_one_line_and_the_run_can_go_on(sharedq, here):
+    fails = MY_ENVIRONMENT.replace("np.nan if self.steps == 250 else 1.0", "1 / (250 - self.steps)")
+    (here / "my_environment.py").write_text(fails)
+    line = fails[: fails.index("1 / (250")].count("\n") + 1
+    answer = sharedq(
+        *("train", "corridor", "--environment", "gymnasium", "--environment.id", "my_environment:breaks_down"),
+        *("--training", "interactive", "--training.environments", 1, "--training.update_period", 50, "--steps", 400),
+        *("--training.log_period", 100, "--training.checkpoint_period", 100, "--seed", 2, "--out", "run"),
+    )
+    assert answer.code == 2
+    assert answer.err == (
+        "sharedq: environment 'my_environment:breaks_down' of seed 2 raised ZeroDivisionError: division by zero "
+        f"({here / 'my_environment.py'}:{line}) at step 250; the last good checkpoint is "
+        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'}\n"
+    )
+    assert sharedq("resume", "run").code == 0  # its steps are counted anew, so it does not come to 250 of them
+
+
+@pytest.mark.parametrize(("name", "why"), [("film.mp4", " (no ffmpeg found: wrote a GIF)"), ("film.gif", "")])
+def test_a_gif_in_place_of_an_mp4_is_told(sharedq, monkeypatch, name, why):
+    recorded = SimpleNamespace(record=lambda out, *_: (out.with_suffix(".gif"), 7.0))
+    monkeypatch.setattr("sharedq.agent.load", lambda *_: recorded)
+    assert sharedq("record", "run", "--out", name).out == f"film: film.gif, return 7.00{why}\n"
+
+
 def test_a_run_that_diverged_is_not_gone_on_with(sharedq):
     told = sharedq("train", "corridor", "--algorithm.learning_rate", 1e30, "--out", "run").err
     answer = sharedq("resume", "run")

@@ -134,6 +134,7 @@ def test_every_option_can_be_parsed_from_its_own_value():
         ({"target": "shared_head"}, "unknown target 'shared_head': did you mean shared_heads"),
         ({"target.heads": "4"}, "target 'target_network' has no option 'heads'"),
         ({"target.perod": "4"}, "target 'target_network' has no option 'perod': did you mean period"),
+        ({"training.epsilon": "3"}, "no option --training.epsilon: did you mean --algorithm.epsilon_start or --algor"),
         ({"stepz": "4"}, "unknown option '--stepz': did you mean --steps"),
         ({"target.period": "0"}, "target.period must be at least 1"),
         ({"target.period": "often"}, "--target.period takes a whole number, not 'often'"),

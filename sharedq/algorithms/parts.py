@@ -39,7 +39,7 @@ def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
         worst = int(np.argmin(bounded))
         raise SharedqError(
             f"{who} needs actions with bounds, and dimension {worst} of those of '{name}' lies in {low[worst]:g} .. "
-            f"{high[worst]:g}: give its action space finite ones"
+            f"{high[worst]:g}: give its action space finite ones if it is your own, else choose another task"
         )
     return actions
 

@@ -114,7 +114,7 @@ class SimbaV2:
 
     width: int = 512  # features between the blocks
     blocks: int = 2  # each with a hidden layer of four times the width
-    norm: Norm = "none"  # BatchNorm of the inputs (batch_input), and also before or after the ReLU of each block
+    norm: Norm = "none"  # BatchNorm of the inputs alone (batch_input), or also before or after the ReLU of each block
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
