@@ -22,6 +22,7 @@ from sharedq.targets import OnlineNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
 
+EXPERIMENT = "live"  # in place of an experiment's digest: what was saved by a live agent
 LARGEST = 1e18  # of what is observed: its square, which moments hold, is a float32 still
 ALGORITHM, TARGET = StreamQ(), OnlineNetwork()
 NETWORK = Dense((32, 32), norm="layer_whole", activation="leaky_relu", init="sparse")
@@ -95,17 +96,30 @@ class LiveAgent:
         return size(self._whole())
 
     def save(self, folder: str | Path) -> Path:
-        """Everything that was learned; `restore` goes on from it to the bit."""
+        """Everything that was learned; `restore` goes on from it to the bit.
+
+        Takes the place of what a live agent saved there before: only the newest is kept. Any other folder that is
+        not empty is refused.
+        """
         meta = {"begun": self._begun}
-        return checkpoints.save(Path(folder), self.steps, {"live": self._whole()}, "live", meta, keep=1)
+        folder = Path(folder)
+        require(
+            _may_be_saved_to(folder),
+            f"{folder} is neither a new folder nor one where a live agent was saved: choose another, it was not touched",
+        )
+        try:
+            return checkpoints.save(folder, self.steps, {"live": self._whole()}, EXPERIMENT, meta, keep=1)
+        except OSError as error:
+            raise SharedqError(f"cannot save to {folder} ({error.strerror}): choose another folder") from None
 
     def restore(self, folder: str | Path) -> None:
         """Puts an agent of the same settings where `save` left it."""
         path = checkpoints.latest(Path(folder))
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
+        meta = checkpoints.read_meta(path, EXPERIMENT)
         self._state, self._obs, self._action = checkpoints.load(path, "live", self._whole())
-        self.steps, self._begun = int(path.name), checkpoints.read_meta(path)["begun"]
+        self.steps, self._begun = int(path.name), meta["begun"]
 
     def _whole(self) -> tuple[Any, jax.Array, jax.Array]:
         return self._state, self._obs, self._action
@@ -124,3 +138,30 @@ class LiveAgent:
         wrong = obs[~(np.abs(obs) <= LARGEST)]
         require(not wrong.size, f"an observation has numbers between -1e18 and 1e18, not {wrong[:1]}")
         return jnp.asarray(obs)[None]
+
+
+def _may_be_saved_to(folder: Path) -> bool:
+    """Whether a folder is new, or holds what a live agent saved; `checkpoints.save` removes nothing else then."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    removable = [folder / name for name in names if name.isdecimal() or name in checkpoints.UNNAMED]
+    return all(map(_saved_live, removable)) and bool(removable or not names)
+
+
+def _saved_live(path: Path) -> bool:
+    """Whether a folder is a checkpoint of a live agent, or what is left of one that was being written or removed."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if {file.name for file in path.iterdir()} - {"live.safetensors", "checkpoint.json"}:
+        return False
+    if path.name in checkpoints.UNNAMED:
+        return True
+    try:
+        checkpoints.read_meta(path, EXPERIMENT)
+    except SharedqError:
+        return False
+    return path.name == f"{int(path.name):012d}"

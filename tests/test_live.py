@@ -9,6 +9,7 @@ from sharedq.algorithms import DQN, StreamQ
 from sharedq.errors import SharedqError
 from sharedq.live import LiveAgent
 from sharedq.networks import Table
+from sharedq.runs import checkpoints
 
 PLAIN = StreamQ(gamma=0.0, normalise="none", scale_rewards=False, epsilon_end=1.0)
 
@@ -69,6 +70,31 @@ def test_a_stream_that_begins_again_credits_nothing_to_what_was_before(tmp_path)
     agent.restore(tmp_path / "new")
     with pytest.raises(SharedqError, match="call begin"):
         agent.observe([0, 1], 0.0)
+
+
+def test_it_saves_over_nothing_but_what_a_live_agent_saved(tmp_path):
+    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
+    first = agent.save(tmp_path / "own")
+    (tmp_path / "own" / "notes.txt").write_text("kept")
+    (tmp_path / "own" / ".unfinished").mkdir()  # as a save that was killed leaves it
+    agent.begin([0, 1])
+    agent.observe([1, 0], 0.0)
+    assert agent.save(tmp_path / "own").name == "000000000001" and not first.exists()
+    for number, taken in enumerate(
+        ("000000000001/thesis.txt", ".removed/thesis.txt", "1/live.safetensors", "config.json", "000000000007")
+    ):
+        file = tmp_path / str(number) / taken
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    checkpoints.save(tmp_path / "run", 3, {"live": {"x": np.zeros(1)}}, "digest", {})
+    agent.save(tmp_path / "mixed").joinpath("thesis.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for folder in ("0", "1", "2", "3", "4", "4/000000000007", "4/000000000007/below", "run", "mixed"):
+        with pytest.raises(SharedqError, match="neither a new folder nor one where a live agent was saved"):
+            agent.save(tmp_path / folder)
+    with pytest.raises(SharedqError, match="another experiment"):
+        agent.restore(tmp_path / "run")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_it_says_what_it_was_not_told(tmp_path):

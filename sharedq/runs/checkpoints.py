@@ -21,6 +21,7 @@ from sharedq.runs import pieces, tensor_file
 from sharedq.runs.durable import sync_folder, write_synced
 
 SCHEMA = 2
+UNFINISHED, REMOVED = UNNAMED = ".unfinished", ".removed"  # what a checkpoint is called before it has a step, and after
 
 
 def save(
@@ -39,7 +40,7 @@ def save(
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
-    path, unfinished = folder / f"{step:012d}", folder / ".unfinished"
+    path, unfinished = folder / f"{step:012d}", folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     known = _pieces(latest(folder)) if in_pieces else {}
@@ -165,7 +166,7 @@ def _remedy(path: Path) -> str:
 
 
 def _remove(path: Path) -> None:
-    removed = path.with_name(".removed")
+    removed = path.with_name(REMOVED)
     shutil.rmtree(removed, ignore_errors=True)
     path.rename(removed)
     shutil.rmtree(removed)
