@@ -39,6 +39,14 @@ COUNTABLE = 2**31 - 1  # steps and seeds are counted in 32 bits on the device
 SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
 
 
+def checked(part: str, value: Any) -> Any:
+    """A part of an experiment, of a kind that is known, each field of the type that it is declared with."""
+    if type(value) not in TABLES[part].values():
+        kinds = ", ".join(kind.__name__ for kind in TABLES[part].values())
+        raise SharedqError(f"{part} must be one of {kinds}, not {value!r}")
+    return settings.conformed(value, part)
+
+
 @dataclass(frozen=True)
 class Experiment:
     environment: Any
@@ -51,11 +59,8 @@ class Experiment:
     seed: int = 0  # the first of them; the others follow it
 
     def __post_init__(self):
-        for part, table in TABLES.items():
-            if type(getattr(self, part)) not in table.values():
-                kinds = ", ".join(kind.__name__ for kind in table.values())
-                raise SharedqError(f"{part} must be one of {kinds}, not {getattr(self, part)!r}")
-            object.__setattr__(self, part, settings.conformed(getattr(self, part), part))
+        for part in TABLES:
+            object.__setattr__(self, part, checked(part, getattr(self, part)))
         for name in ("seeds", "seed"):
             object.__setattr__(self, name, settings.conform(getattr(self, name), int, name))
         require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")

@@ -3,6 +3,7 @@
 One compiled call for each step, constant memory, no replay and no environment: whoever calls is the world.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sharedq import random_keys
+from sharedq import random_keys, settings
 from sharedq.algorithms import StreamQ
 from sharedq.analysis.cost import size
 from sharedq.environments import Discrete, HostEnvironment
 from sharedq.errors import SharedqError
+from sharedq.experiment import TABLES, checked
 from sharedq.networks import Dense
 from sharedq.runs import checkpoints
 from sharedq.settings import require
@@ -29,11 +31,14 @@ NETWORK = Dense((32, 32), norm="layer_whole", activation="leaky_relu", init="spa
 
 
 class LiveAgent:
-    """Learns from a stream of observations [*shape] and rewards, with `actions` to choose from."""
+    """Learns from a stream of observations [*shape] and rewards, with `actions` to choose from.
+
+    Algorithm, target and network are settings, such as `SharedHeads(heads=3)`, or the name of a kind: its defaults.
+    """
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: int | tuple[int, ...],
         actions: int,
         *,
         algorithm: Any = ALGORITHM,
@@ -44,15 +49,22 @@ class LiveAgent:
         def nowhere(*_: Any):
             raise TypeError("a live stream is not opened: whoever calls steps it")
 
-        observation = jax.ShapeDtypeStruct(shape, np.float32)
+        sizes: tuple[int, ...] = settings.conform(shape, tuple[int, ...], "shape")
+        actions, seed = settings.conform(actions, int, "actions"), settings.conform(seed, int, "seed")
+        require(min(sizes, default=1) >= 1, f"a shape has sizes of 1 or more, not {sizes}")
+        require(actions >= 1, f"actions must be at least 1, not {actions}")
+        require(seed >= 0, f"seed cannot be negative: {seed}")
+        algorithm, target, network = _part("algorithm", algorithm), _part("target", target), _part("network", network)
+        observation = jax.ShapeDtypeStruct(sizes, np.float32)
         environment = HostEnvironment("a live stream", observation, Discrete(actions), nowhere)
         self._algorithm = algorithm.build(environment, target, network)
         require(self._algorithm.update is None, "a live stream needs an algorithm without replay, such as StreamQ")
-        self._shape, self._key, self.steps = shape, random_keys.root(seed), 0
+        self._shape, self._actions = sizes, actions
+        self._key, self.steps = random_keys.root(seed), 0
         self._state = jax.jit(self._algorithm.init)(
             random_keys.named(self._key, "network"), example_batch(environment, 1)
         )
-        self._obs, self._action = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
+        self._obs, self._action = jnp.zeros((1, *sizes)), jnp.zeros(1, jnp.int32)
         self._begun = False
         self._act, self._values = jax.jit(self._choose), jax.jit(self._algorithm.values)
         self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
@@ -77,10 +89,10 @@ class LiveAgent:
         ended = terminated or truncated
         require(not truncated or final_obs is not None, "a truncated episode needs final_obs, its last observation")
         now, following = self._obs, self._one(obs)
-        then = self._one(final_obs) if ended and final_obs is not None else following
-        require(abs(float(reward)) <= LARGEST, f"a reward is a number between -1e18 and 1e18, not {reward}")
+        then = self._one(final_obs, "final_obs") if ended and final_obs is not None else following
+        paid = jnp.asarray(_numbers("reward", reward, ()))[None]
         ends = jnp.array([[bool(terminated)], [bool(truncated)]])
-        step = Step(now, self._action, jnp.array([reward], jnp.float32), ends[0], ends[1], then)
+        step = Step(now, self._action, paid, ends[0], ends[1], then)
         self.steps += 1
         self._state, self._action = self._observe_and_act(self._state, step, following, jnp.int32(self.steps))
         self._obs = following
@@ -101,11 +113,11 @@ class LiveAgent:
         Takes the place of what a live agent saved there before: only the newest is kept. Any other folder that is
         not empty is refused.
         """
-        meta = {"begun": self._begun}
+        meta = {"begun": self._begun, "shape": self._shape, "actions": self._actions}
         folder = Path(folder)
         require(
             _may_be_saved_to(folder),
-            f"{folder} is neither a new folder nor one where a live agent was saved: choose another, it was not touched",
+            f"{folder} is neither a new folder nor one where a live agent was saved: choose another one",
         )
         try:
             return checkpoints.save(folder, self.steps, {"live": self._whole()}, EXPERIMENT, meta, keep=1)
@@ -118,6 +130,12 @@ class LiveAgent:
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
         meta = checkpoints.read_meta(path, EXPERIMENT)
+        shape, actions = tuple(meta["shape"]), meta["actions"]
+        require(
+            (shape, actions) == (self._shape, self._actions),
+            f"{path} was saved for observations of shape {shape} and {actions} actions, "
+            f"this agent has {self._shape} and {self._actions}",
+        )
         self._state, self._obs, self._action = checkpoints.load(path, "live", self._whole())
         self.steps, self._begun = int(path.name), meta["begun"]
 
@@ -132,12 +150,30 @@ class LiveAgent:
         state, _ = self._algorithm.observe(state, key, step, obs, count)
         return state, self._choose(state, obs, count)
 
-    def _one(self, obs: Any) -> jax.Array:
-        obs = np.asarray(obs, np.float32)
-        require(obs.shape == self._shape, f"an observation of shape {self._shape} is wanted, not {obs.shape}")
-        wrong = obs[~(np.abs(obs) <= LARGEST)]
-        require(not wrong.size, f"an observation has numbers between -1e18 and 1e18, not {wrong[:1]}")
-        return jnp.asarray(obs)[None]
+    def _one(self, obs: Any, name: str = "observation") -> jax.Array:
+        return jnp.asarray(_numbers(name, obs, self._shape))[None]
+
+
+def _part(part: str, given: Any) -> Any:
+    return checked(part, settings.make(TABLES[part], part, given, {}) if isinstance(given, str) else given)
+
+
+def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """What was given, as float32 of this shape; refused where a number is not finite or its square would not be."""
+    wanted = f"{name} must be {f'numbers of shape {shape}' if shape else 'one number'}"
+    try:
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused below
+            as_given = np.asarray(given)
+            numbers = as_given.astype(np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise SharedqError(f"{wanted}, not {reprlib.repr(given)}") from None
+    require(numbers.shape == shape, f"{wanted}, not of shape {numbers.shape}")
+    wrong = np.argwhere(~(np.abs(numbers) <= LARGEST))
+    if len(wrong):
+        entry = ", ".join(map(str, wrong[0]))
+        where = f"{name}[{entry}]" if shape else name
+        raise SharedqError(f"{where} is {as_given[tuple(wrong[0])]}: it must be a number between -1e18 and 1e18")
+    return numbers
 
 
 def _may_be_saved_to(folder: Path) -> bool:

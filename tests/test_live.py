@@ -1,5 +1,6 @@
 """An agent on a live stream: it learns, it is saved and goes on to the bit, and it says what it was not told."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from sharedq.errors import SharedqError
 from sharedq.live import LiveAgent
 from sharedq.networks import Table
 from sharedq.runs import checkpoints
+from sharedq.targets import SharedHeads
 
 PLAIN = StreamQ(gamma=0.0, normalise="none", scale_rewards=False, epsilon_end=1.0)
 
@@ -44,8 +46,18 @@ def test_what_is_no_number_is_refused_and_changes_nothing():
     agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
     live_on(agent, 3)
     before = agent.values([1, 0])
-    for obs, reward, final_obs in (([np.nan, 0], 0, None), ([0, 1], np.inf, None), ([0, 1], 0, [1e30, 0])):
-        with pytest.raises(SharedqError, match=r"between -1e18 and 1e18, not .*(nan|inf|1.e.30)"):
+    for obs, reward, final_obs, says in (
+        ([0, np.nan], 0, None, r"^observation\[1\] is nan: it must be a number between -1e18 and 1e18$"),
+        ([0, None], 0, None, r"^observation\[1\] is None: "),
+        ([0, 1], np.inf, None, "^reward is inf: "),
+        ([0, 1], None, None, "^reward is None: "),
+        ([0, 1], 0, np.array([1e50, 0]), r"^final_obs\[0\] is 1e\+50: "),
+        ("hot", 0, None, r"^observation must be numbers of shape \(2,\), not 'hot'$"),
+        ([0, [1, 2]], 0, None, r"^observation must be numbers of shape \(2,\), not \[0, \[1, 2\]\]$"),
+        ([0, 1], [1.0], None, r"^reward must be one number, not of shape \(1,\)$"),
+        ([0, 1], {}, None, r"^reward must be one number, not {}$"),
+    ):
+        with pytest.raises(SharedqError, match=says):
             agent.observe(obs, reward, terminated=True, final_obs=final_obs)
     assert agent.steps == 3 and (agent.values([1, 0]) == before).all()
 
@@ -103,10 +115,34 @@ def test_it_says_what_it_was_not_told(tmp_path):
         agent.observe([0, 1], 0.0)
     with pytest.raises(SharedqError, match="holds no saved agent"):
         agent.restore(tmp_path)
-    with pytest.raises(SharedqError, match="an observation of shape"):
+    with pytest.raises(SharedqError, match=r"observation must be numbers of shape \(2,\), not of shape \(3,\)"):
         agent.begin([0, 1, 2])
     agent.begin([0, 1])
     with pytest.raises(SharedqError, match="needs final_obs"):
         agent.observe([0, 1], 0.0, truncated=True)
-    with pytest.raises(SharedqError, match="without replay"):
-        LiveAgent((2,), 2, algorithm=DQN(), network=Table())
+    for shape, actions, settings, says in (
+        (2, 2, {"algorithm": DQN()}, "without replay"),
+        (2, 0, {}, "actions must be at least 1, not 0"),
+        (2, "two", {}, "actions takes a whole number, not 'two'"),
+        ((2, 0), 2, {}, r"a shape has sizes of 1 or more, not \(2, 0\)"),
+        (None, 2, {}, "shape takes a whole number, not 'None'"),
+        (2, 2, {"seed": -1}, "seed cannot be negative"),
+        (2, 2, {"target": "shared_head"}, "unknown target 'shared_head': did you mean shared_heads"),
+        (2, 2, {"target": SharedHeads}, "target must be one of OnlineNetwork, .*, not <class"),
+        (2, 2, {"network": 32}, "network must be one of Table, .*, not 32"),
+    ):
+        with pytest.raises(SharedqError, match=says):
+            LiveAgent(shape, actions, **{"network": Table(), **settings})
+
+
+def test_parts_are_settings_or_names_and_one_number_is_a_shape():
+    named, built = (LiveAgent(s, 2, network="table", target=t) for s, t in ((2, "shared_heads"), ([2], SharedHeads())))
+    assert named.begin([0, 1]) == built.begin([0, 1]) and named.bytes == built.bytes
+
+
+def test_what_was_saved_for_another_world_is_refused(tmp_path):
+    LiveAgent(2, 3, network=Table()).save(tmp_path)
+    for shape, actions in (((2,), 2), ((3,), 3)):
+        says = f"for observations of shape (2,) and 3 actions, this agent has {shape} and {actions}"
+        with pytest.raises(SharedqError, match=re.escape(says)):
+            LiveAgent(shape, actions, network=Table()).restore(tmp_path)
