@@ -164,15 +164,15 @@ def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 is refused below
             as_given = np.asarray(given)
-            numbers = as_given.astype(np.float32)
+            numbers = as_given.astype(np.float32, casting="no" if np.iscomplexobj(as_given) else "unsafe")
     except (TypeError, ValueError, OverflowError):
         raise SharedqError(f"{wanted}, not {reprlib.repr(given)}") from None
     require(numbers.shape == shape, f"{wanted}, not of shape {numbers.shape}")
-    wrong = np.argwhere(~(np.abs(numbers) <= LARGEST))
-    if len(wrong):
-        entry = ", ".join(map(str, wrong[0]))
-        where = f"{name}[{entry}]" if shape else name
-        raise SharedqError(f"{where} is {as_given[tuple(wrong[0])]}: it must be a number between -1e18 and 1e18")
+    wrong = ~(np.abs(numbers) <= LARGEST)
+    if wrong.any():
+        entry = tuple(np.argwhere(wrong)[0])
+        where = f"{name}[{', '.join(map(str, entry))}]" if shape else name
+        raise SharedqError(f"{where} is {as_given[entry]}: it must be a number between -1e18 and 1e18")
     return numbers
 
 

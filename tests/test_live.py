@@ -56,6 +56,7 @@ def test_what_is_no_number_is_refused_and_changes_nothing():
         ([0, [1, 2]], 0, None, r"^observation must be numbers of shape \(2,\), not \[0, \[1, 2\]\]$"),
         ([0, 1], [1.0], None, r"^reward must be one number, not of shape \(1,\)$"),
         ([0, 1], {}, None, r"^reward must be one number, not {}$"),
+        ([0, 1], 1j, None, r"^reward must be one number, not 1j$"),
     ):
         with pytest.raises(SharedqError, match=says):
             agent.observe(obs, reward, terminated=True, final_obs=final_obs)
