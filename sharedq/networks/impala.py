@@ -52,7 +52,7 @@ class Impala:
 
     filters: tuple[int, ...] = (32, 64, 64)  # filters of each stack, which halves the sides of the image
     hidden: tuple[int, ...] = (512,)  # width of each dense layer after the stacks
-    norm: Norm = "none"  # LayerNorm (layer...) before each ReLU, or BatchNorm (batch...) after it
+    norm: Norm = "none"  # LayerNorm (layer*) before each ReLU, or BatchNorm (batch*) after it: docs/algorithms.md
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):

@@ -112,7 +112,7 @@ class Dense:
     """Dense layers, with ReLU unless another activation is asked for."""
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
-    norm: Norm = "none"  # LayerNorm (layer...) before each activation, or BatchNorm (batch...) after it
+    norm: Norm = "none"  # LayerNorm (layer*) before each activation, or BatchNorm (batch*) after it: docs/algorithms.md
     activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
     init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
@@ -139,7 +139,7 @@ class Convolutional:
     strides: tuple[int, ...] = (1,)  # its stride
     padding: Padding = "VALID"  # SAME keeps the border
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
-    norm: Norm = "none"  # LayerNorm (layer...) before each activation, or BatchNorm (batch...) after it
+    norm: Norm = "none"  # LayerNorm (layer*) before each activation, or BatchNorm (batch*) after it: docs/algorithms.md
     activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
     init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
