@@ -114,6 +114,7 @@ def test_a_copy_on_the_joint_batch_copied_at_every_step_is_no_target_network_wit
     assert (jnp.abs(free.bootstrap - alone.bootstrap) > 1e-3).any()
 
 
+@pytest.mark.usefixtures("wide")
 def test_one_iterated_network_is_a_target_network():
     (chain, losses), (classic, classic_losses) = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
     close(first_network(chain.params), classic.params)
