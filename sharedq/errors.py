@@ -51,6 +51,16 @@ def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
     return SharedqError(f"{purpose} needs the package '{package}': run  pip install 'sharedq[{extra}]'")
 
 
+def told(error: Exception) -> str:
+    """What somebody else's code raised, as part of a line: its kind and its reason."""
+    return f"{type(error).__name__}: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """The first line of what it says."""
+    return str(error).strip().partition("\n")[0]
+
+
 def letters(name: str) -> str:
     """A name in any spelling, as its letters and digits alone: Space Invaders, space-invaders and SpaceInvaders."""
     return "".join(filter(str.isalnum, name)).lower()

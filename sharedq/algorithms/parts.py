@@ -9,7 +9,7 @@ import numpy as np
 
 from sharedq import random_keys, settings
 from sharedq.environments.contract import Continuous, Discrete, Environment, HostEnvironment
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, told
 from sharedq.networks import NETWORKS
 from sharedq.networks.critics import ensemble, of_pairs
 from sharedq.targets.source import TargetSource
@@ -75,8 +75,7 @@ def blaming(network: Any, environment: AnyEnvironment) -> Iterator[None]:
         raise
     except Exception as error:
         kind, shape = settings.kind_of(NETWORKS, network), environment.observation.shape
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise SharedqError(
-            f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({reason}): "
+            f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({told(error)}): "
             "choose another --network"
         ) from error

@@ -82,8 +82,7 @@ class SAC:
 
     def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
         actions, bound = continuous_actions(environment, "SAC").one, self.value_bound
-        by_kind = {"scalar": readings.scalar(), "categorical": readings.distribution(-bound, bound, self.atoms)}
-        reading = by_kind[self.values]
+        reading = readings.scalar() if self.values == "scalar" else readings.distribution(-bound, bound, self.atoms)
         source = critics_on(environment, target, network, reading.outputs, self.critics)
         policy = getattr(network, "policy", Dense().policy)(actions.size, self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)

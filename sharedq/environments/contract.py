@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, told
 
 
 class Discrete(NamedTuple):
@@ -227,9 +227,8 @@ def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -
     try:
         result = jax.eval_shape(getattr(environment, name), *arguments)
     except Exception as error:  # whatever the user's function raises is what the user has to know
-        reason = str(error).strip().split("\n")[0]
         raise SharedqError(
-            f"environment '{environment.name}': {name} cannot be traced by jax.jit: {type(error).__name__}: {reason}"
+            f"environment '{environment.name}': {name} cannot be traced by jax.jit: {told(error)}"
         ) from error
     pair = isinstance(result, tuple) and len(result) == 2
     _rule(environment, pair, f"{name} must return {returns}, not {_kind(result)}")

@@ -24,7 +24,7 @@ import numpy as np
 
 from sharedq.environments.contract import Continuous, HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
-from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, unknown
+from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, reason, unknown
 from sharedq.settings import require
 
 
@@ -104,9 +104,9 @@ class Simulation:
         try:
             return self._environment.physics.render(240, 320, camera_id=0)
         except Exception as error:  # each of the ways to draw without a screen has errors of its own
-            reason = str(error).strip().split("\n")[0]
             raise SharedqError(
-                f"'{self._settings.task}' cannot be drawn ({reason}): install EGL or OSMesa and set MUJOCO_GL to it"
+                f"'{self._settings.task}' cannot be drawn ({reason(error)}): "
+                "install EGL or OSMesa and set MUJOCO_GL to it"
             ) from error
 
     def close(self) -> None:

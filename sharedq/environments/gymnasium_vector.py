@@ -12,7 +12,7 @@ import numpy as np
 
 from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
-from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, unknown
+from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
 from sharedq.imports import resolve
 from sharedq.settings import require
 
@@ -88,10 +88,7 @@ class Gymnasium:
         except Exception as error:  # whatever hinders an environment is what the user has to know
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
-            reason = str(error).strip().split("\n")[0]
-            raise SharedqError(
-                f"Gymnasium environment '{self.id}' cannot be made: {type(error).__name__}: {reason}"
-            ) from error
+            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}") from error
 
 
 class Player:
@@ -147,8 +144,7 @@ def _own_errors(whose: str, module: str) -> Iterator[None]:
         frames = list(traceback.walk_tb(error.__traceback__))
         own = [place for place in frames if place[0].f_globals.get("__name__") == module]
         frame, line = (own or frames)[-1]
-        said = "".join(traceback.format_exception_only(error)).strip().split("\n")[0]
-        raise EnvironmentFailed(f"{whose} raised {said} ({frame.f_code.co_filename}:{line})") from error
+        raise EnvironmentFailed(f"{whose} raised {told(error)} ({frame.f_code.co_filename}:{line})") from error
 
 
 def _is_factory(reference: str) -> bool:

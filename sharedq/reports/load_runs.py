@@ -50,9 +50,9 @@ class Run:
     @property
     def bytes_beside_weights(self) -> int | None:
         """Of moments, traces and whatever else an agent learns with, the replay and a batch's activations apart."""
-        parts = dict(self.cost.get("bytes", {}))
-        apart = [parts.pop(name, None) for name in ("weights", "replay", "activations")]
-        return sum(parts.values()) if parts or any(apart) else None
+        parts = self.cost.get("bytes", {})
+        apart = ("weights", "replay", "activations")
+        return sum(size for part, size in parts.items() if part not in apart) if parts else None
 
     @property
     def environment(self) -> str:
