@@ -1,5 +1,7 @@
 """How a policy strays from the greedy action."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -9,9 +11,17 @@ def linear_schedule(start: float, end: float, steps: int, step: jax.Array) -> ja
     return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
 
 
-def epsilon_greedy(key: jax.Array, values: jax.Array, epsilon: jax.Array | float) -> jax.Array:
-    """values [B, A] -> actions [B]: with probability epsilon any action, else the best."""
+def epsilon_greedy(key: jax.Array, values: Callable[[], jax.Array], epsilon: jax.Array | float) -> jax.Array:
+    """values() [B, A] -> actions [B]: with probability epsilon any action, else the best.
+
+    The values are computed only if one of the actions depends on them.
+    """
     chance_key, action_key = jax.random.split(key)
-    chance = jax.random.uniform(chance_key, values.shape[:1])
-    any_action = jax.random.randint(action_key, values.shape[:1], 0, values.shape[-1])
-    return jnp.where(chance < epsilon, any_action, values.argmax(axis=-1).astype(jnp.int32))
+    count, actions = jax.eval_shape(values).shape
+    explores = jax.random.uniform(chance_key, (count,)) < epsilon
+    any_action = jax.random.randint(action_key, (count,), 0, actions)
+
+    def some_best() -> jax.Array:
+        return jnp.where(explores, any_action, values().argmax(axis=-1).astype(jnp.int32))
+
+    return jax.lax.cond(explores.all(), lambda: any_action, some_best)

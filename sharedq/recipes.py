@@ -214,7 +214,7 @@ RECIPES = {
         "Atari by the paper's protocol, with the IMPALA network and LayerNorm", _atari(Impala(norm="layer"))
     ),
     "lunar-lander": Recipe(
-        "LunarLander-v3 of Gymnasium with a small dense network",
+        "LunarLander-v3 of Gymnasium with a small dense network and LayerNorm",
         Experiment(
             environment=Gymnasium("LunarLander-v3"),
             algorithm=DQN(
@@ -224,7 +224,7 @@ RECIPES = {
                 epsilon_steps=1_000,  # [IQ]
             ),
             target=TargetNetwork(period=200),  # [IQ]
-            network=Dense(hidden=(100, 100)),  # [IQ]
+            network=Dense(hidden=(100, 100), norm="layer"),  # [IQ]; LayerNorm ours, for target-free and shared heads
             replay=Uniform(capacity=10_000, batch_size=32),  # [IQ]
             training=Interactive(
                 steps=500_000,  # [IQ], 50 epochs of 10,000

@@ -43,7 +43,7 @@ def table(environment) -> tuple:
         return obs @ state.params
 
     def act(state, key, obs, step):
-        return epsilon_greedy(key, values(state, key, obs), 0.0 if step is None else 1.0)
+        return epsilon_greedy(key, lambda: values(state, key, obs), 0.0 if step is None else 1.0)
 
     def learned(params, obs, action, reward, discount, next_obs):
         target = reward + discount * (next_obs @ params).max(axis=-1)

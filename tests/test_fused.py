@@ -276,9 +276,22 @@ def test_the_share_of_random_actions_falls_in_a_line_and_stays():
 def test_epsilon_greedy_strays_as_often_as_it_says(epsilon):
     count, actions = 10_000, 4
     values = jnp.tile(jnp.array([0.0, 3.0, 1.0, 2.0]), (count, 1))
-    drawn = np.bincount(epsilon_greedy(jax.random.key(0), values, epsilon), minlength=actions)
+    drawn = np.bincount(epsilon_greedy(jax.random.key(0), lambda: values, epsilon), minlength=actions)
     expected = count * np.array([epsilon / 4, 1 - epsilon + epsilon / 4, epsilon / 4, epsilon / 4])
     np.testing.assert_array_less(np.abs(drawn - expected), 4 * np.sqrt(expected) + 1)
+
+
+@pytest.mark.parametrize(("epsilon", "times"), [(1.0, 0), (0.0, 1)])
+def test_values_are_computed_only_where_an_action_depends_on_them(epsilon, times):
+    computed = []
+
+    def values():
+        jax.debug.callback(lambda: computed.append(True))
+        return jnp.zeros((3, 4))
+
+    jax.block_until_ready(jax.jit(lambda key: epsilon_greedy(key, values, epsilon))(jax.random.key(0)))
+    jax.effects_barrier()
+    assert len(computed) == times
 
 
 def test_actions_follow_the_schedule_of_environment_steps_and_evaluation_does_not():

@@ -88,7 +88,7 @@ class DQN:
                 epsilon = self.evaluation_epsilon
             else:
                 epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
-            return epsilon_greedy(explore_key, values(state, head_key, obs), epsilon)
+            return epsilon_greedy(explore_key, lambda: values(state, head_key, obs), epsilon)
 
         def regression(params, source_state, batch: Batch):
             sample = batch.transition

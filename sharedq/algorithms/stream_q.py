@@ -98,9 +98,9 @@ class StreamQ:
         def act(state: State, key: jax.Array, obs, step: jax.Array | None) -> jax.Array:
             head_key, explore_key = jax.random.split(key)
             if step is None:
-                return epsilon_greedy(explore_key, values(state, head_key, obs), self.evaluation_epsilon)
+                return epsilon_greedy(explore_key, lambda: values(state, head_key, obs), self.evaluation_epsilon)
             epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
-            return epsilon_greedy(explore_key, values(state, state.policy_key, obs), epsilon)
+            return epsilon_greedy(explore_key, lambda: values(state, state.policy_key, obs), epsilon)
 
         def along(traces: Traces, slopes: Any, error: jax.Array, credited: jax.Array, past: jax.Array):
             """How the parameters move, and the traces after it; `credited` is the error that earlier pairs have."""
