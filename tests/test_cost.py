@@ -141,9 +141,9 @@ def test_tables_tell_the_same_in_every_format():
     rows = list(csv.DictReader(io.StringIO(cost_table(costs, "csv"))))
     assert [row["source"] for row in rows] == list(plain)
     for row in rows:
-        assert int(row["parameters, held"]) == plain[row["source"]]["parameters"]["held"]
+        assert int(row["parameters_held"]) == plain[row["source"]]["parameters"]["held"]
         sizes = plain[row["source"]]["bytes"]
-        assert int(row["bytes, agent"]) == sum(sizes.values()) - sizes["replay"] - sizes.get("activations", 0)
+        assert int(row["bytes_agent"]) == sum(sizes.values()) - sizes["replay"] - sizes.get("activations", 0)
     text = cost_table(costs, "text").splitlines()
     assert text[0].split() == ["target-free", "shared"]
     line = next(line for line in text if line.startswith("parameters, trained "))

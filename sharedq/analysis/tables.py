@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 
 from sharedq.analysis.cost import Cost
@@ -17,7 +18,7 @@ def cost_table(costs: Mapping[str, Cost], kind: str) -> str:
     if kind == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["source", *names])
+        writer.writerow(["source", *(re.sub(r"\W+", "_", name) for name in names)])
         writer.writerows([label, *(row.get(name, "") for name in names)] for label, row in rows.items())
         return out.getvalue().rstrip("\n")
     table = [["", *rows], *([name, *(_shown(name, row.get(name)) for row in rows.values())] for name in names)]
