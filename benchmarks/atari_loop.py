@@ -16,7 +16,7 @@ use_all_cores(for_one=True)
 from benchmarks.rows import Row  # noqa: E402
 from sharedq.comparison import with_target  # noqa: E402
 from sharedq.recipes import recipe  # noqa: E402
-from sharedq.training.memory import readable  # noqa: E402
+from sharedq.units import readable  # noqa: E402
 
 STRETCH = 400  # steps
 COLLECTED = 3  # stretches of warm-up, the first of them untimed

@@ -153,7 +153,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument("--out", type=Path, help="folder of the run (default: a new one in runs/)")
     verb.add_argument("--overwrite", action="store_true", help="replace the run that is there")
-    verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
+    _takes_mirror(verb)
 
     def call(parsed):
         from sharedq.runs.wandb_mirror import mirrored
@@ -206,19 +206,27 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="of a run or of a comparison")
+    _takes_mirror(verb)
 
     def call(parsed):
         from sharedq.comparison import PLAN, carry_out
         from sharedq.experiment import Experiment
         from sharedq.runs import RunDirectory
+        from sharedq.runs.wandb_mirror import mirrored
         from sharedq.trainer import resume
 
-        if (parsed.folder / PLAN).exists():
-            print(f"report: {carry_out(parsed.folder, _show)}")
+        folder = parsed.folder
+        if (folder / PLAN).exists():
+            if parsed.wandb:
+                raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
+            print(f"report: {carry_out(folder, _show)}")
             return
-        experiment = Experiment.from_dict(RunDirectory.open(parsed.folder).experiment())
-        with _show(parsed.folder.name, experiment.training.steps, experiment.seeds) as progress:
-            resume(parsed.folder, progress=progress)
+        experiment = Experiment.from_dict(RunDirectory.open(folder).experiment())
+        with (
+            mirrored(parsed.wandb, folder.resolve().name, experiment.to_dict()) as mirror,
+            _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
+        ):
+            resume(folder, progress=progress, mirror=mirror)
 
     return call
 
@@ -317,6 +325,10 @@ def _list(verb: argparse.ArgumentParser) -> Callable:
                 print(f"  {name:26}{(kind.__doc__ or '').strip().splitlines()[0]}")
 
     return call
+
+
+def _takes_mirror(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
 
 
 def _takes_recipe(verb: argparse.ArgumentParser) -> None:

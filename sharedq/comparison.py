@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 from collections import Counter
@@ -17,9 +18,8 @@ from sharedq.experiment import Experiment
 from sharedq.runs import RunDirectory, atomic_write
 from sharedq.settings import require
 from sharedq.targets import TargetNetwork
-from sharedq.trainer import resume, train
+from sharedq.trainer import resume, train, use_cores_for
 from sharedq.training.progress import Progress
-from sharedq.training.seeds import use_all_cores
 
 Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
 
@@ -30,7 +30,7 @@ def with_target(experiment: Experiment, wanted: str) -> Experiment:
     """The experiment on the source that `name:option=value,option=value` describes."""
     name, _, rest = wanted.partition(":")
     texts = {"target": name}
-    for pair in filter(None, rest.split(",")):
+    for pair in filter(None, re.split(r",(?=[^,=]*=)", rest)):  # a part without = goes on with the value before it
         option, equals, value = pair.partition("=")
         require(bool(equals), f"'{wanted}' is not of the form source:option=value,option=value")
         require(f"target.{option}" not in texts, f"'{wanted}' gives {option} twice")
@@ -76,7 +76,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         return
     if out.exists() and not there and (not out.is_dir() or any(out.iterdir())):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
-    use_all_cores()
+    use_cores_for(experiments[0])
     for experiment in experiments:  # what cannot be built or does not fit leaves no folder
         experiment.build().check_fits()
     if there:

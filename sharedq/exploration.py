@@ -1,6 +1,6 @@
 """How a policy strays from the greedy action."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,15 @@ import jax.numpy as jnp
 def linear_schedule(start: float, end: float, steps: int, step: jax.Array) -> jax.Array:
     """From `start` at step 0 to `end` at `steps`, and there it stays."""
     return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
+
+
+def still_exploring(steps: int, falls: int, end: float) -> Iterator[str]:
+    """A remark if the share of random actions is still high when a training of so many steps is over."""
+    if falls > 2 * steps and end < 0.5:
+        yield (
+            f"most actions will be random: their share falls over {falls:,} steps, and there are {steps:,}; "
+            "lower --algorithm.epsilon_steps"
+        )
 
 
 def epsilon_greedy(key: jax.Array, values: Callable[[], jax.Array], epsilon: jax.Array | float) -> jax.Array:

@@ -158,6 +158,13 @@ def test_sources_of_one_name_are_told_apart_by_what_differs():
     ]
 
 
+def test_a_setting_of_several_numbers_can_be_compared():
+    wanted = with_target(recipe("corridor"), "shared_heads:heads=2,loss_weights=1,0.5,period=7")
+    assert (wanted.target.heads, wanted.target.loss_weights, wanted.target.period) == (2, (1.0, 0.5), 7)
+    with pytest.raises(SharedqError, match="not of the form"):
+        with_target(recipe("corridor"), "shared_heads:2,heads=2")
+
+
 def test_sources_that_differ_get_folders_that_differ(tmp_path):
     wanted = ("target_network", "target_network:period=7", "target_network:polyak=0.5")
     plan("corridor", [with_target(recipe("corridor"), one) for one in wanted], tmp_path / "out", "", overwrite=False)

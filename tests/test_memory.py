@@ -6,12 +6,21 @@ from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
 from sharedq.training import memory
 from sharedq.training.memory import container_free, largest_capacity
+from sharedq.units import readable
 
 
 def group(folder, **files):
     for name, text in files.items():
         (folder / f"memory.{name}").write_text(text)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (999_949, "1 MB"), (1234, "1.23 kB"), (2.23e9, "2.23 GB"), (5e15, "5e+03 TB")],
+)
+def test_bytes_are_told_to_three_digits(size, text):
+    assert readable(size) == text
 
 
 def test_cached_files_of_a_container_are_free(tmp_path):

@@ -43,7 +43,7 @@ def make_run(folder: Path, returns: list[float], kind: str = "shared_heads", **c
     (folder / "episodes.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
     rows = [f"{step},{seed},,{100 + step},1" for step in steps for seed, _ in enumerate(returns, options["seed"])]
     (folder / "metrics.csv").write_text("\n".join(["step,seed,loss,steps_per_second,seconds", *rows]) + "\n")
-    size = {"weights": 4 * options["held"], "moments": 500, "traces": 70, "replay": 10_000, "activations": 9}
+    size = {"agent": 4 * options["held"] + 570, "weights": 4 * options["held"], "replay": 10_000, "activations": 9}
     cost = {"parameters": {"trained": 100, "held": options["held"]}, "bytes": size}
     (folder / "cost.json").write_text(json.dumps(cost))
     (folder / "command.txt").write_text("sharedq train minatar --target " + kind + "\n")

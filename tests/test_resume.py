@@ -18,7 +18,7 @@ from sharedq.command_line import main
 from sharedq.errors import Stopped
 from sharedq.recipes import recipe
 from sharedq.runs import RunDirectory, checkpoints
-from sharedq.trainer import train
+from sharedq.trainer import resume, train
 from sharedq.training.progress import Silent
 
 OPTIONS = {
@@ -152,6 +152,13 @@ def test_killed_before_the_first_checkpoint_then_stopped_by_sigterm(tmp_path, un
 
     assert main(["resume", str(out)]) == 0
     assert same(out, unbroken)
+
+
+def test_what_mirrors_a_run_hears_the_rest_of_one_that_goes_on(tmp_path, stopped):
+    shutil.copytree(stopped, tmp_path / "run")
+    heard = []
+    resume(tmp_path / "run", mirror=lambda step, values: heard.append(step))
+    assert min(heard) > 10_000 and max(heard) == 120_000
 
 
 def test_killed_after_the_last_checkpoint_it_only_has_to_say_so(tmp_path, capsys):

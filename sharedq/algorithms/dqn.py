@@ -7,7 +7,7 @@ conservative Q-learning; the backup, handed in, makes it double or mellowmax Q-l
 makes it the tabular algorithm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.bellman import backups, losses
-from sharedq.exploration import epsilon_greedy, linear_schedule
+from sharedq.exploration import epsilon_greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, moved
 from sharedq.settings import require
 from sharedq.targets.source import Seen, TargetSource
@@ -61,6 +61,9 @@ class DQN:
         for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+
+    def remarks(self, steps: int) -> Iterator[str]:
+        return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
     def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
         return self.on(source_on(environment, target, network, discrete_actions(environment, "DQN")))

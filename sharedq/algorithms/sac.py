@@ -10,7 +10,7 @@ normalisers it is SimbaV2's agent.
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -79,6 +79,13 @@ class SAC:
         require(0 <= self.adam_beta < 1, f"algorithm.adam_beta must lie in 0 .. 1, below 1, not {self.adam_beta}")
         for name in ("actor_depth", "random_steps"):
             require(getattr(self, name) >= 0, f"algorithm.{name} cannot be negative: {getattr(self, name)}")
+
+    def remarks(self, steps: int) -> Iterator[str]:
+        if self.random_steps >= steps:
+            yield (
+                f"all actions will be random: the first {self.random_steps:,} are, and there are {steps:,} steps; "
+                "raise --steps or lower --algorithm.random_steps"
+            )
 
     def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
         actions, bound = continuous_actions(environment, "SAC").one, self.value_bound

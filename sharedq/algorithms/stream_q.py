@@ -9,6 +9,7 @@ trace for each head. Traces are cut, after the update, where an episode ends, by
 was not greedy; where a source moves heads along its chain, their traces move with them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.algorithms.stream_inputs import Inputs, Normalise, absorb, as_seen, none_yet
 from sharedq.bellman import backups
 from sharedq.bellman.returns import discount
-from sharedq.exploration import epsilon_greedy, linear_schedule
+from sharedq.exploration import epsilon_greedy, linear_schedule, still_exploring
 from sharedq.optimizers import Bound, Traces, moved, obgd
 from sharedq.settings import require
 from sharedq.targets.source import Seen, TargetSource, Values
@@ -70,6 +71,9 @@ class StreamQ:
             self.trunk_traces == "per_head" or self.bound == "joint",
             "algorithm.trunk_traces joint has one error for all heads, and so takes algorithm.bound joint only",
         )
+
+    def remarks(self, steps: int) -> Iterator[str]:
+        return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
     def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(environment, "Stream Q")

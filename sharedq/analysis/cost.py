@@ -19,7 +19,7 @@ class Cost:
     """Of one seed. Bytes of a part are those it holds while training."""
 
     parameters: dict[str, int]  # trained; held: trained and not trained; and each part: trunk, heads, untrained
-    bytes: dict[str, int]  # weights, replay, statistics, other; the state's further slots; activations, if compiled
+    bytes: dict[str, int]  # the agent, its weights, statistics, other, further slots; replay; activations, if compiled
     flops_per_update: float  # an ordinary update of one batch; without a replay, of one vector step
     flops_per_refresh: float  # what the source adds at an update that refreshes its targets
     flops_per_action: float  # choosing the action for one observation
@@ -112,6 +112,7 @@ def cost_of(
     return Cost(
         parameters=parameters_of(state),
         bytes={
+            "agent": size(state),
             "weights": size(trained) + size(held),
             **{name: size(slot) for name, slot in slots.items()},
             "replay": size(replay),

@@ -33,9 +33,7 @@ def cost_table(costs: Mapping[str, Cost], kind: str) -> str:
 def _flat(cost: Cost) -> dict[str, float | None]:
     plain = cost.to_dict()
     parameters = {f"parameters, {name}": value for name, value in plain.pop("parameters").items()}
-    parts = plain.pop("bytes")
-    agent = sum(value for name, value in parts.items() if name not in ("replay", "activations"))
-    sizes = {f"bytes, {name}": value for name, value in {"agent": agent, **parts}.items()}
+    sizes = {f"bytes, {name}": value for name, value in plain.pop("bytes").items()}
     return parameters | sizes | {name.replace("_", " "): value for name, value in plain.items()}
 
 

@@ -30,7 +30,7 @@ def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
 
     One with batch normalisation takes the argument `train`.
     """
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    takes_train = _takes_train(module)
 
     def call(variables, inputs, train, **keywords):
         arguments = {"train": train} if takes_train else {}
@@ -53,8 +53,11 @@ def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
 
 def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network:
     """A network whose trunk is a flax module."""
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
-    return Network(*functions_of(module), init_heads, heads, normalises_batch=takes_train)
+    return Network(*functions_of(module), init_heads, heads, normalises_batch=_takes_train(module))
+
+
+def _takes_train(module: nn.Module) -> bool:
+    return "train" in inspect.signature(type(module).__call__).parameters
 
 
 def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, Statistics]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sharedq.errors import missing_extra
 from sharedq.reports.summary import Overall, Result, Summary, Task
+from sharedq.units import readable
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -199,7 +200,7 @@ def _memory(task: Task, results: list[Result]) -> Drawing:
             axes.plot(size, value, color=style.colour, marker=style.marker, ms=9, linestyle="none")
         axes.set_xlim(0, 1.1 * max(weight_bytes(result) or 0 for result in results) or 1)
         axes.set_xlabel("bytes of weights")
-        axes.xaxis.set_major_formatter(lambda size, _: human_bytes(size))
+        axes.xaxis.set_major_formatter(lambda size, _: readable(size))
         axes.xaxis.set_major_locator(_few_ticks())
         axes.set_ylabel({"percent": "area, % of ref.", "difference": "area minus ref."}.get(task.unit, "mean return"))
         axes.grid(color=paper.faint, lw=0.5, alpha=0.6)
@@ -300,11 +301,3 @@ def _short_number(value: float, _position: int | None = None) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
-
-
-def human_bytes(size: float) -> str:
-    """A size in decimal units, as disks are sold."""
-    for unit, letter in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {letter}"
-    return f"{size:.0f} B"

@@ -51,8 +51,7 @@ class Run:
     def bytes_beside_weights(self) -> int | None:
         """Of moments, traces and whatever else an agent learns with, the replay and a batch's activations apart."""
         parts = self.cost.get("bytes", {})
-        apart = ("weights", "replay", "activations")
-        return sum(size for part, size in parts.items() if part not in apart) if parts else None
+        return parts["agent"] - parts["weights"] if "agent" in parts else None
 
     @property
     def environment(self) -> str:

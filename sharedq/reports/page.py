@@ -10,12 +10,13 @@ from html import escape
 from pathlib import Path
 
 from sharedq.reports.exports import curves_csv, summary_csv, summary_json
-from sharedq.reports.figures import LIGHT, Figure, draw, human_bytes
+from sharedq.reports.figures import LIGHT, Figure, draw
 from sharedq.reports.finding import findings, interval, notes, number, percent, signed
 from sharedq.reports.load_runs import load
 from sharedq.reports.statistics import REPETITIONS, Interval
 from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
+from sharedq.units import readable
 
 METHOD = f"""
 <p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
@@ -193,7 +194,7 @@ def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    return "–" if count is None else human_bytes(count)
+    return "–" if count is None else readable(count)
 
 
 def _whole(count: int | None) -> str:

@@ -17,6 +17,7 @@ from sharedq.targets.source import (
     Values,
     check_chain,
     check_period,
+    evaluate,
     every,
     head_that_acts,
     join,
@@ -25,7 +26,6 @@ from sharedq.targets.source import (
     part,
     weights_of,
 )
-from sharedq.targets.target_network import evaluate
 
 
 @dataclass(frozen=True)

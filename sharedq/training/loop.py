@@ -15,10 +15,11 @@ import numpy as np
 from sharedq.analysis.cost import size
 from sharedq.errors import Diverged, EnvironmentFailed, Stopped, Unphysical
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
-from sharedq.training.memory import check_fits, free_bytes, readable
+from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import Program, Told
 from sharedq.training.progress import Progress, counted, duration
 from sharedq.training.signals import stop_requests
+from sharedq.units import readable
 
 TIMINGS = ("steps_per_second", "seconds")
 

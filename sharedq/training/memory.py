@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 
 from sharedq.errors import SharedqError
+from sharedq.units import readable
 
 
 def free_bytes() -> int | None:
@@ -55,11 +56,3 @@ def largest_capacity(capacity: int, size: int, room: int) -> int:
     fits = max(0, capacity * room // size)
     digits = 10 ** max(0, len(str(fits)) - 2)
     return fits // digits * digits
-
-
-def readable(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -1,6 +1,7 @@
 """How long a run trains, how often it learns and how often it writes that down: the settings that all loops share."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,13 @@ class Schedule(Length):
         require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
         for name in ("update_period", "updates_at_once"):
             require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
+
+    def remarks(self, steps: int) -> Iterator[str]:
+        if self.warms_up(self.stops[-1]):
+            yield (
+                f"nothing will be learned: all {steps:,} steps are warm-up, which takes {self.warm_up:,}; "
+                "raise --steps or lower --training.warm_up"
+            )
 
     @property
     def cycle(self) -> int:

@@ -1,0 +1,10 @@
+"""Numbers as people read them."""
+
+
+def readable(size: float) -> str:
+    """Bytes in decimal units, as disks are sold, to three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if float(f"{size:.3g}") < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
