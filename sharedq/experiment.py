@@ -178,6 +178,8 @@ class Experiment:
         environment = self.environment.build()
         algorithm = self.algorithm.build(environment, self.target, self.network)
         self._check_match(streams=algorithm.update is None)
+        if isinstance(self.replay, FrameStacks):
+            self.replay.check(environment.name, environment.stacks)
         replay = self.replay.build(step_like(environment), self.algorithm.gamma, self.training.environments)
         return Built(self, environment, algorithm, replay)
 
@@ -192,11 +194,6 @@ class Experiment:
             why = f"algorithm '{name}' learns from a replay"
             require(self.stores, f"{why}: choose another --replay than none")
             require(not isinstance(self.training, Streaming), f"{why}: choose another --training than streaming")
-        require(
-            not isinstance(self.replay, FrameStacks) or getattr(self.environment, "stack_begins", "black") == "black",
-            "replay 'frame_stacks' knows the first frame of an episode by the black ones before it: "
-            "add --environment.stack_begins black, or --replay uniform",
-        )
 
 
 def _elsewhere(part: str, name: str, known: Mapping[str, Any]) -> list[str]:

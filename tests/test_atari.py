@@ -265,8 +265,9 @@ def test_stream_atari_is_the_public_treatment():
     assert (world.sticky, world.noops, world.fire, world.life_loss) == (0.0, 30, "start", True)
     assert world.stack_begins == "repeated"
     dqn = {"algorithm": "dqn", "training": "interactive", "replay": "frame_stacks"}
-    with pytest.raises(SharedqError, match=r"--environment\.stack_begins black"):
+    with pytest.raises(SharedqError, match=r"atari/\w+ does not say .*--environment\.stack_begins black"):
         stream.replace(**dqn).build()
+    assert stream.replace(**dqn, **{"environment.stack_begins": "black"}).build().environment.stacks == "black"
     algorithm = stream.algorithm
     assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, 1.0)
     assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.epsilon_steps) == (1.0, 0.01, 500_000)

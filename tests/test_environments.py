@@ -65,7 +65,27 @@ def state_with(change):
 
 CONTINUOUS = Continuous(np.array([-1.0], np.float32), np.array([1.0], np.float32))
 
+
+def pictures(*shown) -> Environment:
+    """The counter, which says that it shows stacks of two frames of one pixel; at each count those given."""
+    table = jnp.array(shown, jnp.uint8)[:, None]
+
+    def reset(key):
+        return {"count": jnp.int32(0)}, table[0]
+
+    def step(key, state, action):
+        state, outcome = counter().step(key, state, action)
+        obs = table[state["count"]]
+        return state, outcome._replace(obs=obs, final_obs=obs)
+
+    return counter(observation=jax.ShapeDtypeStruct((1, 2), jnp.uint8), reset=reset, step=step, stacks="black")
+
+
 VIOLATIONS = {
+    "stacks is None, or 'black' of uint8 .*; not 'white'": counter(stacks="white"),
+    "stacks is None, or 'black' .* not 'black' of float32.2.": counter(stacks="black"),
+    "does not show the frames of the one before.*zeros": pictures((5, 5), (5, 6), (6, 7), (7, 8)),  # first repeated
+    "does not show the frames of the one before, moved": pictures((0, 5), (6, 7), (7, 8), (8, 9)),
     "observation must be a jax.ShapeDtypeStruct": counter(observation=(2,)),
     "actions must be Discrete or Continuous": counter(actions=2),
     "at least 1, not 0": counter(actions=Discrete(0)),
@@ -127,6 +147,7 @@ def test_checker_refuses_what_is_no_environment():
     "environment",
     [
         counter(),
+        pictures((0, 5), (5, 6), (6, 7), (7, 8)),
         counter(actions=CONTINUOUS),
         autoreset(counter()),
         CartPole(time_limit=7).build(),

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from test_replay import assert_equally_often
 
 from sharedq.errors import SharedqError
+from sharedq.recipes import recipe
 from sharedq.replay import FrameStacks, Uniform
 from sharedq.transitions import Batch, Step
 
@@ -228,6 +229,11 @@ def test_what_is_no_stack_of_frames_is_refused(obs, kind):
         FrameStacks().build(STEP._replace(obs=obs, next_obs=obs), 0.99, 1)
     message = f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay uniform"
     assert str(refusal.value) == message
+
+
+def test_an_environment_has_to_say_that_it_shows_stacks_of_frames():
+    with pytest.raises(SharedqError, match=r"^replay 'frame_stacks' is for .* cartpole does not say"):
+        recipe("cartpole").replace(replay="frame_stacks").build()
 
 
 def test_settings_are_checked_as_those_of_uniform_replay_and_its_own():

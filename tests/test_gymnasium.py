@@ -11,6 +11,7 @@ from walks import assert_same, walk
 
 from sharedq.environments import Continuous, Discrete, Gymnasium
 from sharedq.errors import SharedqError, Unphysical
+from sharedq.recipes import recipe
 
 UNIT = spaces.Box(0.0, 1.0, (2,), np.float32)
 
@@ -43,7 +44,7 @@ class Made(gymnasium.Env):
 def bring(monkeypatch):
     """The settings of an environment that a user's function makes, and the list of what was made."""
 
-    def bring(time_limit=None, **options):
+    def bring(time_limit=None, frame_stacks=False, **options):
         made = []
 
         def make():
@@ -51,7 +52,7 @@ def bring(monkeypatch):
             return made[-1]
 
         monkeypatch.setattr(sys.modules[__name__], "make", make, raising=False)
-        return Gymnasium(f"{__name__}:make", time_limit), made
+        return Gymnasium(f"{__name__}:make", time_limit, frame_stacks), made
 
     return bring
 
@@ -205,6 +206,60 @@ def test_what_was_given_stays_though_the_environment_writes_into_its_array(bring
     first = worlds.reset()
     outcome = worlds.step(np.array([0]))
     assert (first == 0).all() and (outcome.obs == 1).all()
+
+
+FRAMES = np.random.default_rng(0).integers(1, 256, (9, 2, 3), np.uint8)
+
+
+def stack(time, begins=0):
+    """The three newest frames of an episode, and before its first: zeros, or the first itself."""
+    return np.stack([FRAMES[at] if at >= 0 else FRAMES[0] * begins for at in range(time - 2, time + 1)], axis=-1)
+
+
+def of_bytes(show):
+    return {"observation_space": spaces.Box(0, 255, (2, 3, 3), np.uint8), "show": show, "ends": 4}
+
+
+def on_frame_stacks(settings):
+    return recipe("lunar-lander").replace(environment=settings, replay="frame_stacks")
+
+
+def test_stacks_that_begin_black_are_for_frame_stacks(bring):
+    experiment = on_frame_stacks(bring(frame_stacks=True, **of_bytes(stack))[0])
+    environment = experiment.build().environment
+    worlds = environment.open(2, 0)
+    np.testing.assert_array_equal(worlds.reset()[0], stack(0))
+    outcome = walk(worlds, np.zeros((9, 2), int))  # over two ends
+    np.testing.assert_array_equal(outcome.final_obs[-2, 1], stack(4))
+    assert environment.stacks == "black"
+
+
+@pytest.mark.parametrize(
+    ("show", "bad"),  # and which step it is seen at; 0: the first observation
+    [
+        (lambda time: stack(time, begins=1), 0),  # as Gymnasium's FrameStackObservation does by default
+        (lambda time: stack(time + 2), 0),  # colours
+        (lambda time: stack(time + 2) * (time > 1), 2),  # colours that begin black
+        (lambda time: stack(min(time, 2))[..., :: 1 if time < 2 else -1], 2),  # the newest first
+    ],
+)
+def test_other_bytes_are_not_for_frame_stacks(bring, show, bad):
+    with pytest.raises(SharedqError, match=r"test_gymnasium:make does not say .* use --replay uniform, or ") as caught:
+        on_frame_stacks(bring(**of_bytes(show))[0]).build()
+    assert "--environment.frame_stacks true" in str(caught.value) and "\n" not in str(caught.value)
+
+    worlds = on_frame_stacks(bring(frame_stacks=True, **of_bytes(show))[0]).build().environment.open(1, 0)
+    seen = [worlds.reset, *[lambda: worlds.step(np.zeros(1, int))] * 2]
+    for look in seen[:bad]:
+        look()
+    with pytest.raises(SharedqError, match=r"no stacks of frames .*frame_stacks false and --replay uniform") as caught:
+        seen[bad]()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_stacks_of_frames_is_refused(bring):
+    with pytest.raises(SharedqError, match=r"uint8 \[\.\.\., time\], and those of .* are float32\[2\]: set"):
+        bring(frame_stacks=True)[0].build()
 
 
 def test_discrete_observations_become_a_single_one(bring):

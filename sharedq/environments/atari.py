@@ -65,6 +65,7 @@ class Atari:
             observation=jax.ShapeDtypeStruct((SIDE, SIDE, self.stack), np.uint8),
             actions=Discrete(len(_emulator(rom).getMinimalActionSet())),
             open=open_worlds,
+            stacks="black" if self.stack_begins == "black" else None,
         )
 
 

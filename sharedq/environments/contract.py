@@ -6,7 +6,7 @@ the form that a training loop wants. On the host it is several worlds, stepped t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,8 @@ class Continuous(NamedTuple):
 
 Actions = Discrete | Continuous
 
+Stacks = Literal["black"] | None  # black: frames, the last axis is time, zeros where the episode had not begun
+
 
 class Outcome(NamedTuple):
     """What one action led to. Without autoreset `obs` and `final_obs` are the same thing."""
@@ -67,6 +69,7 @@ class Environment(NamedTuple):
     actions: Actions
     reset: Callable  # (key) -> state, obs
     step: Callable  # (key, state, action) -> state, Outcome
+    stacks: Stacks = None  # whether an observation is a stack of frames, and what it shows before the first
 
 
 class Worlds(Protocol):
@@ -100,6 +103,18 @@ class HostEnvironment(NamedTuple):
     observation: jax.ShapeDtypeStruct  # of one observation
     actions: Actions
     open: Callable[..., Worlds]  # (how many, seed, seen=False)
+    stacks: Stacks = None  # whether an observation is a stack of frames, and what it shows before the first
+
+
+def stackable(observation: jax.ShapeDtypeStruct) -> bool:
+    """Whether observations of this form can be stacks of frames."""
+    return observation.dtype == np.uint8 and len(observation.shape) >= 2
+
+
+def follows(stack: np.ndarray, before: Any = 0) -> bool:
+    """Whether stacks show the frames of those before, moved on by one; `before` an episode all are zero."""
+    older = stack[..., :-1]
+    return np.array_equal(older, np.broadcast_to(before, stack.shape)[..., 1:])
 
 
 def autoreset(environment: Environment) -> Environment:
@@ -180,6 +195,11 @@ def _check_declaration(environment: Environment) -> None:
         environment,
         isinstance(actions, Actions),
         f"actions must be Discrete or Continuous, not {type(actions).__name__}",
+    )
+    _rule(
+        environment,
+        environment.stacks is None or (environment.stacks == "black" and stackable(declared)),
+        f"stacks is None, or 'black' of uint8 [..., time]; not {environment.stacks!r} of {_form(declared)}",
     )
     if isinstance(actions, Discrete):
         whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
@@ -285,4 +305,13 @@ def _check_walk(environment: Environment, walked: tuple[np.ndarray, Outcome]) ->
         environment,
         np.array_equal(outcome.obs[on], outcome.final_obs[on]),
         "obs and final_obs differ on a step that does not end the episode",
+    )
+    if environment.stacks is None:
+        return
+    before = np.concatenate([first_obs[:, None], outcome.obs[:, :-1]], axis=1)
+    _rule(
+        environment,
+        follows(first_obs) and follows(outcome.obs[~on]) and follows(outcome.final_obs, before),
+        "stacks is 'black', but an observation does not show the frames of the one before, moved on by one, and zeros "
+        "before an episode's first",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment
+from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment, follows, stackable
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
 from sharedq.imports import resolve
@@ -34,6 +34,7 @@ class Gymnasium:
 
     id: str = "LunarLander-v3"  # a registered id, or package.module:function that returns a new gymnasium.Env
     time_limit: int | None = None  # steps until an episode is truncated; none: what the environment brings
+    frame_stacks: bool = False  # observations are uint8 frames [..., time], the newest last, zeros before the first
 
     def __post_init__(self):
         require(
@@ -46,13 +47,20 @@ class Gymnasium:
         observation, _ = _reader(self.id, example.observation_space)
         actions, _ = _actor(self.id, example.action_space)
         example.close()
+        require(
+            not self.frame_stacks or stackable(observation),
+            f"frame_stacks needs observations of uint8 [..., time], and those of '{self.id}' are "
+            f"{observation.dtype}{list(observation.shape)}: set --environment.frame_stacks false",
+        )
 
         def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
             made = [self._make(seen) for _ in range(count)]
             require(len(set(map(id, made))) == count, f"'{self.id}' returned one environment twice: make a new one")
-            return InTurn([Player(self.id, one, seed, world) for world, one in enumerate(made)])
+            return InTurn([Player(self, one, seed, world) for world, one in enumerate(made)])
 
-        return HostEnvironment(f"gymnasium/{self.id}", observation, actions, open_worlds)
+        return HostEnvironment(
+            f"gymnasium/{self.id}", observation, actions, open_worlds, "black" if self.frame_stacks else None
+        )
 
     def _make(self, seen: bool = False) -> "gymnasium.Env":
         try:
@@ -94,10 +102,11 @@ class Gymnasium:
 class Player:
     """One environment, the number of its episode and the actions of that episode so far."""
 
-    def __init__(self, name: str, environment: "gymnasium.Env", seed: int, world: int):
-        self._name, self._environment, self._seed, self._world = name, environment, seed, world
-        self._read = _reader(name, environment.observation_space)[1]
-        self._to_action = _actor(name, environment.action_space)[1]
+    def __init__(self, settings: Gymnasium, environment: "gymnasium.Env", seed: int, world: int):
+        self._name, self._environment, self._seed, self._world = settings.id, environment, seed, world
+        self._stacked = settings.frame_stacks
+        self._read = _reader(self._name, environment.observation_space)[1]
+        self._to_action = _actor(self._name, environment.action_space)[1]
         self._episode = -1
         self._actions: list[Any] = []
 
@@ -105,13 +114,24 @@ class Player:
         self._episode, self._actions = self._episode + 1, []
         seed = episode_seed(self._seed, self._world, self._episode)
         with self._own_errors():
-            return self._read(self._environment.reset(seed=seed)[0])
+            return self._see(self._read(self._environment.reset(seed=seed)[0]), before=0)
 
     def step(self, action: Any) -> Happened:
         self._actions.append(action)
         with self._own_errors():
             obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
-            return Happened(self._read(obs), float(reward), bool(terminated), bool(truncated and not terminated))
+            obs = self._see(self._read(obs), self._seen)
+            return Happened(obs, float(reward), bool(terminated), bool(truncated and not terminated))
+
+    def _see(self, obs: np.ndarray, before: Any) -> np.ndarray:
+        """Keeps the newest observation. If it is said to be a stack, its older frames are those of `before`."""
+        require(
+            not self._stacked or follows(obs, before),
+            f"observations of environment '{self._name}' are no stacks of frames [..., time], the newest last, with "
+            "zeros before an episode's first: set --environment.frame_stacks false and --replay uniform, or stack so",
+        )
+        self._seen = obs
+        return obs
 
     def save(self) -> Any:
         return {"episode": self._episode, "actions": np.asarray(self._actions).tolist()}

@@ -45,7 +45,10 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameStacks(Uniform):
-    """As uniform replay, for observations that are stacks of frames, uint8 [..., time]: stores each frame once."""
+    """As uniform replay, for observations that are stacks of frames, uint8 [..., time]: stores each frame once.
+
+    Shapes do not tell such stacks from colours or from stacks that begin otherwise: the environment has to say it.
+    """
 
     capacity: int = 1_000_000  # steps kept, of all environments of a seed together
     truncations: int = 64  # final frames kept of truncated episodes, of all environments of a seed together
@@ -53,6 +56,15 @@ class FrameStacks(Uniform):
     def __post_init__(self):
         super().__post_init__()
         require(self.truncations >= 1, f"replay.truncations must be at least 1, not {self.truncations}")
+
+    def check(self, environment: str, stacks: str | None) -> None:
+        """Refuses an environment, by its name, that does not say that its observations are such stacks."""
+        require(
+            stacks == "black",
+            f"replay 'frame_stacks' is for stacks of frames, the newest last, black before an episode's first, and "
+            f"{environment} does not say that it shows such: use --replay uniform, or where they are such (Atari) "
+            '--environment.stack_begins black, (gymnasium) --environment.frame_stacks true, (custom) stacks="black"',
+        )
 
     def build(self, step: Step, gamma: float, environments: int) -> Replay:
         """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
