@@ -14,6 +14,7 @@ from sharedq import random_keys
 from sharedq.environments import Continuous, HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
+from sharedq.given import numbers
 from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
@@ -98,14 +99,7 @@ class Agent:
         return random_keys.at(random_keys.root(self.seed), draw)
 
     def _one(self, obs: Any) -> jax.Array:
-        wanted = self._compiled.built.environment.observation
-        obs = np.asarray(obs)
-        if obs.shape != wanted.shape:
-            raise SharedqError(f"an observation of shape {wanted.shape} is wanted, not {obs.shape}")
-        if obs.dtype.kind == "f" and not np.isfinite(obs).all():
-            place = np.argwhere(~np.isfinite(obs))[0].tolist()
-            raise SharedqError(f"the observation's entry {place} is {obs[tuple(place)]}: give it a finite number")
-        return jnp.asarray(obs, wanted.dtype)[None]
+        return jnp.asarray(numbers(obs, self._compiled.built.environment.observation, "observation"))[None]
 
 
 def load(run: str | Path, seed: int | None = None) -> Agent:

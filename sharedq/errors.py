@@ -16,6 +16,10 @@ class Diverged(SharedqError):
     exit_code = 3
 
 
+class NotFinite(SharedqError):
+    """A number that was given is not finite, or too large for what it is to be."""
+
+
 class Unphysical(SharedqError):
     """A world gave something that is not a finite number: what, and while training of which seed and at which step."""
 

@@ -3,7 +3,6 @@
 One compiled call for each step, constant memory, no replay and no environment: whoever calls is the world.
 """
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from sharedq.analysis.cost import size
 from sharedq.environments import Discrete, HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, checked
+from sharedq.given import numbers
 from sharedq.networks import Dense
 from sharedq.runs import checkpoints
 from sharedq.settings import require
@@ -90,7 +90,7 @@ class LiveAgent:
         require(not truncated or final_obs is not None, "a truncated episode needs final_obs, its last observation")
         now, following = self._obs, self._one(obs)
         then = self._one(final_obs, "final_obs") if ended and final_obs is not None else following
-        paid = jnp.asarray(_numbers("reward", reward, ()))[None]
+        paid = _given(reward, (), "reward")
         ends = jnp.array([[bool(terminated)], [bool(truncated)]])
         step = Step(now, self._action, paid, ends[0], ends[1], then)
         self.steps += 1
@@ -151,29 +151,16 @@ class LiveAgent:
         return state, self._choose(state, obs, count)
 
     def _one(self, obs: Any, name: str = "observation") -> jax.Array:
-        return jnp.asarray(_numbers(name, obs, self._shape))[None]
+        return _given(obs, self._shape, name)
 
 
 def _part(part: str, given: Any) -> Any:
     return checked(part, settings.make(TABLES[part], part, given, {}) if isinstance(given, str) else given)
 
 
-def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """What was given, as float32 of this shape; refused where a number is not finite or its square would not be."""
-    wanted = f"{name} must be {f'numbers of shape {shape}' if shape else 'one number'}"
-    try:
-        with np.errstate(over="ignore"):  # what is too large for float32 is refused below
-            as_given = np.asarray(given)
-            numbers = as_given.astype(np.float32, casting="no" if np.iscomplexobj(as_given) else "unsafe")
-    except (TypeError, ValueError, OverflowError):
-        raise SharedqError(f"{wanted}, not {reprlib.repr(given)}") from None
-    require(numbers.shape == shape, f"{wanted}, not of shape {numbers.shape}")
-    wrong = ~(np.abs(numbers) <= LARGEST)
-    if wrong.any():
-        entry = tuple(np.argwhere(wrong)[0])
-        where = f"{name}[{', '.join(map(str, entry))}]" if shape else name
-        raise SharedqError(f"{where} is {as_given[entry]}: it must be a number between -1e18 and 1e18")
-    return numbers
+def _given(value: Any, shape: tuple[int, ...], what: str) -> jax.Array:
+    """What was given as a batch of one; a copy, because whoever calls may write into his array for the next step."""
+    return jnp.array(numbers(value, jax.ShapeDtypeStruct(shape, np.float32), what, LARGEST))[None]
 
 
 def _may_be_saved_to(folder: Path) -> bool:

@@ -98,19 +98,17 @@ def test_an_observation_may_be_a_list_or_a_jax_array(agent):
     assert agent.act([0, 1, 0, 0]) == agent.act(jax.numpy.array([0.0, 1, 0, 0])) == 1
 
 
-@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((1, 4)), 0.0])
-def test_a_wrong_observation_is_told_the_shape(agent, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (np.zeros((1, 4)), r" must be numbers of shape \(4,\), not of shape \(1, 4\)$"),
+        ([0, 1, np.nan, np.inf], r"\[2\] is nan: it must be a number between "),
+    ],
+)
+def test_a_wrong_observation_is_told(agent, wrong, says):
     for ask in (agent.act, agent.values):
-        with pytest.raises(sharedq.SharedqError, match=r"^an observation of shape \(4,\) is wanted, not [^\n]*$"):
+        with pytest.raises(sharedq.SharedqError, match=f"^observation{says}"):
             ask(wrong)
-
-
-def test_a_number_that_is_not_finite_is_told_its_place(agent):
-    for ask in (agent.act, agent.values):
-        with pytest.raises(
-            sharedq.SharedqError, match=r"^the observation's entry \[2\] is nan: give it a finite number$"
-        ):
-            ask([0, 1, np.nan, np.inf])
 
 
 def test_evaluation_plays_whole_episodes_and_repeats(agent):

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from sharedq.environments.contract import Outcome
-from sharedq.errors import Unphysical
+from sharedq.errors import NotFinite, Unphysical
+from sharedq.given import numbers
 
 
 def episode_seed(seed: int, world: int, episode: int) -> int:
@@ -48,9 +50,7 @@ class InTurn:
         self._worlds = worlds
 
     def reset(self) -> np.ndarray:
-        obs = np.stack([world.begin() for world in self._worlds])
-        _check_finite("an observation", obs)
-        return obs
+        return _stacked([world.begin() for world in self._worlds])
 
     def step(self, actions: np.ndarray) -> Outcome:
         obs, happened = [], []
@@ -59,18 +59,14 @@ class InTurn:
             happened.append(one)
             obs.append(world.begin() if one.terminated or one.truncated else one.obs)
         final_obs, reward, terminated, truncated, life_lost = zip(*happened, strict=True)
-        outcome = Outcome(
-            obs=np.stack(obs),
-            reward=np.array(reward, np.float32),
+        return Outcome(
+            obs=_stacked(obs),  # which an episode may have begun with
+            reward=_physical(reward, jax.ShapeDtypeStruct((len(reward),), np.float32), "a reward"),
             terminated=np.array(terminated, bool),
             truncated=np.array(truncated, bool),
-            final_obs=np.stack(final_obs),
+            final_obs=_stacked(final_obs),
             life_lost=np.array(life_lost, bool),
         )
-        _check_finite("a reward", outcome.reward)
-        _check_finite("an observation", outcome.final_obs)
-        _check_finite("an observation", outcome.obs)  # which an episode may have begun with
-        return outcome
 
     def save(self) -> Any:
         return [world.save() for world in self._worlds]
@@ -87,6 +83,14 @@ class InTurn:
             world.close()
 
 
-def _check_finite(what: str, values: np.ndarray) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise Unphysical(what)
+def _stacked(observations: Sequence[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(observations)
+    return _physical(stacked, stacked, "an observation")
+
+
+def _physical(values: Any, wanted: Any, what: str) -> np.ndarray:
+    """The values as the shape and the dtype of `wanted`; an error of the world's if one is not a finite number."""
+    try:
+        return numbers(values, wanted, what)
+    except NotFinite as error:
+        raise Unphysical(what) from error
