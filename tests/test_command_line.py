@@ -65,6 +65,13 @@ def breaks_down():
             return np.zeros(1, np.float32), np.nan if self.steps == 250 else 1.0, False, self.steps % 50 == 0, {}
 
     return Breaks()
+
+def begins_in_nan():
+    import numpy as np
+
+    broken = breaks_down()
+    broken.reset = lambda seed, options=None: (np.full(1, np.nan, np.float32), {})
+    return broken
 """
 
 MY_NETWORK = """
@@ -466,6 +473,24 @@ def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here)
     )
     again = sharedq("resume", "run")
     assert (again.code, again.err) == (3, answer.err)
+
+
+def test_worlds_that_begin_broken_have_diverged_and_do_not_end_a_comparison(sharedq, here):
+    (here / "my_environment.py").write_text(MY_ENVIRONMENT)
+    answer = sharedq(
+        *("compare", "corridor", "--environment", "gymnasium", "--environment.id", "my_environment:begins_in_nan"),
+        *("--training", "interactive", "--training.environments", 1, "--steps", 400, "--seed", 2),
+        *("--targets", "online_network", "target_network", "--out", "both"),
+    )
+    assert answer.code == 3 and "learning diverged on target-free and target network; the report" in answer.err
+    page = Path("both/report.html").read_text()
+    assert all(f"{one} diverged at step 0 (seed 2)" in page for one in ("target-free", "target network"))
+    assert json.loads(Path("both/runs/target-network/diverged.json").read_text()) == {
+        "step": 0,
+        "seed": 2,
+        "message": "an observation of seed 2 is not a finite number at step 0; no checkpoint was written before; "
+        "look at what the environment does there, or train with other --seeds",
+    }
 
 
 def test_an_error_in_ones_own_environment_is_told_in_one_line_and_the_run_can_go_on(sharedq, here):

@@ -272,7 +272,7 @@ def test_learning_while_stepping_does_what_is_written_out_and_goes_on_from_every
     assert calls[-8:] == ["_act", "_learn", "step", *["_observe_and_act", "step"] * 2, "_store"]
     assert calls.count("_learn") == (60 - 12) // TURNS.cycle
     for stop, saved, worlds in kept[:-1]:
-        program.load_worlds(json.loads(json.dumps(worlds)))
+        program.load_worlds(json.loads(json.dumps(worlds)), stop)
         same(program.to_host(run_of(program, program.to_devices(saved), stop)[0]), end)
 
 
@@ -292,7 +292,7 @@ def test_it_goes_on_where_it_was_saved_to_the_bit(three):
     run, _ = run_of(program, end=480)
     saved, worlds = program.to_host(run), json.loads(json.dumps(program.save_worlds()))
     run_of(program, run, 480)  # moves the worlds on
-    program.load_worlds(worlds)
+    program.load_worlds(worlds, 480)
     run, told = run_of(program, program.to_devices(saved), 480)
     same(program.to_host(run), three[0])
     same([heard.episodes for heard in told], [heard.episodes for heard in three[1][-len(told) :]])
@@ -309,6 +309,22 @@ def test_a_world_that_breaks_down_is_told_with_its_seed_and_step(monkeypatch):
     with pytest.raises(Unphysical) as caught:
         program.advance(run, 6, 12)
     assert (caught.value.what, caught.value.seed, caught.value.step) == ("a reward", 5, 8)
+
+
+@pytest.mark.parametrize(("moment", "step"), [("begin", 0), ("load", 6)])
+def test_a_world_that_breaks_down_before_a_step_is_told_so_too(monkeypatch, moment, step):
+    def breaks(world, *saved):
+        opened.append(world)
+        if len(opened) > TURNS.environments:  # in the second seed
+            raise Unphysical("an observation")
+        return np.zeros(1, np.float32)
+
+    opened = []
+    program = TURNS.build(TURNING, WHOLE, KEPT, [4, 5])
+    monkeypatch.setattr(Turning, moment, breaks)
+    with pytest.raises(Unphysical) as caught:
+        program.begin() if moment == "begin" else program.load_worlds([[[3, 0]] * TURNS.environments] * 2, 6)
+    assert (caught.value.what, caught.value.seed, caught.value.step) == ("an observation", 5, step)
 
 
 def test_shapes_are_those_of_the_run(three):

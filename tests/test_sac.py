@@ -428,7 +428,7 @@ def test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_
     path = checkpoints.save(tmp_path, 40, {"run": host}, "digest", {"worlds": program.save_worlds()})
     unbroken, told = program.advance(run, 40, 80)
     unbroken = program.to_host(unbroken)
-    program.load_worlds(checkpoints.read_meta(path)["worlds"])
+    program.load_worlds(checkpoints.read_meta(path)["worlds"], 40)
     again = program.to_devices(checkpoints.load(path, "run", program.shapes()))
     again, told_again = program.advance(again, 40, 80)
     jax.tree.map(np.testing.assert_array_equal, (unbroken, told), (program.to_host(again), told_again))

@@ -13,6 +13,8 @@ Where a life is lost, what is learned from says that the world ended; what is lo
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -216,7 +218,11 @@ class InteractiveProgram:
 
     def begin(self) -> Run:
         learner = self._begin(jnp.int32(0), self._seeds())[1]
-        obs = np.stack([worlds.reset() for worlds in self._opened()])
+        first = []
+        for seed, worlds in zip(self.seeds, self._opened(), strict=True):
+            with _placed(seed, 0):
+                first.append(worlds.reset())
+        obs = np.stack(first)
         none = np.zeros(obs.shape[:2])
         return _run(learner, obs, none, none.astype(np.int64))
 
@@ -279,12 +285,8 @@ class InteractiveProgram:
         outcomes = []
         at = (time + 1) * self.settings.environments
         for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
-            try:
+            with _placed(seed, at):
                 outcomes.append(worlds.step(action))
-            except Unphysical as error:
-                raise Unphysical(error.what, seed, at) from error
-            except EnvironmentFailed as error:
-                raise EnvironmentFailed(f"{error} at step {at:,}") from error
         return jax.tree.map(lambda *x: np.stack(x), *outcomes)
 
     def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:
@@ -319,14 +321,26 @@ class InteractiveProgram:
     def save_worlds(self) -> Any:
         return [worlds.save() for worlds in self._worlds]
 
-    def load_worlds(self, saved: Any) -> None:
-        for worlds, one in zip(self._opened(), saved, strict=True):
-            worlds.load(one)
+    def load_worlds(self, saved: Any, step: int) -> None:
+        for seed, worlds, one in zip(self.seeds, self._opened(), saved, strict=True):
+            with _placed(seed, step):
+                worlds.load(one)
 
     def close(self) -> None:
         for worlds in self._worlds:
             worlds.close()
         self._worlds = []
+
+
+@contextmanager
+def _placed(seed: int, step: int) -> Iterator[None]:
+    """Tells of a world that breaks down, or whose code fails, at which step of which seed it did."""
+    try:
+        yield
+    except Unphysical as error:
+        raise Unphysical(error.what, seed, step) from error
+    except EnvironmentFailed as error:  # which names its seed
+        raise EnvironmentFailed(f"{error} at step {step:,}") from error
 
 
 def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ resumed run passes the same stops and equals an unbroken one to the bit.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,15 @@ def train(
             _finish(program, directory, progress, checkpoints.read_meta(saved_at))
             return
         compile_seconds = _prepare(program, progress, advice)
-        step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
+        with _breakdowns(directory):
+            step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
         if saved_at:
             progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, offsets) as log:
             for stop in [s for s in program.stops if s > step]:
                 began = time.perf_counter()
-                try:
+                with _breakdowns(directory):
                     run, told = program.advance(run, step, stop)
-                except Unphysical as error:
-                    hint = "look at what the environment does there, or train with other --seeds"
-                    raise _diverged(directory, error.what, error.seed, error.step, hint) from error
-                except EnvironmentFailed as error:
-                    onwards = f"once it is mended, go on: sharedq resume {directory.path}"
-                    raise EnvironmentFailed(f"{error}; {_kept(directory)}; {onwards}") from error
                 passed = time.perf_counter() - began
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
@@ -118,6 +113,19 @@ def _reflect(mirror: Mirror, step: int, told: Told, rate: float, mean_return: fl
     mirror(step, values if mean_return is None else values | {"return": mean_return})
 
 
+@contextmanager
+def _breakdowns(directory: RunDirectory) -> Iterator[None]:
+    """Tells of a world that breaks down, or whose code fails, what is left of the run; the first also marks it."""
+    try:
+        yield
+    except Unphysical as error:
+        hint = "look at what the environment does there, or train with other --seeds"
+        raise _diverged(directory, error.what, error.seed, error.step, hint) from error
+    except EnvironmentFailed as error:
+        onwards = f"once it is mended, go on: sharedq resume {directory.path}"
+        raise EnvironmentFailed(f"{error}; {_kept(directory)}; {onwards}") from error
+
+
 def _check_finite(program: Program, directory: RunDirectory, step: int, told: Told) -> None:
     broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
     if not broken.size:
@@ -162,5 +170,6 @@ def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
     meta = checkpoints.read_meta(path)
     run = program.to_devices(rest._replace(agent=agent))
-    program.load_worlds(meta["worlds"])
-    return int(path.name), meta["seconds"], run
+    step = int(path.name)
+    program.load_worlds(meta["worlds"], step)
+    return step, meta["seconds"], run

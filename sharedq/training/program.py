@@ -48,8 +48,8 @@ class Program(Protocol):
     def save_worlds(self) -> Any:
         """Where worlds outside the run are, as JSON can hold it; None if the run holds all there is."""
 
-    def load_worlds(self, saved: Any) -> None:
-        """Puts them where `save_worlds` found them."""
+    def load_worlds(self, saved: Any, step: int) -> None:
+        """Puts them where `save_worlds` found them, at that environment step."""
 
     def close(self) -> None:
         """Ends what the program holds outside this process's memory."""
