@@ -1,6 +1,7 @@
 """Environments of Gymnasium: observations, time limits, seeds, going on after a save, and what is refused."""
 
 import json
+import random
 import sys
 
 import gymnasium
@@ -307,6 +308,30 @@ def test_continuous_actions_are_taken_again_to_the_bit():
     expected = walk(worlds, actions[60:])
     worlds.load(saved)
     assert_same(walk(worlds, actions[60:]), expected)
+
+
+def test_an_environment_that_draws_elsewhere_is_not_resumed(bring):
+    worlds = bring(show=lambda time: np.full(2, random.random(), np.float32), ends=9)[0].build().open(2, 0)
+    worlds.reset()
+    for steps in range(2):
+        saved = json.loads(json.dumps(worlds.save()))
+        with pytest.raises(SharedqError, match=r"make' did not come to the same state .*own np_random alone") as caught:
+            worlds.load(saved)
+        assert "\n" not in str(caught.value)
+        worlds.reset()
+        walk(worlds, np.zeros((steps + 1, 2), int))
+
+
+def test_an_episode_that_ends_while_it_is_played_again_is_not_resumed(bring):
+    settings, made = bring(show=lambda time: np.zeros(2, np.float32), ends=9)
+    worlds = settings.build().open(1, 0)
+    worlds.reset()
+    walk(worlds, np.zeros((4, 1), int))
+    saved = worlds.save()
+    worlds.load(saved)
+    made[-1]._ends = 3  # as if by chance, and looking the same
+    with pytest.raises(SharedqError, match="did not come to the same state"):
+        worlds.load(saved)
 
 
 def test_what_is_no_number_is_told(bring, monkeypatch):

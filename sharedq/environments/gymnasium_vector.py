@@ -2,6 +2,7 @@
 
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Gymnasium:
 
     Every episode begins with a seed of its own, made from the run's seed, the number of the world and that of the
     episode. So a world is saved as its episode's number and the actions since, and loaded by taking them again: as long
-    as the episode was, and exact if the environment draws only from its own generator.
+    as the episode was, and exact if the environment draws only from its own generator; another end is refused.
     """
 
     id: str = "LunarLander-v3"  # a registered id, or package.module:function that returns a new gymnasium.Env
@@ -134,13 +135,18 @@ class Player:
         return obs
 
     def save(self) -> Any:
-        return {"episode": self._episode, "actions": np.asarray(self._actions).tolist()}
+        actions = np.asarray(self._actions).tolist()
+        return {"episode": self._episode, "actions": actions, "seen": zlib.crc32(self._seen.tobytes())}
 
     def load(self, saved: Any) -> None:
         self._episode = saved["episode"] - 1
         self.begin()
-        for action in saved["actions"]:
-            self.step(action)
+        ended = any(happened.terminated or happened.truncated for happened in map(self.step, saved["actions"]))
+        require(
+            not ended and zlib.crc32(self._seen.tobytes()) == saved["seen"],
+            f"environment '{self._name}' did not come to the same state when its episode was played again: to be "
+            "resumed exactly it must draw from its own np_random alone; mend that and begin the run anew",
+        )
 
     def picture(self) -> np.ndarray:
         return np.asarray(self._environment.render(), np.uint8)
