@@ -172,6 +172,16 @@ def test_sources_that_differ_get_folders_that_differ(tmp_path):
     assert len(set(folders)) == 3
 
 
+@pytest.mark.parametrize(("training", "seeds", "for_one"), [("interactive", 1, True), ("interactive", 2, False)])
+def test_a_comparison_lays_out_the_cores_as_its_runs_do(tmp_path, monkeypatch, training, seeds, for_one):
+    asked = []
+    monkeypatch.setattr("sharedq.trainer.use_all_cores", lambda for_one: asked.append(for_one))
+    options = {"environment.id": "CartPole-v1", "training": training, "seeds": seeds}
+    one = recipe("cartpole").replace(environment="gymnasium", **options)
+    plan("cartpole", [one], tmp_path / "out", "", overwrite=False)
+    assert asked == [for_one]
+
+
 def test_what_takes_a_comparisons_place_takes_none_of_its_runs(compared, tmp_path):
     shutil.copytree(compared, tmp_path / "out")
     wanted = with_target(recipe("corridor"), "target_network")
