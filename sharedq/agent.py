@@ -18,7 +18,7 @@ from sharedq.given import numbers
 from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
-from sharedq.training.evaluation import film, play, play_on_host
+from sharedq.training.evaluation import apart, film, play, play_on_host
 
 
 class Evaluation(NamedTuple):
@@ -76,7 +76,7 @@ class Agent:
         require(episodes >= 1, f"episodes must be at least 1, not {episodes}")
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
         require(seed >= 0, f"seed cannot be negative: {seed}")
-        played = self._compiled.play(self._state, seed, episodes=episodes, max_steps=max_steps)
+        played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
     def record(self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15) -> tuple[Path, float]:
@@ -91,7 +91,7 @@ class Agent:
 
         def pictures():
             nonlocal returned
-            returned = yield from film(self._compiled.built.environment, act, seed, max_steps)
+            returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
 
         return video.write(Path(out), pictures(), rate), returned
 

@@ -16,6 +16,7 @@ from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
 from sharedq.reports import video
 from sharedq.runs import RunDirectory
+from sharedq.training.evaluation import apart
 from sharedq.training.learning import example_batch
 
 CORRIDOR = PROBES["corridor"]
@@ -118,6 +119,15 @@ def test_evaluation_plays_whole_episodes_and_repeats(agent):
     assert played.ended.all()
     for one, other in zip(played, agent.evaluate(episodes=6, seed=1), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_no_evaluation_begins_as_a_training_with_its_seed_did(young):
+    seeds = [apart(seed) for seed in range(1000)]
+    assert len({*seeds, *range(1000)}) == 2000 and max(seeds) < 2**31
+    agent = sharedq.load(young)
+    lengths = {seed: agent._compiled.play(agent._state, seed, episodes=50, max_steps=100)[1] for seed in (1, apart(1))}
+    assert (agent.evaluate(50, seed=1, max_steps=100).lengths == lengths[apart(1)]).all()
+    assert (lengths[1] != lengths[apart(1)]).any()
 
 
 def test_evaluation_says_which_episodes_it_cut(agent):

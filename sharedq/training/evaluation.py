@@ -14,12 +14,17 @@ from sharedq.environments.pictures import has_picture, picture
 from sharedq.errors import SharedqError
 
 
+def apart(seed: int) -> int:
+    """The seed to play with, so that no episode begins as one of a training with `seed` did."""
+    return int(np.random.SeedSequence((seed, crc32(b"evaluation"))).generate_state(1)[0] >> 1)
+
+
 def play(environment: Environment, act: Callable, seed: int, episodes: int, max_steps: int):
     """Returns, lengths and whether each of `episodes` episodes ended by itself within `max_steps`.
 
     `act(key, obs [E, ...]) -> actions [E]`. The episodes are played side by side; none is replaced when it ends.
     """
-    key = _root(seed)
+    key = random_keys.root(seed)
     act_key, world_key = random_keys.named(key, "act"), random_keys.named(key, "environment")
     keys = jax.random.split(random_keys.named(key, "first episodes"), episodes)
     state, obs = jax.vmap(environment.reset)(keys)
@@ -44,9 +49,9 @@ def play(environment: Environment, act: Callable, seed: int, episodes: int, max_
 
 def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episodes: int, max_steps: int):
     """As `play`, with worlds that the host steps; each of them plays one episode that counts."""
-    act_key = random_keys.named(_root(seed), "act")
+    act_key = random_keys.named(random_keys.root(seed), "act")
     returned, length, alive = np.zeros(episodes), np.zeros(episodes, np.int64), np.ones(episodes, bool)
-    with closing(environment.open(episodes, _host_seed(seed))) as worlds:
+    with closing(environment.open(episodes, seed)) as worlds:
         obs = worlds.reset()
         for time in range(max_steps):
             outcome = worlds.step(np.asarray(act(random_keys.at(act_key, time), obs)))
@@ -63,11 +68,9 @@ def film(
     environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int
 ) -> Generator[np.ndarray, None, float]:
     """One episode, a picture before each step and one after the last unless that was its end; returns its return."""
-    act_key = random_keys.named(_root(seed), "act")
+    act_key = random_keys.named(random_keys.root(seed), "act")
     worlds = (
-        environment.open(1, _host_seed(seed), seen=True)
-        if isinstance(environment, HostEnvironment)
-        else _Filmed(environment, seed)
+        environment.open(1, seed, seen=True) if isinstance(environment, HostEnvironment) else _Filmed(environment, seed)
     )
     returned = 0.0
     with closing(worlds):
@@ -83,16 +86,6 @@ def film(
     return returned
 
 
-def _root(seed: int) -> jax.Array:
-    """Apart from what a training with this seed hangs from, whose episodes would be met again otherwise."""
-    return random_keys.named(random_keys.root(seed), "evaluation")
-
-
-def _host_seed(seed: int) -> int:
-    """The same for worlds that the host steps."""
-    return int(np.random.SeedSequence((seed, crc32(b"evaluation"))).generate_state(1)[0])
-
-
 class _Filmed:
     """One world of a device's environment, stepped from the host, whose observations are pictures."""
 
@@ -103,7 +96,7 @@ class _Filmed:
                 "Control Suite, and games whose observations are images; for CartPole train with "
                 "--environment gymnasium --environment.id CartPole-v1"
             )
-        root = _root(seed)
+        root = random_keys.root(seed)
         self._key, self._first = random_keys.named(root, "environment"), random_keys.named(root, "first episodes")
         self._reset, self._step = jax.jit(jax.vmap(environment.reset)), jax.jit(jax.vmap(environment.step))
         self._time = 0
