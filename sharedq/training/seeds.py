@@ -53,12 +53,17 @@ def _keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
+def side_by_side() -> bool:
+    """Whether seeds are one more axis of every operation, and not each on a device of its own."""
+    return jax.default_backend() != "cpu"
+
+
 class Layout:
     """`count` seeds on the devices at hand. Arrays with an axis of seeds are padded to `padded` of them."""
 
     def __init__(self, count: int):
         self.count = count
-        self.batched = jax.default_backend() != "cpu"
+        self.batched = side_by_side()
         devices = jax.devices()[:1] if self.batched else jax.devices()[:count]
         self.per_device = -(-count // len(devices))
         devices = devices[: -(-count // self.per_device)]
