@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments import Continuous, HostEnvironment
+from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.given import numbers
@@ -53,7 +53,7 @@ class Agent:
         self._compiled, self._state, self._calls = compiled, state, count()
 
     def act(self, obs: Any, draw: int | None = None) -> int | np.ndarray:
-        """The action for one observation: a number, or a vector in the world's own units, between its bounds.
+        """The action for one observation, as the world itself takes it: a number, or a vector between its bounds.
 
         What the policy draws (a random action, the head to act with) depends on nothing but the seed and the number
         `draw`. Without a number the agent counts its calls: each draws anew, and an agent loaded again repeats them.
@@ -61,8 +61,7 @@ class Agent:
         batch = self._one(obs)
         key = self._key(next(self._calls) if draw is None else draw)
         action = np.asarray(self._compiled.act(self._state, key, batch)[0])
-        actions = self._compiled.built.environment.actions
-        return actions.in_units(action) if isinstance(actions, Continuous) else int(action)
+        return self._compiled.built.environment.actions.in_units(action)
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
         """What the policy follows for one observation: the value of every action, where they can be counted.

@@ -242,9 +242,11 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
 
         for agent in load_all(parsed.run):
             played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
+            steps = agent.experiment.training.steps
+            at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
             cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
             print(
-                f"seed {agent.seed}: mean return {played.returns.mean():.2f}, "
+                f"seed {agent.seed}{at}: mean return {played.returns.mean():.2f}, "
                 f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
                 f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
             )

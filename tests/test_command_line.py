@@ -455,7 +455,8 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here)
     told = re.search(r"seed 0 is not a finite number at step ([\d,]+); the last good checkpoint is (\S+);", answer.err)
     assert 3000 < int(told[1].replace(",", "")) < 4000  # two environments, so NaN comes 1,500 steps each
     assert told[2] == str(here / "run/checkpoints/000000003000")
-    assert sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out.startswith("seed 0: mean return 20.00")
+    played = sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out
+    assert played.startswith("seed 0 at step 3,000 of 20,000: mean return 20.00")
 
 
 def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here):

@@ -275,7 +275,8 @@ def test_discrete_observations_become_a_single_one(bring):
 def test_discrete_actions_begin_where_the_environments_do(bring):
     settings, made = bring(action_space=spaces.Discrete(3, start=-1), ends=9)
     environment = settings.build()
-    assert environment.actions == Discrete(3)
+    assert environment.actions == Discrete(3, first=-1)
+    assert [environment.actions.in_units(action) for action in range(3)] == [-1, 0, 1]  # for an agent that is loaded
     worlds = environment.open(1, 0)
     worlds.reset()
     walk(worlds, np.array([[0], [1], [2]], np.int32))

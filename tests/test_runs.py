@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def test_a_new_run_tells_what_was_asked_and_with_what(run):
     assert (run.path / "command.txt").read_text() == "sharedq train one\n"
     versions = json.loads((run.path / "versions.json").read_text())
     assert versions["numpy"] == np.__version__
+    assert versions["gymnasium"] == metadata.version("gymnasium")  # what plays decides returns too
     assert versions.keys() >= {"python", "platform", "cpu_count", "sharedq", "jax", "jaxlib", "flax", "optax"}
     assert RunDirectory.open(run.path) == run
     assert run.experiment() == EXPERIMENT

@@ -17,14 +17,19 @@ from sharedq.errors import SharedqError, told
 
 
 class Discrete(NamedTuple):
-    """Actions 0 .. n-1."""
+    """Actions 0 .. n-1: what the algorithms give, the replay holds and `step` takes, everywhere."""
 
     n: int
+    first: int = 0  # what the world itself calls action 0, as `Discrete(n, start)` of Gymnasium does
 
     @property
     def one(self) -> jax.ShapeDtypeStruct:
         """The form of one action."""
         return jax.ShapeDtypeStruct((), jnp.int32)
+
+    def in_units(self, action: Any) -> int:
+        """What the world itself calls an action."""
+        return self.first + int(action)
 
 
 class Continuous(NamedTuple):

@@ -228,8 +228,8 @@ def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
-        first = int(space.start)
-        return Discrete(int(space.n)), lambda action: first + int(action)
+        numbered = Discrete(int(space.n), int(space.start))
+        return numbered, numbered.in_units
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
         actions = Continuous(space.low, space.high)
         return actions, lambda action: actions.in_units(np.asarray(action, np.float32))  # from a save it is a list

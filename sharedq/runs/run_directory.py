@@ -18,6 +18,7 @@ from sharedq.runs.durable import atomic_write, sync_folder, write_synced
 
 SCHEMA = 1
 PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
+WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def versions() -> dict:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         **{package: version(package) for package in PACKAGES},
+        **{package: found for package in WORLDS if (found := version(package))},
     }
 
 
