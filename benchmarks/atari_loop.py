@@ -29,10 +29,13 @@ def main() -> None:
     )
     parser.add_argument("--recipe", default="atari-cnn-ln", help="atari-cnn, atari-cnn-ln or atari-impala-ln")
     parser.add_argument("--game", default="Breakout")
+    parser.add_argument("--epsilon", type=float, help="share of random actions (default: as it falls, 1 at first)")
     parser.add_argument("--stretches", type=int, default=7, help=f"timed stretches of {STRETCH} steps of each source")
     arguments = parser.parse_args()
     stretches = COLLECTED + 1 + arguments.stretches
     options = {"replay.capacity": 100_000, "training.log_period": STRETCH, "training.warm_up": COLLECTED * STRETCH}
+    if arguments.epsilon is not None:
+        options |= {f"algorithm.epsilon_{end}": arguments.epsilon for end in ("start", "end")}
     base = recipe(arguments.recipe).replace(game=arguments.game, steps=stretches * STRETCH, **options)
     rows = [Row(with_target(base, target), target) for target in arguments.targets]
     for number in range(stretches):

@@ -3,9 +3,9 @@
     python -m benchmarks.memory --targets online_network target_network shared_heads:heads=9
 
 Each measurement is a process of its own; the least of several counts, because what else a process needs comes and goes
-by some megabytes. What it uses at most while it makes updates, less what is left when the agent is
-given up, is the agent (networks, copies, Adam's moments), a batch, and the temporaries of an update. On a CPU it is
-read off the resident set, on a GPU off JAX's allocator.
+by some megabytes. What it uses at most while it makes updates, less what is left when the agent is given up, is the
+agent (networks, copies, Adam's moments), a batch, and the temporaries of an update. On a CPU it is read off the
+resident set, on a GPU off JAX's allocator.
 """
 
 import argparse
@@ -18,14 +18,16 @@ import sys
 from pathlib import Path
 
 UPDATES = 5
+USUAL = 128 * 1024  # bytes; glibc's own thresholds
 
 
 def measure(target: str, network: str, norm: str) -> dict[str, int]:
     """Bytes of one source, in a process that has measured nothing else."""
     from benchmarks.atari_update import NETWORKS, Updates, batches
     from sharedq.analysis.cost import size
+    from sharedq.training.seeds import keep_freed_memory
 
-    _give_back()
+    keep_freed_memory(trim=USUAL, mmap=USUAL)  # unlike in training: what was freed is not to count
     updates = Updates(target, dataclasses.replace(NETWORKS[network], norm=norm), batches(1))
     agent, networks = size(updates.state), size((updates.state.params, updates.state.source))
     _forget_peak()
@@ -34,13 +36,6 @@ def measure(target: str, network: str, norm: str) -> dict[str, int]:
     peak, scratch = _used(peak=True), updates.scratch
     updates.state = updates.data = None
     return {"networks": networks, "agent": agent, "temporaries": scratch, "peak": peak - _used(peak=False)}
-
-
-def _give_back() -> None:
-    """Has large blocks returned to the system as soon as they are freed, which training does not, for it is slower."""
-    trim_threshold, mmap_threshold, usual = -1, -3, 128 * 1024
-    for option in (trim_threshold, mmap_threshold):
-        ctypes.CDLL(None).mallopt(option, usual)
 
 
 def _forget_peak() -> None:

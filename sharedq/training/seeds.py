@@ -30,7 +30,7 @@ def use_all_cores(for_one: bool = False) -> None:
     A pool of threads shared by the devices would make them wait for each other within every matrix product. With
     `for_one` seed all cores share each operation instead, which pays where operations are large.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     if for_one:
         return
     flags = os.environ.get("XLA_FLAGS", "")
@@ -40,17 +40,18 @@ def use_all_cores(for_one: bool = False) -> None:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory(trim: int = 2**31 - 1, mmap: int = 2**30) -> None:
     """Leaves what a compiled call frees with this process, for its next call.
 
     Else glibc gives large blocks back to the system at once, and each call touches fresh pages, which the system must
     clear: an update of the paper's Atari network, called by itself, took 36 to 50 ms, and 21 to 23 with it.
+    Blocks above `mmap` bytes, and free memory above `trim`, are given back all the same.
     """
     trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, which has no such call
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, trim)
+        mallopt(mmap_threshold, mmap)
 
 
 def side_by_side() -> bool:
