@@ -1,0 +1,105 @@
+"""Short runs of every kind and source, and one line for each that names what it computed.
+
+A change that must leave learning as it was prints the same lines before and after, on the same machine:
+
+    python tests/digests.py > before;  ... ;  python tests/digests.py | diff before -
+
+The line does not depend on the names of arrays, only on their contents, so renaming a part of the state keeps it.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+SOURCES = {
+    "online_network": {},
+    "target_network": {"period": 20},
+    "shared_heads": {"heads": 3, "period": 20},
+    "iterated_networks": {"networks": 2, "period": 20, "copy_period": 5},
+    "lookahead_replicate": {"period": 20, "replicate_steps": 3},
+}
+QUICK = {"steps": 600, "training.warm_up": 200, "training.log_period": 200}
+SMALL_SAC = {
+    "steps": 150,
+    "training.warm_up": 100,
+    "training.log_period": 50,
+    "algorithm.random_steps": 50,
+    "replay.batch_size": 16,
+}
+TINY_LAYERS = {"network.hidden": (16,), "algorithm.actor_width": 16}
+
+# A name, a recipe, the sources that it is trained on, and the options that differ from the recipe's.
+RUNS = [
+    ("corridor", "corridor", list(SOURCES), {"steps": 2_000, "seeds": 2}),
+    ("minatar", "minatar-breakout", list(SOURCES), {**QUICK, "seeds": 2}),
+    ("minatar-double", "minatar-breakout", ["shared_heads"], {**QUICK, "algorithm.backup": "double"}),
+    ("minatar-n-step", "minatar-breakout", ["target_network"], {**QUICK, "replay.n_step": 3, "network.norm": "layer"}),
+    ("host", "lunar-lander", ["target_network", "shared_heads"], {**QUICK, "training.update_period": 4}),
+    ("atari", "atari-cnn-ln", ["shared_heads"], {"steps": 120, "training.warm_up": 60, "replay.capacity": 200}),
+    ("stream", "stream-minatar", list(SOURCES), {"steps": 500, "training.log_period": 250}),
+    ("sac", "sac-pendulum", list(SOURCES), {**SMALL_SAC, **TINY_LAYERS}),
+    ("sac-batch-norm", "sac-pendulum", ["online_network", "target_network"], {
+        **SMALL_SAC, **TINY_LAYERS, "network.norm": "batch_renorm",
+    }),
+    ("sac-simba", "sac-simba-small", ["shared_heads"], {
+        **SMALL_SAC, "network.width": 16, "algorithm.actor_width": 16, "algorithm.atoms": 11,
+    }),
+]  # fmt: skip
+
+
+def digests(wanted: str = "") -> Iterator[tuple[str, str]]:
+    """The name of each run whose name begins with `wanted`, and the digest of what it left."""
+    from sharedq.recipes import recipe
+    from sharedq.trainer import train
+
+    for name, base, sources, options in RUNS:
+        for source in sources:
+            if not f"{name}/{source}".startswith(wanted):
+                continue
+            experiment = recipe(base).replace(target=source, **options)
+            experiment = experiment.replace(**{f"target.{key}": value for key, value in SOURCES[source].items()})
+            with tempfile.TemporaryDirectory() as folder:
+                run = train(experiment, Path(folder) / "run")
+                yield f"{name}/{source}", digest_of(run.path)
+
+
+def digest_of(run: Path) -> str:
+    """Of the agent's arrays in any order, of all episodes, and of the metrics that are not times."""
+    hashed = hashlib.sha256()
+    (agent,) = run.glob("checkpoints/*/agent.safetensors")
+    for one in sorted(_arrays(agent.read_bytes())):
+        hashed.update(one)
+    hashed.update((run / "episodes.csv").read_bytes())
+    rows = list(csv.reader((run / "metrics.csv").read_text().splitlines()))
+    kept = [place for place, column in enumerate(rows[0]) if column not in ("steps_per_second", "seconds")]
+    for row in rows[1:]:
+        hashed.update(repr([row[place] for place in kept]).encode())
+    return hashed.hexdigest()[:16]
+
+
+def _arrays(content: bytes) -> Iterator[bytes]:
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__")
+    for entry in header.values():
+        begin, end = entry["data_offsets"]
+        data = np.frombuffer(content[8 + length + begin : 8 + length + end], np.uint8)
+        yield hashlib.sha256(repr((entry["dtype"], entry["shape"])).encode() + data.tobytes()).digest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wanted", nargs="?", default="", help="print only runs whose name begins so")
+    for name, digest in digests(parser.parse_args().wanted):
+        print(f"{digest}  {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
