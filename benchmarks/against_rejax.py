@@ -43,7 +43,7 @@ class Gymnax:
         return outcome.obs, state, outcome.reward, outcome.terminated | outcome.truncated, {}
 
     def observation_space(self, params):
-        return Box(0, 1, self.inner.observation.shape, self.inner.observation.dtype)
+        return Box(0, 1, self.inner.spec.observation.shape, self.inner.spec.observation.dtype)
 
     def action_space(self, params):
         return Discrete(self.inner.actions.n)

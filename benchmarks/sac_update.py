@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.atari_update import OPTIONS, Products
 from sharedq.analysis.cost import flops
-from sharedq.environments import Continuous, HostEnvironment
+from sharedq.environments import Continuous, EnvironmentSpec
 from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.replay import Uniform
@@ -32,7 +32,7 @@ from sharedq.training.learning import example_batch, learner, silence, step_like
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
-HUMANOID = HostEnvironment("humanoid", jax.ShapeDtypeStruct((OBS,), np.float32), Continuous(-BOUND, BOUND), None)
+HUMANOID = EnvironmentSpec("humanoid", jax.ShapeDtypeStruct((OBS,), np.float32), Continuous(-BOUND, BOUND))
 PLAIN, SIMBA = recipe("sac-mlp"), recipe("sac-simba-humanoid-run")
 NINE = {"target.heads": 9, "target.polyak": 1.0, "target.period": 400, "target.loss_discount": 0.25}
 ROWS = {

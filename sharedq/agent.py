@@ -34,8 +34,14 @@ class Compiled:
         self.built = built
         self.act = jax.jit(partial(built.algorithm.act, step=None))
         self.values = jax.jit(built.algorithm.values)
-        host = isinstance(built.environment, HostEnvironment)
-        self.play = self._play_on_host if host else jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+        self._compiled_play = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+
+    def play(self, state: Any, seed: int, episodes: int, max_steps: int):
+        """Episodes in the environment, which is built when it is first played in."""
+        on_host = isinstance(self.built.environment, HostEnvironment)
+        return (self._play_on_host if on_host else self._compiled_play)(
+            state, seed, episodes=episodes, max_steps=max_steps
+        )
 
     def _play(self, state: Any, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
@@ -61,7 +67,7 @@ class Agent:
         batch = self._one(obs)
         key = self._key(next(self._calls) if draw is None else draw)
         action = np.asarray(self._compiled.act(self._state, key, batch)[0])
-        return self._compiled.built.environment.actions.in_units(action)
+        return self._compiled.built.spec.actions.in_units(action)
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
         """What the policy follows for one observation: the value of every action, where they can be counted.
@@ -98,7 +104,7 @@ class Agent:
         return random_keys.at(random_keys.root(self.seed), draw)
 
     def _one(self, obs: Any) -> jax.Array:
-        return jnp.asarray(numbers(obs, self._compiled.built.environment.observation, "observation"))[None]
+        return jnp.asarray(numbers(obs, self._compiled.built.spec.observation, "observation"))[None]
 
 
 def load(run: str | Path, seed: int | None = None) -> Agent:

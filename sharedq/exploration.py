@@ -20,6 +20,11 @@ def still_exploring(steps: int, falls: int, end: float) -> Iterator[str]:
         )
 
 
+def greedy(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """values [B, A] -> the best actions [B], and the values."""
+    return values.argmax(axis=-1).astype(jnp.int32), values
+
+
 def epsilon_greedy(key: jax.Array, values: Callable[[], jax.Array], epsilon: jax.Array | float) -> jax.Array:
     """values() [B, A] -> actions [B]: with probability epsilon any action, else the best.
 
@@ -31,6 +36,6 @@ def epsilon_greedy(key: jax.Array, values: Callable[[], jax.Array], epsilon: jax
     any_action = jax.random.randint(action_key, (count,), 0, actions)
 
     def some_best() -> jax.Array:
-        return jnp.where(explores, any_action, values().argmax(axis=-1).astype(jnp.int32))
+        return jnp.where(explores, any_action, greedy(values())[0])
 
     return jax.lax.cond(explores.all(), lambda: any_action, some_best)

@@ -13,9 +13,9 @@ import numpy as np
 from sharedq import random_keys, settings
 from sharedq.algorithms import StreamQ
 from sharedq.analysis.cost import size
-from sharedq.environments import Discrete, HostEnvironment
+from sharedq.environments import Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
-from sharedq.experiment import TABLES, checked
+from sharedq.experiment import TABLES
 from sharedq.given import numbers
 from sharedq.networks import Dense
 from sharedq.runs import checkpoints
@@ -46,24 +46,22 @@ class LiveAgent:
         network: Any = NETWORK,
         seed: int = 0,
     ):
-        def nowhere(*_: Any):
-            raise TypeError("a live stream is not opened: whoever calls steps it")
-
-        sizes: tuple[int, ...] = settings.conform(shape, tuple[int, ...], "shape")
-        actions, seed = settings.conform(actions, int, "actions"), settings.conform(seed, int, "seed")
+        sizes: tuple[int, ...] = settings.convert(shape, tuple[int, ...], "shape")
+        actions, seed = settings.convert(actions, int, "actions"), settings.convert(seed, int, "seed")
         require(min(sizes, default=1) >= 1, f"a shape has sizes of 1 or more, not {sizes}")
         require(actions >= 1, f"actions must be at least 1, not {actions}")
         require(seed >= 0, f"seed cannot be negative: {seed}")
-        algorithm, target, network = _part("algorithm", algorithm), _part("target", target), _part("network", network)
+        given = {"algorithm": algorithm, "target": target, "network": network}
+        algorithm, target, network = (settings.make(TABLES[part], value) for part, value in given.items())
         observation = jax.ShapeDtypeStruct(sizes, np.float32)
-        environment = HostEnvironment("a live stream", observation, Discrete(actions), nowhere)
-        self._algorithm = algorithm.build(environment, target, network)
-        require(self._algorithm.update is None, "a live stream needs an algorithm without replay, such as StreamQ")
+        spec = EnvironmentSpec("a live stream", observation, Discrete(actions))
+        self._algorithm = algorithm.build(spec, target, network)
+        require(
+            self._algorithm.learns_from == "stream", "a live stream needs an algorithm without replay, such as StreamQ"
+        )
         self._shape, self._actions = sizes, actions
         self._key, self.steps = random_keys.root(seed), 0
-        self._state = jax.jit(self._algorithm.init)(
-            random_keys.named(self._key, "network"), example_batch(environment, 1)
-        )
+        self._state = jax.jit(self._algorithm.init)(random_keys.named(self._key, "network"), example_batch(spec, 1))
         self._obs, self._action = jnp.zeros((1, *sizes)), jnp.zeros(1, jnp.int32)
         self._begun = False
         self._act, self._values = jax.jit(self._choose), jax.jit(self._algorithm.values)
@@ -72,8 +70,8 @@ class LiveAgent:
     def begin(self, obs: Any) -> int:
         """The action for the first observation of the stream. After a pause too: what was before it is not credited."""
         self._obs, self._begun = self._one(obs), True
-        if "kept" in self._state._fields:
-            self._state = self._state._replace(kept=jnp.zeros_like(self._state.kept))
+        if "trace_mask" in self._state._fields:
+            self._state = self._state._replace(trace_mask=jnp.zeros_like(self._state.trace_mask))
         self._action = self._act(self._state, self._obs, jnp.int32(self.steps))
         return int(self._action[0])
 
@@ -152,10 +150,6 @@ class LiveAgent:
 
     def _one(self, obs: Any, name: str = "observation") -> jax.Array:
         return _given(obs, self._shape, name)
-
-
-def _part(part: str, given: Any) -> Any:
-    return checked(part, settings.make(TABLES[part], part, given, {}) if isinstance(given, str) else given)
 
 
 def _given(value: Any, shape: tuple[int, ...], what: str) -> jax.Array:

@@ -18,7 +18,7 @@ import optax
 
 from sharedq.networks.unit_kernels import project
 
-Bound = Literal["joint", "each", "mean"]
+Bound = Literal["joint", "each"]
 
 
 def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) -> optax.GradientTransformation:
@@ -27,16 +27,32 @@ def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) 
     return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
 
 
-def moved(params: Any, moves: Any) -> Any:
-    """The parameters after a gradient step; kernels that are kept on the unit sphere are back on it."""
-    return project(optax.apply_updates(params, moves))
+def adam_with_rate(beta: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+    """Adam whose learning rate is given at each step: `update(gradient, moments, params, rate=...)`."""
+    scale = optax.scale_by_adam(b1=beta, eps=epsilon)
+
+    def update(gradient, moments, params=None, *, rate, **_):
+        updates, moments = scale.update(gradient, moments)
+        return jax.tree.map(lambda update: -rate * update, updates), moments
+
+    return optax.GradientTransformationExtraArgs(scale.init, update)
+
+
+def gradient_step(
+    optimiser: optax.GradientTransformationExtraArgs, gradient: Any, moments: Any, params: Any, **extra: Any
+) -> tuple[Any, Any]:
+    """The parameters and the optimiser's moments after one gradient step of any algorithm.
+
+    Kernels that are kept on the unit sphere are put back on it. `extra` is what an optimiser asks for by name.
+    """
+    updates, moments = optimiser.update(gradient, moments, params, **extra)
+    return project(optax.apply_updates(params, updates)), moments
 
 
 class Traces(NamedTuple):
     """What ObGD remembers, each as the gradients are."""
 
     z: Any  # gradients of the past, decayed
-    squares: Any  # the running mean of (delta z)^2 of the adaptive variant, else empty
     count: jax.Array  # steps made
 
 
@@ -44,9 +60,6 @@ def obgd(
     alpha: float = 1.0,
     kappa: float = 2.0,
     bound: Bound = "joint",
-    adaptive: bool = False,
-    beta: float = 0.999,
-    epsilon: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
     """`update(gradients, traces, delta=..., decay=..., newest=None) -> updates, traces`; no bound with `kappa` 0.
 
@@ -56,14 +69,13 @@ def obgd(
     step is then along delta z + newest g, and M has alpha kappa |newest| |g|_1 more, so that the same bound holds.
 
     `bound` says what several errors share. "joint": one M, the sum of all, and one step. "each": the move along each
-    error's traces is bounded by 1 / kappa, so that n of them may move what they share by n / kappa. "mean": an n-th of
-    that. The adaptive variant divides z and g by the root of the running mean of the step's squared direction.
+    error's traces is bounded by 1 / kappa, so that n of them may move what they share by n / kappa.
     """
 
     def init(params: Any) -> Traces:
         """`params` as the gradients will be."""
         z = jax.tree.map(jnp.zeros_like, params)
-        return Traces(z, jax.tree.map(jnp.zeros_like, params) if adaptive else (), jnp.int32(0))
+        return Traces(z, jnp.int32(0))
 
     def update(gradients, traces, params=None, *, delta, decay, newest=None):
         slopes, form = jax.tree.flatten(gradients)
@@ -73,24 +85,13 @@ def obgd(
         # anew for every weight, with all that led to it, the world's step too.
         errors, decays, extras = jax.lax.optimization_barrier((errors, decays, extras))
         z = [_along(k, g) * z + g for k, z, g in zip(decays, form.flatten_up_to(traces.z), slopes, strict=True)]
-        count, pairs = traces.count + 1, list(zip(z, slopes, strict=True))
-        squares: Any = ()
-        if adaptive:
-            directions = map(_direction, pairs, errors, extras)
-            old = form.flatten_up_to(traces.squares)
-            squares = [beta * square + (1 - beta) * move**2 for square, move in zip(old, directions, strict=True)]
-            unbiased = 1 - beta ** count.astype(jnp.float32)
-            scales = [jax.lax.rsqrt(square / unbiased + epsilon) for square in squares]
-            pairs = [(scale * z, scale * g) for scale, (z, g) in zip(scales, pairs, strict=True)]
-            squares = form.unflatten(squares)
+        pairs = list(zip(z, slopes, strict=True))
         reaches = map(_reach, pairs, errors, extras)
         reach = sum(one.sum() if bound == "joint" else one for one in reaches)
         step = alpha / jnp.maximum(alpha * kappa * reach, 1)
-        if bound == "mean":
-            step = step / step.size
         moves = [[None if x is None else step * x for x in given] for given in (errors, extras)]
         errors, extras = jax.lax.optimization_barrier(moves)
-        return form.unflatten(map(_direction, pairs, errors, extras)), Traces(form.unflatten(z), squares, count)
+        return form.unflatten(map(_direction, pairs, errors, extras)), Traces(form.unflatten(z), traces.count + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -142,7 +142,7 @@ def _simba(task: str) -> Experiment:
             normalise_observations=True,  # [SV]
             scale_rewards=True,  # [SV]
         ),
-        target=TargetNetwork(period=1, polyak=0.005),  # [SV]
+        target=TargetNetwork(period=1, tau=0.005),  # [SV]
         network=SimbaV2(width=512, blocks=2),  # [SV]
         replay=Uniform(capacity=500_000, batch_size=256),  # all steps there are: [SV] has room for twice as many; [SV]
         training=Interactive(
@@ -167,7 +167,7 @@ def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) 
             adam_beta=0.5,  # [CQ]; with 0.9 and an actor that moves at each update it is not learned target-free
             actor_period=3,  # [CQ]
         ),
-        target=TargetNetwork(period=1, polyak=0.005),  # [HA]
+        target=TargetNetwork(period=1, tau=0.005),  # [HA]
         network=Dense(hidden=(256, 256), norm="layer"),  # [HA]; LayerNorm ours, for target-free and shared heads
         replay=Uniform(capacity=steps, batch_size=256),  # all steps there are; [HA]
         training=Interactive(
@@ -289,7 +289,7 @@ RECIPES = {
                 target_entropy=-1.0,  # [HA]
                 random_steps=5_000,  # [SS]
             ),
-            target=TargetNetwork(period=1, polyak=0.005),  # [HA]
+            target=TargetNetwork(period=1, tau=0.005),  # [HA]
             network=Dense(hidden=(256, 256)),  # [HA]
             replay=Uniform(capacity=1_000_000, batch_size=256),  # [HA]
             training=Interactive(

@@ -1,8 +1,8 @@
 """Settings are frozen dataclasses whose fields speak: read them, print them, change one, write them to JSON.
 
-A *kind* is a dataclass listed by name in a table (sources, networks, ...). In JSON a kind is its fields plus
-`"kind": name`; on the command line `--target NAME` chooses the kind and `--target.period 500` sets a field. The
-comment behind a field is its help text. Values are validated in `__post_init__`, which raises `SharedqError`.
+A *kind* is a dataclass that has a name in a table (sources, networks, ...; see `tables.py`). In JSON a kind is its
+fields plus `"kind": name`; on the command line `--target NAME` chooses the kind and `--target.period 500` sets a field.
+The comment behind a field is its help text. Values are validated in `__post_init__`, which raises `SharedqError`.
 """
 
 import dataclasses
@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sharedq.errors import SharedqError, unknown
-
-Table = Mapping[str, type]
+from sharedq.tables import Table
 
 
 def require(condition: bool, message: str) -> None:
@@ -44,21 +43,29 @@ def comments(kind: type) -> dict[str, str]:
     return found
 
 
-def kind_of(table: Table, value: Any) -> str:
-    return next(name for name, kind in table.items() if kind is type(value))
+class Chosen(typing.NamedTuple):
+    """A part of an experiment that is not made yet: the name of its kind, and the fields that differ from its own."""
+
+    kind: str
+    fields: Mapping[str, Any] = {}
 
 
-def make(table: Table, what: str, name: str, fields: Mapping[str, Any]) -> Any:
-    """The kind `name` of a table with these fields; says what is wrong with a name it does not know."""
-    if name not in table:
-        raise unknown(what, name, table)
-    kind = table[name]
-    known = {field.name for field in dataclasses.fields(kind)}
-    for field in fields:
-        if field not in known:
-            raise SharedqError(f"{what} '{name}' has no option '{field}'{_options(field, known)}")
+def make(table: Table, given: Any) -> Any:
+    """A part: of a kind's name, of `Chosen`, or of a value of a kind. This is where values get their declared types."""
+    if isinstance(given, str):
+        given = Chosen(given)
+    if isinstance(given, tuple) and len(given) == 2:
+        kind, fields = table[given[0]], given[1]
+        known = {field.name for field in dataclasses.fields(kind)}
+        for field in fields:
+            if field not in known:
+                raise SharedqError(f"{table.part} '{given[0]}' has no option '{field}'{_options(field, known)}")
+    else:
+        kind, fields = type(given), None
+        table.name_of(kind)  # raises if it can be no part
+        fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(kind)}
     hinted = hints(kind)
-    return kind(**{field: conform(value, hinted[field], f"{what}.{field}") for field, value in fields.items()})
+    return kind(**{name: convert(value, hinted[name], f"{table.part}.{name}") for name, value in fields.items()})
 
 
 def _options(field: str, known: set[str]) -> str:
@@ -112,17 +119,10 @@ def parse(text: str, hint: Any, option: str) -> Any:
     raise SharedqError(f"{option} cannot be set from the command line")
 
 
-def conform(value: Any, hint: Any, option: str) -> Any:
+def convert(value: Any, hint: Any, option: str) -> Any:
     """The value as its text would be read: 2e5 steps are 200,000, a list is a tuple, and text is no number."""
     text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
     return parse(text, hint, option)
-
-
-def conformed(value: Any, what: str) -> Any:
-    """The same kind, each field of the type that it is declared with."""
-    hinted = hints(type(value))
-    fields = {name: conform(getattr(value, name), hinted[name], f"{what}.{name}") for name in hinted}
-    return dataclasses.replace(value, **fields)
 
 
 def _finite(text: str) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import Built, Experiment
 from sharedq.runs import RunDirectory
-from sharedq.training import Interactive
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.program import Program
@@ -50,7 +49,7 @@ def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror 
 
 def use_cores_for(experiment: Experiment) -> None:
     """All of them, laid out before JAX first runs. A seed alone on the host's worlds has a large network as a rule."""
-    use_all_cores(for_one=experiment.seeds == 1 and isinstance(experiment.training, Interactive))
+    use_all_cores(for_one=experiment.seeds == 1 and experiment.training.on_host)
 
 
 def _go_on(

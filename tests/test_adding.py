@@ -17,7 +17,7 @@ from sharedq.environments import ProbeEnvironment
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError, Stopped
 from sharedq.experiment import Experiment
-from sharedq.exploration import epsilon_greedy
+from sharedq.exploration import epsilon_greedy, greedy
 from sharedq.replay import NoReplay, Uniform
 from sharedq.runs import checkpoints
 from sharedq.training import Fused, Streaming
@@ -32,9 +32,9 @@ class State(NamedTuple):
     visits: jax.Array  # [states] how often each was observed
 
 
-def table(environment) -> tuple:
-    """`init`, `act`, `values` and one step of Q-learning on a table that one-hot observations choose a row of."""
-    shape = (*environment.observation.shape, discrete_actions(environment, "a table"))
+def table(spec) -> tuple:
+    """`init`, `act`, `values`, `decide` and a step of Q-learning on a table; one-hot observations choose its row."""
+    shape = (*spec.observation.shape, discrete_actions(spec, "a table"))
 
     def init(key, example):
         return State(jnp.zeros(shape), jnp.zeros(shape[0]))
@@ -51,7 +51,10 @@ def table(environment) -> tuple:
         error = target - params[place]
         return params.at[place].add(RATE * error / len(error)), error
 
-    return init, act, values, learned
+    def decide(state, obs):
+        return greedy(values(state, None, obs))
+
+    return (init, act, values, decide), learned
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,15 @@ class OneStep:
 
     gamma: float = GAMMA  # discount of the future, per step
 
-    def build(self, environment, target, network):
-        init, act, values, learned = table(environment)
+    def build(self, spec, target, network):
+        functions, learned = table(spec)
 
         def observe(state, key, step, obs, count):
             discount = jnp.where(step.terminated, 0.0, self.gamma)
             params, error = learned(state.params, step.obs, step.action, step.reward, discount, step.next_obs)
             return State(params, state.visits + step.obs.sum(axis=0)), {"loss": error**2, "counted": count}
 
-        return Algorithm(init, act, values, observe)
+        return Algorithm(*functions, observe)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Replayed:
 
     gamma: float = GAMMA  # discount of the future, per step
 
-    def build(self, environment, target, network):
-        init, act, values, learned = table(environment)
+    def build(self, spec, target, network):
+        functions, learned = table(spec)
 
         def observe(state, key, step, obs, count):
             return state._replace(visits=state.visits + step.obs.sum(axis=0)), {"counted": count}
@@ -87,7 +90,7 @@ class Replayed:
             params, error = learned(state.params, *batch.transition)
             return state._replace(params=params), jnp.abs(error), {"loss": error**2}
 
-        return Algorithm(init, act, values, observe, update)
+        return Algorithm(*functions, observe, update)
 
 
 WORLD = ProbeEnvironment("corridor")
@@ -177,10 +180,26 @@ def test_a_loss_while_observing_that_is_no_number_is_told_with_its_step():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("one_step", {"replay": "uniform"}, "'one_step' learns from each step .* and keeps none: add --replay none"),
-        ("one_step", {"training": "fused"}, "'one_step' learns from each step .*: add --training streaming"),
-        ("replayed", {"replay": "none"}, "'replayed' learns from a replay: choose another --replay than none"),
-        ("replayed", {"training": "streaming"}, "learns from a replay: choose another --training than streaming"),
+        (
+            "one_step",
+            {"replay": "uniform"},
+            "'one_step' learns from each step .* and replay 'uniform' .*: add --replay none",
+        ),
+        (
+            "one_step",
+            {"training": "fused"},
+            "'one_step' learns from each step .* and training 'fused' .*: add --training streaming",
+        ),
+        (
+            "replayed",
+            {"replay": "none"},
+            "'replayed' learns from a replay, and replay 'none' .*: add --replay uniform or frame_stacks",
+        ),
+        (
+            "replayed",
+            {"training": "streaming"},
+            "learns from a replay, and training 'streaming' .*: add --training fused or interactive",
+        ),
     ],
 )
 def test_a_replay_where_none_is_wanted_is_refused_and_the_other_way_round(name, change, message):

@@ -163,7 +163,7 @@ def test_training_says_nothing_unless_asked_to(tmp_path, capsys):
 def test_an_episode_is_filmed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no ffmpeg
     built = sharedq.recipe("minatar-breakout").replace(network="table").build()
-    state = built.algorithm.init(jax.random.key(0), example_batch(built.environment, 1))
+    state = built.algorithm.init(jax.random.key(0), example_batch(built.spec, 1))
     agent = sharedq.Agent(Compiled(built), state, step=0, seed=0)
     film, returned = agent.record(tmp_path / "film.mp4", max_steps=6)
     assert film == tmp_path / "film.gif" and returned >= 0
@@ -228,6 +228,6 @@ def test_what_has_no_pictures_is_not_filmed(tmp_path, agent):
 
 
 def test_a_continuous_action_is_in_the_worlds_units():
-    built = SimpleNamespace(environment=Gymnasium("Pendulum-v1").build(), experiment=None)
+    built = SimpleNamespace(spec=Gymnasium("Pendulum-v1").build().spec, experiment=None)
     compiled = SimpleNamespace(built=built, act=lambda state, key, obs: np.full((1, 1), 0.25, np.float32))
     assert sharedq.Agent(compiled, state=None, step=0, seed=0).act(np.zeros(3)) == [0.5]  # of -2 to 2

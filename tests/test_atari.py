@@ -67,12 +67,15 @@ def test_frames_rewards_and_ends_are_those_of_gymnasium(game, steps):
 
 def test_what_it_declares_is_what_it_gives():
     environment = Atari(stack=2).build()
-    assert environment.name == "atari/Breakout" and environment.actions == Discrete(4)
+    assert environment.spec.name == "atari/Breakout" and environment.spec.actions == Discrete(4)
     worlds = environment.open(3, 0)
     obs = worlds.reset()
     outcome = worlds.step(np.zeros(3, np.int32))
     for array in (obs, outcome.obs, outcome.final_obs):
-        assert array.shape == (3, *environment.observation.shape) and array.dtype == environment.observation.dtype
+        assert (
+            array.shape == (3, *environment.spec.observation.shape)
+            and array.dtype == environment.spec.observation.dtype
+        )
     assert [array.dtype for array in outcome[1:4]] == [np.float32, bool, bool]
 
 
@@ -267,7 +270,7 @@ def test_stream_atari_is_the_public_treatment():
     dqn = {"algorithm": "dqn", "training": "interactive", "replay": "frame_stacks"}
     with pytest.raises(SharedqError, match=r"atari/\w+ does not say .*--environment\.stack_begins black"):
         stream.replace(**dqn).build()
-    assert stream.replace(**dqn, **{"environment.stack_begins": "black"}).build().environment.stacks == "black"
+    assert stream.replace(**dqn, **{"environment.stack_begins": "black"}).build().environment.spec.stacks == "black"
     algorithm = stream.algorithm
     assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, 1.0)
     assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.epsilon_steps) == (1.0, 0.01, 500_000)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sharedq.environments import Discrete, HostEnvironment, Outcome
+from sharedq.environments import Discrete, EnvironmentSpec, HostEnvironment, Outcome
 from sharedq.networks import Dense
 from sharedq.recipes import recipe
 from sharedq.targets import SharedHeads
@@ -94,12 +94,15 @@ class Still:
     def close(self): ...
 
 
+STILL = EnvironmentSpec("still", jax.ShapeDtypeStruct((2, 2, 4), np.uint8), Discrete(2))
+
+
 def test_with_the_papers_numbers_the_heads_first_move_at_step_24_000():
     atari = recipe("atari-cnn-ln").replace(target="shared_heads", **{"replay.capacity": 100})
-    world = HostEnvironment("still", jax.ShapeDtypeStruct((2, 2, 4), np.uint8), Discrete(2), lambda *_: Still())
+    world = HostEnvironment(STILL, lambda *_: Still())
     assert atari.target == SharedHeads(heads=1, period=2000) and atari.training.warm_up == 20_000
     algorithm = atari.algorithm.on(atari.target.build(Dense((2,)).build(2)))
-    replay = atari.replay.build(step_like(world), atari.algorithm.gamma, 1)
+    replay = atari.replay.build(step_like(world.spec), atari.algorithm.gamma, 1)
     program = atari.training.build(world, algorithm, replay, [0])
     assert program.stops[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
 

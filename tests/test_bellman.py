@@ -29,15 +29,15 @@ def test_of_action_takes_one_value_per_row_on_any_axes():
 
 
 def test_the_maximum_judges_by_itself_and_double_by_the_choosers_choice():
-    values, chooser = jnp.array([[1.0, 5.0, 3.0]]), jnp.array([[0.0, 1.0, 2.0]])
-    assert backups.maximum(values, chooser).tolist() == [5]
-    assert backups.double(values, chooser).tolist() == [3]
+    values, selector = jnp.array([[1.0, 5.0, 3.0]]), jnp.array([[0.0, 1.0, 2.0]])
+    assert backups.maximum(values, selector).tolist() == [5]
+    assert backups.double(values, selector).tolist() == [3]
 
 
 @given(rows, rows)
-def test_double_never_exceeds_the_maximum_and_equals_it_when_the_judge_chooses(values, chooser):
-    assert backups.double(values, chooser) <= backups.maximum(values, chooser)
-    assert backups.double(values, values) == backups.maximum(values, chooser)
+def test_double_never_exceeds_the_maximum_and_equals_it_when_the_judge_chooses(values, selector):
+    assert backups.double(values, selector) <= backups.maximum(values, selector)
+    assert backups.double(values, values) == backups.maximum(values, selector)
 
 
 @given(rows, omegas)
@@ -160,12 +160,12 @@ def test_both_readings_back_up_alike():
     mean = reading.value(logits)[..., None]
     expected = plain.target(mean, backup)[..., 0]
     np.testing.assert_allclose(wanted @ jnp.linspace(-5, 5, 101), expected, atol=1e-4)
-    np.testing.assert_allclose(plain.price(mean, mean + 2), np.full((2, 3), 4.0), rtol=1e-5)
+    np.testing.assert_allclose(plain.loss(mean, mean + 2), np.full((2, 3), 4.0), rtol=1e-5)
 
 
 def test_the_cautious_critic_is_the_one_with_the_smallest_value():
     outputs = jnp.arange(12.0).reshape(2, 2, 3)  # two states, two critics
-    found = backups.cautious(outputs, jnp.array([[1.0, 0.5], [-1.0, 0.5]]))
+    found = backups.min_over_critics(outputs, jnp.array([[1.0, 0.5], [-1.0, 0.5]]))
     np.testing.assert_array_equal(found, jnp.stack([outputs[0, 1], outputs[1, 0]]))
 
 

@@ -25,7 +25,7 @@ TIMINGS = ("steps_per_second", "seconds")
 MY_ENVIRONMENT = """
 import jax
 import jax.numpy as jnp
-from sharedq.environments import Discrete, Environment, Outcome
+from sharedq.environments import Discrete, Environment, EnvironmentSpec, Outcome
 
 def world(width=3, reward=lambda time: 0.0, end=lambda time: time % 10 == 9):
     def reset(key):
@@ -36,7 +36,7 @@ def world(width=3, reward=lambda time: 0.0, end=lambda time: time % 10 == 9):
         outcome = Outcome(seen, jnp.float32(reward(time)), jnp.bool_(end(time)), jnp.bool_(False), seen)
         return time + 1, outcome
 
-    return Environment("mine", jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2), reset, step)
+    return Environment(EnvironmentSpec("mine", jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2)), reset, step)
 
 def make():
     return world()

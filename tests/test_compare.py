@@ -150,7 +150,7 @@ def test_sources_of_one_name_are_told_apart_by_what_differs():
         "shared heads K=2",
         "shared heads K=3",
     ]
-    wanted = ("shared_heads:period=5", "shared_heads:period=7,acting=mean", "shared_heads:period=7")
+    wanted = ("shared_heads:period=5", "shared_heads:period=7,behaviour_head=mean", "shared_heads:period=7")
     assert labels_of([with_target(corridor, one) for one in wanted]) == [
         "shared heads K=1 (period 5, acting uniform)",
         "shared heads K=1 (period 7, acting mean)",
@@ -166,7 +166,7 @@ def test_a_setting_of_several_numbers_can_be_compared():
 
 
 def test_sources_that_differ_get_folders_that_differ(tmp_path):
-    wanted = ("target_network", "target_network:period=7", "target_network:polyak=0.5")
+    wanted = ("target_network", "target_network:period=7", "target_network:tau=0.5")
     plan("corridor", [with_target(recipe("corridor"), one) for one in wanted], tmp_path / "out", "", overwrite=False)
     folders = [one["folder"] for one in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
     assert len(set(folders)) == 3

@@ -26,7 +26,7 @@ ORDER = {
 
 
 def actions_of(environment, steps, count=1, seed=0):
-    shape = (steps, count, *environment.actions.one.shape)
+    shape = (steps, count, *environment.spec.actions.one.shape)
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
@@ -60,12 +60,15 @@ def test_it_is_dm_controls_task_with_its_parts_in_their_order(task):
 
 def test_what_it_declares_is_what_it_gives():
     environment = Control("humanoid-run").build()
-    assert environment.name == "control/humanoid-run" and environment.actions.one.shape == (21,)
+    assert environment.spec.name == "control/humanoid-run" and environment.spec.actions.one.shape == (21,)
     worlds = environment.open(3, 0)
     obs, outcome = worlds.reset(), worlds.step(actions_of(environment, 1, 3)[0])
-    assert environment.observation.shape == (67,)
+    assert environment.spec.observation.shape == (67,)
     for array in (obs, outcome.obs, outcome.final_obs):
-        assert array.shape == (3, *environment.observation.shape) and array.dtype == environment.observation.dtype
+        assert (
+            array.shape == (3, *environment.spec.observation.shape)
+            and array.dtype == environment.spec.observation.dtype
+        )
     assert [array.dtype for array in outcome[1:4]] == [np.float32, bool, bool]
 
 
@@ -73,10 +76,10 @@ def test_actions_between_one_and_one_reach_the_actuators_in_their_units():
     environment = Control("quadruped-walk").build()  # whose lifts go from -1 to 1.1
     worlds = environment.open(1, 0)
     worlds.reset()
-    for place, expected in ((-1, environment.actions.low), (1, environment.actions.high)):
+    for place, expected in ((-1, environment.spec.actions.low), (1, environment.spec.actions.high)):
         worlds.step(np.full((1, 12), place, np.float32))
         np.testing.assert_array_equal(worlds._worlds[0]._environment.physics.data.ctrl, expected)
-    assert environment.actions.high.max() == 1.1
+    assert environment.spec.actions.high.max() == 1.1
 
 
 # The limit and repeated actions

@@ -46,7 +46,7 @@ def test_parameters_and_bytes_are_those_of_the_closed_forms(target):
     assert found.bytes["weights"] == 4 * (trained + untrained)
     assert found.bytes["optimiser"] == 2 * 4 * trained + 4  # Adam's two moments, and its count
     assert found.bytes["replay"] == 1000 * (2 * 4 * 4 + 4 + 4 + 1 + 1)  # two observations, action, reward, two flags
-    assert found.bytes["statistics"] == 0
+    assert found.bytes["batch_stats"] == 0
     assert found.bytes["activations"] > 0
     assert found.update_seconds is None
 
@@ -60,7 +60,7 @@ def test_what_lookahead_replicate_keeps_besides():
 def test_batch_normalisation_has_two_statistics_per_unit():
     network = Dense((WIDTH, WIDTH), norm="batch")
     found = Experiment(CartPole(), network=network, target=OnlineNetwork(), replay=Uniform(1000, BATCH)).build().cost()
-    assert found.bytes["statistics"] == 4 * 2 * 2 * WIDTH
+    assert found.bytes["batch_stats"] == 4 * 2 * 2 * WIDTH
 
 
 def test_a_minatar_replay_stores_images_as_bits():
@@ -128,7 +128,7 @@ def test_the_atari_agents_hold_the_parameters_of_the_public_code(target, held):
     network = Convolutional((32, 64, 64), (8, 4, 3), (4, 2, 1), "SAME", (512,), norm="layer").build(10)
     frames = jax.ShapeDtypeStruct((1, 84, 84, 4), np.uint8)
     params, state = jax.eval_shape(target.build(network).init, jax.eval_shape(lambda: jax.random.key(0)), frames)
-    assert count(params) + count(state["held"]) == held
+    assert count(params) + count(state["target_params"]) == held
 
 
 def test_a_measured_update_takes_time():

@@ -9,7 +9,7 @@ import pytest
 
 import sharedq
 from sharedq.algorithms import DQN
-from sharedq.environments import CartPole, Custom, Discrete, Environment, ProbeEnvironment
+from sharedq.environments import CartPole, Custom, Discrete, Environment, EnvironmentSpec, ProbeEnvironment
 from sharedq.environments.probes import PROBES
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense, Table
@@ -50,7 +50,7 @@ def museum() -> Environment:
         return (room, moved), jax.tree.map(lambda *leaves: jnp.stack(leaves)[room], *outcomes)
 
     observation = jax.ShapeDtypeStruct((sum(SIZES),), jnp.float32)
-    return Environment("museum", observation, Discrete(ACTIONS), reset, step)
+    return Environment(EnvironmentSpec("museum", observation, Discrete(ACTIONS)), reset, step)
 
 
 def known(name: str) -> np.ndarray:
@@ -145,7 +145,7 @@ def test_running_statistics_travel_with_a_network_that_normalises_its_batch():
             training=Fused(steps=480, environments=4, warm_up=100, update_period=4, log_period=480),
         )
         built, agent = learned(experiment)
-        running = agent.source["statistics"]["BatchNorm_0"]
+        running = agent.source["batch_stats"]["BatchNorm_0"]
         assert (running["mean"] != 0).any()
         assert (running["var"] != 1).all()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent))
@@ -161,7 +161,7 @@ def one_update(algorithm: DQN, values, penalty=None):
     """Metrics of one update on a table of one state with two actions; the target network holds the same values."""
     source = TargetNetwork(period=10).build(Table().build(2))
     learner = algorithm.on(source, penalty)
-    batch = example_batch(PROBES["one_reward"].environment, 2)
+    batch = example_batch(PROBES["one_reward"].environment.spec, 2)
     ones = jnp.ones((2, 1))
     transition = batch.transition._replace(
         obs=ones, next_obs=ones, action=jnp.array([0, 1]), reward=jnp.array([1.0, 0])
@@ -169,7 +169,7 @@ def one_update(algorithm: DQN, values, penalty=None):
     batch = batch._replace(transition=transition._replace(discount=jnp.array([0.5, 0.0])))
     state = learner.init(jax.random.key(0), batch)
     table = {"trunk": {}, "heads": {"kernel": jnp.array(values)[None, None]}}
-    state = state._replace(params=table, source={**state.source, "held": table})
+    state = state._replace(params=table, source={**state.source, "target_params": table})
     return learner.update(state, batch, jax.random.key(0), jnp.int32(1))
 
 

@@ -18,6 +18,7 @@ from sharedq.environments import (
     Custom,
     Discrete,
     Environment,
+    EnvironmentSpec,
     Outcome,
     ProbeEnvironment,
     autoreset,
@@ -41,7 +42,7 @@ def counter(**changes) -> Environment:
         obs = jnp.full(2, count, jnp.float32)
         return {"count": count}, Outcome(obs, jnp.float32(1), count >= 3, jnp.bool_(False), obs)
 
-    correct = Environment("counter", jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2), reset, step)
+    correct = Environment(EnvironmentSpec("counter", jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2)), reset, step)
     return correct._replace(**changes)
 
 
@@ -153,7 +154,7 @@ def test_checker_refuses_what_is_no_environment():
         CartPole(time_limit=7).build(),
         *(probe.environment for probe in PROBES.values()),
     ],
-    ids=lambda environment: environment.name,
+    ids=lambda environment: environment.spec.name,
 )
 def test_checker_accepts_what_keeps_the_contract(environment):
     check(environment, steps=40)
@@ -225,7 +226,7 @@ def test_cartpole_tells_the_time_if_asked():
     for action, time in ((0, -0.25), (1, 0.0)):
         state, outcome = environment.step(KEY, state, action)
         np.testing.assert_array_equal(outcome.final_obs, [*state[0], time])
-    assert environment.observation.shape == first.shape
+    assert environment.spec.observation.shape == first.shape
 
 
 def test_a_fall_on_the_last_step_is_a_termination():
@@ -251,7 +252,7 @@ def test_cartpole_refuses_a_limit_of_nothing():
 def enumerated_tables(probe):
     """Mean reward, successor's index and discount factor of each state and action, by running the environment."""
     environment, observations = probe.environment, probe.observations
-    states, actions = len(observations), environment.actions.n
+    states, actions = len(observations), environment.spec.actions.n
     limited = not isinstance(jax.eval_shape(environment.reset, KEY)[0], jax.ShapeDtypeStruct)
     reward, follows = np.zeros((states, actions)), np.zeros((states, actions))
     successor = np.zeros((states, actions), int)

@@ -9,7 +9,7 @@ import pytest
 import sharedq
 from sharedq.algorithms import DQN
 from sharedq.algorithms.algorithm import learning_of
-from sharedq.environments import CartPole, Continuous, Custom, Environment, MinAtar, Outcome
+from sharedq.environments import CartPole, Continuous, Custom, Environment, EnvironmentSpec, MinAtar, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
 from sharedq.networks import Convolutional, Dense, FlaxTrunk
@@ -35,8 +35,8 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     assert through_json(experiment) == experiment
     built = experiment.build()
     size = built.replay.batch_size
-    batch = jax.eval_shape(lambda: example_batch(built.environment, size))
-    learned = batch if built.algorithm.update else jax.eval_shape(lambda: example_step(built.environment, size))
+    batch = jax.eval_shape(lambda: example_batch(built.spec, size))
+    learned = batch if built.algorithm.update else jax.eval_shape(lambda: example_step(built.spec, size))
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
     state = jax.eval_shape(built.algorithm.init, key, batch)
     after, *errors, _ = jax.eval_shape(learning_of(built.algorithm), state, learned, key, step)
@@ -44,7 +44,7 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
     assert [one.shape for one in errors] == ([(size,)] if built.algorithm.update else [])
     actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
-    assert actions.shape == (size, *built.environment.actions.one.shape)
+    assert actions.shape == (size, *built.environment.spec.actions.one.shape)
 
 
 @pytest.mark.parametrize(("part", "kind"), KINDS)
@@ -59,7 +59,7 @@ def test_every_field_goes_through_json():
     experiment = Experiment(
         environment=MinAtar("breakout"),
         algorithm=DQN(max_gradient_norm=10.0, backup="mellowmax", loss="huber"),
-        target=SharedHeads(heads=3, acting="2", loss_weights=(1.0, 0.5, 0.25), polyak=0.5, polyak_moves="chain"),
+        target=SharedHeads(heads=3, behaviour_head="2", loss_weights=(1.0, 0.5, 0.25), tau=0.5, tau_moves="chain"),
         network=Convolutional((8, 8), (3, 2), (1, 2), "SAME", (), "batch"),
         replay=Uniform(500, 7, 3),
         training=Fused(steps=99, environments=3),
@@ -71,13 +71,29 @@ def test_every_field_goes_through_json():
 
 
 @pytest.mark.parametrize(
-    "change", [lambda p: p.pop("target"), lambda p: p["target"].pop("kind"), lambda p: p.pop("seed")]
+    "change", [lambda p: p.pop("environment"), lambda p: p["target"].pop("kind"), lambda p: p.pop("seed")]
 )
 def test_a_file_that_lacks_something_is_refused(change):
     plain = BASE.to_dict()
     change(plain)
     with pytest.raises(SharedqError, match="not a complete experiment"):
         Experiment.from_dict(plain)
+
+
+@pytest.mark.parametrize("part", ["algorithm", "target", "network", "replay", "training"])
+def test_a_part_that_a_file_lacks_takes_its_default(part):
+    plain = BASE.to_dict()
+    del plain[part]
+    assert getattr(Experiment.from_dict(plain), part) == getattr(Experiment(CartPole()), part)
+
+
+def test_old_names_of_options_work_and_say_the_new_one():
+    with pytest.warns(FutureWarning, match=r"target.polyak is called target.tau now"):
+        assert BASE.replace(target="target_network", **{"target.polyak": 0.5}).target.tau == 0.5
+    plain = BASE.replace(target="shared_heads").to_dict()
+    plain["target"] |= {"polyak": 0.5, "acting": "mean"}
+    del plain["target"]["tau"], plain["target"]["behaviour_head"]
+    assert Experiment.from_dict(plain).target == SharedHeads(period=BASE.target.period, tau=0.5, behaviour_head="mean")
 
 
 # Options
@@ -106,8 +122,8 @@ def test_values_are_taken_as_their_text_would_be():
 def test_another_source_keeps_the_period_of_a_copy_and_not_that_of_a_slow_average():
     copied = recipe("cartpole").replace(**{"target.period": 7})
     assert copied.replace(target="iterated_networks").target.period == 7
-    average = recipe("cartpole").replace(**{"target.period": 1, "target.polyak": 0.005})
-    assert average.replace(target="shared_heads").target.polyak == 0.005
+    average = recipe("cartpole").replace(**{"target.period": 1, "target.tau": 0.005})
+    assert average.replace(target="shared_heads").target.tau == 0.005
     assert average.replace(target="iterated_networks").target.period > 1
     assert average.replace(target="lookahead_replicate").target.period > 1
 
@@ -137,7 +153,7 @@ def test_every_option_can_be_parsed_from_its_own_value():
         ({"training.epsilon": "3"}, "no option --training.epsilon: did you mean --algorithm.epsilon_start or --algor"),
         ({"stepz": "4"}, "unknown option '--stepz': did you mean --steps"),
         ({"target.period": "0"}, "target.period must be at least 1"),
-        ({"target.period": "often"}, "--target.period takes a whole number, not 'often'"),
+        ({"target.period": "often"}, "target.period takes a whole number, not 'often'"),
         ({"target": "shared_heads", "target.heads": "0"}, "target.heads must be at least 1, not 0"),
         ({"replay.batch_size": "501"}, "replay.batch_size 501 is larger than replay.capacity 500"),
         ({"replay.capacity": "64", "training.environments": "65"}, "leaves 0 steps for each of 65 environments"),
@@ -150,14 +166,16 @@ def test_every_option_can_be_parsed_from_its_own_value():
 )
 def test_mistakes_are_answered_in_one_line(texts, message):
     with pytest.raises(SharedqError) as caught:
-        BASE.parse(texts)
+        BASE.parse(texts).build()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_part_that_is_none_is_refused():
-    with pytest.raises(SharedqError, match="target must be one of OnlineNetwork, TargetNetwork"):
-        Experiment(CartPole(), target="target_network")
+    with pytest.raises(SharedqError, match="target must be one of online_network, target_network"):
+        Experiment(CartPole(), target=7)
+    assert Experiment(CartPole(), target="shared_heads").target == SharedHeads()
+    assert Experiment(CartPole(), target=("shared_heads", {"heads": "9"})).target == SharedHeads(heads=9)
 
 
 def test_recipes_are_found_by_name():
@@ -179,7 +197,7 @@ def continuous() -> Environment:
         return state, Outcome(state, jnp.float32(0), no, no, state)
 
     observation = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return Environment("continuous", observation, Continuous(-jnp.ones(1), jnp.ones(1)), reset, step)
+    return Environment(EnvironmentSpec("continuous", observation, Continuous(-jnp.ones(1), jnp.ones(1))), reset, step)
 
 
 def test_dqn_refuses_continuous_actions():
@@ -193,5 +211,5 @@ def test_a_network_that_is_not_there_is_told_when_building():
 
 
 def test_actions_are_stored_in_the_form_that_the_environment_declares():
-    assert step_like(CartPole().build()).action == jax.ShapeDtypeStruct((), jnp.int32)
-    assert step_like(continuous()).action == jax.ShapeDtypeStruct((1,), jnp.float32)
+    assert step_like(CartPole().build().spec).action == jax.ShapeDtypeStruct((), jnp.int32)
+    assert step_like(continuous().spec).action == jax.ShapeDtypeStruct((1,), jnp.float32)

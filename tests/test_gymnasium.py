@@ -72,8 +72,8 @@ class TestLunarLander:
 
     def test_it_is_gymnasiums_with_each_episode_from_its_own_seed(self):
         environment = Gymnasium().build()
-        assert environment.name == "gymnasium/LunarLander-v3" and environment.actions == Discrete(4)
-        assert environment.observation.shape == (8,) and environment.observation.dtype == np.float32
+        assert environment.spec.name == "gymnasium/LunarLander-v3" and environment.spec.actions == Discrete(4)
+        assert environment.spec.observation.shape == (8,) and environment.spec.observation.dtype == np.float32
         worlds, reference = environment.open(2, 5), gymnasium.make("LunarLander-v3")
         episode = 0
 
@@ -190,7 +190,7 @@ def test_every_episode_of_every_world_has_a_seed_of_its_own(bring):
 def test_boxes_of_any_type_are_kept_or_made_float32(bring, declared, kept):
     array = np.array([[0, 1, 1]], declared)
     environment = bring(observation_space=spaces.Box(0, 1, (1, 3), declared), show=lambda time: array)[0].build()
-    assert environment.observation.shape == (1, 3) and environment.observation.dtype == kept
+    assert environment.spec.observation.shape == (1, 3) and environment.spec.observation.dtype == kept
     obs = environment.open(1, 0).reset()
     assert obs.dtype == kept
     np.testing.assert_array_equal(obs, [[[0, 1, 1]]])
@@ -232,7 +232,7 @@ def test_stacks_that_begin_black_are_for_frame_stacks(bring):
     np.testing.assert_array_equal(worlds.reset()[0], stack(0))
     outcome = walk(worlds, np.zeros((9, 2), int))  # over two ends
     np.testing.assert_array_equal(outcome.final_obs[-2, 1], stack(4))
-    assert environment.stacks == "black"
+    assert environment.spec.stacks == "black"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_what_cannot_be_stacks_of_frames_is_refused(bring):
 def test_discrete_observations_become_a_single_one(bring):
     settings, _ = bring(observation_space=spaces.Discrete(3, start=5), show=lambda time: 5 + time)
     environment = settings.build()
-    assert environment.observation.shape == (3,) and environment.observation.dtype == np.float32
+    assert environment.spec.observation.shape == (3,) and environment.spec.observation.dtype == np.float32
     worlds = environment.open(1, 0)
     np.testing.assert_array_equal(worlds.reset(), [[1, 0, 0]])
     np.testing.assert_array_equal(worlds.step(np.array([0])).final_obs, [[0, 1, 0]])
@@ -275,8 +275,12 @@ def test_discrete_observations_become_a_single_one(bring):
 def test_discrete_actions_begin_where_the_environments_do(bring):
     settings, made = bring(action_space=spaces.Discrete(3, start=-1), ends=9)
     environment = settings.build()
-    assert environment.actions == Discrete(3, first=-1)
-    assert [environment.actions.in_units(action) for action in range(3)] == [-1, 0, 1]  # for an agent that is loaded
+    assert environment.spec.actions == Discrete(3, first=-1)
+    assert [environment.spec.actions.in_units(action) for action in range(3)] == [
+        -1,
+        0,
+        1,
+    ]  # for an agent that is loaded
     worlds = environment.open(1, 0)
     worlds.reset()
     walk(worlds, np.array([[0], [1], [2]], np.int32))
@@ -288,7 +292,7 @@ def test_boxes_of_actions_are_handed_on_in_their_units_and_saved(bring, dtype):
     space = spaces.Box(np.array([-0.1, 2], dtype), np.array([0.1, 6], dtype), dtype=dtype)
     settings, made = bring(action_space=space, ends=9)
     environment = settings.build()
-    assert isinstance(environment.actions, Continuous)
+    assert isinstance(environment.spec.actions, Continuous)
     worlds = environment.open(1, 0)
     worlds.reset()
     for action in ([[1, -0.5]], [[-1, 1]]):

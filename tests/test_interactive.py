@@ -13,7 +13,7 @@ import pytest
 
 from sharedq import random_keys
 from sharedq.algorithms import DQN, Algorithm
-from sharedq.environments import CartPole, Discrete, HostEnvironment, autoreset
+from sharedq.environments import CartPole, Discrete, EnvironmentSpec, HostEnvironment, autoreset
 from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
@@ -72,7 +72,7 @@ class Stepped:
 
 
 def on_the_host(inner) -> HostEnvironment:
-    return HostEnvironment(inner.name, inner.observation, inner.actions, partial(Stepped, inner))
+    return HostEnvironment(inner.spec, partial(Stepped, inner))
 
 
 def interactive(seeds: list[int], **changes):
@@ -218,12 +218,10 @@ class Turning:
 
 
 TURNING = HostEnvironment(
-    "turning",
-    jax.ShapeDtypeStruct((1,), jnp.float32),
-    Discrete(3),
+    EnvironmentSpec("turning", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(3)),
     lambda count, seed: InTurn([Turning() for _ in range(count)]),
 )
-KEPT = Uniform(capacity=40, batch_size=4).build(step_like(TURNING), 0.9, TURNS.environments)
+KEPT = Uniform(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments)
 
 
 def written_out(training, seed: int):
@@ -365,11 +363,10 @@ class Lives:
 
 
 def test_a_lost_life_is_an_end_for_what_learns_and_for_nothing_else():
-    world = HostEnvironment(
-        "lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2), lambda count, seed: InTurn([Lives()] * count)
-    )
-    algorithm = SMALL.algorithm.build(world, SMALL.target, SMALL.network)
-    replay = Uniform(capacity=20, batch_size=1).build(step_like(world), 0.9, 1)
+    spec = EnvironmentSpec("lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2))
+    world = HostEnvironment(spec, lambda count, seed: InTurn([Lives()] * count))
+    algorithm = SMALL.algorithm.build(spec, SMALL.target, SMALL.network)
+    replay = Uniform(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1)
     program = Interactive(steps=40, warm_up=20, update_period=1, log_period=20).build(world, algorithm, replay, [0, 1])
     run, told = program.advance(program.begin(), 0, 20)
     steps = program.to_host(run).replay["ring"]

@@ -82,7 +82,7 @@ def test_a_stream_that_begins_again_credits_nothing_to_what_was_before(tmp_path)
 def test_it_saves_over_nothing_but_what_a_live_agent_saved(tmp_path):
     agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
     first = agent.save(tmp_path / "own")
-    (tmp_path / "own" / "notes.txt").write_text("kept")
+    (tmp_path / "own" / "notes.txt").write_text("trace_mask")
     (tmp_path / "own" / ".unfinished").mkdir()  # as a save that was killed leaves it
     agent.begin([0, 1])
     agent.observe([1, 0], 0.0)

@@ -278,8 +278,8 @@ def test_game_keeps_the_contract(game):
     environment = MinAtar(game, time_limit=30).build()
     check(environment, steps=60)
     original = importlib.import_module(f"minatar.environments.{game}").Env()
-    assert environment.actions == Discrete(len(original.minimal_action_set()))
-    assert environment.observation.shape == tuple(original.state_shape())
+    assert environment.spec.actions == Discrete(len(original.minimal_action_set()))
+    assert environment.spec.observation.shape == tuple(original.state_shape())
 
 
 def paddle_after_moving_left(sticky, steps):

@@ -17,7 +17,7 @@ from sharedq.algorithms.sac import regression
 from sharedq.analysis.cost import parameters_of
 from sharedq.analysis.tables import cost_table
 from sharedq.bellman import readings
-from sharedq.environments import Continuous, Control, Discrete, Environment, Outcome
+from sharedq.environments import Continuous, Control, Discrete, Environment, EnvironmentSpec, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense, SimbaV2, Table
@@ -45,7 +45,7 @@ def world(actions) -> Environment:
         obs = jax.nn.one_hot(1, 2)
         return jnp.int32(1), Outcome(obs, reward, state == 1, jnp.bool_(False), obs)
 
-    return Environment("two in a row", jax.ShapeDtypeStruct((2,), jnp.float32), actions, reset, step)
+    return Environment(EnvironmentSpec("two in a row", jax.ShapeDtypeStruct((2,), jnp.float32), actions), reset, step)
 
 
 WORLD = world(Continuous(-np.ones(1, np.float32), np.ones(1, np.float32)))
@@ -90,7 +90,7 @@ FIRST = jnp.arange(1, UPDATES + 1)
 @functools.cache
 def trained(target, network=DENSE) -> Trained:
     with jax.enable_x64(True):
-        learner = ALGORITHM.build(WORLD, target, network)
+        learner = ALGORITHM.build(WORLD.spec, target, network)
 
         def update(state, number):
             batch = widened(batch_of(jax.random.fold_in(KEY, number)))
@@ -167,11 +167,11 @@ def test_the_loss_of_many_heads_is_the_weighted_sum_of_the_losses_of_pairs():
     pair = small_chain(heads=1)[0]
     gradient = jax.jit(jax.value_and_grad(regression, argnums=1, has_aux=True), static_argnums=(0, 3))
     (loss, _), slope = gradient(source, critic, state, reading, batch, *after)
-    chain = join(state["held"], critic["heads"])
+    chain = join(state["target_params"], critic["heads"])
     pairs = []
     for k in range(3):
         one = {"trunk": critic["trunk"], "heads": part(chain, k + 1, k + 2)}
-        below = {**state, "held": part(chain, k, k + 1)}
+        below = {**state, "target_params": part(chain, k, k + 1)}
         (alone, _), down = gradient(pair, one, below, reading, batch, *after)
         pairs.append(jax.tree.map(partial(jnp.multiply, 0.25**k), (alone, down)))
     np.testing.assert_allclose(loss, sum(alone for alone, _ in pairs), rtol=1e-5)
@@ -185,8 +185,8 @@ def test_a_shift_leaves_adams_moments_alone():
     start, update = ready(algorithm, SharedHeads(heads=2, period=3), Dense((4,)))
     unmoved, shifted = (update(start, number)[0] for number in (2, 3))
     jax.tree.map(np.testing.assert_array_equal, unmoved.optimisers, shifted.optimisers)
-    before = join(unmoved.source["held"], unmoved.params["critic"]["heads"])
-    after = join(shifted.source["held"], shifted.params["critic"]["heads"])
+    before = join(unmoved.source["target_params"], unmoved.params["critic"]["heads"])
+    after = join(shifted.source["target_params"], shifted.params["critic"]["heads"])
     jax.tree.map(np.testing.assert_array_equal, after, one_down(before))
     assert (before["kernel"][1] != before["kernel"][2]).any()
 
@@ -214,11 +214,11 @@ HELD = {  # of one critic and of two, as the modules of the public code hold the
 def test_the_recipes_agents_hold_as_many_parameters_as_the_modules_of_the_public_code(task):
     name, *sizes = task
     built = recipe(f"sac-simba-{name}").build()
-    assert [built.environment.observation.shape[0], built.environment.actions.one.size] == sizes
+    assert [built.environment.spec.observation.shape[0], built.environment.spec.actions.one.size] == sizes
     for target, held in HELD[task].items():
         for critics, expected in enumerate(held, start=1):
             experiment = built.experiment.replace(target=target, **{"algorithm.critics": critics})
-            algorithm = experiment.algorithm.build(built.environment, experiment.target, experiment.network)
+            algorithm = experiment.algorithm.build(built.spec, experiment.target, experiment.network)
             other = dataclasses.replace(built, experiment=experiment, algorithm=algorithm)
             assert parameters_of(other.agent_shapes())["held"] == expected
             if (name, target.label, critics) == ("humanoid-run", "shared heads K=1", 1):
@@ -234,7 +234,7 @@ FREE, TABLE = OnlineNetwork(), Table()
 
 def ready(algorithm, target=FREE, network=TABLE, batch=None):
     """A first state, and the compiled update on one batch."""
-    learner, batch = algorithm.build(WORLD, target, network), batch_of(KEY) if batch is None else batch
+    learner, batch = algorithm.build(WORLD.spec, target, network), batch_of(KEY) if batch is None else batch
     update = jax.jit(lambda state, number: learner.update(state, batch, KEY, number))
     return jax.jit(learner.init)(KEY, batch), update
 
@@ -276,7 +276,7 @@ def named(tree, name):
 
 def test_unit_kernels_are_back_on_the_sphere_after_every_update_and_a_held_head_never_is():
     algorithm = SAC(critics=1, values="categorical", atoms=7, learning_rate=0.1, actor_width=8, actor_depth=0)
-    target, network = SharedHeads(heads=1, period=1, polyak=0.3), SimbaV2(width=8, blocks=0)
+    target, network = SharedHeads(heads=1, period=1, tau=0.3), SimbaV2(width=8, blocks=0)
     start, update = ready(algorithm, target, network)
     state = start
     for number in range(1, 6):
@@ -284,7 +284,7 @@ def test_unit_kernels_are_back_on_the_sphere_after_every_update_and_a_held_head_
         assert len(named(state.params, NAME)) == 3 + 5
         for kernel in named(state.params, NAME):
             np.testing.assert_allclose(jnp.linalg.norm(kernel, axis=-2), 1, rtol=1e-5)
-    (held,) = named(state.source["held"], NAME)
+    (held,) = named(state.source["target_params"], NAME)
     assert (jnp.linalg.norm(held, axis=-2) < 0.99).any()  # an average of unit columns
     free = [named(tree.params, "gain") + named(tree.params, "bias") for tree in (start, state)]
     assert all((before != after).any() for before, after in zip(*free, strict=True))
@@ -297,8 +297,8 @@ def test_crossq_is_an_online_network_with_batch_renormalisation():
     state, update = ready(algorithm, network=network)
     for number in (1, 2):
         state, _, _ = update(state, number)
-    values = jax.jit(algorithm.build(WORLD, FREE, network).values)
-    of_critics, of_actor = state.source["statistics"], state.actor_statistics
+    values = jax.jit(algorithm.build(WORLD.spec, FREE, network).values)
+    of_critics, of_actor = state.source["batch_stats"], state.actor_statistics
     assert of_critics["BatchRenorm_0"]["batches"].tolist() == [2, 2]  # once for now and then together
     assert jax.tree.leaves(of_actor)[0] == 2
     obs = jnp.array([[0.3, 0.1], [2.0, -1.0]])
@@ -322,7 +322,7 @@ def test_learning_rates_fall_in_a_line():
 
 
 def test_actions_are_random_at_first():
-    learner = SAC(random_steps=100).build(WORLD, OnlineNetwork(), Dense((8,)))
+    learner = SAC(random_steps=100).build(WORLD.spec, OnlineNetwork(), Dense((8,)))
     state = jax.jit(learner.init)(KEY, batch_of(KEY))
     state.params["actor"]["log_std"]["bias"] -= 20  # a policy that is sure of its action
     obs = jnp.zeros((4_000, 2))
@@ -340,7 +340,7 @@ def test_actions_are_random_at_first():
 def test_normalisers_learn_from_steps_and_are_used_in_acting_and_in_updates():
     """With tables of zeros as critics and no next step the loss is twice the mean square of the scaled rewards."""
     algorithm = SAC(normalise_observations=True, scale_rewards=True, value_bound=2.0, actor_depth=0)
-    learner, batch = algorithm.build(WORLD, FREE, TABLE), batch_of(KEY)
+    learner, batch = algorithm.build(WORLD.spec, FREE, TABLE), batch_of(KEY)
     batch = batch._replace(transition=batch.transition._replace(discount=jnp.zeros(SIZE)))
     obs = 5 + 2 * jax.random.normal(KEY, (50, 3, 2))
 
@@ -393,7 +393,7 @@ HUGE = float(np.finfo(np.float32).max)
 )
 def test_actions_that_are_no_bounded_vector_are_refused(actions, message):
     with pytest.raises(SharedqError, match=message):
-        SAC().build(world(actions), OnlineNetwork(), Dense())
+        SAC().build(world(actions).spec, OnlineNetwork(), Dense())
 
 
 def test_settings_that_sac_cannot_use_are_told():
@@ -411,7 +411,7 @@ def test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_
     experiment = Experiment(
         Control("cartpole-swingup", action_repeat=2, time_limit=22),
         algorithm,
-        SharedHeads(period=1, polyak=0.1),
+        SharedHeads(period=1, tau=0.1),
         SimbaV2(width=8, blocks=1),
         Uniform(50, 16),
         Interactive(steps=80, environments=2, warm_up=16, update_period=4, updates_at_once=2, log_period=40),

@@ -14,6 +14,7 @@ from sharedq.environments import CartPole, ProbeEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import Convolutional, Dense
 from sharedq.replay import Uniform
+from sharedq.tables import Table
 from sharedq.targets import SOURCES, IteratedNetworks, LookaheadReplicate, SharedHeads, TargetNetwork
 from sharedq.training import Fused
 
@@ -82,6 +83,8 @@ class Example:
     rates: tuple[float, ...] = (0.5,)  # one number per layer, e.g. (1, 2)
     mode: Literal["a", "b"] = "a"  # which way; see #4
 
+    def build(self): ...
+
 
 def test_comments_are_the_help_texts():
     assert settings.comments(Example) == {
@@ -96,27 +99,27 @@ def test_comments_are_the_help_texts():
 def test_plain_values_go_through_json():
     plain = json.loads(json.dumps(settings.to_plain(Example(rates=(1.5, 2.0)))))
     assert plain == {"size": 3, "rates": [1.5, 2.0], "mode": "a"}
-    assert settings.make({"example": Example}, "part", "example", plain) == Example(rates=(1.5, 2.0))
+    assert settings.make(Table("part", {"example": Example}), ("example", plain)) == Example(rates=(1.5, 2.0))
 
 
 def test_unknown_names_bring_the_nearest_ones():
     assert str(unknown("target", "shared_head", SOURCES)) == "unknown target 'shared_head': did you mean shared_heads?"
     assert str(unknown("target", "xyz", ["b", "a"])) == "unknown target 'xyz': choose from a, b"
     with pytest.raises(SharedqError, match="unknown target 'target_networks': did you mean target_network"):
-        settings.make(SOURCES, "target", "target_networks", {})
+        settings.make(Table("target", SOURCES), "target_networks")
     with pytest.raises(SharedqError, match="target 'shared_heads' has no option 'head': did you mean heads"):
-        settings.make(SOURCES, "target", "shared_heads", {"head": 3})
+        settings.make(Table("target", SOURCES), ("shared_heads", {"head": 3}))
     with pytest.raises(SharedqError, match=r"target 'online_network' has no option 'heads' \(it has none\)"):
-        settings.make(SOURCES, "target", "online_network", {"heads": 3})
+        settings.make(Table("target", SOURCES), ("online_network", {"heads": 3}))
 
 
 REFUSED = [
     (SharedHeads, {"heads": 0}, "target.heads must be at least 1, not 0"),
     (SharedHeads, {"period": 0}, "target.period must be at least 1"),
-    (SharedHeads, {"polyak": 0.0}, "target.polyak must be above 0"),
-    (SharedHeads, {"polyak": 1.5}, "target.polyak must be above 0"),
-    (SharedHeads, {"heads": 3, "acting": "4"}, "the number of a head from 1 to 3, not '4'"),
-    (SharedHeads, {"heads": 3, "acting": "0"}, "the number of a head from 1 to 3, not '0'"),
+    (SharedHeads, {"tau": 0.0}, "target.tau must be above 0"),
+    (SharedHeads, {"tau": 1.5}, "target.tau must be above 0"),
+    (SharedHeads, {"heads": 3, "behaviour_head": "4"}, "the number of a head from 1 to 3, not '4'"),
+    (SharedHeads, {"heads": 3, "behaviour_head": "0"}, "the number of a head from 1 to 3, not '0'"),
     (SharedHeads, {"heads": 3, "loss_weights": (1.0,)}, "target.loss_weights needs 3 numbers"),
     (SharedHeads, {"heads": 2, "loss_weights": (1.0, -1.0)}, "cannot be negative"),
     (SharedHeads, {"heads": 2, "loss_discount": 0.0}, "target.loss_discount must be above 0"),
@@ -124,7 +127,7 @@ REFUSED = [
     (IteratedNetworks, {"networks": 0}, "target.networks must be at least 1, not 0"),
     (IteratedNetworks, {"copy_period": 0}, "target.copy_period must be at least 1"),
     (TargetNetwork, {"period": -1}, "target.period must be at least 1"),
-    (TargetNetwork, {"polyak": -0.1}, "target.polyak must be above 0"),
+    (TargetNetwork, {"tau": -0.1}, "target.tau must be above 0"),
     (LookaheadReplicate, {"period": 10, "replicate_steps": 11}, "replicate_steps cannot exceed target.period"),
     (LookaheadReplicate, {"learning_rate": 0.0}, "target.learning_rate must be above 0"),
     (DQN, {"gamma": 1.1}, "algorithm.gamma must lie in 0 .. 1"),

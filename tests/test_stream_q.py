@@ -73,7 +73,7 @@ def row_moved(tree, old: int, new: int):
 @pytest.mark.parametrize("heads", [1, 2])
 def test_steps_are_the_rule_written_out_head_by_head(heads):
     """Greedy and not, a shift, a time limit and a death; the shift moves traces along with the heads."""
-    source = SharedHeads(heads, period=3, acting="1").build(NETWORK)
+    source = SharedHeads(heads, period=3, behaviour_head="1").build(NETWORK)
     state, observe = observer(StreamQ(**PLAIN), source)
     params, held = state.params, state.source
     rule = jax.jit(lambda params, held, step, z: plainly(source, params, held, step, z, 0.99 * 0.8, kappa=2.0))
@@ -85,8 +85,8 @@ def test_steps_are_the_rule_written_out_head_by_head(heads):
         state, metrics = observe(state, KEY, step, step.next_obs, jnp.int32(count))
         params, z = rule(params, held, step, z)
         if count % 3 == 0:  # heads 1..K take the place of heads 0..K-1
-            chain = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), held["held"], params["heads"])
-            held = {**held, "held": jax.tree.map(lambda w: w[1:2], chain)}
+            chain = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), held["target_params"], params["heads"])
+            held = {**held, "target_params": jax.tree.map(lambda w: w[1:2], chain)}
             moved = jax.tree.map(lambda w: jnp.concatenate([w[2:], w[-1:]]), chain)
             params = {**params, "heads": moved}
             above = [min(head + 1, heads - 1) for head in range(heads)]
@@ -168,18 +168,6 @@ def test_watkins_cuts_the_past_and_keeps_the_exploratory_pair():
         assert [of_first, of_second, traces[2][1, 1]] == wanted
 
 
-def test_each_head_may_be_cut_by_the_head_it_learns_from():
-    source = SharedHeads(2, period=100, acting="1").build(Table().build(ACTIONS))
-    state, observe = observer(StreamQ(cut_by="targets", **PLAIN), source)
-    best = jnp.stack([jnp.full((4, ACTIONS), 0.0).at[:, action].set(1.0) for action in (0, 1, 2)])
-    state = state._replace(params={"trunk": {}, "heads": {"kernel": best[1:]}})
-    state = state._replace(source={**state.source, "held": {"kernel": best[:1]}})
-    step = step_of(1, 1)._replace(obs=jnp.eye(4)[:1], next_obs=jnp.eye(4)[1:2])  # greedy for head 1, not for head 0
-    state, metrics = observe(state, KEY, step, step.next_obs, jnp.int32(1))
-    np.testing.assert_array_equal(state.kept, [0, 1])
-    assert metrics["cut"] == 0.5
-
-
 GAMMA, LAMBDA = 0.9, 0.8
 EVALUATING = StreamQ(gamma=GAMMA, trace_decay=LAMBDA, kappa=0.0, epsilon_steps=0, **PLAIN)
 
@@ -202,10 +190,10 @@ def evaluated(settings: StreamQ, target, network: Network, held, chances, reward
 
     @jax.jit
     def walk(start):
-        begin = start, jnp.int32(0), jnp.zeros((start.kept.size, states))
+        begin = start, jnp.int32(0), jnp.zeros((start.trace_mask.size, states))
         return jax.lax.scan(one, begin, jnp.arange(1, steps + 1))[0][2] / (steps - steps // 3)
 
-    return np.asarray(walk(start._replace(source={**start.source, "held": held})))
+    return np.asarray(walk(start._replace(source={**start.source, "target_params": held})))
 
 
 def test_which_credit_converges_to_which_fixed_point():
@@ -256,8 +244,8 @@ def played(target, probe: str, steps: int, **options) -> np.ndarray:
     """The values that a table learns on a probe; without normalisation, which probes with known values do without."""
     environment = autoreset(PROBES[probe].environment)
     settings = StreamQ(gamma=0.9, kappa=2.0, epsilon_end=0.5, epsilon_steps=steps, **PLAIN | options)
-    algorithm = settings.build(PROBES[probe].environment, target, Table())
-    width = environment.observation.shape[0]
+    algorithm = settings.build(PROBES[probe].environment.spec, target, Table())
+    width = environment.spec.observation.shape[0]
 
     def one(carry, time):
         agent, world, obs = carry
@@ -280,8 +268,8 @@ def played(target, probe: str, steps: int, **options) -> np.ndarray:
 SOURCES = [
     OnlineNetwork(),
     TargetNetwork(period=50),
-    SharedHeads(heads=2, period=50, acting="mean"),
-    IteratedNetworks(networks=2, period=50, acting="mean"),
+    SharedHeads(heads=2, period=50, behaviour_head="mean"),
+    IteratedNetworks(networks=2, period=50, behaviour_head="mean"),
     LookaheadReplicate(period=50, replicate_steps=20, learning_rate=0.05),
 ]
 

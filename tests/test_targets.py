@@ -18,11 +18,11 @@ from sharedq.targets import (
     IteratedNetworks,
     LookaheadReplicate,
     OnlineNetwork,
-    Seen,
+    RefreshInfo,
     SharedHeads,
     TargetNetwork,
 )
-from sharedq.targets.source import head_that_acts, weights_of
+from sharedq.targets.source import select_head, weights_of
 from sharedq.transitions import Batch, Transition
 
 KEY = jax.random.key(7)
@@ -118,18 +118,18 @@ def test_a_copy_on_the_joint_batch_copied_at_every_step_is_no_target_network_wit
 def test_one_iterated_network_is_a_target_network():
     (chain, losses), (classic, classic_losses) = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
     close(first_network(chain.params), classic.params)
-    close(first_network(chain.source["held"]), classic.source["held"])
+    close(first_network(chain.source["target_params"]), classic.source["target_params"])
     close(losses, classic_losses)
     assert losses.dtype == jnp.float64
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize("polyak", [1.0, 0.1])
-def test_one_shared_head_without_a_trunk_is_a_target_network(polyak):
-    heads, losses = trained(SharedHeads(1, period=20, polyak=polyak, initial_heads="copies"), Table().build(ACTIONS))
-    classic, classic_losses = trained(TargetNetwork(20, polyak), Table().build(ACTIONS))
+@pytest.mark.parametrize("tau", [1.0, 0.1])
+def test_one_shared_head_without_a_trunk_is_a_target_network(tau):
+    heads, losses = trained(SharedHeads(1, period=20, tau=tau, initial_heads="copies"), Table().build(ACTIONS))
+    classic, classic_losses = trained(TargetNetwork(20, tau), Table().build(ACTIONS))
     close(heads.params, classic.params)
-    close(heads.source["held"], classic.source["held"]["heads"])
+    close(heads.source["target_params"], classic.source["target_params"]["heads"])
     close(losses, classic_losses)
 
 
@@ -147,11 +147,11 @@ def test_the_joint_pass_normalises_both_halves_by_the_statistics_of_both():
     now, then = FIRST.transition.obs, 5 + FIRST.transition.next_obs
     params, state = source.init(KEY, now)
     found = source.values(params, state, now, then)
-    together, statistics = network.trunk(params["trunk"], state["statistics"], jnp.concatenate([now, then]), True)
+    together, batch_stats = network.trunk(params["trunk"], state["batch_stats"], jnp.concatenate([now, then]), True)
     values = network.heads(params["heads"], together)
     np.testing.assert_allclose(found.predicted, values[:, :SIZE], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.bootstrap, values[:, SIZE:], rtol=1e-5, atol=1e-6)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), found.statistics, statistics)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), found.batch_stats, batch_stats)
 
 
 # What every source promises
@@ -164,7 +164,7 @@ def test_only_the_prediction_carries_a_gradient(settings):
 
     def blocked(params):
         found = source.values(params, state, FIRST.transition.obs, FIRST.transition.next_obs)
-        return found.bootstrap.sum() + found.chooser.sum()
+        return found.bootstrap.sum() + found.selector.sum()
 
     assert not any(slope.any() for slope in jax.tree.leaves(jax.grad(blocked)(params)))
 
@@ -180,7 +180,7 @@ def test_a_refresh_never_reaches_the_optimisers_moments(settings):
     assert still.optimiser[0].mu["heads"]["kernel"].any()
 
 
-@named([*SOURCES, *(SharedHeads(3, period=7, polyak=0.25, polyak_moves=one) for one in ("first", "chain"))])
+@named([*SOURCES, *(SharedHeads(3, period=7, tau=0.25, tau_moves=one) for one in ("first", "chain"))])
 def test_what_belongs_to_heads_follows_them(settings):
     """What no other head shares has a row for each, and `follow` moves rows as a refresh moves the heads."""
     source = settings.build(DENSE)
@@ -204,7 +204,9 @@ def test_the_policy_is_one_rule_for_acting_and_for_asking(settings):
     source, x = settings.build(DENSE), FIRST.transition.obs
     params, state = source.init(KEY, x)
     predicted = source.values(params, state, x, x).predicted
-    np.testing.assert_allclose(source.policy(KEY, predicted), source.act_values(params, state, KEY, x), rtol=1e-5)
+    np.testing.assert_allclose(
+        source.select(state, KEY, predicted), source.act_values(params, state, KEY, x), rtol=1e-5
+    )
 
 
 @named(SOURCES)
@@ -212,8 +214,8 @@ def test_the_last_chooser_is_the_network_that_learns_at_then(settings):
     source = settings.build(DENSE)
     params, state = source.init(KEY, FIRST.transition.obs)
     now, then = FIRST.transition.obs, FIRST.transition.next_obs
-    chooser = source.values(params, state, now, then).chooser
-    np.testing.assert_allclose(chooser, source.values(params, state, then, now).predicted, rtol=1e-5, atol=1e-6)
+    selector = source.values(params, state, now, then).selector
+    np.testing.assert_allclose(selector, source.values(params, state, then, now).predicted, rtol=1e-5, atol=1e-6)
 
 
 @named([SharedHeads(heads=3), IteratedNetworks(networks=3)])
@@ -233,11 +235,11 @@ def test_loss_weights_weigh_the_heads(settings):
 
 
 def chain_of(params, state):
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state["held"], params["heads"])
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state["target_params"], params["heads"])
 
 
-def nothing_seen(state) -> Seen:
-    return Seen(FIRST.transition.obs, state["statistics"], jnp.zeros(3))
+def nothing_seen(state) -> RefreshInfo:
+    return RefreshInfo(FIRST.transition.obs, state["batch_stats"], jnp.zeros(3))
 
 
 def test_a_shift_moves_values_to_the_bit():
@@ -264,7 +266,7 @@ def test_head_0_stands_still_between_shifts_whatever_the_optimiser_does(monkeypa
 
     monkeypatch.setattr("sharedq.algorithms.dqn.adam", restless)
     states, _ = trained(SharedHeads(heads=2, period=50))
-    held, first = states.source["held"]["kernel"], states.params["heads"]["kernel"][:, 0]
+    held, first = states.source["target_params"]["kernel"], states.params["heads"]["kernel"][:, 0]
     moves = np.flatnonzero((held[1:] != held[:-1]).any(axis=(1, 2, 3))) + 2  # the number of the update that moved it
     assert moves.tolist() == [50, 100, 150, 200, 250, 300]
     assert (first[1:] != first[:-1]).any(axis=(1, 2)).all()
@@ -322,20 +324,20 @@ def test_the_loss_of_many_heads_is_the_sum_of_the_losses_of_pairs(monkeypatch, x
 
 
 @pytest.mark.usefixtures("wide")
-def test_polyak_of_a_target_network_is_an_exponential_average():
-    states, _ = trained(TargetNetwork(period=1, polyak=0.1), Table().build(ACTIONS))
+def test_tau_of_a_target_network_is_an_exponential_average():
+    states, _ = trained(TargetNetwork(period=1, tau=0.1), Table().build(ACTIONS))
     online = states.params["heads"]["kernel"]
     average = np.zeros_like(online[0])  # a table begins with zeros
     for n in range(UPDATES):
         average = 0.9 * average + 0.1 * online[n]
-    np.testing.assert_allclose(states.source["held"]["heads"]["kernel"][-1], average, rtol=1e-10)
+    np.testing.assert_allclose(states.source["target_params"]["heads"]["kernel"][-1], average, rtol=1e-10)
 
 
 @pytest.mark.parametrize("moves", ["first", "chain"])
-def test_polyak_of_shared_heads_closed_form(moves):
-    source = SharedHeads(heads=2, period=1, polyak=0.25, polyak_moves=moves).build(Table().build(1))
+def test_tau_of_shared_heads_closed_form(moves):
+    source = SharedHeads(heads=2, period=1, tau=0.25, tau_moves=moves).build(Table().build(1))
     params = {"trunk": {}, "heads": {"kernel": scalars(4, 12)}}
-    state = {"held": {"kernel": scalars(0)}, "statistics": {}}
+    state = {"target_params": {"kernel": scalars(0)}, "batch_stats": {}}
     params, state = source.refresh(jnp.int32(1), params, state, nothing_seen(state))
     assert chain_of(params, state)["kernel"].ravel().tolist() == [1, 6 if moves == "chain" else 4, 12]
 
@@ -358,13 +360,13 @@ def test_iterated_networks_copy_and_shift_in_the_order_of_the_paper():
     def numbers(tree):
         return tree["heads"]["kernel"].ravel().tolist()
 
-    state = {"held": whole(0, 0, 0), "held_statistics": {}, "statistics": {}}
+    state = {"target_params": whole(0, 0, 0), "target_batch_stats": {}, "batch_stats": {}}
     params = whole(10, 20, 30)
     seen = {}
     for step in range(1, 9):
         params = jax.tree.map(lambda w: w + 1, params)  # stands for a gradient step
         params, state = source.refresh(jnp.int32(step), params, state, nothing_seen(state))
-        seen[step] = numbers(state["held"]), numbers(params)
+        seen[step] = numbers(state["target_params"]), numbers(params)
     assert seen[1] == ([0, 0, 0], [11, 21, 31])
     assert seen[2] == ([0, 12, 22], [12, 22, 32])  # copy k takes network k, copy 0 stays
     assert seen[4] == ([0, 14, 24], [14, 24, 34])
@@ -395,9 +397,70 @@ def test_every_learning_head_acts_equally_often_one_drawn_per_input(settings):
 
 def test_other_rules_of_acting():
     values = jax.random.normal(KEY, (3, 4, 2))
-    np.testing.assert_allclose(head_that_acts("mean", KEY, values), values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(select_head("mean", {}, KEY, values), values.mean(0), rtol=1e-6)
     for number in (1, 2, 3):
-        same(head_that_acts(str(number), KEY, values), values[number - 1])
+        same(select_head(str(number), {}, KEY, values), values[number - 1])
+    same(select_head("uniform", {}, None, values), values.mean(0))  # nothing may be drawn
+
+
+@named(SOURCES)
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.usefixtures("wide")
+def test_the_same_inputs_need_one_pass(settings, norm):
+    network, passes = Dense((6,), norm=norm).build(ACTIONS), []
+
+    def counted(params, batch_stats, inputs, train):
+        passes.append(train)
+        return network.trunk(params, batch_stats, inputs, train)
+
+    source, x = settings.build(network._replace(trunk=counted)), widened(FIRST.transition.obs)
+    params, state = widened(source.init(KEY, x))
+    passes.clear()
+    once = source.values(params, state, x)
+    assert passes.count(True) == 1  # and none for the selector; a target network is another function
+    assert len(passes) == (1 if isinstance(settings, (OnlineNetwork, SharedHeads)) else 2)
+    close(once, source.values(params, state, x, x))
+
+
+@named(SOURCES)
+def test_features_carry_a_gradient_and_the_bootstrap_none(settings):
+    source, x = settings.build(DENSE), FIRST.transition.obs
+    params, state = source.init(KEY, x)
+
+    def slope(read):
+        gradient = jax.grad(lambda params: read(source.values(params, state, x)))(params)
+        return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+
+    assert slope(lambda value: jnp.sum(value.features**2)) > 0
+    assert slope(lambda value: jnp.sum(value.bootstrap**2) + jnp.sum(value.selector**2)) == 0
+
+
+@named(SOURCES)
+def test_trees_of_features_and_outputs_are_handled_like_arrays(settings):
+    network = DENSE
+
+    def trunk(params, batch_stats, inputs, train):
+        features, batch_stats = network.trunk(params, batch_stats, inputs, train)
+        return {"deep": features, "raw": inputs}, batch_stats
+
+    def init_heads(key, features, count):
+        return network.init_heads(key, features["deep"], count)
+
+    def heads(params, features):
+        values = network.heads(params, features["deep"])
+        return {"values": values, "shifted": values + features["raw"].sum(axis=-1)[:, None]}
+
+    x, then = FIRST.transition.obs, FIRST.transition.next_obs
+    plain, tree = (
+        settings.build(one) for one in (network, network._replace(trunk=trunk, init_heads=init_heads, heads=heads))
+    )
+    params, state = plain.init(KEY, x)
+    one, other = plain.values(params, state, x, then), tree.values(params, state, x, then)
+    for name in ("predicted", "bootstrap", "selector"):
+        close(getattr(one, name), getattr(other, name)["values"], 1e-6)
+    acting = tree.act_values(params, state, KEY, x)
+    close(acting["values"], plain.act_values(params, state, KEY, x), 1e-6)
+    close(acting["shifted"] - acting["values"], jnp.broadcast_to(x.sum(-1)[:, None], acting["values"].shape), 1e-4)
 
 
 # Lookahead-replicate
@@ -428,13 +491,13 @@ def test_lookahead_replicate_agrees_in_values_and_not_in_parameters(monkeypatch,
     start = learner.init(KEY, batch)
     apart = jnp.array([[0.6, -0.4, 0.2]])  # the target network begins elsewhere
     elsewhere = {"trunk": {}, "heads": {"w": start.params["heads"]["w"] + apart}}
-    start = start._replace(source={**start.source, "held": elsewhere})
+    start = start._replace(source={**start.source, "target_params": elsewhere})
 
     def update(state, step):
         return learner.update(state, batch, KEY, step)[0], None
 
     end, _ = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(1, 6001)))(start)
-    online, held = end.params["heads"]["w"][0], end.source["held"]["heads"]["w"][0]
+    online, held = end.params["heads"]["w"][0], end.source["target_params"]["heads"]["w"][0]
     matrix = np.array([[1.0, 0.5, 1.0], [0.0, 1.0, -1.0]])
     np.testing.assert_allclose(matrix @ online, [1 / 0.19, 0.9 / 0.19], rtol=1e-4)
     np.testing.assert_allclose(matrix @ held, [1 / 0.19, 0.9 / 0.19], rtol=1e-4)
@@ -450,10 +513,10 @@ def test_replicate_sees_the_batches_since_the_last_refresh():
     fitted = None
     for step in range(1, 5):
         inputs = jnp.full((SIZE, INPUTS), float(step))
-        fitted = state["held"]
-        params, state = source.refresh(jnp.int32(step), params, state, Seen(inputs, {}, jnp.zeros(1)))
+        fitted = state["target_params"]
+        params, state = source.refresh(jnp.int32(step), params, state, RefreshInfo(inputs, {}, jnp.zeros(1)))
         if step < 4:
-            same(state["held"], fitted)
+            same(state["target_params"], fitted)
     assert sorted(state["recent"][:, 0, 0].tolist()) == [3, 4]
     assert state["optimiser"][0].count == 2
 
@@ -463,12 +526,14 @@ def test_replicate_makes_do_with_the_batches_there_are_and_keeps_unit_kernels_on
     network = SimbaV2(width=4, blocks=0).build(2)
     source = LookaheadReplicate(period=10, replicate_steps=6, learning_rate=0.1).build(network)
     params, state = source.init(KEY, FIRST.transition.obs)
-    first = state["held"]
+    first = state["target_params"]
     params = jax.tree.map(lambda w: -w, params)  # something to move to
     for step in (8, 9, 10):
-        params, state = source.refresh(jnp.int32(step), params, state, Seen(FIRST.transition.obs, {}, jnp.zeros(1)))
+        params, state = source.refresh(
+            jnp.int32(step), params, state, RefreshInfo(FIRST.transition.obs, {}, jnp.zeros(1))
+        )
     assert state["optimiser"][0].count == 3
-    before, after = (heads["heads"]["unit_kernel"] for heads in (first, state["held"]))
+    before, after = (heads["heads"]["unit_kernel"] for heads in (first, state["target_params"]))
     assert (before != after).any()
     np.testing.assert_allclose(jnp.linalg.norm(after, axis=-2), 1, rtol=1e-5)
 

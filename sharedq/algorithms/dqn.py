@@ -14,13 +14,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sharedq.algorithms.algorithm import Algorithm
-from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
+from sharedq.algorithms.algorithm import Algorithm, LossInfo
+from sharedq.algorithms.parts import discrete_actions, source_on
 from sharedq.bellman import backups, losses
-from sharedq.exploration import epsilon_greedy, linear_schedule, still_exploring
-from sharedq.optimizers import adam, moved
+from sharedq.environments.spec import EnvironmentSpec
+from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
+from sharedq.optimizers import adam, gradient_step
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource
+from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch
 
 Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actions [H, B] -> [H, B]
@@ -65,27 +66,27 @@ class DQN:
     def remarks(self, steps: int) -> Iterator[str]:
         return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
-    def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
-        return self.on(source_on(environment, target, network, discrete_actions(environment, "DQN")))
+    def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
+        return self.on(source_on(spec, target, network, discrete_actions(spec, "DQN")))
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is built."""
         optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
-        price = {"squared": losses.squared, "huber": losses.huber}[self.loss]
+        loss_of = {"squared": losses.squared, "huber": losses.huber}[self.loss]
         backup = {
             "maximum": backups.maximum,
             "double": backups.double,
-            "mellowmax": lambda values, chooser: backups.mellowmax(values, chooser, self.mellowmax_omega),
+            "mellowmax": lambda values, selector: backups.mellowmax(values, selector, self.mellowmax_omega),
         }[self.backup]
 
         def init(key: jax.Array, example: Batch) -> State:
             params, source_state = source.init(key, example.transition.obs)
             return State(params, source_state, optimiser.init(params))
 
-        def values(state: State, key: jax.Array, obs) -> jax.Array:
+        def values(state: State, key: jax.Array | None, obs: Any) -> jax.Array:
             return source.act_values(state.params, state.source, key, obs)
 
-        def act(state: State, key: jax.Array, obs, step: jax.Array | None) -> jax.Array:
+        def act(state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
             head_key, explore_key = jax.random.split(key)
             if step is None:
                 epsilon = self.evaluation_epsilon
@@ -93,26 +94,31 @@ class DQN:
                 epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
             return epsilon_greedy(explore_key, lambda: values(state, head_key, obs), epsilon)
 
-        def regression(params, source_state, batch: Batch):
+        def decide(state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
+            return greedy(values(state, None, obs))
+
+        def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
             sample = batch.transition
-            value = source.values(params, source_state, sample.obs, sample.next_obs)
-            target = backups.bellman(sample.reward, sample.discount, backup(value.bootstrap, value.chooser))  # [H, B]
+            value = source.values(params, state.source, sample.obs, sample.next_obs)
+            target = backups.bellman(sample.reward, sample.discount, backup(value.bootstrap, value.selector))  # [H, B]
             action = jnp.broadcast_to(sample.action, target.shape)
-            chosen = backups.of_action(value.predicted, action)
-            error = chosen - target
-            cost = price(error) if penalty is None else price(error) + penalty(value.predicted, action)
-            per_head = jnp.mean(batch.weights * cost, axis=1)
-            return value.weights @ per_head, (per_head, error, chosen, value.statistics)
+            predicted = backups.of_action(value.predicted, action)
+            error = predicted - target
+            each = loss_of(error) if penalty is None else loss_of(error) + penalty(value.predicted, action)
+            per_head = jnp.mean(batch.weights * each, axis=1)
+            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, {})
+            return value.weights @ per_head, info
+
+        def refresh(state: State, info: RefreshInfo, step: jax.Array) -> State:
+            params, source_state = source.refresh(step, state.params, state.source, info)
+            return state._replace(params=params, source=source_state)
 
         def update(state: State, batch: Batch, key: jax.Array, step: jax.Array):
-            gradient = jax.value_and_grad(regression, has_aux=True)
-            (loss, (per_head, error, chosen, statistics)), slope = gradient(state.params, state.source, batch)
-            moves, moments = optimiser.update(slope, state.optimiser, state.params)
-            params = moved(state.params, moves)
-            seen = Seen(batch.transition.obs, statistics, per_head)
-            params, source_state = source.refresh(step, params, state.source, seen)
-            errors = jnp.abs(error).mean(axis=0)
-            metrics = {"loss": loss, "td_error": errors.mean(), "q_value": chosen.mean()}
-            return State(params, source_state, moments), errors, metrics
+            (total, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch, key)
+            params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
+            state = refresh(State(params, state.source, moments), info.for_refresh, step)
+            errors = info.errors.mean(axis=0)
+            metrics = {"loss": total, "td_error": errors.mean(), "q_value": info.predictions.mean()}
+            return state, errors, metrics
 
-        return Algorithm(init, act, values, update=update)
+        return Algorithm(init, act, values, decide, update=update, loss=loss, refresh=refresh)

@@ -7,28 +7,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from sharedq import random_keys, settings
-from sharedq.environments.contract import Continuous, Discrete, Environment, HostEnvironment
+from sharedq import random_keys
+from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError, told
 from sharedq.networks import NETWORKS
 from sharedq.networks.critics import ensemble, of_pairs
+from sharedq.tables import Table
 from sharedq.targets.source import TargetSource
-
-AnyEnvironment = Environment | HostEnvironment
 
 UNLIMITED = 1e10  # from here on a bound stands for none: what the Control Suite gives actuators that have none
 
 
-def discrete_actions(environment: AnyEnvironment, who: str) -> int:
+def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
     """How many actions there are to choose from."""
-    if not isinstance(environment.actions, Discrete):
-        raise SharedqError(f"{who} needs discrete actions, and those of '{environment.name}' are continuous")
-    return environment.actions.n
+    if not isinstance(spec.actions, Discrete):
+        raise SharedqError(f"{who} needs discrete actions, and those of '{spec.name}' are continuous")
+    return spec.actions.n
 
 
-def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
+def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
     """The bounds of the actions, which are one vector each."""
-    actions, name = environment.actions, environment.name
+    actions, name = spec.actions, spec.name
     if not isinstance(actions, Continuous):
         raise SharedqError(f"{who} needs continuous actions, and those of '{name}' are discrete")
     low, high = np.asarray(actions.low), np.asarray(actions.high)
@@ -44,22 +43,20 @@ def continuous_actions(environment: AnyEnvironment, who: str) -> Continuous:
     return actions
 
 
-def source_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int) -> TargetSource:
+def source_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int) -> TargetSource:
     """The source on a network with `outputs` that is known to take the environment's observations."""
-    return _known_to_take(environment.observation, environment, target, network, lambda: network.build(outputs))
+    return _known_to_take(spec.observation, spec, target, network, lambda: network.build(outputs))
 
 
-def critics_on(environment: AnyEnvironment, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
+def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
     """The source on critics of observations and actions together: outputs [H, B, C, outputs]."""
-    pair = environment.observation, environment.actions.one
-    return _known_to_take(
-        pair, environment, target, network, lambda: ensemble(of_pairs(network.build(outputs)), critics)
-    )
+    pair = spec.observation, spec.actions.one
+    return _known_to_take(pair, spec, target, network, lambda: ensemble(of_pairs(network.build(outputs)), critics))
 
 
-def _known_to_take(one: Any, environment: AnyEnvironment, target: Any, network: Any, build: Callable) -> TargetSource:
+def _known_to_take(one: Any, spec: EnvironmentSpec, target: Any, network: Any, build: Callable) -> TargetSource:
     key = jax.eval_shape(random_keys.root, 0)
-    with blaming(network, environment):
+    with blaming(network, spec):
         source = target.build(build())
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
         jax.eval_shape(source.init, key, example)
@@ -67,15 +64,15 @@ def _known_to_take(one: Any, environment: AnyEnvironment, target: Any, network: 
 
 
 @contextmanager
-def blaming(network: Any, environment: AnyEnvironment) -> Iterator[None]:
+def blaming(network: Any, spec: EnvironmentSpec) -> Iterator[None]:
     """Whatever fails within, the network is to blame: it may be the user's own, which can fail in any way."""
     try:
         yield
     except SharedqError:
         raise
     except Exception as error:
-        kind, shape = settings.kind_of(NETWORKS, network), environment.observation.shape
+        kind, shape = Table("network", NETWORKS).name_of(type(network)), spec.observation.shape
         raise SharedqError(
-            f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({told(error)}): "
+            f"network '{kind}' fails on the observations of '{spec.name}', of shape {shape} ({told(error)}): "
             "choose another --network"
         ) from error

@@ -10,7 +10,7 @@ normalisers it is SimbaV2's agent.
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -20,16 +20,17 @@ import jax.numpy as jnp
 import optax
 
 from sharedq import normalisers
-from sharedq.algorithms.algorithm import Algorithm, no_observation
-from sharedq.algorithms.parts import AnyEnvironment, continuous_actions, critics_on
+from sharedq.algorithms.algorithm import Algorithm, LossInfo, no_observation
+from sharedq.algorithms.parts import continuous_actions, critics_on
 from sharedq.bellman import backups, readings
 from sharedq.bellman.readings import Reading
+from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import linear_schedule
 from sharedq.networks import Dense, policies
 from sharedq.networks.policies import Policy
-from sharedq.optimizers import moved
+from sharedq.optimizers import adam_with_rate, gradient_step
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, every
+from sharedq.targets.source import RefreshInfo, TargetSource, every
 from sharedq.transitions import Batch, Step
 
 FIRST_COUNT = 1e-4  # what the normalisers' start, mean 0 and variance 1, counts
@@ -38,7 +39,7 @@ FIRST_COUNT = 1e-4  # what the normalisers' start, mean 0 and variance 1, counts
 class State(NamedTuple):
     params: dict[str, Any]  # critic, as the source has it; actor; temperature, as a logarithm
     source: Any
-    actor_statistics: Any  # of the actor's batch normalisation
+    actor_batch_stats: Any  # of the actor's batch normalisation
     optimisers: dict[str, Any]  # for each of params
     observations: Any  # moments, where observations are normalised
     returns: Any  # what rewards are scaled by, where they are
@@ -87,172 +88,192 @@ class SAC:
                 "raise --steps or lower --algorithm.random_steps"
             )
 
-    def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
-        actions, bound = continuous_actions(environment, "SAC").one, self.value_bound
+    def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
+        actions, bound = continuous_actions(spec, "SAC").one, self.value_bound
         reading = readings.scalar() if self.values == "scalar" else readings.distribution(-bound, bound, self.atoms)
-        source = critics_on(environment, target, network, reading.outputs, self.critics)
+        source = critics_on(spec, target, network, reading.outputs, self.critics)
         policy = getattr(network, "policy", Dense().policy)(actions.size, self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)
 
     def on(self, source: TargetSource, reading: Reading, policy: Policy, actions: int) -> Algorithm:
         """The algorithm on a source of critics and a policy that are built, for so many dimensions of an action."""
-        adam = optax.scale_by_adam(b1=self.adam_beta, eps=self.adam_epsilon)
-
-        def init(key: jax.Array, example: Batch) -> State:
-            critic_key, actor_key = jax.random.split(key)
-            obs, action = example.transition.obs, example.transition.action
-            critic, source_state = source.init(critic_key, (obs, action))
-            actor, statistics = policy.init(actor_key, obs)
-            params = {"critic": critic, "actor": actor, "temperature": jnp.log(jnp.float32(self.initial_temperature))}
-            optimisers = {name: adam.init(part) for name, part in params.items()}
-            observations = normalisers.no_moments(obs.shape[1:], FIRST_COUNT) if self.normalise_observations else ()
-            returns = normalisers.no_returns(1, FIRST_COUNT) if self.scale_rewards else ()
-            return State(params, source_state, statistics, optimisers, observations, returns)
-
-        def as_seen(state: State, obs: jax.Array) -> jax.Array:
-            if not self.normalise_observations:
-                return obs
-            return normalisers.normalised(obs, state.observations.mean, state.observations.variance)
-
-        def gaussian(state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return policy.gaussian(state.params["actor"], state.actor_statistics, obs, False)[0]
-
-        def act(state: State, key: jax.Array, obs: jax.Array, step: jax.Array | None) -> jax.Array:
-            mean, log_std = gaussian(state, as_seen(state, obs))
-            if step is None:
-                return jnp.tanh(mean)
-            policy_key, random_key = jax.random.split(key)
-            action, _ = policies.sample(policy_key, mean, log_std)
-            anything = jax.random.uniform(random_key, action.shape, action.dtype, -1, 1)
-            return jnp.where(step < self.random_steps, anything, action)
-
-        def judged(state: State, key: jax.Array, obs: jax.Array, action: jax.Array) -> jax.Array:
-            """The most cautious critic's value of each action, by the head that acts."""
-            outputs = source.act_values(state.params["critic"], state.source, key, (obs, action))
-            return reading.value(outputs).min(axis=-1)
-
-        def policy_values(state: State, key: jax.Array, obs: jax.Array) -> jax.Array:
-            obs = as_seen(state, obs)
-            return judged(state, key, obs, jnp.tanh(gaussian(state, obs)[0]))
-
-        def observe(state: State, key: jax.Array, step: Step, obs: jax.Array, count: jax.Array):
-            if self.normalise_observations:
-                state = state._replace(observations=normalisers.with_more(state.observations, obs))
-            if self.scale_rewards:  # the first environment speaks for all: they are alike
-                reward, ended = step.reward[:1], (step.terminated | step.truncated)[:1]
-                state = state._replace(returns=normalisers.with_rewards(state.returns, reward, ended, self.gamma))
-            return state, {}
-
-        def prepared(state: State, batch: Batch) -> Batch:
-            """As the networks take it."""
-            sample = batch.transition
-            sample = sample._replace(obs=as_seen(state, sample.obs), next_obs=as_seen(state, sample.next_obs))
-            if self.scale_rewards:
-                reward = normalisers.scaled_within(sample.reward, state.returns, self.value_bound)
-                sample = sample._replace(reward=reward)
-            return batch._replace(transition=sample)
-
-        def descended(state: State, name: str, slope: Any, step: jax.Array) -> tuple[Any, Any]:
-            """One of the three and Adam's moments of it, a step further."""
-            final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
-            rate = linear_schedule(self.learning_rate, final, self.learning_rate_updates, step)
-            moves, moments = adam.update(slope, state.optimisers[name])
-            return moved(state.params[name], jax.tree.map(lambda move: -rate * move, moves)), moments
-
-        def improved(state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
-            """Actor and temperature, which goes up where the entropy is below the one that is wanted, at their period.
-
-            What is chosen between are those alone: a branch copies what goes through it, and critics are large.
-            """
-            temperature = jnp.exp(state.params["temperature"])
-
-            def fresh():
-                gradient = jax.grad(policy_loss, argnums=1, has_aux=True)
-                judge = partial(judged, state)
-                slope, (statistics, entropy) = gradient(
-                    policy, state.params["actor"], state.actor_statistics, judge, temperature, key, obs
-                )
-                actor = descended(state, "actor", slope, step)
-                slope = temperature * (entropy - self.target_entropy * actions)
-                return {"actor": actor, "temperature": descended(state, "temperature", slope, step)}, statistics
-
-            old = {name: (state.params[name], state.optimisers[name]) for name in ("actor", "temperature")}
-            new, statistics = every(step, self.actor_period, fresh, (old, state.actor_statistics))
-            return _with(state, new)._replace(actor_statistics=statistics)
-
-        def update(state: State, batch: Batch, key: jax.Array, step: jax.Array):
-            actor_key, critic_key = jax.random.split(key)
-            batch = prepared(state, batch)
-            sample = batch.transition
-            state = improved(state, actor_key, sample.obs, step)
-            next_action, log_density = policies.sample(critic_key, *gaussian(state, sample.next_obs))
-            gradient = jax.value_and_grad(regression, argnums=1, has_aux=True)
-            temperature = jnp.exp(state.params["temperature"])
-            (loss, (seen, errors, q_value)), slope = gradient(
-                source, state.params["critic"], state.source, reading, batch, next_action, log_density, temperature
-            )
-            state = _with(state, {"critic": descended(state, "critic", slope, step)})
-            critic, source_state = source.refresh(step, state.params["critic"], state.source, seen)
-            state = state._replace(params={**state.params, "critic": critic}, source=source_state)
-            told = {"entropy": -log_density.mean(), "temperature": temperature, "q_value": q_value}
-            return state, errors, {"loss": loss, "td_error": errors.mean(), **told}
-
-        learns_as_it_goes = self.normalise_observations or self.scale_rewards
-        return Algorithm(init, act, policy_values, observe if learns_as_it_goes else no_observation, update)
+        optimiser = adam_with_rate(self.adam_beta, self.adam_epsilon)
+        parts = Parts(self, source, reading, policy, optimiser, actions)
+        observes = self.normalise_observations or self.scale_rewards
+        return Algorithm(
+            init=partial(init, parts),
+            act=partial(act, parts),
+            values=partial(values, parts),
+            decide=partial(decide, parts),
+            loss=partial(loss, parts),
+            refresh=partial(refresh, parts),
+            observe=partial(observe, parts) if observes else no_observation,
+            update=partial(update, parts),
+        )
 
 
-def _with(state: State, parts: dict[str, tuple[Any, Any]]) -> State:
-    """The state with other weights and moments, in pairs, of some of the three."""
-    params, optimisers = ({name: pair[place] for name, pair in parts.items()} for place in (0, 1))
-    return state._replace(params={**state.params, **params}, optimisers={**state.optimisers, **optimisers})
+class Parts(NamedTuple):
+    """What the functions below are made of."""
+
+    settings: SAC
+    source: TargetSource
+    reading: Reading
+    policy: Policy
+    optimiser: optax.GradientTransformationExtraArgs
+    actions: int  # dimensions of an action
 
 
-def policy_loss(
-    policy: Policy,
-    actor: Any,
-    statistics: Any,
-    judge: Callable,
-    temperature: jax.Array,
-    key: jax.Array,
-    obs: jax.Array,
-):
-    """The mean of alpha log pi(a|s) - Q(s, a); also the actor's new running statistics and the policy's entropy.
-
-    `judge(key, obs, action)` values actions.
-    """
-    draw_key, head_key = jax.random.split(key)
-    (mean, log_std), statistics = policy.gaussian(actor, statistics, obs, True)
-    action, log_density = policies.sample(draw_key, mean, log_std)
-    loss = jnp.mean(temperature * log_density - judge(head_key, obs, action))
-    return loss, (statistics, -log_density.mean())
+def init(parts: Parts, key: jax.Array, example: Batch) -> State:
+    critic_key, actor_key = jax.random.split(key)
+    obs, action = example.transition.obs, example.transition.action
+    critic, source_state = parts.source.init(critic_key, (obs, action))
+    actor, batch_stats = parts.policy.init(actor_key, obs)
+    temperature = jnp.log(jnp.float32(parts.settings.initial_temperature))
+    params = {"critic": critic, "actor": actor, "temperature": temperature}
+    optimisers = {name: parts.optimiser.init(part) for name, part in params.items()}
+    normalises, scales = parts.settings.normalise_observations, parts.settings.scale_rewards
+    observations = normalisers.no_moments(obs.shape[1:], FIRST_COUNT) if normalises else ()
+    returns = normalisers.no_returns(1, FIRST_COUNT) if scales else ()
+    return State(params, source_state, batch_stats, optimisers, observations, returns)
 
 
-def regression(
-    source: TargetSource,
-    critic: Any,
-    source_state: Any,
-    reading: Reading,
-    batch: Batch,
-    next_action: jax.Array,
-    log_density: jax.Array,
-    temperature: jax.Array,
-):
-    """The critics' loss; also what the source is told, the errors [B] and the mean value.
+def observe(parts: Parts, state: State, key: jax.Array, step: Step, obs: jax.Array, count: jax.Array):
+    """The normalisers hear of every step."""
+    if parts.settings.normalise_observations:
+        state = state._replace(observations=normalisers.with_more(state.observations, obs))
+    if parts.settings.scale_rewards:  # the first environment speaks for all: they are alike
+        reward, ended = step.reward[:1], (step.terminated | step.truncated)[:1]
+        returns = normalisers.with_rewards(state.returns, reward, ended, parts.settings.gamma)
+        state = state._replace(returns=returns)
+    return state, {}
 
-    `log_density` [B] is that of the actions that follow.
-    """
-    sample = batch.transition
-    now, then = (sample.obs, sample.action), (sample.next_obs, next_action)
-    value = source.values(critic, source_state, now, then)  # [H, B, C, outputs]
+
+def normalised(parts: Parts, state: State, obs: jax.Array) -> jax.Array:
+    """Observations as the networks take them."""
+    if not parts.settings.normalise_observations:
+        return obs
+    return normalisers.normalised(obs, state.observations.mean, state.observations.variance)
+
+
+def gaussian(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The policy's mean and logarithm of the deviation at normalised observations."""
+    return parts.policy.gaussian(state.params["actor"], state.actor_batch_stats, obs, False)[0]
+
+
+def critic_values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array, action: jax.Array) -> jax.Array:
+    """The smallest critic's value of each action at normalised observations, by the head that acts."""
+    outputs = parts.source.act_values(state.params["critic"], state.source, key, (obs, action))
+    return parts.reading.value(outputs).min(axis=-1)
+
+
+def act(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array | None) -> jax.Array:
+    mean, log_std = gaussian(parts, state, normalised(parts, state, obs))
+    if step is None:
+        return jnp.tanh(mean)
+    policy_key, random_key = jax.random.split(key)
+    action, _ = policies.sample(policy_key, mean, log_std)
+    random_action = jax.random.uniform(random_key, action.shape, action.dtype, -1, 1)
+    return jnp.where(step < parts.settings.random_steps, random_action, action)
+
+
+def values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array) -> jax.Array:
+    obs = normalised(parts, state, obs)
+    return critic_values(parts, state, key, obs, jnp.tanh(gaussian(parts, state, obs)[0]))
+
+
+def decide(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    obs = normalised(parts, state, obs)
+    action = jnp.tanh(gaussian(parts, state, obs)[0])
+    return action, critic_values(parts, state, None, obs, action)
+
+
+def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array):
+    """Actor and temperature first, at their period, then the critics."""
+    actor_key, critic_key = jax.random.split(key)
+    state = improve_policy(parts, state, actor_key, batch.transition.obs, step)
+
+    def loss_of_critics(critic):
+        return loss(parts, {**state.params, "critic": critic}, state, batch, critic_key)
+
+    (total, info), gradient = jax.value_and_grad(loss_of_critics, has_aux=True)(state.params["critic"])
+    state = with_steps(state, {"critic": stepped(parts, state, "critic", gradient, step)})
+    state = refresh(parts, state, info.for_refresh, step)
+    errors = info.errors.mean(axis=(0, 2))
+    metrics = {"loss": total, "td_error": errors.mean(), "q_value": info.predictions.mean(), **info.metrics}
+    return state, errors, metrics
+
+
+def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
+    """The critics' loss, of which only params["critic"] has a gradient."""
+    settings, reading, sample = parts.settings, parts.reading, batch.transition
+    obs, next_obs, reward = (
+        normalised(parts, state, sample.obs),
+        normalised(parts, state, sample.next_obs),
+        sample.reward,
+    )
+    if settings.scale_rewards:
+        reward = normalisers.scaled_within(reward, state.returns, settings.value_bound)
+    next_action, log_density = policies.sample(key, *gaussian(parts, state, next_obs))
+    temperature = jnp.exp(state.params["temperature"])
+    now, then = (obs, sample.action), (next_obs, next_action)
+    value = parts.source.values(params["critic"], state.source, now, then)  # [H, B, C, outputs]
 
     def backup(returns: jax.Array) -> jax.Array:  # [..., B, n]
-        worth = backups.soft(returns, log_density[:, None], temperature)
-        return backups.bellman(sample.reward[:, None], sample.discount[:, None], worth)
+        next_value = backups.soft(returns, log_density[:, None], temperature)
+        return backups.bellman(reward[:, None], sample.discount[:, None], next_value)
 
-    bootstrap = backups.cautious(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
-    wanted = reading.target(bootstrap, backup)
-    cost = reading.price(value.predicted, wanted[:, :, None]).sum(axis=-1)  # [H, B]
-    per_head = jnp.mean(batch.weights * cost, axis=1)
-    predicted = reading.value(value.predicted)
-    errors = jnp.abs(predicted - backup(reading.value(bootstrap)[..., None])).mean(axis=(0, 2))
-    return value.weights @ per_head, (Seen(now, value.statistics, per_head), errors, predicted.mean())
+    bootstrap = backups.min_over_critics(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
+    target = reading.target(bootstrap, backup)
+    per_sample = reading.loss(value.predicted, target[:, :, None]).sum(axis=-1)  # [H, B]
+    per_head = jnp.mean(batch.weights * per_sample, axis=1)
+    predictions, targets = reading.value(value.predicted), backup(reading.value(bootstrap)[..., None])  # [H, B, C or 1]
+    errors, metrics = jnp.abs(predictions - targets), {"entropy": -log_density.mean(), "temperature": temperature}
+    info = LossInfo(per_head, errors, targets[..., 0], predictions, now, value.batch_stats, metrics)
+    return value.weights @ per_head, info
+
+
+def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> State:
+    critic, source_state = parts.source.refresh(step, state.params["critic"], state.source, info)
+    return state._replace(params={**state.params, "critic": critic}, source=source_state)
+
+
+def improve_policy(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
+    """Actor and temperature, which goes up where the entropy is below the target entropy, at their period.
+
+    What is chosen between are those alone: a branch copies what goes through it, and critics are large.
+    """
+    temperature, obs = jnp.exp(state.params["temperature"]), normalised(parts, state, obs)
+
+    def fresh():
+        gradient = jax.grad(partial(policy_loss, parts), has_aux=True)
+        slope, (batch_stats, entropy) = gradient(state.params["actor"], state, temperature, key, obs)
+        actor = stepped(parts, state, "actor", slope, step)
+        slope = temperature * (entropy - parts.settings.target_entropy * parts.actions)
+        return {"actor": actor, "temperature": stepped(parts, state, "temperature", slope, step)}, batch_stats
+
+    old = {name: (state.params[name], state.optimisers[name]) for name in ("actor", "temperature")}
+    new, batch_stats = every(step, parts.settings.actor_period, fresh, (old, state.actor_batch_stats))
+    return with_steps(state, new)._replace(actor_batch_stats=batch_stats)
+
+
+def policy_loss(parts: Parts, actor: Any, state: State, temperature: jax.Array, key: jax.Array, obs: jax.Array):
+    """The mean of alpha log pi(a|s) - Q(s, a); also the actor's new running statistics and the policy's entropy."""
+    draw_key, head_key = jax.random.split(key)
+    (mean, log_std), batch_stats = parts.policy.gaussian(actor, state.actor_batch_stats, obs, True)
+    action, log_density = policies.sample(draw_key, mean, log_std)
+    total = jnp.mean(temperature * log_density - critic_values(parts, state, head_key, obs, action))
+    return total, (batch_stats, -log_density.mean())
+
+
+def stepped(parts: Parts, state: State, name: str, gradient: Any, step: jax.Array) -> tuple[Any, Any]:
+    """One of the three, and Adam's moments of it, after a gradient step."""
+    settings = parts.settings
+    final = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
+    rate = linear_schedule(settings.learning_rate, final, settings.learning_rate_updates, step)
+    return gradient_step(parts.optimiser, gradient, state.optimisers[name], state.params[name], rate=rate)
+
+
+def with_steps(state: State, steps: dict[str, tuple[Any, Any]]) -> State:
+    """The state with other weights and moments, in pairs, of some of the three."""
+    params, optimisers = ({name: pair[place] for name, pair in steps.items()} for place in (0, 1))
+    return state._replace(params={**state.params, **params}, optimisers={**state.optimisers, **optimisers})

@@ -50,6 +50,11 @@ def as_seen(inputs: Inputs, obs: jax.Array, normalise: Normalise) -> jax.Array:
     return normalised(obs, moments.mean, sample_variance(moments))
 
 
+def scaled_reward(inputs: Inputs, reward: jax.Array) -> jax.Array:
+    """Rewards as they are learned from, by what returns were like so far."""
+    return scaled(reward, inputs.returns)
+
+
 def absorb(
     inputs: Inputs, step: Step, obs: jax.Array, gamma: float, normalise: Normalise, scale_rewards: bool
 ) -> tuple[Inputs, Pair]:

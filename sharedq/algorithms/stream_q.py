@@ -15,16 +15,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from sharedq.algorithms.algorithm import Algorithm
-from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
-from sharedq.algorithms.stream_inputs import Inputs, Normalise, absorb, as_seen, none_yet
+from sharedq.algorithms.algorithm import Algorithm, LossInfo
+from sharedq.algorithms.parts import discrete_actions, source_on
+from sharedq.algorithms.stream_inputs import Inputs, Normalise, absorb, as_seen, none_yet, scaled_reward
 from sharedq.bellman import backups
 from sharedq.bellman.returns import discount
-from sharedq.exploration import epsilon_greedy, linear_schedule, still_exploring
-from sharedq.optimizers import Bound, Traces, moved, obgd
+from sharedq.environments.spec import EnvironmentSpec
+from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
+from sharedq.optimizers import Bound, Traces, gradient_step, obgd
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, Values
+from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
 
 
@@ -34,7 +36,7 @@ class State(NamedTuple):
     params: Any
     source: Any  # what the step never moves: copies, frozen heads
     traces: Traces  # of the parameters, leaves [H, ...]; [1, ...] where a trace is joint
-    kept: jax.Array  # [H] 1 where the past of the traces still counts, 0 where it was cut
+    trace_mask: jax.Array  # [H] 1 where the past of the traces still counts, 0 where it was cut
     policy_key: jax.Array  # by which a source draws the head that acts, for an episode
     inputs: Inputs  # what observations and rewards were like so far
 
@@ -47,12 +49,10 @@ class StreamQ:
     trace_decay: float = 0.8  # lambda
     learning_rate: float = 1.0  # alpha of ObGD; without effect where its bound holds, which is nearly always
     kappa: float = 2.0  # of ObGD: a step moves the parameters by 1 / kappa at most, in the 1-norm; 0 is no bound
-    optimiser: Literal["obgd", "adaptive"] = "obgd"  # adaptive divides by a running root mean square of the steps
-    bound: Bound = "joint"  # several heads: one bound for all; each its own, together K / kappa; mean: a K-th of that
+    bound: Bound = "joint"  # several heads: one bound for all, or each its own, so that together they move K times more
     trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one, times the mean of the errors; biased
     credit: Literal["naive", "forward"] = "naive"  # forward: earlier steps have the bootstrap's own error, not Q's
     cut: Literal["after", "before"] = "after"  # not greedy: forget after the update, or before it as Watkins
-    cut_by: Literal["policy", "targets"] = "policy"  # whose greedy action counts: the acting head's, or each target's
     normalise: Normalise = "each"  # observations: each number, or each pixel of a stack's newest
     scale_rewards: bool = True  # divide rewards by the deviation of the running return
     epsilon_start: float = 1.0  # share of random actions at the first environment step
@@ -75,15 +75,15 @@ class StreamQ:
     def remarks(self, steps: int) -> Iterator[str]:
         return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
-    def build(self, environment: AnyEnvironment, target: Any, network: Any) -> Algorithm:
-        actions = discrete_actions(environment, "Stream Q")
+    def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
+        actions = discrete_actions(spec, "Stream Q")
         batches = network.build(actions).normalises_batch
         require(not batches, "Stream Q has no batch to normalise: set --network.norm layer_whole")
-        return self.on(source_on(environment, target, network, actions))
+        return self.on(source_on(spec, target, network, actions))
 
     def on(self, source: TargetSource) -> Algorithm:
         """The algorithm on a source that is built."""
-        optimiser = obgd(self.learning_rate, self.kappa, self.bound, self.optimiser == "adaptive")
+        optimiser = summed_over_heads(obgd(self.learning_rate, self.kappa, self.bound), source)
         joint, forward = self.trunk_traces == "joint", self.credit == "forward"
 
         def init(key: jax.Array, example: Batch) -> State:
@@ -96,18 +96,39 @@ class StreamQ:
             slopes = _of_parts(source, jax.tree.map(lambda w: jnp.zeros((traces, *w.shape)), params), params)
             return State(params, source_state, optimiser.init(slopes), jnp.zeros(heads), policy_key, inputs)
 
-        def values(state: State, key: jax.Array, obs) -> jax.Array:
+        def values(state: State, key: jax.Array | None, obs: Any) -> jax.Array:
             return source.act_values(state.params, state.source, key, as_seen(state.inputs, obs, self.normalise))
 
-        def act(state: State, key: jax.Array, obs, step: jax.Array | None) -> jax.Array:
+        def act(state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
             head_key, explore_key = jax.random.split(key)
             if step is None:
                 return epsilon_greedy(explore_key, lambda: values(state, head_key, obs), self.evaluation_epsilon)
             epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
             return epsilon_greedy(explore_key, lambda: values(state, state.policy_key, obs), epsilon)
 
-        def along(traces: Traces, slopes: Any, error: jax.Array, credited: jax.Array, past: jax.Array):
-            """How the parameters move, and the traces after it; `credited` is the error that earlier pairs have."""
+        def decide(state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
+            return greedy(values(state, None, obs))
+
+        def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
+            """Half the squared error: a step down its gradient is one without traces and without a bound."""
+            sample = batch.transition
+            now, then = (as_seen(state.inputs, obs, self.normalise) for obs in (sample.obs, sample.next_obs))
+            reward = scaled_reward(state.inputs, sample.reward) if self.scale_rewards else sample.reward
+            value = source.values(params, state.source, now, then)
+            best = backups.maximum(value.bootstrap, value.selector)
+            target = backups.bellman(reward, sample.discount, best)  # [H, B]
+            predicted = backups.of_action(value.predicted, jnp.broadcast_to(sample.action, target.shape))
+            error = predicted - target
+            per_head = 0.5 * jnp.mean(batch.weights * jnp.square(error), axis=1)
+            info = LossInfo(per_head, jnp.abs(error), target, predicted, now, value.batch_stats, {})
+            return value.weights @ per_head, info
+
+        def refresh(state: State, info: RefreshInfo, step: jax.Array) -> State:
+            params, source_state = source.refresh(step, state.params, state.source, info)
+            return state._replace(params=params, source=source_state)
+
+        def step_along(traces: Traces, params: Any, slopes: Any, error: Any, credited: Any, past: jax.Array):
+            """Parameters and traces after a step; `credited` is the error that earlier pairs are credited with."""
 
             def each(x, of_all):
                 """[H], and for a joint trace one number for all heads."""
@@ -115,53 +136,65 @@ class StreamQ:
 
             decay = each(self.gamma * self.trace_decay * past, jnp.min)
             newest = each(error - credited, jnp.mean) if forward else None
-            moves, traces = optimiser.update(slopes, traces, delta=each(credited, jnp.mean), decay=decay, newest=newest)
-            # one head after another: XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, not 0.03
-            return _of_parts(source, jax.tree.map(sum, moves), moves), traces
+            told = {"delta": each(credited, jnp.mean), "decay": decay, "newest": newest}
+            return gradient_step(optimiser, slopes, traces, params, **told)
 
-        def observe(state: State, key: jax.Array, step: Step, obs, count: jax.Array) -> tuple[State, dict]:
+        def observe(state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[State, dict]:
             require(len(step.reward) == 1, "Stream Q learns from one stream: set --training.environments 1")
             # Traces go where the last refresh moved their heads. Any earlier, and they would be copied at every step,
             # because the step along them needs them as they were.
-            z, squares, known = source.follow(count - 1, (state.traces.z, state.traces.squares, state.kept))
+            z, known = source.follow(count - 1, (state.traces.z, state.trace_mask))
             inputs, pair = absorb(state.inputs, step, obs, self.gamma, self.normalise, self.scale_rewards)
             action, ended = step.action[0], (step.terminated | step.truncated)[0]
-            both = forward or self.cut_by == "targets"  # asks for the bootstrap's values at now as well
-            then = jnp.concatenate([pair.then, pair.now]) if both else pair.then
+            then = jnp.concatenate([pair.then, pair.now]) if forward else pair.then
             q, value, slopes = _gradients(source, state, pair.now, then, action, joint)
-            best = backups.maximum(value.bootstrap, value.chooser)  # [H, 1 or 2]
+            best = backups.maximum(value.bootstrap, value.selector)  # [H, 1 or 2]
             target = backups.bellman(pair.reward, discount(step.terminated[0], self.gamma), best[:, 0])
             error, credited = target - q, target - (best[:, 1] if forward else q)
 
-            past, kept = self._cut(value, source.policy(state.policy_key, value.predicted), action, ended, known)
-            moves, traces = along(Traces(z, squares, state.traces.count), slopes, error, credited, past)
-            params = moved(state.params, moves)
-            news = Seen(pair.now, value.statistics, jnp.square(error))
-            params, source_state = source.refresh(count, params, state.source, news)
+            followed = source.select(state.source, state.policy_key, value.predicted)  # [1, A]
+            past, trace_mask = self._cut(followed[0], action, ended, known)
+            params, traces = step_along(Traces(z, state.traces.count), state.params, slopes, error, credited, past)
             policy_key = jnp.where(ended, key, state.policy_key)
-            state = State(params, source_state, traces, kept, policy_key, inputs)
+            state = State(params, state.source, traces, trace_mask, policy_key, inputs)
+            state = refresh(state, RefreshInfo(pair.now, value.batch_stats, jnp.square(error)), count)
             metrics = {
                 "loss": jnp.square(error).mean(),
                 "td_error": jnp.abs(error).mean(),
                 "q_value": q.mean(),
-                "cut": 1 - kept.mean(),
+                "cut": 1 - trace_mask.mean(),
             }
             return state, metrics
 
-        return Algorithm(init, act, values, observe)
+        return Algorithm(init, act, values, decide, observe, loss=loss, refresh=refresh)
 
     def _cut(
-        self, value: Values, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array
+        self, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Whether the past counts for each head [H] at this step, and this step and its past at the next.
 
-        `known` is what the step before said of this; `followed` [1, A] are the values that the policy follows.
+        `known` is what the step before said of this; `followed` [A] are the values that the policy follows.
         """
-        judging = value.bootstrap[:, 1] if self.cut_by == "targets" else followed
-        strayed = backups.of_action(judging, jnp.broadcast_to(action, judging.shape[:1])) < judging.max(axis=-1)
-        past = known * ~strayed if self.cut == "before" else known
-        kept = ~ended & (~strayed | (self.cut == "before"))
-        return past, jnp.broadcast_to(kept, known.shape).astype(known.dtype)
+        not_greedy = followed[action] < followed.max()
+        past = known * ~not_greedy if self.cut == "before" else known
+        trace_mask = ~ended & (~not_greedy | (self.cut == "before"))
+        return past, jnp.broadcast_to(trace_mask, known.shape).astype(known.dtype)
+
+
+def summed_over_heads(
+    optimiser: optax.GradientTransformationExtraArgs, source: TargetSource
+) -> optax.GradientTransformationExtraArgs:
+    """The same optimiser, whose updates of what heads share are added up.
+
+    One head is added after another: XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, and
+    0.03 ms so.
+    """
+
+    def update(gradients, traces, params=None, **extra):
+        updates, traces = optimiser.update(gradients, traces, params, **extra)
+        return _of_parts(source, jax.tree.map(sum, updates), updates), traces
+
+    return optax.GradientTransformationExtraArgs(optimiser.init, update)
 
 
 def _of_parts(source: TargetSource, shared: Any, own: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def flops(function: Callable, *arguments: Any) -> float:
 
 
 def _counted(traced: Any) -> float:
-    return float(traced.lower().cost_analysis()["flops"])
+    return float(traced.lower().cost_analysis().get("flops", 0.0))  # absent where there are none
 
 
 def _repeats(jaxpr: Any) -> float:
@@ -74,7 +74,7 @@ def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
 
 def parameters_of(state: Any) -> dict[str, int]:
     """Of an agent, or of its shapes, as `Cost` has them."""
-    trained, untrained = state.params, getattr(state, "source", {}).get("held", {})
+    trained, untrained = state.params, getattr(state, "source", {}).get("target_params", {})
     parts = trained if isinstance(trained, Mapping) else {}
     return {
         "trained": count(trained),
@@ -85,46 +85,44 @@ def parameters_of(state: Any) -> dict[str, int]:
 
 
 def cost_of(
-    init: Callable,
-    act: Callable,
-    update: Callable,
-    plain_update: Callable,
-    batch: Any,
-    learned: Any,
-    replay: Any,
-    timed: bool,
-    compiled: bool,
+    algorithm: Any, update: Callable, batch: Any, learned: Any, replay: Any, timed: bool, compiled: bool
 ) -> Cost:
     """The cost of an algorithm's functions, given the shapes of an example batch and of the replay's data.
 
-    `update(state, learned, key, step)` is an update on what is learned from at once, of which `learned` are the shapes;
-    `plain_update` is the same without the source's refresh.
+    `update(state, learned, key, step)` is an update on what is learned from at once, of which `learned` are the shapes.
     """
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(1)))
-    state = jax.eval_shape(init, key, batch)
+    state = jax.eval_shape(algorithm.init, key, batch)
     slots = state._asdict()
     trained, source = slots.pop("params"), dict(slots.pop("source", {}))
-    held, statistics = source.pop("held", {}), source.pop("statistics", {})
+    untrained, batch_stats = source.pop("target_params", {}), source.pop("batch_stats", {})
     one_obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch.transition.obs)
     program = jax.jit(update, donate_argnums=0).lower(state, learned, key, step).compile() if compiled else None
     scratch = program.memory_analysis() if program else None
-    plain = flops(plain_update, state, learned, key, step)
+    refresh = _flops_of_refresh(algorithm, state, batch, key, step)
     return Cost(
         parameters=parameters_of(state),
         bytes={
             "agent": size(state),
-            "weights": size(trained) + size(held),
+            "weights": size(trained) + size(untrained),
             **{name: size(slot) for name, slot in slots.items()},
             "replay": size(replay),
-            "statistics": size(statistics),
+            "batch_stats": size(batch_stats),
             "other": size(source),
             **({"activations": scratch.temp_size_in_bytes} if scratch else {}),
         },
-        flops_per_update=plain,
-        flops_per_refresh=flops(update, state, learned, key, step) - plain,
-        flops_per_action=flops(lambda state, key, obs: act(state, key, obs, None), state, key, one_obs),
-        update_seconds=_timed(program, init, batch, learned) if timed else None,
+        flops_per_update=flops(update, state, learned, key, step) - refresh,
+        flops_per_refresh=refresh,
+        flops_per_action=flops(lambda state, key, obs: algorithm.act(state, key, obs, None), state, key, one_obs),
+        update_seconds=_timed(program, algorithm.init, batch, learned) if timed else None,
     )
+
+
+def _flops_of_refresh(algorithm: Any, state: Any, batch: Any, key: Any, step: Any) -> float:
+    if algorithm.refresh is None:
+        return 0.0
+    info = jax.eval_shape(algorithm.loss, state.params, state, batch, key)[1].for_refresh
+    return flops(algorithm.refresh, state, info, step)
 
 
 def _timed(compiled: Any, init: Callable, batch: Any, learned: Any) -> float:

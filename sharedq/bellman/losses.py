@@ -1,4 +1,4 @@
-"""The price of an error: prediction minus target, elementwise."""
+"""Losses of an error, which is prediction minus target, elementwise."""
 
 import jax
 import jax.numpy as jnp

@@ -17,8 +17,8 @@ class Reading(NamedTuple):
 
     outputs: int  # how many a head needs
     value: Callable  # (outputs) -> [...], the expected return
-    target: Callable  # (outputs, backup) -> target; backup maps returns [..., n] to returns
-    price: Callable  # (outputs, target) -> [...]
+    target: Callable  # (outputs [..., B, n], backup) -> target; backup maps returns [..., B, n] to returns
+    loss: Callable  # (outputs, target) -> [...]
 
 
 def scalar() -> Reading:
@@ -27,16 +27,21 @@ def scalar() -> Reading:
         outputs=1,
         value=lambda outputs: outputs[..., 0],
         target=lambda outputs, backup: backup(outputs),
-        price=lambda outputs, target: losses.squared(outputs - target)[..., 0],
+        loss=lambda outputs, target: losses.squared(outputs - target)[..., 0],
     )
 
 
 def distribution(low: float, high: float, atoms: int) -> Reading:
     """Logits of evenly spaced returns from low to high, by cross entropy."""
     support = jnp.linspace(low, high, atoms)
+
+    def target(logits: jax.Array, backup: Callable) -> jax.Array:
+        returns = backup(jnp.broadcast_to(support, logits.shape[-2:]))  # [B, atoms]: those of all heads are the same
+        return categorical.projected(returns, jax.nn.softmax(logits), support)
+
     return Reading(
         outputs=atoms,
         value=lambda logits: categorical.mean(logits, support),
-        target=lambda logits, backup: categorical.projected(backup(support), jax.nn.softmax(logits), support),
-        price=lambda logits, target: categorical.cross_entropy(target, logits),
+        target=target,
+        loss=lambda logits, target: categorical.cross_entropy(target, logits),
     )

@@ -2,9 +2,6 @@
 
 from sharedq.environments.atari import Atari
 from sharedq.environments.contract import (
-    Actions,
-    Continuous,
-    Discrete,
     Environment,
     HostEnvironment,
     Outcome,
@@ -19,6 +16,7 @@ from sharedq.environments.gymnasium_vector import Gymnasium
 from sharedq.environments.jax_native import CartPole
 from sharedq.environments.minatar import MinAtar
 from sharedq.environments.probes import ProbeEnvironment
+from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec
 
 ENVIRONMENTS = {
     "minatar": MinAtar,
@@ -40,6 +38,7 @@ __all__ = [
     "Custom",
     "Discrete",
     "Environment",
+    "EnvironmentSpec",
     "Gymnasium",
     "HostEnvironment",
     "MinAtar",

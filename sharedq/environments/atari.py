@@ -23,8 +23,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from sharedq.environments.contract import Discrete, HostEnvironment
+from sharedq.environments.contract import HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn
+from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import require
 
@@ -60,13 +61,13 @@ class Atari:
             seeds = [np.random.SeedSequence(seed, spawn_key=(world,)) for world in range(count)]
             return InTurn([Game(self, rom, one) for one in seeds])
 
-        return HostEnvironment(
+        spec = EnvironmentSpec(
             name=f"atari/{name}",
             observation=jax.ShapeDtypeStruct((SIDE, SIDE, self.stack), np.uint8),
             actions=Discrete(len(_emulator(rom).getMinimalActionSet())),
-            open=open_worlds,
             stacks="black" if self.stack_begins == "black" else None,
         )
+        return HostEnvironment(spec, open_worlds)
 
 
 class Game:

@@ -6,55 +6,15 @@ the form that a training loop wants. On the host it is several worlds, stepped t
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
+from sharedq.environments.spec import Actions, Discrete, EnvironmentSpec, stackable
 from sharedq.errors import SharedqError, told
-
-
-class Discrete(NamedTuple):
-    """Actions 0 .. n-1: what the algorithms give, the replay holds and `step` takes, everywhere."""
-
-    n: int
-    first: int = 0  # what the world itself calls action 0, as `Discrete(n, start)` of Gymnasium does
-
-    @property
-    def one(self) -> jax.ShapeDtypeStruct:
-        """The form of one action."""
-        return jax.ShapeDtypeStruct((), jnp.int32)
-
-    def in_units(self, action: Any) -> int:
-        """What the world itself calls an action."""
-        return self.first + int(action)
-
-
-class Continuous(NamedTuple):
-    """Real vectors, of -1 to 1 each: what the algorithms give, the replay holds and `step` takes, everywhere.
-
-    What they stand for in the world's own units is the environment's business, and `in_units` its way to say it.
-    """
-
-    low: np.ndarray  # what -1 stands for
-    high: np.ndarray  # what 1 stands for
-
-    @property
-    def one(self) -> jax.ShapeDtypeStruct:
-        """The form of one action."""
-        return jax.ShapeDtypeStruct(np.shape(self.low), jnp.float32)
-
-    def in_units(self, action: Any) -> Any:
-        """What an action of -1 to 1 stands for, never beyond the bounds, in the bounds' type."""
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        return (middle + half * action).clip(self.low, self.high)
-
-
-Actions = Discrete | Continuous
-
-Stacks = Literal["black"] | None  # black: frames, the last axis is time, zeros where the episode had not begun
 
 
 class Outcome(NamedTuple):
@@ -69,12 +29,11 @@ class Outcome(NamedTuple):
 
 
 class Environment(NamedTuple):
-    name: str
-    observation: jax.ShapeDtypeStruct  # of one observation
-    actions: Actions
+    """An environment on the device: two pure functions that can be compiled, and what they take and give."""
+
+    spec: EnvironmentSpec
     reset: Callable  # (key) -> state, obs
     step: Callable  # (key, state, action) -> state, Outcome
-    stacks: Stacks = None  # whether an observation is a stack of frames, and what it shows before the first
 
 
 class Worlds(Protocol):
@@ -104,16 +63,8 @@ class Worlds(Protocol):
 class HostEnvironment(NamedTuple):
     """An environment that Python steps: an emulator, a simulator, anything from Gymnasium."""
 
-    name: str
-    observation: jax.ShapeDtypeStruct  # of one observation
-    actions: Actions
+    spec: EnvironmentSpec
     open: Callable[..., Worlds]  # (how many, seed, seen=False)
-    stacks: Stacks = None  # whether an observation is a stack of frames, and what it shows before the first
-
-
-def stackable(observation: jax.ShapeDtypeStruct) -> bool:
-    """Whether observations of this form can be stacks of frames."""
-    return observation.dtype == np.uint8 and len(observation.shape) >= 2
 
 
 def follows(stack: np.ndarray, before: Any = 0) -> bool:
@@ -161,9 +112,9 @@ def time_limited(environment: Environment, limit: int | None, told: bool = False
         obs, final_obs = (seen(x, steps) for x in (outcome.obs, outcome.final_obs))
         return (inner, steps), outcome._replace(obs=obs, final_obs=final_obs, truncated=truncated)
 
-    one = environment.observation
+    one = environment.spec.observation
     observation = jax.ShapeDtypeStruct((one.shape[0] + 1,), one.dtype) if told else one
-    return environment._replace(observation=observation, reset=reset, step=step)
+    return Environment(environment.spec._replace(observation=observation), reset, step)
 
 
 def check(environment: Environment, key: jax.Array | None = None, steps: int = 200) -> None:
@@ -184,13 +135,13 @@ def check(environment: Environment, key: jax.Array | None = None, steps: int = 2
 
 def _rule(environment: Environment, holds: bool, message: str) -> None:
     if not holds:
-        raise SharedqError(f"environment '{environment.name}': {message}")
+        raise SharedqError(f"environment '{environment.spec.name}': {message}")
 
 
 def _check_declaration(environment: Environment) -> None:
     if not isinstance(environment, Environment):
         raise SharedqError(f"expected a sharedq Environment, got {type(environment).__name__}")
-    declared, actions = environment.observation, environment.actions
+    declared, actions = environment.spec.observation, environment.spec.actions
     _rule(
         environment,
         isinstance(declared, jax.ShapeDtypeStruct),
@@ -203,8 +154,8 @@ def _check_declaration(environment: Environment) -> None:
     )
     _rule(
         environment,
-        environment.stacks is None or (environment.stacks == "black" and stackable(declared)),
-        f"stacks is None, or 'black' of uint8 [..., time]; not {environment.stacks!r} of {_form(declared)}",
+        environment.spec.stacks is None or (environment.spec.stacks == "black" and stackable(declared)),
+        f"stacks is None, or 'black' of uint8 [..., time]; not {environment.spec.stacks!r} of {_form(declared)}",
     )
     if isinstance(actions, Discrete):
         whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
@@ -221,8 +172,8 @@ def _check_declaration(environment: Environment) -> None:
 
 def _check_shapes(environment: Environment, key: jax.Array) -> None:
     state, obs = _trace(environment, "reset", "(state, obs)", key)
-    _check_leaf(environment, "reset's obs", obs, environment.observation)
-    action = jax.eval_shape(lambda: _random_action(environment.actions, key))
+    _check_leaf(environment, "reset's obs", obs, environment.spec.observation)
+    action = jax.eval_shape(lambda: _random_action(environment.spec.actions, key))
     next_state, outcome = _trace(environment, "step", "(state, Outcome)", key, state, action)
     _rule(
         environment,
@@ -239,8 +190,8 @@ def _check_shapes(environment: Environment, key: jax.Array) -> None:
             _form(one) == _form(other),
             f"{where} is {_form(one)} after reset but {_form(other)} after step",
         )
-    _check_leaf(environment, "step's obs", outcome.obs, environment.observation)
-    _check_leaf(environment, "step's final_obs", outcome.final_obs, environment.observation)
+    _check_leaf(environment, "step's obs", outcome.obs, environment.spec.observation)
+    _check_leaf(environment, "step's final_obs", outcome.final_obs, environment.spec.observation)
     _check_leaf(environment, "reward", outcome.reward, jax.ShapeDtypeStruct((), jnp.float32))
     _check_leaf(environment, "terminated", outcome.terminated, jax.ShapeDtypeStruct((), jnp.bool_))
     _check_leaf(environment, "truncated", outcome.truncated, jax.ShapeDtypeStruct((), jnp.bool_))
@@ -253,7 +204,7 @@ def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -
         result = jax.eval_shape(getattr(environment, name), *arguments)
     except Exception as error:  # whatever the user's function raises is what the user has to know
         raise SharedqError(
-            f"environment '{environment.name}': {name} cannot be traced by jax.jit: {told(error)}"
+            f"environment '{environment.spec.name}': {name} cannot be traced by jax.jit: {told(error)}"
         ) from error
     pair = isinstance(result, tuple) and len(result) == 2
     _rule(environment, pair, f"{name} must return {returns}, not {_kind(result)}")
@@ -288,7 +239,7 @@ def _random_walk(environment: Environment, key: jax.Array, steps: int) -> tuple[
         state, obs = world.reset(random_keys.named(key, "reset"))
 
         def advance(state, t):
-            action = _random_action(world.actions, random_keys.at(random_keys.named(key, "action"), t))
+            action = _random_action(world.spec.actions, random_keys.at(random_keys.named(key, "action"), t))
             return world.step(random_keys.at(random_keys.named(key, "step"), t), state, action)
 
         return obs, jax.lax.scan(advance, state, jnp.arange(steps))[1]
@@ -311,7 +262,7 @@ def _check_walk(environment: Environment, walked: tuple[np.ndarray, Outcome]) ->
         np.array_equal(outcome.obs[on], outcome.final_obs[on]),
         "obs and final_obs differ on a step that does not end the episode",
     )
-    if environment.stacks is None:
+    if environment.spec.stacks is None:
         return
     before = np.concatenate([first_obs[:, None], outcome.obs[:, :-1]], axis=1)
     _rule(

@@ -22,8 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from sharedq.environments.contract import Continuous, HostEnvironment
+from sharedq.environments.contract import HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
+from sharedq.environments.spec import Continuous, EnvironmentSpec
 from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, reason, unknown
 from sharedq.settings import require
 
@@ -48,12 +49,8 @@ class Control:
         def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
             return InTurn([Simulation(self, _load(name)[1], actions, seed, world) for world in range(count)])
 
-        return HostEnvironment(
-            name=f"control/{name}",
-            observation=jax.ShapeDtypeStruct((sum(int(np.prod(part.shape)) for part in parts),), np.float32),
-            actions=actions,
-            open=open_worlds,
-        )
+        observation = jax.ShapeDtypeStruct((sum(int(np.prod(part.shape)) for part in parts),), np.float32)
+        return HostEnvironment(EnvironmentSpec(f"control/{name}", observation, actions), open_worlds)
 
 
 class Simulation:

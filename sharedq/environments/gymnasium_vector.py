@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment, follows, stackable
+from sharedq.environments.contract import HostEnvironment, follows
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
+from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec, Stacks, stackable
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
 from sharedq.imports import resolve
 from sharedq.settings import require
@@ -59,9 +60,8 @@ class Gymnasium:
             require(len(set(map(id, made))) == count, f"'{self.id}' returned one environment twice: make a new one")
             return InTurn([Player(self, one, seed, world) for world, one in enumerate(made)])
 
-        return HostEnvironment(
-            f"gymnasium/{self.id}", observation, actions, open_worlds, "black" if self.frame_stacks else None
-        )
+        stacks: Stacks = "black" if self.frame_stacks else None
+        return HostEnvironment(EnvironmentSpec(f"gymnasium/{self.id}", observation, actions, stacks), open_worlds)
 
     def _make(self, seen: bool = False) -> "gymnasium.Env":
         try:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from sharedq.environments.contract import Discrete, Environment, Outcome, time_limited
+from sharedq.environments.contract import Environment, Outcome, time_limited
+from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.settings import require
 
 GRAVITY = 9.8  # m/s^2
@@ -31,13 +32,8 @@ class CartPole:
         require(self.time_limit >= 1, f"time_limit must be at least 1, not {self.time_limit}")
 
     def build(self) -> Environment:
-        environment = Environment(
-            name="cartpole",
-            observation=jax.ShapeDtypeStruct((4,), jnp.float32),
-            actions=Discrete(2),
-            reset=_reset,
-            step=_step,
-        )
+        spec = EnvironmentSpec("cartpole", jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2))
+        environment = Environment(spec, _reset, _step)
         return time_limited(environment, self.time_limit, self.tell_time)
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from sharedq.environments.contract import Discrete, Environment, Outcome, time_limited
+from sharedq.environments.contract import Environment, Outcome, time_limited
+from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import require
 
@@ -69,14 +70,9 @@ class MinAtar:
             )
             return state, outcome
 
-        environment = Environment(
-            name=f"minatar/{self.game}",
-            observation=jax.ShapeDtypeStruct(game.observation_shape, jnp.bool_),
-            actions=Discrete(game.num_actions),
-            reset=reset,
-            step=step,
-        )
-        return time_limited(environment, self.time_limit)
+        observation = jax.ShapeDtypeStruct(game.observation_shape, jnp.bool_)
+        spec = EnvironmentSpec(f"minatar/{self.game}", observation, Discrete(game.num_actions))
+        return time_limited(Environment(spec, reset, step), self.time_limit)
 
 
 def _canonical(name: str) -> str:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sharedq.environments.contract import Discrete, Environment, Outcome, time_limited
+from sharedq.environments.contract import Environment, Outcome, time_limited
+from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import unknown
 
 
@@ -110,13 +111,8 @@ def _probe(name: str, world: _World) -> Probe:
         obs = observe(next_state)
         return next_state, Outcome(obs, reward, terminated=end, truncated=jnp.bool_(False), final_obs=obs)
 
-    environment = Environment(
-        name=f"probe/{name}",
-        observation=jax.ShapeDtypeStruct((states,), jnp.float32),
-        actions=Discrete(actions),
-        reset=reset,
-        step=step,
-    )
+    spec = EnvironmentSpec(f"probe/{name}", jax.ShapeDtypeStruct((states,), jnp.float32), Discrete(actions))
+    environment = Environment(spec, reset, step)
     return Probe(
         environment=time_limited(environment, world.time_limit),
         observations=np.eye(states, dtype=np.float32),

@@ -57,12 +57,13 @@ class FrameStacks(Uniform):
         super().__post_init__()
         require(self.truncations >= 1, f"replay.truncations must be at least 1, not {self.truncations}")
 
-    def check(self, environment: str, stacks: str | None) -> None:
-        """Refuses an environment, by its name, that does not say that its observations are such stacks."""
+    def check(self, spec: Any, training: Any) -> None:
+        """Refuses an environment that does not say that its observations are such stacks."""
+        super().check(spec, training)
         require(
-            stacks == "black",
+            spec.stacks == "black",
             f"replay 'frame_stacks' is for stacks of frames, the newest last, black before an episode's first, and "
-            f"{environment} does not say that it shows such: use --replay uniform, or where they are such (Atari) "
+            f"{spec.name} does not say that it shows such: use --replay uniform, or where they are such (Atari) "
             '--environment.stack_begins black, (gymnasium) --environment.frame_stacks true, (custom) stacks="black"',
         )
 

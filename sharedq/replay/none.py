@@ -1,6 +1,7 @@
 """No replay: for algorithms that learn from each step as it happens."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sharedq.replay.replay import Replay
 from sharedq.transitions import Batch, Step
@@ -9,6 +10,9 @@ from sharedq.transitions import Batch, Step
 @dataclass(frozen=True)
 class NoReplay:
     """Keeps nothing."""
+
+    learns_from: ClassVar = "stream"
+    room: ClassVar = 0
 
     def build(self, step: Step, gamma: float, environments: int) -> Replay:
         def sample(data, written, key) -> Batch:

@@ -1,6 +1,7 @@
 """Uniform replay: every stored step is as likely as any other; n-step returns are put together on reading."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from sharedq.transitions import Batch, Step, Transition
 @dataclass(frozen=True)
 class Uniform:
     """A ring of the last `capacity` steps, drawn from uniformly."""
+
+    learns_from: ClassVar = "replay"
 
     capacity: int = 100_000  # steps kept, of all environments of a seed together
     batch_size: int = 32  # transitions in each update
@@ -31,6 +34,26 @@ class Uniform:
         require(
             self.n_step <= self.capacity,
             f"replay.n_step {self.n_step} is longer than replay.capacity {self.capacity}: lower it",
+        )
+
+    @property
+    def room(self) -> int:
+        """Steps that can be kept."""
+        return self.capacity
+
+    def check(self, spec: Any, training: Any) -> None:
+        """Refuses a training that cannot learn from this replay."""
+        environments = training.environments
+        rows = self.rows(environments)
+        require(
+            rows >= self.n_step,
+            f"replay.capacity {self.capacity} leaves {rows} steps for each of {environments} environments, fewer than "
+            "replay.n_step: raise the capacity",
+        )
+        require(
+            training.warm_up >= self.n_step * environments,
+            f"training.warm_up must be at least {self.n_step * environments} steps, so that there is something to "
+            "learn from at the first update",
         )
 
     def rows(self, environments: int) -> int:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sharedq import old_names
 from sharedq.errors import SharedqError
 from sharedq.runs.durable import write_synced
 
@@ -87,6 +88,8 @@ def restore(content: np.ndarray, like: Any) -> Any:
     header = json.loads(content[8:start].tobytes())
     kinds = header.pop("__metadata__")
     wanted = named_leaves(like)
+    if wanted.keys() - header.keys():
+        header, kinds = ({old_names.current_path(name): x for name, x in one.items()} for one in (header, kinds))
     for names, where in ((wanted.keys() - header.keys(), "checkpoint"), (header.keys() - wanted.keys(), "experiment")):
         if names:
             raise SharedqError(f"'{min(names)}' is not in the {where}")

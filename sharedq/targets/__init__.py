@@ -8,7 +8,7 @@ from sharedq.targets.iterated_networks import IteratedNetworks
 from sharedq.targets.lookahead_replicate import LookaheadReplicate
 from sharedq.targets.online_network import OnlineNetwork
 from sharedq.targets.shared_heads import SharedHeads
-from sharedq.targets.source import Seen, TargetSource, Values
+from sharedq.targets.source import RefreshInfo, TargetSource, Values
 from sharedq.targets.target_network import TargetNetwork
 
 SOURCES = {
@@ -24,7 +24,7 @@ __all__ = [
     "IteratedNetworks",
     "LookaheadReplicate",
     "OnlineNetwork",
-    "Seen",
+    "RefreshInfo",
     "SharedHeads",
     "TargetNetwork",
     "TargetSource",

@@ -19,11 +19,12 @@ from sharedq.targets.source import (
     check_period,
     evaluate,
     every,
-    head_that_acts,
+    first_head,
     join,
     moved_every,
     one_down,
     part,
+    select_head,
     weights_of,
 )
 
@@ -35,12 +36,12 @@ class IteratedNetworks:
     networks: int = 5  # K, the learning networks
     period: int = 1500  # gradient steps between two shifts of the chain
     copy_period: int = 8  # gradient steps between two refreshes of the copies in between
-    acting: str = "uniform"  # the network that acts: drawn anew at every step, mean, or a network's number
+    behaviour_head: str = "uniform"  # the network that acts: drawn anew at every step, mean, or a network's number
     loss_weights: tuple[float, ...] = ()  # one weight per network; all 1 unless given
     loss_discount: float = 1.0  # what a network's loss counts of that of the one before; 0.25 in the paper's SAC
 
     def __post_init__(self):
-        check_chain(self.networks, "networks", self.period, self.acting, self.loss_weights, self.loss_discount)
+        check_chain(self.networks, "networks", self.period, self.behaviour_head, self.loss_weights, self.loss_discount)
         check_period("copy_period", self.copy_period)
 
     @property
@@ -49,44 +50,54 @@ class IteratedNetworks:
 
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.loss_discount, self.networks)
-        chain = jax.vmap(lambda *whole_and_inputs: evaluate(network, *whole_and_inputs)[0], in_axes=(0, 0, None))
+
+        def of_one(params, batch_stats, inputs):
+            return first_head(None, None, evaluate(network, params, batch_stats, inputs))
+
+        chain = jax.vmap(of_one, in_axes=(0, 0, None))  # the values of each network: [K, B, A]
 
         def init(key, example):
-            trunk, heads, statistics = networks.init(network, key, example, 1)
-            whole = ({"trunk": trunk, "heads": heads}, statistics)
-            params, statistics = jax.tree.map(lambda w: jnp.repeat(w[None], self.networks, axis=0), whole)
-            held, held_statistics = jax.tree.map(jnp.copy, (params, statistics))
-            return params, {"held": held, "held_statistics": held_statistics, "statistics": statistics}
+            trunk, heads, batch_stats = networks.init(network, key, example, 1)
+            whole = ({"trunk": trunk, "heads": heads}, batch_stats)
+            params, batch_stats = jax.tree.map(lambda w: jnp.repeat(w[None], self.networks, axis=0), whole)
+            target_params, target_stats = jax.tree.map(jnp.copy, (params, batch_stats))
+            state = {"target_params": target_params, "target_batch_stats": target_stats, "batch_stats": batch_stats}
+            return params, state
 
-        def values(params, state, now, then):
-            def learner(trunk, heads, statistics):
-                features, statistics = network.trunk(trunk, statistics, now, True)
-                return network.heads(heads, features)[0], statistics
+        def values(params, state, now, then=None):
+            def learner(trunk, heads, stats):
+                features, stats = network.trunk(trunk, stats, now, True)
+                return features, first_head(None, None, network.heads(heads, features)), stats
 
-            predicted, statistics = jax.vmap(learner)(params["trunk"], params["heads"], state["statistics"])
-            bootstrap = chain(state["held"], state["held_statistics"], then)
-            chooser = chain(jax.lax.stop_gradient(params), statistics, then)
-            return Values(predicted, bootstrap, chooser, weights, statistics)
+            features, predicted, stats = jax.vmap(learner)(params["trunk"], params["heads"], state["batch_stats"])
+            inputs = now if then is None else then
+            bootstrap = chain(state["target_params"], state["target_batch_stats"], inputs)
+            if then is None:
+                selector = jax.lax.stop_gradient(predicted)
+            else:
+                selector = chain(jax.lax.stop_gradient(params), stats, then)
+            return Values(features, predicted, bootstrap, selector, weights, stats)
 
-        def refresh(step, params, state, seen):
-            held, online = (state["held"], state["held_statistics"]), (params, seen.statistics)
+        def refresh(step, params, state, info):
+            target, online = (state["target_params"], state["target_batch_stats"]), (params, info.batch_stats)
 
             def copied():
-                return join(part(held, 0, 1), part(online, 0, -1))
+                return join(part(target, 0, 1), part(online, 0, -1))
 
             def shifted():
                 return one_down(online), online
 
-            held = every(step, self.copy_period, copied, held)
-            (params, statistics), held = every(step, self.period, shifted, (online, held))
-            return params, {"held": held[0], "held_statistics": held[1], "statistics": statistics}
+            target = every(step, self.copy_period, copied, target)
+            (params, stats), (target_params, target_stats) = every(step, self.period, shifted, (online, target))
+            state = {"target_params": target_params, "target_batch_stats": target_stats, "batch_stats": stats}
+            return params, state
 
-        policy = partial(head_that_acts, self.acting)
+        select = partial(select_head, self.behaviour_head)
 
         def act_values(params, state, key, inputs):
-            return policy(key, chain(params, state["statistics"], inputs))
+            return select(state, key, chain(params, state["batch_stats"], inputs))
 
         def follow(step, tree):
             return moved_every(step, self.period, one_down, tree)
 
-        return TargetSource(init, values, refresh, act_values, policy, shared=(), follow=follow)
+        return TargetSource(init, values, refresh, act_values, select, shared=(), follow=follow)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from sharedq.networks.network import Network
-from sharedq.optimizers import moved
+from sharedq.optimizers import gradient_step
 from sharedq.settings import require
-from sharedq.targets.source import Seen, TargetSource, check_period, evaluate, every
+from sharedq.targets.source import TargetSource, check_period, evaluate, every
 from sharedq.targets.target_network import TargetNetwork
 
 
@@ -53,34 +53,35 @@ class LookaheadReplicate:
         def init(key, example):
             params, state = copied.init(key, example)
             recent = jax.tree.map(lambda x: jnp.stack([x] * self.replicate_steps), example)
-            seen = jnp.zeros(self.replicate_steps, bool)
-            return params, {**state, "optimiser": optimiser.init(state["held"]), "recent": recent, "seen": seen}
+            filled = jnp.zeros(self.replicate_steps, bool)
+            moments = optimiser.init(state["target_params"])
+            return params, {**state, "optimiser": moments, "recent": recent, "filled": filled}
 
-        def replicate(params, state, statistics):
-            def fit(held, moments, inputs):
-                wanted = evaluate(network, params, statistics, inputs)
+        def replicate(params, state, batch_stats):
+            def fit(target_params, moments, inputs):
+                wanted = evaluate(network, params, batch_stats, inputs)
 
-                def distance(held):
-                    return jnp.mean((evaluate(network, held, statistics, inputs) - wanted) ** 2)
+                def distance(target_params):
+                    values = evaluate(network, target_params, batch_stats, inputs)
+                    return optax.tree.sum(jax.tree.map(lambda v, w: jnp.mean((v - w) ** 2), values, wanted))
 
-                updates, moments = optimiser.update(jax.grad(distance)(held), moments, held)
-                return moved(held, updates), moments
+                return gradient_step(optimiser, jax.grad(distance)(target_params), moments, target_params)
 
             def step(carry, recent):
-                inputs, seen = recent
-                return jax.lax.cond(seen, lambda: fit(carry[0], carry[1], inputs), lambda: carry), None
+                inputs, filled = recent
+                return jax.lax.cond(filled, lambda: fit(carry[0], carry[1], inputs), lambda: carry), None
 
-            recent = (state["recent"], state["seen"])
-            (held, moments), _ = jax.lax.scan(step, (state["held"], state["optimiser"]), recent)
-            return {"held": held, "held_statistics": statistics, "optimiser": moments}
+            recent = (state["recent"], state["filled"])
+            (target_params, moments), _ = jax.lax.scan(step, (state["target_params"], state["optimiser"]), recent)
+            return {"target_params": target_params, "target_batch_stats": batch_stats, "optimiser": moments}
 
-        def refresh(step, params, state, seen: Seen):
+        def refresh(step, params, state, info):
             place = step % self.replicate_steps
-            recent = jax.tree.map(lambda kept, x: kept.at[place].set(x), state["recent"], seen.now)
-            filled = state["seen"].at[place].set(True)
-            state = {**state, "statistics": seen.statistics, "recent": recent, "seen": filled}
-            stale = {name: state[name] for name in ("held", "held_statistics", "optimiser")}
-            fitted = every(step, self.period, lambda: replicate(params, state, seen.statistics), stale)
+            recent = jax.tree.map(lambda kept, x: kept.at[place].set(x), state["recent"], info.now)
+            filled = state["filled"].at[place].set(True)
+            state = {**state, "batch_stats": info.batch_stats, "recent": recent, "filled": filled}
+            stale = {name: state[name] for name in ("target_params", "target_batch_stats", "optimiser")}
+            fitted = every(step, self.period, lambda: replicate(params, state, info.batch_stats), stale)
             return params, {**state, **fitted}
 
         return TargetSource(init, copied.values, refresh, copied.act_values)

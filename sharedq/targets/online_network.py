@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, evaluate, features_of_both
+from sharedq.targets.source import TargetSource, Values, evaluate, features_of_both, first_head
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class OnlineNetwork:
 
     def build(self, network: Network) -> TargetSource:
         def init(key, example):
-            trunk, heads, statistics = networks.init(network, key, example, 1)
-            return {"trunk": trunk, "heads": heads}, {"held": {}, "statistics": statistics}
+            trunk, heads, batch_stats = networks.init(network, key, example, 1)
+            return {"trunk": trunk, "heads": heads}, {"target_params": {}, "batch_stats": batch_stats}
 
-        def values(params, state, now, then):
-            at_now, at_then, statistics = features_of_both(network, params["trunk"], state["statistics"], now, then)
+        def values(params, state, now, then=None):
+            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
             predicted = network.heads(params["heads"], at_now)
             bootstrap = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
-            return Values(predicted, bootstrap, bootstrap, jnp.ones(1), statistics)
+            return Values(at_now, predicted, bootstrap, bootstrap, jnp.ones(1), stats)
 
-        def refresh(step, params, state, seen):
-            return params, {**state, "statistics": seen.statistics}
+        def refresh(step, params, state, info):
+            return params, {**state, "batch_stats": info.batch_stats}
 
         def act_values(params, state, key, inputs):
-            return evaluate(network, params, state["statistics"], inputs)[0]
+            return first_head(state, key, evaluate(network, params, state["batch_stats"], inputs))
 
         return TargetSource(init, values, refresh, act_values)

@@ -18,15 +18,15 @@ from sharedq.targets.source import (
     TargetSource,
     Values,
     check_chain,
-    check_polyak,
+    check_tau,
     evaluate,
     every,
     features_of_both,
-    head_that_acts,
     join,
     moved_every,
     one_down,
     part,
+    select_head,
     towards,
     weights_of,
     without_a_slow_period,
@@ -39,19 +39,19 @@ class SharedHeads:
 
     heads: int = 1  # K, the learning heads; 1 is a target network without its trunk, more look further ahead
     period: int = 2000  # gradient steps between two shifts of the heads
-    polyak: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 averages and never shifts
-    polyak_moves: Literal["first", "chain"] = "first"  # with polyak < 1: head 0 only, or every head towards its next
+    tau: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 averages and never shifts
+    tau_moves: Literal["first", "chain"] = "first"  # with tau < 1: head 0 only, or every head towards its next
     initial_heads: Literal["drawn", "copies"] = "drawn"  # K+1 columns of one layer (public code), or K+1 equal heads
-    acting: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
+    behaviour_head: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
     loss_weights: tuple[float, ...] = ()  # one weight per learning head; all 1 unless given
     loss_discount: float = 1.0  # what a head's loss counts of that of the one before; 0.25 in the paper's SAC
 
     def __post_init__(self):
-        check_chain(self.heads, "heads", self.period, self.acting, self.loss_weights, self.loss_discount)
-        check_polyak(self.polyak)
+        check_chain(self.heads, "heads", self.period, self.behaviour_head, self.loss_weights, self.loss_discount)
+        check_tau(self.tau)
 
     def handed_on(self, names: set[str]) -> set[str]:
-        return without_a_slow_period(self.polyak, names)
+        return without_a_slow_period(self.tau, names)
 
     @property
     def label(self) -> str:
@@ -62,30 +62,33 @@ class SharedHeads:
 
         def init(key, example):
             count = 1 + self.heads if self.initial_heads == "drawn" else 1
-            trunk, heads, statistics = networks.init(network, key, example, count)
+            trunk, heads, batch_stats = networks.init(network, key, example, count)
             if self.initial_heads == "copies":
                 heads = jax.tree.map(lambda w: jnp.repeat(w, 1 + self.heads, axis=0), heads)
             params = {"trunk": trunk, "heads": part(heads, 1, None)}
-            return params, {"held": part(heads, 0, 1), "statistics": statistics}
+            return params, {"target_params": part(heads, 0, 1), "batch_stats": batch_stats}
 
-        def values(params, state, now, then):
-            at_now, at_then, statistics = features_of_both(network, params["trunk"], state["statistics"], now, then)
-            chain = network.heads(jax.lax.stop_gradient(join(state["held"], params["heads"])), at_then)
-            return Values(network.heads(params["heads"], at_now), chain[:-1], chain[1:], weights, statistics)
+        def values(params, state, now, then=None):
+            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
+            all_heads = jax.lax.stop_gradient(join(state["target_params"], params["heads"]))
+            chain = network.heads(all_heads, at_then)
+            predicted = network.heads(params["heads"], at_now)
+            return Values(at_now, predicted, part(chain, None, -1), part(chain, 1, None), weights, stats)
 
-        def refresh(step, params, state, seen):
-            held, heads = state["held"], params["heads"]
-            held = every(step, self.period, lambda: towards(held, part(heads, 0, 1), self.polyak), held)
-            return {**params, "heads": follow(step, heads)}, {"held": held, "statistics": seen.statistics}
+        def refresh(step, params, state, info):
+            head_0, heads = state["target_params"], params["heads"]
+            head_0 = every(step, self.period, lambda: towards(head_0, part(heads, 0, 1), self.tau), head_0)
+            params = {**params, "heads": follow(step, heads)}
+            return params, {"target_params": head_0, "batch_stats": info.batch_stats}
 
         def follow(step, tree):
-            if self.polyak < 1 and self.polyak_moves == "first":
+            if self.tau < 1 and self.tau_moves == "first":
                 return tree
-            return moved_every(step, self.period, lambda tree: towards(tree, one_down(tree), self.polyak), tree)
+            return moved_every(step, self.period, lambda tree: towards(tree, one_down(tree), self.tau), tree)
 
-        policy = partial(head_that_acts, self.acting)
+        select = partial(select_head, self.behaviour_head)
 
         def act_values(params, state, key, inputs):
-            return policy(key, evaluate(network, params, state["statistics"], inputs))
+            return select(state, key, evaluate(network, params, state["batch_stats"], inputs))
 
-        return TargetSource(init, values, refresh, act_values, policy, follow=follow)
+        return TargetSource(init, values, refresh, act_values, select, follow=follow)

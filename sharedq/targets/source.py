@@ -3,11 +3,11 @@
 A source is a record of pure functions over explicit state, as an optax optimiser is. Heads are a leading axis
 everywhere, so a loss written once serves one head or fifty.
 
-Shape letters: H heads that learn, B batch, A outputs of one head.
+Shape letters: H heads that learn, B batch, A outputs of one head. A plain array may be a tree of arrays everywhere.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +17,27 @@ from sharedq.settings import require
 
 
 class Values(NamedTuple):
-    """What a source says of a batch. Only `predicted` carries a gradient."""
+    """What a source says of a batch. Only `features` and `predicted` carry a gradient."""
 
-    predicted: jax.Array  # [H, B, A] at now, by the heads that learn
-    bootstrap: jax.Array  # [H, B, A] at then, by what each of them learns from
-    chooser: jax.Array  # [H, B, A] at then, by the heads that learn: for backups in which one chooses, another judges
-    weights: jax.Array  # [H] what the loss of each head counts
-    statistics: Any  # the trunk's running statistics after this batch
+    features: Any  # of the trunk at now, a tree of [B, ...]; of sources with several networks, of [H, B, ...]
+    predicted: Any  # at now, by the heads that learn: [H, B, A], or a tree of such
+    bootstrap: Any  # at then, by what each of them learns from: like `predicted`
+    selector: Any  # at then, by the heads that learn, for backups in which one selects and another evaluates
+    weights: jax.Array  # [H] how much the loss of each head counts
+    batch_stats: Any  # the trunk's running statistics after this batch
 
 
-class Seen(NamedTuple):
+class RefreshInfo(NamedTuple):
     """What a source is told after a gradient step."""
 
     now: Any  # the inputs just learned from
-    statistics: Any  # as `values` gave them
+    batch_stats: Any  # as `values` gave them
     losses: jax.Array  # [H], for sources that choose by them
 
 
-def first_head(key: jax.Array, values: jax.Array) -> jax.Array:
-    """`policy` of a source with one head."""
-    return values[0]
+def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:
+    """`select` of a source with one head."""
+    return jax.tree.map(lambda x: x[0], values)
 
 
 def stay(step: jax.Array, tree: Any) -> Any:
@@ -44,21 +45,51 @@ def stay(step: jax.Array, tree: Any) -> Any:
     return tree
 
 
+class Init(Protocol):
+    def __call__(self, key: jax.Array, example: Any) -> tuple[Any, Any]:
+        """The parameters and the source's state. Weights that are not trained lie in state["target_params"]."""
+
+
+class ValuesOf(Protocol):
+    def __call__(self, params: Any, state: Any, now: Any, then: Any = None) -> Values:
+        """The values of a batch. Without `then` the bootstrap is of the same inputs, and one pass serves both."""
+
+
+class Refresh(Protocol):
+    def __call__(self, step: jax.Array, params: Any, state: Any, info: RefreshInfo) -> tuple[Any, Any]:
+        """Parameters and state after the gradient step number `step`, which counts from 1."""
+
+
+class ActValues(Protocol):
+    def __call__(self, params: Any, state: Any, key: jax.Array | None, inputs: Any) -> Any:
+        """The values [B, A] that the policy follows. Without a key nothing is drawn."""
+
+
+class Select(Protocol):
+    def __call__(self, state: Any, key: jax.Array | None, values: Any) -> Any:
+        """What the policy follows, [B, A], of what the heads that learn say, [H, B, A]."""
+
+
+class Follow(Protocol):
+    def __call__(self, step: jax.Array, tree: Any) -> Any:
+        """What belongs to heads, leaves [H, ...], moved as `refresh` moves the heads."""
+
+
 class TargetSource(NamedTuple):
     """The functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
 
-    init: Callable  # (key, example [B, ...]) -> params, state; untrained weights lie in state["held"]
-    values: Callable  # (params, state, now, then) -> Values
-    refresh: Callable  # (step, params, state, seen) -> params, state; after every gradient step, counted from 1
-    act_values: Callable  # (params, state, key, inputs [B, ...]) -> [B, A], the values the policy follows
-    policy: Callable = first_head  # (key, values [H, B, A]) -> [B, A]: those, of what the heads that learn say
+    init: Init
+    values: ValuesOf
+    refresh: Refresh
+    act_values: ActValues
+    select: Select = first_head
     shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; the leaves of others begin with H
-    follow: Callable = stay  # (step, tree) -> tree: what belongs to heads, leaves [H, ...], moved as refresh moves them
+    follow: Follow = stay
 
 
-def evaluate(network: Network, weights: Any, statistics: Any, inputs: Any) -> jax.Array:
-    """A whole network's values [H, B, A]; batch normalisation by its own running statistics."""
-    features, _ = network.trunk(weights["trunk"], statistics, inputs, False)
+def evaluate(network: Network, weights: Any, batch_stats: Any, inputs: Any) -> Any:
+    """A whole network's outputs [H, B, A]; batch normalisation uses its own running statistics."""
+    features, _ = network.trunk(weights["trunk"], batch_stats, inputs, False)
     return network.heads(weights["heads"], features)
 
 
@@ -95,20 +126,24 @@ def one_down(tree: Any) -> Any:
     return join(part(tree, 1, None), part(tree, -1, None))
 
 
-def features_of_both(network: Network, trunk: Any, statistics: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
+def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
     """The trunk's features at now and, without a gradient, at then; and its new running statistics.
 
-    A trunk that normalises its batch sees both in one pass, so that both are normalised alike. Otherwise two passes
-    are the same function, and the one over then needs no gradient and keeps no activations.
+    Without `then` both are of the same inputs, and there is one pass. A trunk that normalises its batch sees both in
+    one pass, so that both are normalised alike. Otherwise two passes are the same function, and the one over then
+    needs no gradient and keeps no activations.
     """
-    if network.normalises_batch:
+    if then is None:
+        at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
+        at_then = at_now
+    elif network.normalises_batch:
         size = jax.tree.leaves(now)[0].shape[0]
-        both, statistics = network.trunk(trunk, statistics, join(now, then), True)
-        at_now, at_then = both[:size], both[size:]
+        both, batch_stats = network.trunk(trunk, batch_stats, join(now, then), True)
+        at_now, at_then = part(both, None, size), part(both, size, None)
     else:
-        at_now, statistics = network.trunk(trunk, statistics, now, True)
-        at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), statistics, then, True)
-    return at_now, jax.lax.stop_gradient(at_then), statistics
+        at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
+        at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), batch_stats, then, True)
+    return at_now, jax.lax.stop_gradient(at_then), batch_stats
 
 
 def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
@@ -116,26 +151,32 @@ def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
     return jax.vmap(lambda values, head: values[head], in_axes=(1, 0))(values, head)
 
 
-def head_that_acts(acting: str, key: jax.Array, values: jax.Array) -> jax.Array:
-    """[H, B, ...] -> [B, ...] by the rule `acting`: "uniform" draws one per input, "mean", or a head's number."""
-    heads, size = values.shape[:2]
+def select_head(behaviour_head: str, state: Any, key: jax.Array | None, values: Any) -> Any:
+    """[H, B, ...] -> [B, ...] by the rule `behaviour_head`: "uniform" draws one per input, "mean", or a head's number.
+
+    Where nothing may be drawn, because there is no key, the mean of all heads stands for a head that is drawn.
+    """
+    heads, size = jax.tree.leaves(values)[0].shape[:2]
     if heads == 1:
-        return values[0]
-    if acting == "uniform":
-        return one_per_input(values, jax.random.randint(key, (size,), 0, heads))
-    return values.mean(axis=0) if acting == "mean" else values[int(acting) - 1]
+        return first_head(state, key, values)
+    if behaviour_head == "uniform" and key is not None:
+        head = jax.random.randint(key, (size,), 0, heads)
+        return jax.tree.map(lambda x: one_per_input(x, head), values)
+    if behaviour_head in ("mean", "uniform"):
+        return jax.tree.map(lambda x: x.mean(axis=0), values)
+    return jax.tree.map(lambda x: x[int(behaviour_head) - 1], values)
 
 
 def check_chain(
-    length: int, name: str, period: int, acting: str, loss_weights: tuple[float, ...], loss_discount: float
+    length: int, name: str, period: int, behaviour_head: str, loss_weights: tuple[float, ...], loss_discount: float
 ) -> None:
     """The settings that every chain of heads or networks has."""
     require(length >= 1, f"target.{name} must be at least 1, not {length}")
     check_period("period", period)
     numbers = [str(k) for k in range(1, length + 1)]
     require(
-        acting in ("uniform", "mean", *numbers),
-        f"target.acting is uniform, mean or the number of a head from 1 to {length}, not '{acting}'",
+        behaviour_head in ("uniform", "mean", *numbers),
+        f"target.behaviour_head is uniform, mean or the number of a head from 1 to {length}, not '{behaviour_head}'",
     )
     require(
         len(loss_weights) in (0, length),
@@ -150,14 +191,14 @@ def check_period(name: str, period: int) -> None:
     require(period >= 1, f"target.{name} must be at least 1 gradient step, not {period}")
 
 
-def check_polyak(polyak: float) -> None:
-    require(0 < polyak <= 1, f"target.polyak must be above 0 and at most 1 (a copy), not {polyak}")
+def check_tau(tau: float) -> None:
+    require(0 < tau <= 1, f"target.tau must be above 0 and at most 1 (a copy), not {tau}")
 
 
 def weights_of(loss_weights: tuple[float, ...], loss_discount: float, length: int) -> jax.Array:
     return jnp.array(loss_weights or [loss_discount**k for k in range(length)], jnp.float32)
 
 
-def without_a_slow_period(polyak: float, names: set[str]) -> set[str]:
+def without_a_slow_period(tau: float, names: set[str]) -> set[str]:
     """`handed_on` of a source that can average: its period of 1 is none for a source that only copies or shifts."""
-    return names - {"period"} if polyak < 1 and "polyak" not in names else names
+    return names - {"period"} if tau < 1 and "tau" not in names else names

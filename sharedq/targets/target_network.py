@@ -11,10 +11,11 @@ from sharedq.targets.source import (
     TargetSource,
     Values,
     check_period,
-    check_polyak,
+    check_tau,
     evaluate,
     every,
     features_of_both,
+    first_head,
     towards,
     without_a_slow_period,
 )
@@ -25,15 +26,15 @@ class TargetNetwork:
     """A full copy of the network, moved towards it every `period` gradient steps."""
 
     period: int = 2000  # gradient steps between two moves of the copy
-    polyak: float = 1.0  # how far it moves: 1 copies; 0.005 with period 1 is the usual slow average
+    tau: float = 1.0  # how far it moves: 1 copies; 0.005 with period 1 is the usual slow average
     joint_batch: bool = False  # batch normalisation of network and copy is by now and then together, as without a copy
 
     def __post_init__(self):
         check_period("period", self.period)
-        check_polyak(self.polyak)
+        check_tau(self.tau)
 
     def handed_on(self, names: set[str]) -> set[str]:
-        return without_a_slow_period(self.polyak, names)
+        return without_a_slow_period(self.tau, names)
 
     @property
     def label(self) -> str:
@@ -41,33 +42,40 @@ class TargetNetwork:
 
     def build(self, network: Network) -> TargetSource:
         def init(key, example):
-            trunk, heads, statistics = networks.init(network, key, example, 1)
+            trunk, heads, stats = networks.init(network, key, example, 1)
             params = {"trunk": trunk, "heads": heads}
-            held, held_statistics = jax.tree.map(jnp.copy, (params, statistics))
-            return params, {"held": held, "held_statistics": held_statistics, "statistics": statistics}
+            target_params, target_stats = jax.tree.map(jnp.copy, (params, stats))
+            state = {"target_params": target_params, "target_batch_stats": target_stats, "batch_stats": stats}
+            return params, state
 
-        def values_of_joint_batch(params, state, now, then):
-            held = state["held"]
-            at_now, at_then, statistics = features_of_both(network, params["trunk"], state["statistics"], now, then)
-            _, held_at_then, _ = features_of_both(network, held["trunk"], state["held_statistics"], now, then)
+        def values_of_joint_batch(params, state, now, then=None):
+            target_params, target_stats = state["target_params"], state["target_batch_stats"]
+            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
+            _, target_at_then, _ = features_of_both(network, target_params["trunk"], target_stats, now, then)
             predicted = network.heads(params["heads"], at_now)
-            chooser = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
-            return Values(predicted, network.heads(held["heads"], held_at_then), chooser, jnp.ones(1), statistics)
+            selector = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
+            bootstrap = network.heads(target_params["heads"], target_at_then)
+            return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
-        def values(params, state, now, then):
-            at_now, statistics = network.trunk(params["trunk"], state["statistics"], now, True)
+        def values(params, state, now, then=None):
+            at_now, stats = network.trunk(params["trunk"], state["batch_stats"], now, True)
             predicted = network.heads(params["heads"], at_now)
-            bootstrap = evaluate(network, state["held"], state["held_statistics"], then)
-            chooser = evaluate(network, jax.lax.stop_gradient(params), statistics, then)
-            return Values(predicted, bootstrap, chooser, jnp.ones(1), statistics)
+            inputs = now if then is None else then
+            bootstrap = evaluate(network, state["target_params"], state["target_batch_stats"], inputs)
+            if then is None:
+                selector = jax.lax.stop_gradient(predicted)
+            else:
+                selector = evaluate(network, jax.lax.stop_gradient(params), stats, then)
+            return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
-        def refresh(step, params, state, seen):
-            held, online = (state["held"], state["held_statistics"]), (params, seen.statistics)
-            held = every(step, self.period, lambda: towards(held, online, self.polyak), held)
-            return params, {"held": held[0], "held_statistics": held[1], "statistics": seen.statistics}
+        def refresh(step, params, state, info):
+            target, online = (state["target_params"], state["target_batch_stats"]), (params, info.batch_stats)
+            target_params, target_stats = every(step, self.period, lambda: towards(target, online, self.tau), target)
+            state = {"target_params": target_params, "target_batch_stats": target_stats}
+            return params, {**state, "batch_stats": info.batch_stats}
 
         def act_values(params, state, key, inputs):
-            return evaluate(network, params, state["statistics"], inputs)[0]
+            return first_head(state, key, evaluate(network, params, state["batch_stats"], inputs))
 
         chosen = values_of_joint_batch if self.joint_batch else values
         return TargetSource(init, chosen, refresh, act_values)

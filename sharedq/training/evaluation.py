@@ -90,10 +90,10 @@ class _Filmed:
     """One world of a device's environment, stepped from the host, whose observations are pictures."""
 
     def __init__(self, environment: Environment, seed: int):
-        if not has_picture(np.zeros(environment.observation.shape)):
+        if not has_picture(np.zeros(environment.spec.observation.shape)):
             raise SharedqError(
-                f"'{environment.name}' has no pictures: what can be filmed are environments of Gymnasium and of the "
-                "Control Suite, and games whose observations are images; for CartPole train with "
+                f"'{environment.spec.name}' has no pictures: what can be filmed are environments of Gymnasium and "
+                "of the Control Suite, and games whose observations are images; for CartPole train with "
                 "--environment gymnasium --environment.id CartPole-v1"
             )
         root = random_keys.root(seed)

@@ -32,7 +32,9 @@ class Fused(Schedule):
 
     def build(self, environment: Environment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
         compiles = isinstance(environment, Environment)
-        require(compiles, f"'{environment.name}' runs on the host and cannot be compiled: add --training interactive")
+        require(
+            compiles, f"'{environment.spec.name}' runs on the host and cannot be compiled: add --training interactive"
+        )
         return FusedProgram(environment, algorithm, replay, self, seeds)
 
 
@@ -69,7 +71,7 @@ def begin(environment: Environment, algorithm: Algorithm, replay: Replay, traini
 
     def function(seed: jax.Array) -> Run:
         key = random_keys.root(seed)
-        agent = algorithm.init(random_keys.named(key, "network"), example_batch(environment, replay.batch_size))
+        agent = algorithm.init(random_keys.named(key, "network"), example_batch(environment.spec, replay.batch_size))
         keys = jax.random.split(random_keys.named(key, "first episodes"), training.environments)
         state, obs = jax.vmap(environment.reset)(keys)
         return Run(seed, agent, replay.init(), state, obs, _no_episode((training.environments,)))
@@ -139,7 +141,7 @@ class FusedProgram:
     ):
         self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
         parts = (environment, algorithm, replay, settings)
-        silent = silence(algorithm, environment, replay, settings.environments)
+        silent = silence(algorithm, environment.spec, replay, settings.environments)
         begin_one = begin(*parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))

@@ -16,7 +16,7 @@ Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,12 +49,14 @@ from sharedq.transitions import Step
 class Interactive(Schedule):
     """The host steps the environments and the device learns: for Atari and Gymnasium."""
 
+    on_host: ClassVar = True
+
     environments: int = 1  # environments of each seed, stepped side by side
     learn_while_stepping: bool = False  # update while the worlds are stepped, from the steps of earlier cycles
 
     def build(self, environment: HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
         runs = isinstance(environment, HostEnvironment)
-        require(runs, f"'{environment.name}' is compiled and not stepped by the host: add --training fused")
+        require(runs, f"'{environment.spec.name}' is compiled and not stepped by the host: add --training fused")
         return InteractiveProgram(environment, algorithm, replay, self, seeds)
 
 
@@ -121,7 +123,7 @@ class InteractiveProgram:
 
         def begin(shared, seed):
             key = random_keys.named(random_keys.root(seed), "network")
-            agent = algorithm.init(key, example_batch(environment, replay.batch_size))
+            agent = algorithm.init(key, example_batch(environment.spec, replay.batch_size))
             return seed, Learner(seed, agent, replay.init())
 
         def act(time, given):  # time counts steps of each environment
@@ -175,15 +177,15 @@ class InteractiveProgram:
         self._act: Any = self.layout.ask(act)
         self._observe_and_act = self.layout.spread(observe_and_act)
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
-        self._silent = silence(algorithm, environment, replay, envs)
+        self._silent = silence(algorithm, environment.spec, replay, envs)
         self.metric_names = self._silent.names
         self._learner_shape = jax.eval_shape(begin, jnp.int32(0), jnp.int32(0))[1]
 
         def several(x, *count: int):
             return jax.ShapeDtypeStruct((*count, *x.shape), x.dtype)
 
-        self._obs_shape = several(environment.observation, envs)
-        step = step_like(environment)
+        self._obs_shape = several(environment.spec.observation, envs)
+        step = step_like(environment.spec)
         self._steps_shape = jax.tree.map(lambda x: several(x, collects, envs), step) if self._updates else ()
         self._seen_shape = Seen(jax.tree.map(lambda x: several(x, envs), step), self._obs_shape)
 

@@ -9,27 +9,27 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.environments.contract import Environment, HostEnvironment
+from sharedq.environments.spec import EnvironmentSpec
 from sharedq.replay.replay import Replay
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
 
 
-def step_like(environment: Environment | HostEnvironment) -> Step:
+def step_like(spec: EnvironmentSpec) -> Step:
     """The shapes of one step of an environment."""
-    obs = environment.observation
+    obs = spec.observation
     number, flag = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.bool_))
-    return Step(obs, environment.actions.one, number, flag, flag, obs)
+    return Step(obs, spec.actions.one, number, flag, flag, obs)
 
 
-def example_step(environment: Environment | HostEnvironment, size: int) -> Step:
+def example_step(spec: EnvironmentSpec, size: int) -> Step:
     """Steps of zeros."""
-    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(environment))
+    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(spec))
 
 
-def example_batch(environment: Environment | HostEnvironment, size: int) -> Batch:
+def example_batch(spec: EnvironmentSpec, size: int) -> Batch:
     """A batch of zeros, to build networks on."""
-    step = example_step(environment, size)
+    step = example_step(spec, size)
     transition = Transition(step.obs, step.action, step.reward, jnp.zeros(size), step.next_obs)
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
@@ -76,13 +76,11 @@ def _added(sums: dict, metrics: dict) -> dict:
     return jax.tree.map(lambda total, x: total + jnp.sum(x), sums, metrics)
 
 
-def silence(
-    algorithm: Algorithm, environment: Environment | HostEnvironment, replay: Replay, environments: int
-) -> Heard:
+def silence(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int) -> Heard:
     """Nothing heard yet, of the metrics that there will be; nothing is run to find their names."""
 
     def metrics(key: jax.Array, count: jax.Array):
-        batch, step = example_batch(environment, replay.batch_size), example_step(environment, environments)
+        batch, step = example_batch(spec, replay.batch_size), example_step(spec, environments)
         agent = algorithm.init(key, batch)
         updated = {} if algorithm.update is None else algorithm.update(agent, batch, key, count)[2]
         observed = algorithm.observe(agent, key, step, step.next_obs, count)[1]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from sharedq.settings import require
 
@@ -12,6 +12,8 @@ from sharedq.settings import require
 @dataclass(frozen=True)
 class Length:
     """What every training has, whether or not it makes updates from a replay."""
+
+    on_host: ClassVar = False  # whether environments are stepped by the host in every case
 
     steps: int = 1_000_000  # environment steps of each seed, all its environments together
     environments: int = 8  # environments of each seed, stepped side by side
@@ -29,6 +31,8 @@ class Length:
 @dataclass(frozen=True)
 class Schedule(Length):
     """One *cycle* is the smallest number of environment steps after which a whole number of updates is due."""
+
+    learns_from: ClassVar = "replay"
 
     warm_up: int = 5_000  # environment steps before the first update
     update_period: int = 4  # environment steps from one update to the next

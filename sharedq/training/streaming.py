@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, HostEnvironment
@@ -15,6 +16,8 @@ from sharedq.training.schedule import Length
 @dataclass(frozen=True)
 class Streaming(Length):
     """Act, step, observe: for algorithms that learn from one step at a time and keep none."""
+
+    learns_from: ClassVar = "stream"
 
     environments: int = 1  # environments of each seed, stepped side by side
 
