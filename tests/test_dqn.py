@@ -22,7 +22,7 @@ GAMMA = 0.8
 NAMES = ("one_reward", "observation", "discounting", "action", "observation_and_action", "corridor", "time_limit")
 WORLDS = [PROBES[name].environment for name in NAMES]
 SIZES = [len(PROBES[name].observations) for name in NAMES]
-ACTIONS = max(world.actions.n for world in WORLDS)
+ACTIONS = max(world.spec.actions.n for world in WORLDS)
 
 
 def museum() -> Environment:
@@ -44,7 +44,7 @@ def museum() -> Environment:
     def step(key, state, action):
         room, states = state
         moved, outcomes = zip(
-            *(world.step(key, own, jnp.minimum(action, world.actions.n - 1)) for world, own in zip(WORLDS, states))
+            *(world.step(key, own, jnp.minimum(action, world.spec.actions.n - 1)) for world, own in zip(WORLDS, states))
         )
         outcomes = [one._replace(obs=place(i, one.obs), final_obs=place(i, one.obs)) for i, one in enumerate(outcomes)]
         return (room, moved), jax.tree.map(lambda *leaves: jnp.stack(leaves)[room], *outcomes)

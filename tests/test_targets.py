@@ -12,8 +12,11 @@ import numpy as np
 import optax
 import pytest
 
+from sharedq import testing
 from sharedq.algorithms import DQN
+from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Network, SimbaV2, Table
+from sharedq.targets import SOURCES as TABLE
 from sharedq.targets import (
     IteratedNetworks,
     LookaheadReplicate,
@@ -29,12 +32,9 @@ KEY = jax.random.key(7)
 SIZE, INPUTS, ACTIONS, UPDATES = 8, 5, 3, 300
 ALGORITHM = DQN(gamma=0.9, learning_rate=0.01)
 DENSE = Dense((6,)).build(ACTIONS)
+QUICK = {"period": 7, "copy_period": 3, "heads": 3, "networks": 3, "replicate_steps": 2}  # so that a refresh is seen
 SOURCES = [
-    OnlineNetwork(),
-    TargetNetwork(period=7),
-    SharedHeads(heads=3, period=7),
-    IteratedNetworks(networks=3, period=7, copy_period=3),
-    LookaheadReplicate(period=7, replicate_steps=2),
+    kind(**{f.name: QUICK[f.name] for f in dataclasses.fields(kind) if f.name in QUICK}) for kind in TABLE.values()
 ]
 named = partial(pytest.mark.parametrize, "settings", ids=lambda settings: type(settings).__name__)
 
@@ -156,17 +156,64 @@ def test_the_joint_pass_normalises_both_halves_by_the_statistics_of_both():
 
 # What every source promises
 
+VARIANTS = [
+    TargetNetwork(period=7, tau=0.25),
+    TargetNetwork(period=7, joint_batch=True),
+    SharedHeads(3, period=7, initial_heads="copies", behaviour_head="2"),
+    *(SharedHeads(3, period=7, tau=0.25, tau_moves=moves) for moves in ("first", "chain")),
+    IteratedNetworks(networks=3, period=7, copy_period=3, behaviour_head="mean"),
+]
 
-@named(SOURCES)
-def test_only_the_prediction_carries_a_gradient(settings):
-    source = settings.build(DENSE)
-    params, state = source.init(KEY, FIRST.transition.obs)
 
-    def blocked(params):
-        found = source.values(params, state, FIRST.transition.obs, FIRST.transition.next_obs)
-        return found.bootstrap.sum() + found.selector.sum()
+@named([*SOURCES, *VARIANTS])
+def test_the_contract_is_kept(settings):
+    testing.check_source(settings)
 
-    assert not any(slope.any() for slope in jax.tree.leaves(jax.grad(blocked)(params)))
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A target network with one promise broken."""
+
+    how: str = ""  # which one
+
+    label = "broken"
+
+    def build(self, network):
+        source = TargetNetwork(period=7).build(network)
+        return BREAKS[self.how](source)
+
+
+def leaks(source):
+    def values(params, state, now, then=None):
+        found = source.values(params, state, now, then)
+        return found._replace(bootstrap=found.predicted)
+
+    return source._replace(values=values)
+
+
+def forgets_then(source):
+    def values(params, state, now, then=None):
+        return source.values(params, state, now, jnp.zeros_like(now) if then is None else then)
+
+    return source._replace(values=values)
+
+
+BREAKS = {
+    "carry no gradient": leaks,
+    "without `then`": forgets_then,
+    "follow one rule": lambda source: source._replace(select=lambda state, key, values: values[0] + 1),
+    "keeps the form": lambda source: source._replace(refresh=lambda step, params, state, info: (params, {})),
+    "follow moves rows": lambda source: source._replace(follow=lambda step, tree: jax.tree.map(jnp.zeros_like, tree)),
+    "a slot 'batch_stats'": lambda source: source._replace(
+        init=lambda key, x: (source.init(key, x)[0], {"target_params": {}})
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_broken_promise_is_named(how):
+    with pytest.raises(SharedqError, match=f"Broken breaks a promise: .*{how}"):
+        testing.check_source(Broken(how))
 
 
 @named(SOURCES)
@@ -180,37 +227,8 @@ def test_a_refresh_never_reaches_the_optimisers_moments(settings):
     assert still.optimiser[0].mu["heads"]["kernel"].any()
 
 
-@named([*SOURCES, *(SharedHeads(3, period=7, tau=0.25, tau_moves=one) for one in ("first", "chain"))])
-def test_what_belongs_to_heads_follows_them(settings):
-    """What no other head shares has a row for each, and `follow` moves rows as a refresh moves the heads."""
-    source = settings.build(DENSE)
-    params, state = source.init(KEY, FIRST.transition.obs)
-    params = jax.tree.map(lambda w: w + jax.random.normal(KEY, w.shape), params)
-    own = {part: params[part] for part in params if part not in source.shared}
-    heads = jax.eval_shape(source.values, params, state, FIRST.transition.obs, FIRST.transition.obs).weights.size
-    assert {leaf.shape[0] for leaf in jax.tree.leaves(own)} == {heads}
-
-    @jax.jit
-    def both_ways(step):
-        after, _ = source.refresh(step, params, state, nothing_seen(state))
-        return {part: after[part] for part in own}, source.follow(step, own)
-
-    for step in (6, 7):
-        same(*both_ways(step))
-
-
 @named(SOURCES)
-def test_the_policy_is_one_rule_for_acting_and_for_asking(settings):
-    source, x = settings.build(DENSE), FIRST.transition.obs
-    params, state = source.init(KEY, x)
-    predicted = source.values(params, state, x, x).predicted
-    np.testing.assert_allclose(
-        source.select(state, KEY, predicted), source.act_values(params, state, KEY, x), rtol=1e-5
-    )
-
-
-@named(SOURCES)
-def test_the_last_chooser_is_the_network_that_learns_at_then(settings):
+def test_the_last_selector_is_the_network_that_learns_at_then(settings):
     source = settings.build(DENSE)
     params, state = source.init(KEY, FIRST.transition.obs)
     now, then = FIRST.transition.obs, FIRST.transition.next_obs
@@ -420,19 +438,6 @@ def test_the_same_inputs_need_one_pass(settings, norm):
     assert passes.count(True) == 1  # and none for the selector; a target network is another function
     assert len(passes) == (1 if isinstance(settings, (OnlineNetwork, SharedHeads)) else 2)
     close(once, source.values(params, state, x, x))
-
-
-@named(SOURCES)
-def test_features_carry_a_gradient_and_the_bootstrap_none(settings):
-    source, x = settings.build(DENSE), FIRST.transition.obs
-    params, state = source.init(KEY, x)
-
-    def slope(read):
-        gradient = jax.grad(lambda params: read(source.values(params, state, x)))(params)
-        return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
-
-    assert slope(lambda value: jnp.sum(value.features**2)) > 0
-    assert slope(lambda value: jnp.sum(value.bootstrap**2) + jnp.sum(value.selector**2)) == 0
 
 
 @named(SOURCES)

@@ -1,0 +1,179 @@
+"""Checks of what a part of your own promises, for use in its tests.
+
+    from sharedq import testing
+
+    def test_my_source_keeps_the_contract():
+        testing.check_source(MySource(period=7))
+
+Each check raises a `SharedqError` that names the first promise that is broken. Our own parts are tested by the same
+functions.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sharedq import settings
+from sharedq.algorithms import DQN
+from sharedq.environments import check as check_environment
+from sharedq.errors import SharedqError
+from sharedq.networks import Dense, Network
+from sharedq.targets import RefreshInfo, TargetSource, Values
+from sharedq.transitions import Batch, Transition
+
+__all__ = ["check_environment", "check_kind", "check_source"]
+
+SIZE, INPUTS, ACTIONS, STEPS = 4, 5, 3, 12
+KEY = jax.random.key(0)
+
+
+def check_kind(kind: type) -> None:
+    """Whether a class of settings can be shown, saved and changed: its fields are typed and explained."""
+    what = kind.__name__
+    _promise(dataclasses.is_dataclass(kind), what, "it is a dataclass")
+    _promise(kind.__dataclass_params__.frozen, what, "it is frozen: @dataclass(frozen=True)")  # type: ignore[attr-defined]
+    _promise(callable(getattr(kind, "build", None)), what, "it has a method build")
+    described = kind.__doc__ and not kind.__doc__.startswith(f"{what}(")
+    _promise(bool(described), what, "it has a docstring, which lists show")
+    explained = settings.comments(kind)
+    for field in dataclasses.fields(kind):
+        _promise(bool(explained.get(field.name)), what, f"a comment behind the field '{field.name}' explains it")
+
+
+def check_source(source: Any, network: Network | None = None) -> None:
+    """Whether the settings of a source of targets build one that keeps the contract in `sharedq/targets/source.py`.
+
+    The network has 3 outputs for each head and takes 5 inputs; without one a small dense network is used. Choose
+    periods of a few steps, so that a refresh is seen.
+    """
+    check_kind(type(source))
+    what = type(source).__name__
+    _promise(isinstance(getattr(source, "label", None), str), what, "it has a label, by which reports call it")
+    built = source.build(network or Dense((6,)).build(ACTIONS))
+    _promise(isinstance(built, TargetSource), what, f"build returns a TargetSource, not {type(built).__name__}")
+    now, then = jax.random.normal(KEY, (2, SIZE, INPUTS))
+    params, state = built.init(KEY, now)
+    for slot in ("target_params", "batch_stats"):
+        _promise(slot in state, what, f"its state has a slot '{slot}', empty where there is nothing, so cost counts it")
+    values = built.values(params, state, now, then)
+    _check_values(what, values)
+    _check_gradients(what, built, params, state, now, then)
+    _check_one_pass(what, built, params, state, now)
+    _check_selection(what, built, params, state, now, values)
+    _check_refresh(what, built, params, state, now)
+    _check_heads_follow(what, built, params, state, now, values)
+    _check_training(what, built)
+
+
+def _promise(kept: bool, what: str, rule: str) -> None:
+    if not kept:
+        raise SharedqError(f"{what} breaks a promise: {rule}")
+
+
+def _close(one: Any, other: Any, tolerance: float = 1e-5) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def _check_values(what: str, values: Any) -> None:
+    _promise(isinstance(values, Values), what, f"values returns Values, not {type(values).__name__}")
+    (heads,) = values.weights.shape
+    for name in ("predicted", "bootstrap", "selector"):
+        for leaf in jax.tree.leaves(getattr(values, name)):
+            rule = f"'{name}' begins with heads and batch [{heads}, {SIZE}], not {list(leaf.shape[:2])}"
+            _promise(leaf.shape[:2] == (heads, SIZE), what, rule)
+
+
+def _check_gradients(what: str, source: TargetSource, params: Any, state: Any, now: Any, then: Any) -> None:
+    def slope(names: tuple[str, ...]) -> float:
+        def total(params):
+            values = source.values(params, state, now, then)
+            leaves = jax.tree.leaves([getattr(values, name) for name in names])
+            return sum(jnp.sum(leaf**2) for leaf in leaves)
+
+        return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(jax.grad(total)(params)))
+
+    _promise(slope(("predicted",)) > 0, what, "'predicted' carries a gradient to params")
+    _promise(slope(("features",)) > 0, what, "'features' carry a gradient to params")
+    _promise(slope(("bootstrap", "selector")) == 0, what, "'bootstrap' and 'selector' carry no gradient")
+
+
+def _check_one_pass(what: str, source: TargetSource, params: Any, state: Any, now: Any) -> None:
+    once, twice = source.values(params, state, now), source.values(params, state, now, now)
+    _promise(_close(once, twice), what, "values without `then` are those where `then` is `now`")
+
+
+def _check_selection(what: str, source: TargetSource, params: Any, state: Any, now: Any, values: Values) -> None:
+    acting = source.act_values(params, state, KEY, now)
+    rule = "act_values and select follow one rule"
+    _promise(_close(source.select(state, KEY, values.predicted), acting), what, rule)
+    drawn_nothing = [source.act_values(params, state, None, now) for _ in range(2)]
+    _promise(_same(*drawn_nothing), what, "act_values without a key draws nothing")
+
+
+def _check_refresh(what: str, source: TargetSource, params: Any, state: Any, now: Any) -> None:
+    info = _info(source, params, state, now)
+    after = jax.eval_shape(source.refresh, jnp.int32(1), params, state, info)
+    before = jax.eval_shape(lambda: (params, state))
+    forms = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (before, after)]
+    _promise(forms[0] == forms[1], what, "refresh keeps the form of params and state")
+
+
+def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any, now: Any, values: Values) -> None:
+    params = jax.tree.map(lambda w: w + jax.random.normal(KEY, w.shape), params)
+    own = {part: params[part] for part in params if part not in source.shared}
+    (heads,) = values.weights.shape
+    rows = {leaf.shape[0] for leaf in jax.tree.leaves(own)}
+    _promise(rows <= {heads}, what, f"params outside of `shared` begin with the {heads} heads, not with {sorted(rows)}")
+    both = jax.jit(
+        lambda step: (
+            source.refresh(step, params, state, _info(source, params, state, now))[0],
+            source.follow(step, own),
+        )
+    )
+    for step in range(1, STEPS + 1):
+        refreshed, followed = both(jnp.int32(step))
+        moved = {part: refreshed[part] for part in own}
+        _promise(_same(moved, followed), what, f"follow moves rows as refresh moves heads; at step {step} it does not")
+
+
+def _check_training(what: str, source: TargetSource) -> None:
+    """Deep Q-learning on it: the loss stays finite, and two equal trainings are equal."""
+    algorithm = DQN(gamma=0.9, learning_rate=0.01).on(source)
+    first = next(_batches())
+
+    def train() -> tuple[Any, list[float]]:
+        update, state, losses = jax.jit(algorithm.update), algorithm.init(KEY, first), []  # type: ignore[arg-type]
+        for step, batch in enumerate(_batches(), start=1):
+            state, _, metrics = update(state, batch, KEY, jnp.int32(step))
+            losses.append(float(metrics["loss"]))
+        return state, losses
+
+    (one, losses), (other, _) = train(), train()
+    _promise(bool(np.isfinite(losses).all()), what, "losses of deep Q-learning stay finite")
+    _promise(_same(one.params, other.params), what, "two equal trainings are equal: nothing is drawn but by a key")
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (algorithm.init(KEY, first).source, one.source)]
+    _promise(shapes[0] == shapes[1], what, "its state keeps its form while it is trained")
+
+
+def _info(source: TargetSource, params: Any, state: Any, now: Any) -> RefreshInfo:
+    values = source.values(params, state, now)
+    return RefreshInfo(now, values.batch_stats, jnp.zeros(values.weights.shape))
+
+
+def _batches() -> Iterator[Batch]:
+    for step in range(STEPS):
+        keys = jax.random.split(jax.random.fold_in(KEY, step), 3)
+        obs, next_obs = jax.random.normal(keys[0], (2, SIZE, INPUTS))
+        action = jax.random.randint(keys[1], (SIZE,), 0, ACTIONS)
+        reward = jax.random.normal(keys[2], (SIZE,))
+        transition = Transition(obs, action, reward, jnp.full(SIZE, 0.9), next_obs)
+        yield Batch(transition, jnp.ones(SIZE), jnp.zeros(SIZE, jnp.int32))
