@@ -1,0 +1,46 @@
+"""A walk along a cliff (Sutton & Barto, example 6.6), on the device."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from sharedq.environments import Discrete, Environment, EnvironmentSpec, Outcome, time_limited
+from sharedq.settings import require
+
+HEIGHT = 4
+MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
+
+
+@dataclass(frozen=True)
+class Cliff:
+    """A grid of four rows. The way from one corner to the other leads along a cliff, or round it."""
+
+    width: int = 12  # cells in a row
+    time_limit: int = 100  # steps until an episode is truncated
+
+    def __post_init__(self):
+        require(self.width >= 3, f"environment.width must be at least 3, not {self.width}")
+        require(self.time_limit >= 1, f"environment.time_limit must be at least 1, not {self.time_limit}")
+
+    def build(self):
+        size = jnp.array([HEIGHT, self.width])
+        start, goal = jnp.array([HEIGHT - 1, 0]), jnp.array([HEIGHT - 1, self.width - 1])
+
+        def observe(place):
+            return jax.nn.one_hot(place[0] * self.width + place[1], HEIGHT * self.width)
+
+        def reset(key):
+            return start, observe(start)
+
+        def step(key, place, action):
+            place = jnp.clip(place + jnp.array(MOVES)[action], 0, size - 1)
+            at_goal = (place == goal).all()
+            fell = (place[0] == HEIGHT - 1) & (place[1] > 0) & ~at_goal
+            place = jnp.where(fell, start, place)
+            reward = jnp.where(fell, -10.0, -1.0) / 10
+            obs = observe(place)
+            return place, Outcome(obs, reward, at_goal, jnp.bool_(False), obs)
+
+        observation = jax.ShapeDtypeStruct((HEIGHT * self.width,), jnp.float32)
+        spec = EnvironmentSpec("cliff", observation, Discrete(len(MOVES)))
+        return time_limited(Environment(spec, reset, step), self.time_limit)

@@ -1,0 +1,20 @@
+"""The package's own tests: sharedq brings the checks."""
+
+from sharedq import testing
+
+from sharedq_plugin.cliff import Cliff
+from sharedq_plugin.fourier import Fourier
+from sharedq_plugin.young_average import YoungAverage
+
+
+def test_the_source_keeps_the_contract():
+    testing.check_source(YoungAverage(final_tau=0.1))
+
+
+def test_the_environment_keeps_the_contract():
+    testing.check_environment(Cliff().build())
+
+
+def test_the_network_carries_a_source():
+    testing.check_kind(Fourier)
+    testing.check_source(YoungAverage(final_tau=0.1), network=Fourier(features=4).build(3))
