@@ -5,7 +5,7 @@ builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from sharedq.environments import ENVIRONMENTS
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional, Network
 from sharedq.replay import REPLAYS, FrameStacks, NoReplay, Replay, Uniform
-from sharedq.settings import require
+from sharedq.settings import COUNTABLE, require
 from sharedq.targets import SOURCES, TargetNetwork, TargetSource
 from sharedq.training import TRAININGS, Fused, Streaming
 from sharedq.training.learning import example_batch, example_step, step_like
@@ -34,9 +34,10 @@ TABLES: dict[str, settings.Table] = {
     "training": TRAININGS,
 }
 
-COUNTABLE = 2**31 - 1  # steps and seeds are counted in 32 bits on the device
-
 SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
+
+
+Trust = bool | Collection[str]  # in the code that an experiment names: all, none, or these import strings
 
 
 def checked(part: str, value: Any) -> Any:
@@ -66,8 +67,7 @@ class Experiment:
         require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")
         require(self.seed >= 0, f"seed cannot be negative: {self.seed}")
         require(self.seed + self.seeds <= COUNTABLE, f"seeds go up to {COUNTABLE:,}: lower seed {self.seed}")
-        steps = self.training.steps + self.training.cycle
-        require(steps <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.training.steps:,}")
+        self.training.check()
         if self.stores and not isinstance(self.training, Streaming):
             self._check_room()
 
@@ -161,14 +161,29 @@ class Experiment:
         }
         return plain | {"seeds": self.seeds, "seed": self.seed}
 
+    def imports(self) -> list[str]:
+        """The code of others that building it imports and runs: `package.module:name` of every part that has one."""
+        parts = [getattr(self, part) for part in TABLES]
+        return [reference for part in parts if hasattr(part, "imports") for reference in part.imports()]
+
+    def trusted(self, trust: Trust) -> "Experiment":
+        """The same experiment, refused if it would import what is not trusted."""
+        if trust is not True and (strange := set(self.imports()) - set(trust or ())):
+            raise SharedqError(
+                f"this experiment would import and run {' and '.join(sorted(strange))}: add --trust (from Python "
+                "trust=True) if you trust whoever made it and the code that is imported here by that name"
+            )
+        return self
+
     @staticmethod
-    def from_dict(plain: Mapping[str, Any]) -> "Experiment":
+    def from_dict(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
+        """The experiment that `to_dict` described. It imports nothing, and names only code that is trusted."""
         try:
             parts = {}
             for part, table in TABLES.items():
                 fields = dict(plain[part])
                 parts[part] = settings.make(table, part, fields.pop("kind"), fields)
-            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"]).trusted(trust)
         except KeyError as error:
             raise SharedqError(f"not a complete experiment: {error} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:

@@ -414,7 +414,7 @@ def test_a_custom_environment_that_breaks_the_contract_is_told_how(refused, here
         ("", "package.module:name"),
         ("my_network:Trnk", "'my_network' has no 'Trnk'"),
         ("my_network:Sized", "width"),
-        ("my_network:Wrong", "fails on the observations"),
+        ("my_network:Wrong", "must return features [B, F], one row for each input, and returned ()"),
     ],
 )
 def test_a_users_network_that_does_not_fit_is_told_why(refused, here, module, words):
@@ -455,7 +455,7 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here)
     told = re.search(r"seed 0 is not a finite number at step ([\d,]+); the last good checkpoint is (\S+);", answer.err)
     assert 3000 < int(told[1].replace(",", "")) < 4000  # two environments, so NaN comes 1,500 steps each
     assert told[2] == str(here / "run/checkpoints/000000003000")
-    played = sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out
+    played = sharedq("evaluate", "run", "--trust", "--episodes", 2, "--max-steps", 20).out
     assert played.startswith("seed 0 at step 3,000 of 20,000: mean return 20.00")
 
 
@@ -472,7 +472,7 @@ def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here)
         f"sharedq: a reward of seed 2 is not a finite number at step 250; the last good checkpoint is {kept}; "
         "look at what the environment does there, or train with other --seeds\n"
     )
-    again = sharedq("resume", "run")
+    again = sharedq("resume", "run", "--trust")
     assert (again.code, again.err) == (3, answer.err)
 
 
@@ -507,15 +507,17 @@ def test_an_error_in_ones_own_environment_is_told_in_one_line_and_the_run_can_go
     assert answer.err == (
         "sharedq: environment 'my_environment:breaks_down' of seed 2 raised ZeroDivisionError: division by zero "
         f"({here / 'my_environment.py'}:{line}) at step 250; the last good checkpoint is "
-        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'}\n"
+        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'} --trust\n"
     )
-    assert sharedq("resume", "run").code == 0  # its steps are counted anew, so it does not come to 250 of them
+    assert (
+        sharedq("resume", "run", "--trust").code == 0
+    )  # its steps are counted anew, so it does not come to 250 of them
 
 
 @pytest.mark.parametrize(("name", "why"), [("film.mp4", " (no ffmpeg found: wrote a GIF)"), ("film.gif", "")])
 def test_a_gif_in_place_of_an_mp4_is_told(sharedq, monkeypatch, name, why):
     recorded = SimpleNamespace(record=lambda out, *_: (out.with_suffix(".gif"), 7.0))
-    monkeypatch.setattr("sharedq.agent.load", lambda *_: recorded)
+    monkeypatch.setattr("sharedq.agent.load", lambda *_, **__: recorded)
     assert sharedq("record", "run", "--out", name).out == f"film: film.gif, return 7.00{why}\n"
 
 

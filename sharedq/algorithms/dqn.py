@@ -19,7 +19,7 @@ from sharedq.algorithms.parts import AnyEnvironment, discrete_actions, source_on
 from sharedq.bellman import backups, losses
 from sharedq.exploration import epsilon_greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, moved
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.targets.source import Seen, TargetSource
 from sharedq.transitions import Batch
 
@@ -57,7 +57,7 @@ class DQN:
         require(self.mellowmax_omega > 0, f"algorithm.mellowmax_omega must be above 0, not {self.mellowmax_omega}")
         bound = self.max_gradient_norm
         require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
-        require(self.epsilon_steps >= 0, f"algorithm.epsilon_steps cannot be negative: {self.epsilon_steps}")
+        check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
         for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")

@@ -73,7 +73,7 @@ def blaming(network: Any, environment: AnyEnvironment) -> Iterator[None]:
         yield
     except SharedqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind, shape = settings.kind_of(NETWORKS, network), environment.observation.shape
         raise SharedqError(
             f"network '{kind}' fails on the observations of '{environment.name}', of shape {shape} ({told(error)}): "

@@ -251,7 +251,7 @@ def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -
     """The shapes that `environment.reset` or `.step` returns, or the reason why jax cannot run it."""
     try:
         result = jax.eval_shape(getattr(environment, name), *arguments)
-    except Exception as error:  # whatever the user's function raises is what the user has to know
+    except (Exception, SystemExit) as error:  # whatever the user's function raises is what the user has to know
         raise SharedqError(
             f"environment '{environment.name}': {name} cannot be traced by jax.jit: {told(error)}"
         ) from error
