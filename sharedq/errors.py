@@ -72,7 +72,7 @@ def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
 
 def told(error: BaseException) -> str:
     """What somebody else's code raised, as part of a line: its kind and its reason."""
-    return f"{type(error).__name__}: {reason(error)}"
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else reason(error)}"
 
 
 def reason(error: BaseException) -> str:

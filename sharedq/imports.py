@@ -63,10 +63,11 @@ def own_errors(whose: str, module: str, kind: type[SharedqError] = SharedqError)
     except (SharedqError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever it is: the code is not ours
-        raise kind(f"{whose} raised {told(error)} ({_place(error, module)})") from error
+        raise kind(f"{whose} raised {told(error)} ({place_of(error, module)})") from error
 
 
-def _place(error: BaseException, module: str) -> str:
+def place_of(error: BaseException, module: str) -> str:
+    """File and line of the last place in `module` that an error went through, or of where it was raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = list(traceback.walk_tb(error.__traceback__))

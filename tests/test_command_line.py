@@ -1,9 +1,13 @@
 """The command line as people meet it: one line for every mistake, nothing written by it, and runs that repeat."""
 
 import csv
+import io
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -49,6 +53,12 @@ def ends_in_nan():
 
 number = 3
 
+def calls_back():
+    def fails(time):
+        raise ZeroDivisionError("division by zero")
+
+    return world(reward=lambda time: jax.pure_callback(fails, jax.ShapeDtypeStruct((), jnp.float32), time))
+
 def breaks_down():
     import gymnasium
     import numpy as np
@@ -84,6 +94,18 @@ class Trunk(nn.Module):
 
 class Sized(nn.Module):
     width: int
+
+class Images(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(8)(x)[:, None]
+
+class LargeBatches(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        if len(x) > 1:
+            raise ValueError("no more than one")
+        return nn.Dense(8)(x)
 
 class Wrong(nn.Module):
     @nn.compact
@@ -213,6 +235,36 @@ MISTAKES = {
     "compare corridor --network convolutional": ["network 'convolutional'"],
     "compare corridor --replay.capacity 100000000000": ["TB of memory", "is free: lower --replay.capacity"],
     "cost corridor --format xml": ["'xml'", "json"],
+    "train corridor --target.period 4e9": ["target.period can be 2,147,483,647 at most, not 4,000,000,000"],
+    "train corridor --target iterated_networks --target.copy_period 4e9": ["target.copy_period can be 2,147,483,647"],
+    "train corridor --target shared_heads --target.heads 4e9": ["target.heads can be 1,000 at most"],
+    "train corridor --target iterated_networks --target.networks 4e9": ["target.networks can be 1,000 at most"],
+    "train corridor --algorithm.epsilon_steps 1e30": ["algorithm.epsilon_steps can be 2,147,483,647 at most"],
+    "train corridor --training.warm_up 1e12": ["training.warm_up can be 2,147,483,647 at most"],
+    "train corridor --training.checkpoint_period 1e12": ["training.checkpoint_period can be 2,147,483,647 at most"],
+    "train corridor --training.environments 1e9": ["training.environments can be 1,000,000 at most"],
+    "train corridor --training.updates_at_once 1e9": ["1,000,000,000 of them at once", "updates_at_once"],
+    "train corridor --training.update_period 2e9": ["2,000,000,000 steps, 10,000,000 at most", "update_period"],
+    "train corridor --steps 2e9 --training.log_period 1": ["1,000,000,000 rows", "raise training.log_period"],
+    "train corridor --steps 2e9 --training.log_period 2e9": ["2,000,000,000 steps", "lower training.log_period"],
+    "train corridor --algorithm.learning_rate 1e300": ["--algorithm.learning_rate takes a finite number"],
+    "train corridor --replay.n_step 1e9": ["replay.n_step can be 10,000 at most"],
+    "train corridor --replay.batch_size 1e12": ["replay.batch_size can be 2,147,483,647 at most"],
+    "train corridor --network simba --network.blocks 1e5": ["network.blocks can be 100 at most, not 100,000"],
+    "train corridor --network dense --network.hidden 4e9": ["network.hidden of a layer can be 1,000,000 at most"],
+    f"train corridor --network dense --network.hidden {','.join('1' * 101)}": [
+        "network.hidden can have 100 layers at most, not 101"
+    ],
+    "train minatar-breakout --network.sizes 1e7": ["network.sizes of a layer can be 100 at most"],
+    "train sac-pendulum --algorithm.actor_depth 1e5": ["algorithm.actor_depth can be 100 at most"],
+    "train sac-pendulum --algorithm.actor_period 4e9": ["algorithm.actor_period can be 2,147,483,647 at most"],
+    "train sac-pendulum --algorithm.critics 4e9": ["algorithm.critics can be 10,000 at most"],
+    "train sac-pendulum --algorithm.atoms 4e9": ["algorithm.atoms can be 100,000 at most"],
+    "train cartpole --environment.time_limit 4e9": ["time_limit can be 2,147,483,647 at most"],
+    "train corridor --out /": ["/ names no folder of its own", "--out"],
+    "train corridor --out ..": [".. names no folder of its own", "--out"],
+    "train corridor --out r\udcff": [r"'r\udcff' is not written in UTF-8"],
+    "compare corridor --training interactive": ["is compiled and not stepped by the host: add --training fused"],
     "resume nowhere": ["nowhere", "give the folder of a run"],
     "resume .": ["holds no run"],
     "evaluate nowhere": ["nowhere", "give the folder of a run"],
@@ -400,6 +452,7 @@ def test_a_missing_extra_is_named_before_training(refused, monkeypatch, package,
         ("my_environment:mak", "'my_environment' has no 'mak'"),
         ("my_environment:number", "is not a function"),
         ("my_environment:dict", "has no 'dict'"),
+        ("my_environment:calls_back", "a function that compiled code calls back raised ZeroDivisionError: division by"),
         ("my_environment:too_narrow", "obs is float32[2] where float32[3] is declared"),
     ],
 )
@@ -414,6 +467,8 @@ def test_a_custom_environment_that_breaks_the_contract_is_told_how(refused, here
         ("", "package.module:name"),
         ("my_network:Trnk", "'my_network' has no 'Trnk'"),
         ("my_network:Sized", "width"),
+        ("my_network:Images", "must return features [B, F], one row for each input, and returned (1, 1, 8)"),
+        ("my_network:LargeBatches", "raised ValueError: no more than one"),
         ("my_network:Wrong", "must return features [B, F], one row for each input, and returned ()"),
     ],
 )
@@ -548,9 +603,18 @@ def test_evaluate_speaks_of_every_seed(sharedq, finished):
 
 
 @pytest.mark.parametrize(
-    ("option", "words"), [("--episodes 0", "at least 1"), ("--max-steps 0", "at least 1"), ("--episods 3", "--episods")]
+    ("option", "words"),
+    [
+        ("--episodes 0", "at least 1"),
+        ("--episodes 1000000000", "episodes can be 10,000,000 at most"),
+        ("--episodes 10000000", "is free: lower --episodes"),
+        ("--max-steps 0", "at least 1"),
+        ("--max-steps 3000000000", "max_steps can be 2,147,483,647 at most"),
+        ("--episods 3", "--episods"),
+    ],
 )
-def test_evaluate_refuses(refused, finished, option, words):
+def test_evaluate_refuses(refused, finished, option, words, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10_000_000)
     assert words in refused("evaluate", finished, *option.split())
 
 
@@ -656,3 +720,80 @@ def test_weights_and_biases_begins_no_run_for_a_mistake(refused, here, finished,
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # would fail on init
     shutil.copytree(finished, here / "run")
     assert "already holds a run" in refused("train", *SMALL, "--wandb", "offline", "--out", "run")
+
+
+class Dead(io.TextIOBase):
+    """A pipe whose reader has left."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_training_whose_reader_has_left_goes_on_to_its_end(here, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Dead())
+    assert main(["train", "corridor", "--steps", "400", "--out", "run"]) == 0
+    assert json.loads(Path("run/finished.json").read_text())["steps"] == 400
+    assert main(["report", "run"]) == main(["list"]) == 141
+
+
+def test_a_mistake_is_one_too_where_nobody_hears_of_it(here, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Dead())
+    assert main(["train", "cartpol"]) == 2
+
+
+@pytest.mark.parametrize("shell", ["head -1", "true"])
+def test_a_pipe_that_closes_ends_no_training(here, shell):
+    begin = "import sys; from sharedq.command_line import main; sys.exit(main())"
+    command = f"set -o pipefail; {sys.executable} -c '{begin}' train corridor --steps 400 --out run | {shell}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert Path("run/finished.json").exists()
+
+
+def test_closed_streams_and_few_letters_are_no_tracebacks(here):
+    folder = here / "ü\x1b[31m"
+    folder.mkdir()
+    code = f"import sys; from sharedq.command_line import main; sys.exit(main(['report', {str(folder)!r}]))"
+    surroundings = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for closed, told in (("", r"ü\x1b[31m"), (">&-", r"ü\x1b[31m"), ("2>&-", ""), (">&- 2>&- <&-", "")):
+        command = f"exec {sys.executable} -c {shlex.quote(code)} {closed}"
+        ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=surroundings, check=False)
+        assert ended.returncode == 2
+        assert ended.stderr == (f"sharedq: no run in {here}/{told}\n".replace("ü", r"\xfc") if told else "")
+
+
+def test_what_a_file_says_commands_no_terminal(sharedq, here, finished):
+    shutil.copytree(finished, here / "run")
+    (here / "run/finished.json").unlink()
+    message = "the loss of \x1b]0;owned\x07 and\nmore \u202e"
+    (here / "run/diverged.json").write_text(json.dumps({"step": 1, "seed": 3, "message": message}))
+    answer = sharedq("resume", "run")
+    assert (answer.code, answer.err) == (3, r"sharedq: the loss of \x1b]0;owned\x07 and\nmore \u202e" + "\n")
+
+
+def test_too_few_open_files_are_found_before_training(refused, monkeypatch):
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (30, 30))
+    monkeypatch.setattr(memory, "SPARE_FILES", 0)
+    for verb in ("train", "compare"):
+        assert re.search(
+            r"needs \d+ open files and 30 are allowed: lower --seeds, ", refused(verb, *SMALL[:1], "--seeds", 31)
+        )
+
+
+def test_weights_and_biases_without_a_login_is_told_before_training(refused, monkeypatch):
+    class UsageError(Exception): ...
+
+    def login():
+        raise UsageError("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(login=login))
+    line = refused("train", "corridor", "--wandb", "online")
+    assert "Weights & Biases: UsageError: No API key configured.; use --wandb offline, or log in first" in line
+
+
+def test_memory_that_is_full_is_no_traceback(refused, monkeypatch):
+    def build(self):
+        raise MemoryError("Unable to allocate 4 TiB")
+
+    monkeypatch.setattr("sharedq.experiment.Experiment.build", build)
+    assert "the memory is full (Unable to allocate 4 TiB)" in refused("train", "corridor")

@@ -13,7 +13,7 @@ import numpy as np
 from sharedq.environments.contract import Actions, Continuous, Discrete, HostEnvironment, follows, stackable
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
-from sharedq.imports import own_errors, references, resolve, search_here
+from sharedq.imports import own_errors, place_of, references, resolve, search_here
 from sharedq.settings import check_count, require
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class Gymnasium:
 
     def build(self) -> HostEnvironment:
         example = self._make()
-        observation, _ = _reader(self.id, example.observation_space)
-        actions, _ = _actor(self.id, example.action_space)
-        example.close()
+        with own_errors(f"environment '{self.id}'", type(example.unwrapped).__module__, EnvironmentFailed):
+            observation, _ = _reader(self.id, example.observation_space)
+            actions, _ = _actor(self.id, example.action_space)
+            example.close()
         require(
             not self.frame_stacks or stackable(observation),
             f"frame_stacks needs observations of uint8 [..., time], and those of '{self.id}' are "
@@ -105,7 +106,9 @@ class Gymnasium:
         except BaseException as error:  # whatever hinders an environment is what the user has to know
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
-            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}") from error
+            module = self.id.partition(":")[0]
+            where = f" ({place_of(error, module)})" if references(self.id) else ""
+            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}{where}") from error
 
 
 class Player:

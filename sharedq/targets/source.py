@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, require
 
-CHAIN = 10_000  # ours: heads or networks that learn
+CHAIN = 1_000  # ours: heads or networks that learn
 
 
 class Values(NamedTuple):
