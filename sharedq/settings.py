@@ -8,6 +8,7 @@ comment behind a field is its help text. Values are validated in `__post_init__`
 import dataclasses
 import functools
 import inspect
+import math
 import re
 import types
 import typing
@@ -21,7 +22,6 @@ Table = Mapping[str, type]
 COUNTABLE = 2**31 - 1  # what is counted on the device, steps and seeds too, is counted in 32 bits
 LAYERS = 100  # ours: a network of more takes minutes to compile
 WIDTH = 1_000_000  # ours: of a layer
-LARGEST = (2 - 2**-23) * 2.0**127  # of a float32
 
 
 def require(condition: bool, message: str) -> None:
@@ -144,7 +144,7 @@ def conformed(value: Any, what: str) -> Any:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not abs(number) <= LARGEST:
+    if not math.isfinite(number):
         raise ValueError
     return number
 

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,13 +16,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from sharedq.command_line import VERBS, main
+from sharedq.environments.in_turn import InTurn
+from sharedq.errors import DeviceFailed, Diverged, Stopped, Unlearned
 from sharedq.experiment import TABLES
 from sharedq.recipes import RECIPES, recipe
+from sharedq.runs import RunDirectory
 from sharedq.targets import SOURCES, TargetNetwork
-from sharedq.training import memory
+from sharedq.training import interactive, loop, memory
+from sharedq.training.progress import Bar
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
 TIMINGS = ("steps_per_second", "seconds")
@@ -247,7 +253,6 @@ MISTAKES = {
     "train corridor --training.update_period 2e9": ["2,000,000,000 steps, 10,000,000 at most", "update_period"],
     "train corridor --steps 2e9 --training.log_period 1": ["1,000,000,000 rows", "raise training.log_period"],
     "train corridor --steps 2e9 --training.log_period 2e9": ["2,000,000,000 steps", "lower training.log_period"],
-    "train corridor --algorithm.learning_rate 1e300": ["--algorithm.learning_rate takes a finite number"],
     "train corridor --replay.n_step 1e9": ["replay.n_step can be 10,000 at most"],
     "train corridor --replay.batch_size 1e12": ["replay.batch_size can be 2,147,483,647 at most"],
     "train corridor --network simba --network.blocks 1e5": ["network.blocks can be 100 at most, not 100,000"],
@@ -755,11 +760,12 @@ def test_closed_streams_and_few_letters_are_no_tracebacks(here):
     folder.mkdir()
     code = f"import sys; from sharedq.command_line import main; sys.exit(main(['report', {str(folder)!r}]))"
     surroundings = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    for closed, told in (("", r"ü\x1b[31m"), (">&-", r"ü\x1b[31m"), ("2>&-", ""), (">&- 2>&- <&-", "")):
+    for closed in ("", ">&-", "2>&-", ">&- 2>&- <&-"):
         command = f"exec {sys.executable} -c {shlex.quote(code)} {closed}"
         ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=surroundings, check=False)
         assert ended.returncode == 2
-        assert ended.stderr == (f"sharedq: no run in {here}/{told}\n".replace("ü", r"\xfc") if told else "")
+        if "2>&-" not in closed:
+            assert re.fullmatch(r"sharedq: no run in .*/\\xfc\\x1b\[31m: .*\n", ended.stderr)
 
 
 def test_what_a_file_says_commands_no_terminal(sharedq, here, finished):
@@ -797,3 +803,71 @@ def test_memory_that_is_full_is_no_traceback(refused, monkeypatch):
 
     monkeypatch.setattr("sharedq.experiment.Experiment.build", build)
     assert "the memory is full (Unable to allocate 4 TiB)" in refused("train", "corridor")
+
+
+def test_a_bar_takes_no_name_for_markup():
+    from rich.console import Console
+
+    bar, said = Bar("[/runs]\x1b[31m", 10, 1), io.StringIO()
+    bar.update(5, 1.0, None, True)
+    Console(file=said, width=200).print(bar.live.get_renderable())
+    assert r"[/runs]\x1b[31m" in said.getvalue()
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_second_signal_ends_at_once_by_its_own_number_and_says_how_to_go_on(here, numbers):
+    run = RunDirectory.create("run", {}, "sharedq")
+    with pytest.raises(Stopped) as stopped, loop._stops(run, "sharedq resume run"):
+        [os.kill(os.getpid(), number) for number in numbers]
+    assert stopped.value.exit_code == 143
+    told = "stopped at once; no checkpoint was written before; to continue: sharedq resume run"
+    assert str(stopped.value) == told
+
+
+def test_an_action_that_is_no_number_is_not_blamed_on_the_world(here):
+    class Untouched:
+        def step(self, action):
+            raise AssertionError
+
+    with pytest.raises(Unlearned) as unlearned:
+        InTurn([Untouched()]).step(np.array([[np.nan]], np.float32))
+    assert "an action is not a finite number: learning diverged" in str(unlearned.value)
+    run = RunDirectory.create("run", {}, "sharedq")
+    with pytest.raises(Diverged, match="lower the learning rate"), loop._breakdowns(run, ""), interactive._placed(3, 7):
+        raise unlearned.value
+    assert (run.diverged()["seed"], run.diverged()["step"]) == (3, 7)
+
+
+JaxRuntimeError = type("JaxRuntimeError", (RuntimeError,), {})
+
+CALLED_BACK = """INTERNAL: CpuCallback error calling callback: Traceback (most recent call last):
+  File "a.py", line 5, in <module>
+  File "b.py", line 2, in f
+ValueError: boom
+more"""
+
+FAILURES = {
+    "RESOURCE_EXHAUSTED: 9 bytes.\nmore": r"the device ran out of memory \(RESOURCE_EXHAUSTED: 9 bytes.\): lower --.*",
+    "INTERNAL: no reason\nmore": "the device failed: INTERNAL: no reason",
+    CALLED_BACK: r"a function that compiled code calls back raised ValueError: boom \(b.py:2\)",
+}
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_what_fails_on_the_device_is_told_in_a_line_with_what_is_left_of_the_run(here, text):
+    run = RunDirectory.create("run", {}, "sharedq")
+    onwards = "no checkpoint was written before; once it is mended, go on: sharedq resume run"
+    with (
+        pytest.raises(DeviceFailed, match=f"^{FAILURES[text]}; {onwards}$"),
+        loop._breakdowns(run, "sharedq resume run"),
+    ):
+        raise JaxRuntimeError(text)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(here, monkeypatch):
+    def build(self):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("sharedq.experiment.Experiment.build", build)
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["train", "corridor"])
