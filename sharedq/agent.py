@@ -1,6 +1,6 @@
 """An agent that has been trained: it acts on observations, tells its values and plays episodes."""
 
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
@@ -11,14 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
+from sharedq.analysis.cost import size
 from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
-from sharedq.experiment import Built, Experiment
+from sharedq.experiment import Built, Experiment, Trust
 from sharedq.given import numbers
 from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
-from sharedq.settings import require
-from sharedq.training.evaluation import apart, film, play, play_on_host
+from sharedq.settings import check_count, require
+from sharedq.training.evaluation import apart, film, first_episodes, play, play_on_host
+from sharedq.training.interactive import WORLDS
+from sharedq.training.memory import check_fits
+
+EPISODES = 10_000_000  # ours: played at once, if the memory lets them
+RATE = 1_000  # ours: pictures a second
 
 
 class Evaluation(NamedTuple):
@@ -34,18 +40,31 @@ class Compiled:
         self.built = built
         self.act = jax.jit(partial(built.algorithm.act, step=None))
         self.values = jax.jit(built.algorithm.values)
-        self._compiled_play = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+        self._plays: dict[tuple[int, int], Any] = {}  # compiled, for so many episodes of so many steps
+
+    @cached_property
+    def on_host(self) -> bool:
+        """Whether the host steps the environment, which is built when this is first asked."""
+        return isinstance(self.built.environment, HostEnvironment)
 
     def play(self, state: Any, seed: int, episodes: int, max_steps: int):
-        """Episodes in the environment, which is built when it is first played in."""
-        on_host = isinstance(self.built.environment, HostEnvironment)
-        return (self._play_on_host if on_host else self._compiled_play)(
-            state, seed, episodes=episodes, max_steps=max_steps
-        )
+        return (self._play_on_host if self.on_host else self._play_on_device)(state, seed, episodes, max_steps)
 
     def _play(self, state: Any, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
         return play(self.built.environment, act, seed, episodes, max_steps)
+
+    def _play_on_device(self, state: Any, seed: int, episodes: int, max_steps: int):
+        wanted = (episodes, max_steps)
+        if wanted not in self._plays:
+            first = jax.eval_shape(lambda: first_episodes(self.built.environment, seed, episodes))
+            check_fits(2 * size(first), "lower --episodes")  # those now, and those that follow
+            function = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
+            compiled = function.lower(state, seed, episodes=episodes, max_steps=max_steps).compile()
+            scratch = compiled.memory_analysis()
+            check_fits(scratch.temp_size_in_bytes if scratch else 0, "lower --episodes")
+            self._plays[wanted] = compiled
+        return self._plays[wanted](state, seed)
 
     def _play_on_host(self, state: Any, seed: int, episodes: int, max_steps: int):
         return play_on_host(self.built.environment, partial(self.act, state), seed, episodes, max_steps)
@@ -78,8 +97,8 @@ class Agent:
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = 10_000) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""
-        require(episodes >= 1, f"episodes must be at least 1, not {episodes}")
-        require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
+        check_count("episodes", episodes, most=WORLDS if self._compiled.on_host else EPISODES)
+        check_count("max_steps", max_steps)
         require(seed >= 0, f"seed cannot be negative: {seed}")
         played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
@@ -89,8 +108,10 @@ class Agent:
 
         The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4.
         """
-        require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
+        check_count("max_steps", max_steps)
         require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
+        check_count("rate", rate, most=RATE)
+        require(seed >= 0, f"seed cannot be negative: {seed}")
         act = partial(self._compiled.act, self._state)
         returned = 0.0
 
@@ -107,19 +128,22 @@ class Agent:
         return jnp.asarray(numbers(obs, self._compiled.built.spec.observation, "observation"))[None]
 
 
-def load(run: str | Path, seed: int | None = None) -> Agent:
-    """The agent of a run's latest checkpoint; of its first seed unless another is asked for."""
-    agents = load_all(run)
+def load(run: str | Path, seed: int | None = None, *, trust: Trust = False) -> Agent:
+    """The agent of a run's latest checkpoint; of its first seed unless another is asked for.
+
+    Code that the run names is imported only if it is trusted: all of it (`True`), or these import strings.
+    """
+    agents = load_all(run, trust=trust)
     found = [agent for agent in agents if seed in (None, agent.seed)]
     if not found:
         raise SharedqError(f"{run} has no seed {seed}: choose from {', '.join(str(agent.seed) for agent in agents)}")
     return found[0]
 
 
-def load_all(run: str | Path) -> list[Agent]:
+def load_all(run: str | Path, *, trust: Trust = False) -> list[Agent]:
     """The agents of a run's latest checkpoint, one for each seed."""
     directory = RunDirectory.open(run)
-    experiment = Experiment.from_dict(directory.experiment())
+    experiment = Experiment.from_dict(directory.experiment(), trust)
     path = checkpoints.latest(directory.checkpoints)
     if path is None:
         raise SharedqError(f"{run} has no checkpoint yet: let it train to the first one")

@@ -4,14 +4,16 @@ JAX is imported inside the verbs, so that `--help` and mistakes answer at once.
 """
 
 import argparse
-import os
+import logging
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sharedq.errors import SharedqError, unknown
+from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
+from sharedq.json_files import read_json
+from sharedq.output import Outlet, outlets, say
 
 DEFAULT_TARGETS = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=9")
 
@@ -26,23 +28,36 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        return _run(arguments)
-    except SharedqError as error:
-        print(f"sharedq: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("sharedq: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"sharedq: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
-        return SharedqError.exit_code
+    logging.getLogger("jax._src.callback").disabled = True  # it prints the traceback of what we tell in a line
+    with outlets() as out:
+        try:
+            with device_errors():
+                _run(arguments, out)
+                out.flush()
+            return 0
+        except SharedqError as error:
+            return _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            return _fail("interrupted", 128 + signal.SIGINT)
+        except BrokenPipeError:  # the reader of our output left, as `| head` does
+            out.silence()
+            return 128 + signal.SIGPIPE
+        except OSError as error:  # a full disk, a folder that may not be written
+            out.silence()
+            return _fail(f"{error.strerror or error}: {error.filename or 'while writing'}", SharedqError.exit_code)
+        except MemoryError as error:
+            return _fail(f"the memory is full ({reason(error)}): ask for less at once", SharedqError.exit_code)
 
 
-def _run(arguments: list[str]) -> int:
+def _fail(message: str, code: int) -> int:
+    print(f"sharedq: {visible(message)}".replace("\n", "\\n"), file=sys.stderr)
+    return code
+
+
+def _run(arguments: list[str], out: Outlet) -> None:
+    for word in arguments:
+        if not _is_text(word):
+            raise SharedqError(f"'{word}' is not written in UTF-8: rename the folder, or choose another one")
     parser = Parser(prog="sharedq", description="Q-learning on one network.", allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", parser_class=Parser)
@@ -59,16 +74,24 @@ def _run(arguments: list[str]) -> int:
         from importlib.metadata import version
 
         print(version("sharedq"))
-        return 0
+        return
     if rest and parsed.verb is None:
         raise SharedqError(f"'{rest[0]}' was not expected (see sharedq --help)")
     if parsed.verb is None:
         parser.print_help()
-        return 0
+        return
     parsed.options = _pairs(rest, parsed.verb)
     parsed.command = shlex.join(["sharedq", *arguments])
+    out.dispensable = parsed.verb in TRAINS
     parsed.call(parsed)
-    return 0
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # bytes that the system handed on, although they spell nothing
+        return False
+    return True
 
 
 def _pairs(rest: list[str], verb: str) -> dict[str, str]:
@@ -91,7 +114,12 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
 
 
 def _experiment(parsed: argparse.Namespace):
-    """The recipe, or the experiment file, with the options typed."""
+    """The recipe, or the experiment file, with the options typed; refused if it names code that is not trusted."""
+    return _described(parsed).trusted(_trust(parsed))
+
+
+def _described(parsed: argparse.Namespace):
+    """The same, not yet known to be trusted; it imports nothing."""
     from sharedq.recipes import recipe
 
     name = parsed.recipe
@@ -99,25 +127,23 @@ def _experiment(parsed: argparse.Namespace):
     return base.parse(parsed.options)
 
 
-def _read(file: Path):
-    """The experiment that a run's experiment.json describes."""
-    import json
+def _trust(parsed: argparse.Namespace):
+    """The code that may be imported: what this command names itself, or all with `--trust`."""
+    return parsed.trust or set(parsed.options.values())
 
+
+def _read(file: Path):
+    """What a run's experiment.json describes, not yet known to be trusted."""
     from sharedq.experiment import Experiment
     from sharedq.runs.run_directory import SCHEMA
 
-    try:
-        described = json.loads(file.read_text())
-        schema, experiment = described["schema"], described["experiment"]
-    except OSError as error:
-        raise SharedqError(f"cannot read {file} ({error.strerror}): name a recipe or an experiment.json") from None
-    except (ValueError, KeyError, TypeError):
-        raise SharedqError(f"{file} describes no experiment: name a recipe or the experiment.json of a run") from None
+    described = read_json(file, {"schema": int, "experiment": dict}, "name a recipe or the experiment.json of a run")
+    schema, experiment = described["schema"], described["experiment"]
     if schema != SCHEMA:
         raise SharedqError(
             f"{file} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"
         )
-    return Experiment.from_dict(experiment)
+    return Experiment.from_dict(experiment, trust=True)
 
 
 def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]) -> str:
@@ -134,7 +160,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
         recipes = "\n".join(f"  {recipe:26}{one.about}" for recipe, one in RECIPES.items())
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
     parsed.options = _pairs(rest, name)
-    options = _experiment(parsed).options()
+    options = _described(parsed).options()
     lines = [f"options of {parsed.recipe} (type, value, meaning); another kind of a part has other options:"]
     for option, (takes, value, about) in options.items():
         value = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -199,7 +225,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
         experiments = [with_target(base, wanted) for wanted in parsed.targets]
         plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)
-        print(f"report: {carry_out(out, _show)}")
+        say(f"report: {carry_out(out, _show, _trust(parsed))}")
 
     return call
 
@@ -207,6 +233,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="of a run or of a comparison")
     _takes_mirror(verb)
+    _takes_trust(verb)
 
     def call(parsed):
         from sharedq.comparison import PLAN, carry_out
@@ -219,20 +246,21 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
         if (folder / PLAN).exists():
             if parsed.wandb:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
-            print(f"report: {carry_out(folder, _show)}")
+            say(f"report: {carry_out(folder, _show, parsed.trust)}")
             return
-        experiment = Experiment.from_dict(RunDirectory.open(folder).experiment())
+        experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
         with (
             mirrored(parsed.wandb, folder.resolve().name, experiment.to_dict()) as mirror,
             _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
         ):
-            resume(folder, progress=progress, mirror=mirror)
+            resume(folder, trust=parsed.trust, progress=progress, mirror=mirror)
 
     return call
 
 
 def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run")
+    _takes_trust(verb)
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on an episode (default: %(default)s)")
@@ -240,12 +268,12 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.agent import load_all
 
-        for agent in load_all(parsed.run):
+        for agent in load_all(parsed.run, trust=parsed.trust):
             played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
             steps = agent.experiment.training.steps
             at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
             cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
-            print(
+            say(
                 f"seed {agent.seed}{at}: mean return {played.returns.mean():.2f}, "
                 f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
                 f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
@@ -266,14 +294,16 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--seed", type=int, default=0, help="of the episode (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
     verb.add_argument("--rate", type=int, default=15, help="pictures a second (default: %(default)s)")
+    _takes_trust(verb)
 
     def call(parsed):
         from sharedq.agent import load
 
         out = parsed.out or parsed.run / "episode.mp4"
-        path, returned = load(parsed.run, parsed.agent).record(out, parsed.seed, parsed.max_steps, parsed.rate)
+        agent = load(parsed.run, parsed.agent, trust=parsed.trust)
+        path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate)
         instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
-        print(f"film: {path}, return {returned:.2f}{instead}")
+        say(f"film: {path}, return {returned:.2f}{instead}")
 
     return call
 
@@ -285,7 +315,7 @@ def _report(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq import reports
 
-        print(f"report: {reports.write(parsed.folder, parsed.out)}")
+        say(f"report: {reports.write(parsed.folder, parsed.out)}")
 
     return call
 
@@ -308,7 +338,7 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
         targets = parsed.targets or [*DEFAULT_TARGETS, *(name for name in SOURCES if name not in compared)]
         experiments = [base] if "target" in parsed.options else [with_target(base, wanted) for wanted in targets]
         costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
-        print(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
+        say(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
 
     return call
 
@@ -335,9 +365,16 @@ def _takes_mirror(verb: argparse.ArgumentParser) -> None:
 
 def _takes_recipe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("recipe", metavar="RECIPE", help="a name from 'sharedq list', or an experiment.json")
+    _takes_trust(verb)
+
+
+def _takes_trust(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--trust", action="store_true", help="import the code that a run or an experiment.json names")
 
 
 TAKES_OPTIONS = ("train", "compare", "cost")
+
+TRAINS = ("train", "compare", "resume")  # what they do counts, whether or not anybody reads what they say
 
 VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "train": (_train, "train a recipe, all its seeds at once, into a run folder"),

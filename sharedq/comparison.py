@@ -14,11 +14,11 @@ from typing import Any
 
 from sharedq import reports
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
-from sharedq.experiment import Experiment
+from sharedq.experiment import Experiment, Trust
 from sharedq.runs import RunDirectory, atomic_write
 from sharedq.settings import require
 from sharedq.targets import TargetNetwork
-from sharedq.trainer import resume, train, use_cores_for
+from sharedq.trainer import prepared, resume, to_trust, train, use_cores_for
 from sharedq.training.progress import Progress
 
 Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
@@ -78,7 +78,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_cores_for(experiments[0])
     for experiment in experiments:  # what cannot be built or does not fit leaves no folder
-        experiment.build().check_fits()
+        prepared(experiment)
     if there:
         _remove_runs(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _wanted(described: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
     folder = "runs/" + "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
-    command = f"sharedq train {shlex.quote(str(out / folder / 'experiment.json'))}"
+    command = f"sharedq train {shlex.quote(str(out / folder / 'experiment.json'))}{to_trust(experiment)}"
     return {"label": label, "folder": folder, "command": command, "experiment": experiment.to_dict()}
 
 
@@ -118,16 +118,18 @@ def read_plan(out: Path) -> dict[str, Any]:
     return described
 
 
-def carry_out(out: Path, shown: Shown) -> Path:
+def carry_out(out: Path, shown: Shown, trust: Trust = False) -> Path:
     """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
 
-    A source that diverges does not keep the others from being trained: the report says so, and the end is an error.
+    Code that the plan names is imported only if it is trusted: all of it (`True`), or these import strings. A
+    source that diverges does not keep the others from being trained: the report says so, and the end is an error.
     """
     described = read_plan(out)
     _check_report()
+    experiments = [Experiment.from_dict(one["experiment"], trust) for one in described["runs"]]
     lost = []
-    for number, one in enumerate(described["runs"], start=1):
-        folder, experiment = out / one["folder"], Experiment.from_dict(one["experiment"])
+    for number, (one, experiment) in enumerate(zip(described["runs"], experiments), start=1):
+        folder = out / one["folder"]
         begun = (folder / "experiment.json").exists()
         if begun:
             run = RunDirectory.open(folder)
@@ -140,14 +142,15 @@ def carry_out(out: Path, shown: Shown) -> Path:
             with shown(title, experiment.training.steps, experiment.seeds) as progress:
                 try:
                     if begun:
-                        resume(folder, progress=progress)
+                        resume(folder, trust=trust, progress=progress)
                     else:
                         train(experiment, folder, command=one["command"], progress=progress)
                 except Diverged as diverged:
                     progress.say(f"diverged: {diverged}")
                     lost.append(one["label"])
         except Stopped as stopped:
-            raise Stopped(f"stopped in {title}; to continue: sharedq resume {out}", stopped.exit_code - 128) from None
+            onwards = f"sharedq resume {out}{to_trust(experiment)}"
+            raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
     page = reports.write(out)
     if lost:
         raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")

@@ -1,6 +1,8 @@
 """Errors a user can cause: one clear line that says what is wrong and what to do."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -24,14 +26,27 @@ class Unphysical(SharedqError):
     """A world gave something that is not a finite number: what, and while training of which seed and at which step."""
 
     exit_code = 3
+    why = "the environment broke down"
+    hint = "look at what the environment does there, or train with other --seeds"
 
     def __init__(self, what: str, seed: int = 0, step: int = 0):
-        super().__init__(f"{what} is not a finite number: the environment broke down")
+        super().__init__(f"{what} is not a finite number: {self.why}")
         self.what, self.seed, self.step = what, seed, step
+
+
+class Unlearned(Unphysical):
+    """An agent gave an action that is not a finite number, so that the world cannot be blamed for what follows."""
+
+    why = "learning diverged"
+    hint = "gradient steps were too large for it: lower the learning rate, bound rewards or gradients"
 
 
 class EnvironmentFailed(SharedqError):
     """The code of an environment, which may be the user's own, raised an error: which environment, and what it said."""
+
+
+class DeviceFailed(SharedqError):
+    """The device gave up while it ran compiled code, or what that code called back raised an error."""
 
 
 class Stopped(SharedqError):
@@ -55,14 +70,43 @@ def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
     return SharedqError(f"{purpose} needs the package '{package}': run  pip install 'sharedq[{extra}]'")
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """What somebody else's code raised, as part of a line: its kind and its reason."""
-    return f"{type(error).__name__}: {reason(error)}"
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else reason(error)}"
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of what it says."""
     return str(error).strip().partition("\n")[0]
+
+
+def visible(text: str) -> str:
+    """The text with control characters spelt out: what comes from a file commands no terminal. Lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Tells an error that JAX reports from compiled code in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "JaxRuntimeError":  # known by its name, so that nothing imports JAX for it
+            raise
+        raise DeviceFailed(_device_error(str(error))) from error
+
+
+def _device_error(text: str) -> str:
+    if "RESOURCE_EXHAUSTED" in text:
+        lower = "lower --replay.capacity, --replay.batch_size, --seeds, --training.environments or --episodes"
+        return f"the device ran out of memory ({text.strip().splitlines()[0]}): {lower}"
+    _, called_back, trace = text.partition("Traceback (most recent call last):")
+    if not called_back:
+        return f"the device failed: {text.strip().splitlines()[0]}"
+    places = re.findall(r'^ +File "(.*)", line (\d+)', trace, re.M)
+    raised = re.findall(r"^\S.*$", trace, re.M)
+    place = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
+    return f"a function that compiled code calls back raised {raised[0] if raised else 'an error'}{place}"
 
 
 def letters(name: str) -> str:

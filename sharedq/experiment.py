@@ -6,7 +6,7 @@ builds the program that trains it and the agent that acts.
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,8 @@ from sharedq.environments import ENVIRONMENTS, EnvironmentSpec
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
-from sharedq.settings import Chosen, require
-from sharedq.tables import Table
+from sharedq.settings import COUNTABLE, Chosen, require
+from sharedq.tables import Table, needs_import
 from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.learning import example_batch, example_step, step_like
@@ -40,9 +40,10 @@ TABLES = {
     }.items()
 }
 
-COUNTABLE = 2**31 - 1  # steps and seeds are counted in 32 bits on the device
-
 SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
+
+
+Trust = bool | Collection[str]  # in the code that an experiment names: all, none, or these import strings
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class Experiment:
         require(self.seeds >= 1, f"seeds must be at least 1, not {self.seeds}")
         require(self.seed >= 0, f"seed cannot be negative: {self.seed}")
         require(self.seed + self.seeds <= COUNTABLE, f"seeds go up to {COUNTABLE:,}: lower seed {self.seed}")
-        steps = self.training.steps + self.training.cycle
-        require(steps <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.training.steps:,}")
+        self.training.check_length()
 
     @property
     def all_seeds(self) -> list[int]:
@@ -138,8 +138,20 @@ class Experiment:
         plain = {part: {"kind": self.kind(part), **settings.to_plain(getattr(self, part))} for part in TABLES}
         return plain | {"seeds": self.seeds, "seed": self.seed}
 
+    def imports(self) -> list[str]:
+        """The code of others that building it imports and runs: `package.module:name` of every part that has one."""
+        parts = [getattr(self, part) for part in TABLES]
+        kinds = [kind for kind in map(self.kind, TABLES) if needs_import(kind)]
+        return kinds + [reference for part in parts if hasattr(part, "imports") for reference in part.imports()]
+
+    def trusted(self, trust: Trust) -> "Experiment":
+        """The same experiment, refused if it would import what is not trusted."""
+        _refuse_strangers(self.imports(), trust)
+        return self
+
     @staticmethod
-    def from_dict(plain: Mapping[str, Any]) -> "Experiment":
+    def from_dict(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
+        """The experiment that `to_dict` described. It imports nothing, and names only code that is trusted."""
         try:
             parts = {}
             for part in TABLES.keys() & plain.keys():  # one that is absent takes its default
@@ -147,7 +159,8 @@ class Experiment:
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
                 raise KeyError("environment")
-            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+            _refuse_strangers([chosen.kind for chosen in parts.values() if needs_import(chosen.kind)], trust)
+            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"]).trusted(trust)
         except KeyError as error:
             raise SharedqError(f"not a complete experiment: {error} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -180,6 +193,15 @@ class Experiment:
 
 
 LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without a replay"}
+
+
+def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
+    """Refuses import strings that are not trusted."""
+    if trust is not True and (strange := set(references) - set(trust or ())):
+        raise SharedqError(
+            f"this experiment would import and run {' and '.join(sorted(strange))}: add --trust (from Python "
+            "trust=True) if you trust whoever made it and the code that is imported here by that name"
+        )
 
 
 def _current(option: str) -> str:

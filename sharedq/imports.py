@@ -1,33 +1,76 @@
-"""What an import string `package.module:name` points at, for the parts that users bring themselves."""
+"""What an import string `package.module:name` points at, for the parts that users bring themselves.
+
+An import runs code. Who decides whether it may is the experiment that names it (`Experiment.from_dict`); what comes
+here is trusted.
+"""
 
 import importlib
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, told
+
+
+def references(*texts: str) -> list[str]:
+    """Those of the texts that would be imported: what has no colon names no module."""
+    return [text for text in texts if ":" in text]
 
 
 def resolve(reference: str, what: str) -> Any:
     """The object behind `package.module:name`; `what` says in an error what was looked for.
 
-    The current directory is searched first, as it is by `python -m`, so that a file beside the user is found.
-    An error inside the user's own module passes through with its traceback.
+    An error inside the user's own module is told with the line of that module.
     """
     module_name, _, name = reference.partition(":")
-    if not module_name or not name:
+    if not name or not all(part.isidentifier() for part in module_name.split(".")):
         raise SharedqError(f"{what} '{reference}' is not of the form package.module:name")
+    search_here()
+    with own_errors(f"the module of {what} '{reference}'", module_name):
+        try:
+            found = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the module is there; something that it imports is not
+            raise SharedqError(f"{what} '{reference}': no module '{error.name}' here or among the packages") from error
+        for part in name.split("."):
+            if not hasattr(found, part):
+                where = getattr(found, "__file__", None)  # it may be another module than the user means
+                found_in = f" ({where})" if where else ""
+                raise SharedqError(f"{what} '{reference}': '{found.__name__}' has no '{part}'{found_in}")
+            found = getattr(found, part)
+    return found
+
+
+def search_here() -> None:
+    """Lets the current directory be searched too, after all packages: a file beside the user cannot shadow one."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
+
+
+@contextmanager
+def own_errors(whose: str, module: str, kind: type[SharedqError] = SharedqError) -> Iterator[None]:
+    """Tells an error of somebody else's code in one line, with the last place in `module` that it went through.
+
+    `sys.exit()` is such an error too. Ctrl-C is none.
+    """
     try:
-        found = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not
-        raise SharedqError(f"{what} '{reference}': no module '{error.name}' here or among the packages") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise SharedqError(f"{what} '{reference}': '{found.__name__}' has no '{part}'")
-        found = getattr(found, part)
-    return found
+        yield
+    except (SharedqError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever it is: the code is not ours
+        raise kind(f"{whose} raised {told(error)} ({place_of(error, module)})") from error
+
+
+def place_of(error: BaseException, module: str) -> str:
+    """File and line of the last place in `module` that an error went through, or of where it was raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [place for place in frames if place[0].f_globals.get("__name__") == module]
+    frame, line = (own or frames)[-1]
+    return f"{frame.f_code.co_filename}:{line}"

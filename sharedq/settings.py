@@ -18,11 +18,28 @@ from typing import Any
 from sharedq.errors import SharedqError, unknown
 from sharedq.tables import Table
 
+COUNTABLE = 2**31 - 1  # what is counted on the device, steps and seeds too, is counted in 32 bits
+LAYERS = 100  # ours: a network of more takes minutes to compile
+WIDTH = 1_000_000  # ours: of a layer
+
 
 def require(condition: bool, message: str) -> None:
     """A setting's own check: what is wrong and what to write instead, in one line."""
     if not condition:
         raise SharedqError(message)
+
+
+def check_count(name: str, value: int, least: int = 1, most: int = COUNTABLE) -> None:
+    """Refuses a number that is too small, or larger than its use allows."""
+    too_small = f"must be at least {least}, not" if least else "cannot be negative:"
+    require(value >= least, f"{name} {too_small} {value}")
+    require(value <= most, f"{name} can be {most:,} at most, not {value:,}")
+
+
+def check_layers(name: str, widths: tuple[int, ...], most: int = WIDTH) -> None:
+    """Refuses too many layers, or a number of one of them that is too large."""
+    require(len(widths) <= LAYERS, f"{name} can have {LAYERS} layers at most, not {len(widths):,}")
+    check_count(f"{name} of a layer", max(widths, default=0), 0, most)
 
 
 def hints(kind: type) -> dict[str, Any]:

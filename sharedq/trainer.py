@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from sharedq.analysis.cost import size
 from sharedq.errors import Diverged, SharedqError
-from sharedq.experiment import Built, Experiment
+from sharedq.experiment import Built, Experiment, Trust
 from sharedq.runs import RunDirectory
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
+from sharedq.training.memory import check_fits, check_open_files
 from sharedq.training.program import Program
 from sharedq.training.progress import Progress, Silent
 from sharedq.training.seeds import use_all_cores
@@ -25,26 +27,40 @@ def train(
     mirror: Mirror | None = None,
 ) -> RunDirectory:
     """Trains every seed of an experiment and leaves a run directory at `out`."""
+    if Path(out).absolute().name in ("", ".."):
+        raise SharedqError(f"{out} names no folder of its own: choose another --out")
     use_cores_for(experiment)
-    built = experiment.build()
-    built.check_fits()  # what cannot be built or does not fit leaves no folder
-    program = built.program()
+    built, program = prepared(experiment)  # what cannot be built or does not fit leaves no folder
     command = command or shlex.join(sys.argv)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite)
     return _go_on(built, program, directory, progress, mirror)
 
 
-def resume(out: str | Path, *, progress: Progress | None = None, mirror: Mirror | None = None) -> RunDirectory:
-    """Goes on with a run from its last checkpoint, so that its end equals that of a run that never stopped."""
+def prepared(experiment: Experiment) -> tuple[Built, Program]:
+    """An experiment's parts put together, nothing allocated; refused if it asks for more than there is."""
+    check_open_files(experiment.seeds, "lower --seeds, or allow more with  ulimit -n")  # each has a log of its own
+    built = experiment.build()
+    built.check_fits()
+    program = built.program()
+    check_fits(size(program.shapes()), built.advice())
+    return built, program
+
+
+def resume(
+    out: str | Path, *, trust: Trust = False, progress: Progress | None = None, mirror: Mirror | None = None
+) -> RunDirectory:
+    """Goes on with a run from its last checkpoint, so that its end equals that of a run that never stopped.
+
+    Code that the run names is imported only if it is trusted: all of it (`True`), or these import strings.
+    """
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
-    experiment = Experiment.from_dict(directory.experiment())
+    experiment = Experiment.from_dict(directory.experiment(), trust)
     use_cores_for(experiment)
-    built = experiment.build()
-    return _go_on(built, built.program(), directory, progress, mirror)
+    return _go_on(*prepared(experiment), directory, progress, mirror)
 
 
 def use_cores_for(experiment: Experiment) -> None:
@@ -60,8 +76,14 @@ def _go_on(
     progress, training = progress or Silent(), built.experiment.training
     for remark in _remarks(built.experiment):
         progress.say(remark)
-    run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror)
+    onwards = f"sharedq resume {directory.path}{to_trust(built.experiment)}"
+    run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror, onwards)
     return directory
+
+
+def to_trust(experiment: Experiment) -> str:
+    """What a command that reads this experiment from a file has to end with."""
+    return " --trust" if experiment.imports() else ""
 
 
 def _remarks(experiment: Experiment) -> Iterator[str]:

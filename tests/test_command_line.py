@@ -1,9 +1,14 @@
 """The command line as people meet it: one line for every mistake, nothing written by it, and runs that repeat."""
 
 import csv
+import io
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -11,13 +16,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from sharedq.command_line import VERBS, main
+from sharedq.environments.in_turn import InTurn
+from sharedq.errors import DeviceFailed, Diverged, Stopped, Unlearned
 from sharedq.experiment import TABLES
 from sharedq.recipes import RECIPES, recipe
+from sharedq.runs import RunDirectory
 from sharedq.targets import SOURCES, TargetNetwork
-from sharedq.training import memory
+from sharedq.training import interactive, loop, memory
+from sharedq.training.progress import Bar
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
 TIMINGS = ("steps_per_second", "seconds")
@@ -48,6 +58,12 @@ def ends_in_nan():
     return world(reward=lambda time: jnp.where(time > 1500, jnp.nan, 1.0), end=lambda time: False)
 
 number = 3
+
+def calls_back():
+    def fails(time):
+        raise ZeroDivisionError("division by zero")
+
+    return world(reward=lambda time: jax.pure_callback(fails, jax.ShapeDtypeStruct((), jnp.float32), time))
 
 def breaks_down():
     import gymnasium
@@ -84,6 +100,18 @@ class Trunk(nn.Module):
 
 class Sized(nn.Module):
     width: int
+
+class Images(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(8)(x)[:, None]
+
+class LargeBatches(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        if len(x) > 1:
+            raise ValueError("no more than one")
+        return nn.Dense(8)(x)
 
 class Wrong(nn.Module):
     @nn.compact
@@ -213,6 +241,35 @@ MISTAKES = {
     "compare corridor --network convolutional": ["network 'convolutional'"],
     "compare corridor --replay.capacity 100000000000": ["TB of memory", "is free: lower --replay.capacity"],
     "cost corridor --format xml": ["'xml'", "json"],
+    "train corridor --target.period 4e9": ["target.period can be 2,147,483,647 at most, not 4,000,000,000"],
+    "train corridor --target iterated_networks --target.copy_period 4e9": ["target.copy_period can be 2,147,483,647"],
+    "train corridor --target shared_heads --target.heads 4e9": ["target.heads can be 1,000 at most"],
+    "train corridor --target iterated_networks --target.networks 4e9": ["target.networks can be 1,000 at most"],
+    "train corridor --algorithm.epsilon_steps 1e30": ["algorithm.epsilon_steps can be 2,147,483,647 at most"],
+    "train corridor --training.warm_up 1e12": ["training.warm_up can be 2,147,483,647 at most"],
+    "train corridor --training.checkpoint_period 1e12": ["training.checkpoint_period can be 2,147,483,647 at most"],
+    "train corridor --training.environments 1e9": ["training.environments can be 1,000,000 at most"],
+    "train corridor --training.updates_at_once 1e9": ["1,000,000,000 of them at once", "updates_at_once"],
+    "train corridor --training.update_period 2e9": ["2,000,000,000 steps, 10,000,000 at most", "update_period"],
+    "train corridor --steps 2e9 --training.log_period 1": ["1,000,000,000 rows", "raise training.log_period"],
+    "train corridor --steps 2e9 --training.log_period 2e9": ["2,000,000,000 steps", "lower training.log_period"],
+    "train corridor --replay.n_step 1e9": ["replay.n_step can be 10,000 at most"],
+    "train corridor --replay.batch_size 1e12": ["replay.batch_size can be 2,147,483,647 at most"],
+    "train corridor --network simba --network.blocks 1e5": ["network.blocks can be 100 at most, not 100,000"],
+    "train corridor --network dense --network.hidden 4e9": ["network.hidden of a layer can be 1,000,000 at most"],
+    f"train corridor --network dense --network.hidden {','.join('1' * 101)}": [
+        "network.hidden can have 100 layers at most, not 101"
+    ],
+    "train minatar-breakout --network.sizes 1e7": ["network.sizes of a layer can be 100 at most"],
+    "train sac-pendulum --algorithm.actor_depth 1e5": ["algorithm.actor_depth can be 100 at most"],
+    "train sac-pendulum --algorithm.actor_period 4e9": ["algorithm.actor_period can be 2,147,483,647 at most"],
+    "train sac-pendulum --algorithm.critics 4e9": ["algorithm.critics can be 10,000 at most"],
+    "train sac-pendulum --algorithm.atoms 4e9": ["algorithm.atoms can be 100,000 at most"],
+    "train cartpole --environment.time_limit 4e9": ["time_limit can be 2,147,483,647 at most"],
+    "train corridor --out /": ["/ names no folder of its own", "--out"],
+    "train corridor --out ..": [".. names no folder of its own", "--out"],
+    "train corridor --out r\udcff": [r"'r\udcff' is not written in UTF-8"],
+    "compare corridor --training interactive": ["is compiled and not stepped by the host: add --training fused"],
     "resume nowhere": ["nowhere", "give the folder of a run"],
     "resume .": ["holds no run"],
     "evaluate nowhere": ["nowhere", "give the folder of a run"],
@@ -400,6 +457,7 @@ def test_a_missing_extra_is_named_before_training(refused, monkeypatch, package,
         ("my_environment:mak", "'my_environment' has no 'mak'"),
         ("my_environment:number", "is not a function"),
         ("my_environment:dict", "has no 'dict'"),
+        ("my_environment:calls_back", "a function that compiled code calls back raised ZeroDivisionError: division by"),
         ("my_environment:too_narrow", "obs is float32[2] where float32[3] is declared"),
     ],
 )
@@ -414,7 +472,9 @@ def test_a_custom_environment_that_breaks_the_contract_is_told_how(refused, here
         ("", "package.module:name"),
         ("my_network:Trnk", "'my_network' has no 'Trnk'"),
         ("my_network:Sized", "width"),
-        ("my_network:Wrong", "fails on the observations"),
+        ("my_network:Images", "must return features [B, F], one row for each input, and returned (1, 1, 8)"),
+        ("my_network:LargeBatches", "raised ValueError: no more than one"),
+        ("my_network:Wrong", "must return features [B, F], one row for each input, and returned ()"),
     ],
 )
 def test_a_users_network_that_does_not_fit_is_told_why(refused, here, module, words):
@@ -455,7 +515,7 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_checkpoint(sharedq, here)
     told = re.search(r"seed 0 is not a finite number at step ([\d,]+); the last good checkpoint is (\S+);", answer.err)
     assert 3000 < int(told[1].replace(",", "")) < 4000  # two environments, so NaN comes 1,500 steps each
     assert told[2] == str(here / "run/checkpoints/000000003000")
-    played = sharedq("evaluate", "run", "--episodes", 2, "--max-steps", 20).out
+    played = sharedq("evaluate", "run", "--trust", "--episodes", 2, "--max-steps", 20).out
     assert played.startswith("seed 0 at step 3,000 of 20,000: mean return 20.00")
 
 
@@ -472,7 +532,7 @@ def test_a_world_that_breaks_down_leaves_the_last_good_checkpoint(sharedq, here)
         f"sharedq: a reward of seed 2 is not a finite number at step 250; the last good checkpoint is {kept}; "
         "look at what the environment does there, or train with other --seeds\n"
     )
-    again = sharedq("resume", "run")
+    again = sharedq("resume", "run", "--trust")
     assert (again.code, again.err) == (3, answer.err)
 
 
@@ -507,15 +567,17 @@ def test_an_error_in_ones_own_environment_is_told_in_one_line_and_the_run_can_go
     assert answer.err == (
         "sharedq: environment 'my_environment:breaks_down' of seed 2 raised ZeroDivisionError: division by zero "
         f"({here / 'my_environment.py'}:{line}) at step 250; the last good checkpoint is "
-        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'}\n"
+        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'} --trust\n"
     )
-    assert sharedq("resume", "run").code == 0  # its steps are counted anew, so it does not come to 250 of them
+    assert (
+        sharedq("resume", "run", "--trust").code == 0
+    )  # its steps are counted anew, so it does not come to 250 of them
 
 
 @pytest.mark.parametrize(("name", "why"), [("film.mp4", " (no ffmpeg found: wrote a GIF)"), ("film.gif", "")])
 def test_a_gif_in_place_of_an_mp4_is_told(sharedq, monkeypatch, name, why):
     recorded = SimpleNamespace(record=lambda out, *_: (out.with_suffix(".gif"), 7.0))
-    monkeypatch.setattr("sharedq.agent.load", lambda *_: recorded)
+    monkeypatch.setattr("sharedq.agent.load", lambda *_, **__: recorded)
     assert sharedq("record", "run", "--out", name).out == f"film: film.gif, return 7.00{why}\n"
 
 
@@ -546,9 +608,18 @@ def test_evaluate_speaks_of_every_seed(sharedq, finished):
 
 
 @pytest.mark.parametrize(
-    ("option", "words"), [("--episodes 0", "at least 1"), ("--max-steps 0", "at least 1"), ("--episods 3", "--episods")]
+    ("option", "words"),
+    [
+        ("--episodes 0", "at least 1"),
+        ("--episodes 1000000000", "episodes can be 10,000,000 at most"),
+        ("--episodes 10000000", "is free: lower --episodes"),
+        ("--max-steps 0", "at least 1"),
+        ("--max-steps 3000000000", "max_steps can be 2,147,483,647 at most"),
+        ("--episods 3", "--episods"),
+    ],
 )
-def test_evaluate_refuses(refused, finished, option, words):
+def test_evaluate_refuses(refused, finished, option, words, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10_000_000)
     assert words in refused("evaluate", finished, *option.split())
 
 
@@ -654,3 +725,149 @@ def test_weights_and_biases_begins_no_run_for_a_mistake(refused, here, finished,
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # would fail on init
     shutil.copytree(finished, here / "run")
     assert "already holds a run" in refused("train", *SMALL, "--wandb", "offline", "--out", "run")
+
+
+class Dead(io.TextIOBase):
+    """A pipe whose reader has left."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_training_whose_reader_has_left_goes_on_to_its_end(here, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Dead())
+    assert main(["train", "corridor", "--steps", "400", "--out", "run"]) == 0
+    assert json.loads(Path("run/finished.json").read_text())["steps"] == 400
+    assert main(["report", "run"]) == main(["list"]) == 141
+
+
+def test_a_mistake_is_one_too_where_nobody_hears_of_it(here, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Dead())
+    assert main(["train", "cartpol"]) == 2
+
+
+@pytest.mark.parametrize("shell", ["head -1", "true"])
+def test_a_pipe_that_closes_ends_no_training(here, shell):
+    begin = "import sys; from sharedq.command_line import main; sys.exit(main())"
+    command = f"set -o pipefail; {sys.executable} -c '{begin}' train corridor --steps 400 --out run | {shell}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert Path("run/finished.json").exists()
+
+
+def test_closed_streams_and_few_letters_are_no_tracebacks(here):
+    folder = here / "ü\x1b[31m"
+    folder.mkdir()
+    code = f"import sys; from sharedq.command_line import main; sys.exit(main(['report', {str(folder)!r}]))"
+    surroundings = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for closed in ("", ">&-", "2>&-", ">&- 2>&- <&-"):
+        command = f"exec {sys.executable} -c {shlex.quote(code)} {closed}"
+        ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=surroundings, check=False)
+        assert ended.returncode == 2
+        if "2>&-" not in closed:
+            assert re.fullmatch(r"sharedq: no run in .*/\\xfc\\x1b\[31m: .*\n", ended.stderr)
+
+
+def test_what_a_file_says_commands_no_terminal(sharedq, here, finished):
+    shutil.copytree(finished, here / "run")
+    (here / "run/finished.json").unlink()
+    message = "the loss of \x1b]0;owned\x07 and\nmore \u202e"
+    (here / "run/diverged.json").write_text(json.dumps({"step": 1, "seed": 3, "message": message}))
+    answer = sharedq("resume", "run")
+    assert (answer.code, answer.err) == (3, r"sharedq: the loss of \x1b]0;owned\x07 and\nmore \u202e" + "\n")
+
+
+def test_too_few_open_files_are_found_before_training(refused, monkeypatch):
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (30, 30))
+    monkeypatch.setattr(memory, "SPARE_FILES", 0)
+    for verb in ("train", "compare"):
+        assert re.search(
+            r"needs \d+ open files and 30 are allowed: lower --seeds, ", refused(verb, *SMALL[:1], "--seeds", 31)
+        )
+
+
+def test_weights_and_biases_without_a_login_is_told_before_training(refused, monkeypatch):
+    class UsageError(Exception): ...
+
+    def login():
+        raise UsageError("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(login=login))
+    line = refused("train", "corridor", "--wandb", "online")
+    assert "Weights & Biases: UsageError: No API key configured.; use --wandb offline, or log in first" in line
+
+
+def test_memory_that_is_full_is_no_traceback(refused, monkeypatch):
+    def build(self):
+        raise MemoryError("Unable to allocate 4 TiB")
+
+    monkeypatch.setattr("sharedq.experiment.Experiment.build", build)
+    assert "the memory is full (Unable to allocate 4 TiB)" in refused("train", "corridor")
+
+
+def test_a_bar_takes_no_name_for_markup():
+    from rich.console import Console
+
+    bar, said = Bar("[/runs]\x1b[31m", 10, 1), io.StringIO()
+    bar.update(5, 1.0, None, True)
+    Console(file=said, width=200).print(bar.live.get_renderable())
+    assert r"[/runs]\x1b[31m" in said.getvalue()
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_second_signal_ends_at_once_by_its_own_number_and_says_how_to_go_on(here, numbers):
+    run = RunDirectory.create("run", {}, "sharedq")
+    with pytest.raises(Stopped) as stopped, loop._stops(run, "sharedq resume run"):
+        [os.kill(os.getpid(), number) for number in numbers]
+    assert stopped.value.exit_code == 143
+    told = "stopped at once; no checkpoint was written before; to continue: sharedq resume run"
+    assert str(stopped.value) == told
+
+
+def test_an_action_that_is_no_number_is_not_blamed_on_the_world(here):
+    class Untouched:
+        def step(self, action):
+            raise AssertionError
+
+    with pytest.raises(Unlearned) as unlearned:
+        InTurn([Untouched()]).step(np.array([[np.nan]], np.float32))
+    assert "an action is not a finite number: learning diverged" in str(unlearned.value)
+    run = RunDirectory.create("run", {}, "sharedq")
+    with pytest.raises(Diverged, match="lower the learning rate"), loop._breakdowns(run, ""), interactive._placed(3, 7):
+        raise unlearned.value
+    assert (run.diverged()["seed"], run.diverged()["step"]) == (3, 7)
+
+
+JaxRuntimeError = type("JaxRuntimeError", (RuntimeError,), {})
+
+CALLED_BACK = """INTERNAL: CpuCallback error calling callback: Traceback (most recent call last):
+  File "a.py", line 5, in <module>
+  File "b.py", line 2, in f
+ValueError: boom
+more"""
+
+FAILURES = {
+    "RESOURCE_EXHAUSTED: 9 bytes.\nmore": r"the device ran out of memory \(RESOURCE_EXHAUSTED: 9 bytes.\): lower --.*",
+    "INTERNAL: no reason\nmore": "the device failed: INTERNAL: no reason",
+    CALLED_BACK: r"a function that compiled code calls back raised ValueError: boom \(b.py:2\)",
+}
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_what_fails_on_the_device_is_told_in_a_line_with_what_is_left_of_the_run(here, text):
+    run = RunDirectory.create("run", {}, "sharedq")
+    onwards = "no checkpoint was written before; once it is mended, go on: sharedq resume run"
+    with (
+        pytest.raises(DeviceFailed, match=f"^{FAILURES[text]}; {onwards}$"),
+        loop._breakdowns(run, "sharedq resume run"),
+    ):
+        raise JaxRuntimeError(text)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(here, monkeypatch):
+    def build(self):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("sharedq.experiment.Experiment.build", build)
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["train", "corridor"])

@@ -354,7 +354,8 @@ def test_custom_builds_from_the_current_directory(user_module):
 
 def test_a_missing_import_inside_the_users_module_is_not_hidden(user_module):
     user_module("import no_such_dependency", "my_broken_world")
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+    told = r"raised ModuleNotFoundError: No module named 'no_such_dependency' \(.*my_broken_world.py:1\)"
+    with pytest.raises(SharedqError, match=told):
         Custom("my_broken_world:factory").build()
 
 

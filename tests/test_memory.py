@@ -62,3 +62,42 @@ def test_a_replay_that_is_too_large_is_refused_with_the_capacity_that_fits(monke
     monkeypatch.setattr(memory, "free_bytes", lambda: 1_000_000)
     with pytest.raises(SharedqError, match=r"1 MB is free: lower --replay\.capacity, --seeds"):
         atari.build().check_fits()
+
+
+def test_a_group_of_the_first_version_has_a_limit_too(tmp_path):
+    counts = "total_inactive_file 200\n"
+    assert container_free(group(tmp_path, limit_in_bytes="1000", usage_in_bytes="900", stat=counts)) == 300
+
+
+def test_the_groups_of_a_process_are_found_in_both_versions(tmp_path):
+    listed = tmp_path / "cgroup"
+    listed.write_text("4:cpu,memory:/slurm/job_7\n2:cpu:/other\n0::/system/job_7\n")
+    inner, outer = ["memory/slurm/job_7", "memory/slurm", "memory"], ["system/job_7", "system", ""]
+    assert list(memory.groups(listed, tmp_path)) == [tmp_path / name for name in ("", *inner, *outer)]
+    assert list(memory.groups(tmp_path / "none", tmp_path)) == [tmp_path]
+
+
+def test_the_smallest_of_all_limits_counts(monkeypatch, tmp_path):
+    stat = "inactive_file 0\n"
+    monkeypatch.setattr(memory, "groups", lambda: [group(tmp_path, max="1000", current="400", stat=stat)])
+    assert memory.free_bytes() == 600
+    monkeypatch.setattr(memory, "slurm_free", lambda environment: 500)
+    assert memory.free_bytes() == 500
+
+
+@pytest.mark.parametrize(
+    ("told", "megabytes"),
+    [
+        ({}, None),
+        ({"SLURM_MEM_PER_NODE": "0"}, None),
+        ({"SLURM_MEM_PER_NODE": "all"}, None),
+        ({"SLURM_MEM_PER_NODE": "1000000"}, 1_000_000),
+        ({"SLURM_MEM_PER_CPU": "1000000", "SLURM_CPUS_ON_NODE": "4"}, 4_000_000),
+    ],
+)
+def test_what_slurm_allots_is_seen(told, megabytes):
+    free = memory.slurm_free(told)
+    if megabytes is None:
+        assert free is None
+    else:
+        assert (megabytes - 100_000) * 2**20 < free < megabytes * 2**20

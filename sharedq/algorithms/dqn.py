@@ -20,7 +20,7 @@ from sharedq.bellman import backups, losses
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, gradient_step
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch
 
@@ -58,7 +58,7 @@ class DQN:
         require(self.mellowmax_omega > 0, f"algorithm.mellowmax_omega must be above 0, not {self.mellowmax_omega}")
         bound = self.max_gradient_norm
         require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
-        require(self.epsilon_steps >= 0, f"algorithm.epsilon_steps cannot be negative: {self.epsilon_steps}")
+        check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
         for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")

@@ -70,7 +70,7 @@ def blaming(network: Any, spec: EnvironmentSpec) -> Iterator[None]:
         yield
     except SharedqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind, shape = Table("network", NETWORKS).name_of(type(network)), spec.observation.shape
         raise SharedqError(
             f"network '{kind}' fails on the observations of '{spec.name}', of shape {shape} ({told(error)}): "

@@ -29,9 +29,11 @@ from sharedq.exploration import linear_schedule
 from sharedq.networks import Dense, policies
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
-from sharedq.settings import require
+from sharedq.settings import LAYERS, WIDTH, check_count, require
 from sharedq.targets.source import RefreshInfo, TargetSource, every
 from sharedq.transitions import Batch, Step
+
+CRITICS, ATOMS = 10_000, 100_000  # ours: how many there can be
 
 FIRST_COUNT = 1e-4  # what the normalisers' start, mean 0 and variance 1, counts
 
@@ -70,16 +72,18 @@ class SAC:
 
     def __post_init__(self):
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
-        for name in ("critics", "actor_period", "actor_width", "learning_rate_updates"):
-            require(getattr(self, name) >= 1, f"algorithm.{name} must be at least 1, not {getattr(self, name)}")
-        require(self.atoms >= 2, f"algorithm.atoms must be at least 2, not {self.atoms}")
+        for name in ("actor_period", "learning_rate_updates"):
+            check_count(f"algorithm.{name}", getattr(self, name))
+        check_count("algorithm.critics", self.critics, most=CRITICS)
+        check_count("algorithm.actor_width", self.actor_width, most=WIDTH)
+        check_count("algorithm.actor_depth", self.actor_depth, least=0, most=LAYERS)
+        check_count("algorithm.random_steps", self.random_steps, least=0)
+        check_count("algorithm.atoms", self.atoms, least=2, most=ATOMS)
         for name in ("value_bound", "learning_rate", "adam_epsilon", "initial_temperature"):
             require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
         final = self.final_learning_rate
         require(final is None or final > 0, f"algorithm.final_learning_rate must be above 0 or none, not {final}")
         require(0 <= self.adam_beta < 1, f"algorithm.adam_beta must lie in 0 .. 1, below 1, not {self.adam_beta}")
-        for name in ("actor_depth", "random_steps"):
-            require(getattr(self, name) >= 0, f"algorithm.{name} cannot be negative: {getattr(self, name)}")
 
     def remarks(self, steps: int) -> Iterator[str]:
         if self.random_steps >= steps:

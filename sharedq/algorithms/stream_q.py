@@ -25,7 +25,7 @@ from sharedq.bellman.returns import discount
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import Bound, Traces, gradient_step, obgd
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
 
@@ -66,7 +66,7 @@ class StreamQ:
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
         require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
         require(self.kappa >= 0, f"algorithm.kappa cannot be negative: {self.kappa}")
-        require(self.epsilon_steps >= 0, f"algorithm.epsilon_steps cannot be negative: {self.epsilon_steps}")
+        check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
         require(
             self.trunk_traces == "per_head" or self.bound == "joint",
             "algorithm.trunk_traces joint has one error for all heads, and so takes algorithm.bound joint only",

@@ -27,7 +27,9 @@ from sharedq.environments.contract import HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import letters, missing_extra, unknown
-from sharedq.settings import require
+from sharedq.settings import COUNTABLE, check_count, require
+
+FRAMES = 1_000  # ours: of one action, of one observation, and of doing nothing
 
 SIDE = 84  # pixels of a frame, both ways
 MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but not for one player
@@ -50,9 +52,9 @@ class Atari:
 
     def __post_init__(self):
         require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
-        for name in ("frame_skip", "stack", "time_limit"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.noops >= 0, f"noops cannot be negative: {self.noops}")
+        for name, most in (("frame_skip", FRAMES), ("stack", FRAMES), ("time_limit", COUNTABLE)):
+            check_count(name, getattr(self, name), most=most)
+        check_count("noops", self.noops, least=0, most=FRAMES)
 
     def build(self) -> HostEnvironment:
         rom, name = _find(self.game)

@@ -15,6 +15,7 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.environments.spec import Actions, Discrete, EnvironmentSpec, stackable
 from sharedq.errors import SharedqError, told
+from sharedq.imports import place_of
 
 
 class Outcome(NamedTuple):
@@ -200,11 +201,13 @@ def _check_shapes(environment: Environment, key: jax.Array) -> None:
 
 def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -> tuple:
     """The shapes that `environment.reset` or `.step` returns, or the reason why jax cannot run it."""
+    function = getattr(environment, name)
     try:
-        result = jax.eval_shape(getattr(environment, name), *arguments)
-    except Exception as error:  # whatever the user's function raises is what the user has to know
+        result = jax.eval_shape(function, *arguments)
+    except (Exception, SystemExit) as error:  # whatever the user's function raises is what the user has to know
+        place = place_of(error, getattr(function, "__module__", ""))
         raise SharedqError(
-            f"environment '{environment.spec.name}': {name} cannot be traced by jax.jit: {told(error)}"
+            f"environment '{environment.spec.name}': {name} cannot be traced by jax.jit: {told(error)} ({place})"
         ) from error
     pair = isinstance(result, tuple) and len(result) == 2
     _rule(environment, pair, f"{name} must return {returns}, not {_kind(result)}")

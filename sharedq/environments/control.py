@@ -26,7 +26,7 @@ from sharedq.environments.contract import HostEnvironment
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.environments.spec import Continuous, EnvironmentSpec
 from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, reason, unknown
-from sharedq.settings import require
+from sharedq.settings import check_count
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Control:
 
     def __post_init__(self):
         for name in ("action_repeat", "time_limit"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+            check_count(name, getattr(self, name))
 
     def build(self) -> HostEnvironment:
         name, example = _load(self.task)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from sharedq.environments.contract import Environment, check
-from sharedq.errors import SharedqError
-from sharedq.imports import resolve
+from sharedq.errors import EnvironmentFailed, SharedqError, device_errors
+from sharedq.imports import own_errors, references, resolve
 
 
 @dataclass(frozen=True)
@@ -13,14 +13,20 @@ class Custom:
 
     factory: str = ""  # package.module:function, a function without arguments that returns an Environment
 
+    def imports(self) -> list[str]:
+        """What building it imports and runs."""
+        return references(self.factory)
+
     def build(self) -> Environment:
         factory = resolve(self.factory, "environment factory")
         if not callable(factory):
             raise SharedqError(f"environment factory '{self.factory}' is not a function")
-        environment = factory()
+        with own_errors(f"environment factory '{self.factory}'", getattr(factory, "__module__", ""), EnvironmentFailed):
+            environment = factory()
         if not isinstance(environment, Environment):
             raise SharedqError(
                 f"environment factory '{self.factory}' returned {type(environment).__name__}, not an Environment"
             )
-        check(environment)
+        with device_errors():
+            check(environment)
         return environment

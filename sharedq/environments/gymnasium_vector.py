@@ -1,10 +1,9 @@
 """Any environment of Gymnasium, or a user's own, several of them stepped one after another in this process."""
 
-import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from sharedq.environments.contract import HostEnvironment, follows
 from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec, Stacks, stackable
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
-from sharedq.imports import resolve
-from sharedq.settings import require
+from sharedq.imports import own_errors, place_of, references, resolve, search_here
+from sharedq.settings import check_count, require
 
 if TYPE_CHECKING:
     import gymnasium
@@ -43,12 +42,18 @@ class Gymnasium:
             self.time_limit is None or self.time_limit >= 1,
             f"time_limit must be none or at least 1, not {self.time_limit}",
         )
+        check_count("time_limit", self.time_limit or 1)
+
+    def imports(self) -> list[str]:
+        """What building it imports and runs: a factory, or the module that Gymnasium's own module:id names."""
+        return references(self.id)
 
     def build(self) -> HostEnvironment:
         example = self._make()
-        observation, _ = _reader(self.id, example.observation_space)
-        actions, _ = _actor(self.id, example.action_space)
-        example.close()
+        with own_errors(f"environment '{self.id}'", type(example.unwrapped).__module__, EnvironmentFailed):
+            observation, _ = _reader(self.id, example.observation_space)
+            actions, _ = _actor(self.id, example.action_space)
+            example.close()
         require(
             not self.frame_stacks or stackable(observation),
             f"frame_stacks needs observations of uint8 [..., time], and those of '{self.id}' are "
@@ -80,13 +85,15 @@ class Gymnasium:
     def _made_by_user(self, gymnasium: Any) -> "gymnasium.Env":
         factory = resolve(self.id, "environment factory")
         require(callable(factory), f"environment factory '{self.id}' is not a function")
-        with _own_errors(f"environment factory '{self.id}'", getattr(factory, "__module__", "")):
+        with own_errors(f"environment factory '{self.id}'", getattr(factory, "__module__", ""), EnvironmentFailed):
             made = factory()
         right = isinstance(made, gymnasium.Env)
         require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
         return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
 
     def _registered(self, gymnasium: Any, options: dict[str, Any]) -> "gymnasium.Env":
+        if references(self.id):
+            search_here()
         try:
             with warnings.catch_warnings():
                 # Box2D's extension warns while it is imported, and crashes where warnings are errors.
@@ -94,10 +101,14 @@ class Gymnasium:
                 return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
         except gymnasium.error.UnregisteredEnv as error:
             raise unknown("Gymnasium environment", self.id, gymnasium.registry) from error
-        except Exception as error:  # whatever hinders an environment is what the user has to know
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever hinders an environment is what the user has to know
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
-            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}") from error
+            module = self.id.partition(":")[0]
+            where = f" ({place_of(error, module)})" if references(self.id) else ""
+            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}{where}") from error
 
 
 class Player:
@@ -149,28 +160,16 @@ class Player:
         )
 
     def picture(self) -> np.ndarray:
-        return np.asarray(self._environment.render(), np.uint8)
+        with self._own_errors():
+            return np.asarray(self._environment.render(), np.uint8)
 
     def close(self) -> None:
-        self._environment.close()
+        with self._own_errors():
+            self._environment.close()
 
     def _own_errors(self) -> AbstractContextManager[None]:
         module = type(self._environment.unwrapped).__module__
-        return _own_errors(f"environment '{self._name}' of seed {self._seed}", module)
-
-
-@contextmanager
-def _own_errors(whose: str, module: str) -> Iterator[None]:
-    """Tells an error of somebody else's code in one line, with the last place in `module` that it went through."""
-    try:
-        yield
-    except SharedqError:
-        raise
-    except Exception as error:  # whatever it is: the code is not ours
-        frames = list(traceback.walk_tb(error.__traceback__))
-        own = [place for place in frames if place[0].f_globals.get("__name__") == module]
-        frame, line = (own or frames)[-1]
-        raise EnvironmentFailed(f"{whose} raised {told(error)} ({frame.f_code.co_filename}:{line})") from error
+        return own_errors(f"environment '{self._name}' of seed {self._seed}", module, EnvironmentFailed)
 
 
 def _is_factory(reference: str) -> bool:

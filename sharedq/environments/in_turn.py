@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sharedq.environments.contract import Outcome
-from sharedq.errors import NotFinite, Unphysical
+from sharedq.errors import NotFinite, Unlearned, Unphysical
 from sharedq.given import numbers
 
 
@@ -53,6 +53,8 @@ class InTurn:
         return _stacked([world.begin() for world in self._worlds])
 
     def step(self, actions: np.ndarray) -> Outcome:
+        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            raise Unlearned("an action")
         obs, happened = [], []
         for world, action in zip(self._worlds, actions, strict=True):
             one = world.step(action)

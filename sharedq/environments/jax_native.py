@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from sharedq.environments.contract import Environment, Outcome, time_limited
 from sharedq.environments.spec import Discrete, EnvironmentSpec
-from sharedq.settings import require
+from sharedq.settings import check_count
 
 GRAVITY = 9.8  # m/s^2
 CART_MASS = 1.0  # kg
@@ -29,7 +29,7 @@ class CartPole:
     tell_time: bool = False  # the time of the episode is a fifth number of an observation, -0.5 to 0.5 at its limit
 
     def __post_init__(self):
-        require(self.time_limit >= 1, f"time_limit must be at least 1, not {self.time_limit}")
+        check_count("time_limit", self.time_limit)
 
     def build(self) -> Environment:
         spec = EnvironmentSpec("cartpole", jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from sharedq.environments.contract import Environment, Outcome, time_limited
 from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import letters, missing_extra, unknown
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 
 GAMES = {
     "asterix": "MinAtarAsterix",
@@ -47,6 +47,7 @@ class MinAtar:
             self.time_limit is None or self.time_limit >= 1,
             f"time_limit must be none or at least 1, not {self.time_limit}",
         )
+        check_count("time_limit", self.time_limit or 1)
 
     def build(self) -> Environment:
         try:

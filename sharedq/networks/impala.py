@@ -11,7 +11,7 @@ from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network
 from sharedq.networks.normalisation import Norm, activate, normalised_input
 from sharedq.networks.trunks import Convolution, dense_layers, with_linear_heads
-from sharedq.settings import require
+from sharedq.settings import check_layers, require
 
 
 class Stack(nn.Module):
@@ -58,6 +58,8 @@ class Impala:
     def __post_init__(self):
         require(bool(self.filters), "network.filters needs a number for at least one stack")
         require(min((*self.filters, *self.hidden)) > 0, "every layer of the network needs at least one unit")
+        check_layers("network.filters", self.filters)
+        check_layers("network.hidden", self.hidden)
 
     def build(self, outputs: int) -> Network:
         return with_linear_heads(ImpalaTrunk(self.filters, self.hidden, self.norm, self.compute), outputs)

@@ -19,7 +19,7 @@ from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import flat
 from sharedq.networks.policies import Gaussian, Policy, policy_of, squashed
 from sharedq.networks.unit_kernels import UnitDense, unit, unit_linear
-from sharedq.settings import require
+from sharedq.settings import LAYERS, WIDTH, check_count
 
 SHIFT = 3.0  # a constant input beside the others, so that their common scale is not lost on the sphere
 EXPANSION = 4  # width of a block's hidden layer over that of its features
@@ -118,8 +118,8 @@ class SimbaV2:
     compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
 
     def __post_init__(self):
-        require(self.width >= 1, f"network.width must be at least 1, not {self.width}")
-        require(self.blocks >= 0, f"network.blocks cannot be negative: {self.blocks}")
+        check_count("network.width", self.width, most=WIDTH)
+        check_count("network.blocks", self.blocks, least=0, most=LAYERS)
 
     def build(self, outputs: int) -> Network:
         trunk = Trunk(self.width, self.blocks, self.norm, self.compute)

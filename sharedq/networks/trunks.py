@@ -12,14 +12,16 @@ import jax
 from jax.nn.initializers import Initializer, xavier_uniform, zeros
 
 from sharedq.errors import SharedqError
-from sharedq.imports import resolve
+from sharedq.imports import own_errors, references, resolve
 from sharedq.networks.convolution import Padding, as_features, convolve
 from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Activation, Norm, activate, flat, normalised_input
 from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
-from sharedq.settings import require
+from sharedq.settings import check_layers, require
+
+KERNEL = 100  # ours: the side of a convolution's kernel, and its stride
 
 
 def dense_layers(
@@ -119,6 +121,7 @@ class Dense:
 
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
+        check_layers("network.hidden", self.hidden)
 
     def build(self, outputs: int) -> Network:
         module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)
@@ -149,6 +152,10 @@ class Convolutional:
         require(len(layers) == 1, "network.filters, network.sizes and network.strides need one number per convolution")
         numbers = (*self.filters, *self.sizes, *self.strides, *self.hidden)
         require(min(numbers, default=0) > 0, "every layer of the network needs at least one unit, and a stride of 1")
+        check_layers("network.filters", self.filters)
+        check_layers("network.sizes", self.sizes, KERNEL)
+        check_layers("network.strides", self.strides, KERNEL)
+        check_layers("network.hidden", self.hidden)
 
     def build(self, outputs: int) -> Network:
         layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden)
@@ -174,9 +181,33 @@ class FlaxTrunk:
             require(not own, f"{kind.__name__} has settings ({', '.join(own)}): name an instance or subclass instead")
         return FlaxTrunk(f"{kind.__module__}:{kind.__qualname__}")
 
+    def imports(self) -> list[str]:
+        """What building it imports and runs."""
+        return references(self.module)
+
     def build(self, outputs: int) -> Network:
         found: Any = resolve(self.module, "network.module")
-        module = found() if isinstance(found, type) and issubclass(found, nn.Module) else found
+        source = getattr(found if isinstance(found, type) else type(found), "__module__", "")
+        with own_errors(f"network.module '{self.module}'", source):
+            module = found() if isinstance(found, type) and issubclass(found, nn.Module) else found
         if not isinstance(module, nn.Module):
             raise SharedqError(f"network.module {self.module} is not a flax.linen module")
-        return of_flax(module, *linear(outputs))
+        network = of_flax(module, *linear(outputs))
+
+        def init_trunk(key, example):
+            with own_errors(f"network.module '{self.module}', given inputs of shape {example.shape},", source):
+                return network.init_trunk(key, example)
+
+        def trunk(params, statistics, inputs, train):
+            with own_errors(f"network.module '{self.module}', given inputs of shape {inputs.shape},", source):
+                features, statistics = network.trunk(params, statistics, inputs, train)
+            form = getattr(features, "shape", type(features).__name__)
+            right = isinstance(form, tuple) and len(form) == 2 and form[0] == inputs.shape[0]
+            require(
+                right,
+                f"network.module '{self.module}' must return features [B, F], one row for each input, and returned "
+                f"{form} for inputs of shape {inputs.shape}",
+            )
+            return features, statistics
+
+        return network._replace(init_trunk=init_trunk, trunk=trunk)

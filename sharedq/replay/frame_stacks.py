@@ -21,7 +21,7 @@ from sharedq.bellman.returns import n_step
 from sharedq.replay import ring_storage
 from sharedq.replay.replay import Replay
 from sharedq.replay.uniform import Uniform
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.transitions import Batch, Step, Transition
 
 
@@ -55,7 +55,7 @@ class FrameStacks(Uniform):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.truncations >= 1, f"replay.truncations must be at least 1, not {self.truncations}")
+        check_count("replay.truncations", self.truncations)
 
     def check(self, spec: Any, training: Any) -> None:
         """Refuses an environment that does not say that its observations are such stacks."""

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from sharedq.bellman.returns import n_step
 from sharedq.replay import ring_storage
 from sharedq.replay.replay import Replay
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.transitions import Batch, Step, Transition
+
+N_STEP = 10_000  # ours: rewards summed at most
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Uniform:
 
     def __post_init__(self):
         require(self.capacity >= 1, f"replay.capacity must be at least 1, not {self.capacity}")
-        require(self.batch_size >= 1, f"replay.batch_size must be at least 1, not {self.batch_size}")
-        require(self.n_step >= 1, f"replay.n_step must be at least 1, not {self.n_step}")
+        check_count("replay.batch_size", self.batch_size)
+        check_count("replay.n_step", self.n_step, most=N_STEP)
         require(
             self.batch_size <= self.capacity,
             f"replay.batch_size {self.batch_size} is larger than replay.capacity {self.capacity}: lower it",

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from sharedq.networks.network import Network
-from sharedq.settings import require
+from sharedq.settings import check_count, require
+
+CHAIN = 1_000  # ours: heads or networks that learn
 
 
 class Values(NamedTuple):
@@ -171,11 +173,10 @@ def check_chain(
     length: int, name: str, period: int, behaviour_head: str, loss_weights: tuple[float, ...], loss_discount: float
 ) -> None:
     """The settings that every chain of heads or networks has."""
-    require(length >= 1, f"target.{name} must be at least 1, not {length}")
+    check_count(f"target.{name}", length, most=CHAIN)
     check_period("period", period)
-    numbers = [str(k) for k in range(1, length + 1)]
     require(
-        behaviour_head in ("uniform", "mean", *numbers),
+        behaviour_head in ("uniform", "mean") or behaviour_head in map(str, range(1, length + 1)),
         f"target.behaviour_head is uniform, mean or the number of a head from 1 to {length}, not '{behaviour_head}'",
     )
     require(
@@ -189,6 +190,7 @@ def check_chain(
 
 def check_period(name: str, period: int) -> None:
     require(period >= 1, f"target.{name} must be at least 1 gradient step, not {period}")
+    check_count(f"target.{name}", period)
 
 
 def check_tau(tau: float) -> None:

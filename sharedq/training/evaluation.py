@@ -26,8 +26,7 @@ def play(environment: Environment, act: Callable, seed: int, episodes: int, max_
     """
     key = random_keys.root(seed)
     act_key, world_key = random_keys.named(key, "act"), random_keys.named(key, "environment")
-    keys = jax.random.split(random_keys.named(key, "first episodes"), episodes)
-    state, obs = jax.vmap(environment.reset)(keys)
+    state, obs = first_episodes(environment, seed, episodes)
 
     def goes_on(carry):
         time, _, _, alive, _, _ = carry
@@ -45,6 +44,12 @@ def play(environment: Environment, act: Callable, seed: int, episodes: int, max_
     start = (jnp.int32(0), state, obs, jnp.ones(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32))
     _, _, _, alive, returned, length = jax.lax.while_loop(goes_on, step, start)
     return returned, length, ~alive
+
+
+def first_episodes(environment: Environment, seed: int, episodes: int):
+    """States and observations [E, ...] that episodes of this seed begin with."""
+    keys = jax.random.split(random_keys.named(random_keys.root(seed), "first episodes"), episodes)
+    return jax.vmap(environment.reset)(keys)
 
 
 def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episodes: int, max_steps: int):

@@ -28,7 +28,7 @@ from sharedq.analysis.cost import size
 from sharedq.environments.contract import HostEnvironment, Outcome, Worlds
 from sharedq.errors import EnvironmentFailed, Unphysical
 from sharedq.replay.replay import Replay
-from sharedq.settings import require
+from sharedq.settings import check_count, require
 from sharedq.training.learning import (
     Heard,
     all_finite,
@@ -44,6 +44,8 @@ from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
 
+WORLDS = 10_000  # ours: those of a seed that this process steps
+
 
 @dataclass(frozen=True)
 class Interactive(Schedule):
@@ -53,6 +55,10 @@ class Interactive(Schedule):
 
     environments: int = 1  # environments of each seed, stepped side by side
     learn_while_stepping: bool = False  # update while the worlds are stepped, from the steps of earlier cycles
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_count("training.environments", self.environments, most=WORLDS)
 
     def build(self, environment: HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
         runs = isinstance(environment, HostEnvironment)
@@ -340,7 +346,7 @@ def _placed(seed: int, step: int) -> Iterator[None]:
     try:
         yield
     except Unphysical as error:
-        raise Unphysical(error.what, seed, step) from error
+        raise type(error)(error.what, seed, step) from error
     except EnvironmentFailed as error:  # which names its seed
         raise EnvironmentFailed(f"{error} at step {step:,}") from error
 

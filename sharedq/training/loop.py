@@ -4,6 +4,7 @@ A run goes from stop to stop of its program; what lies between is compiled. Chec
 resumed run passes the same stops and equals an unbroken one to the bit.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,12 +14,20 @@ from typing import Any
 import numpy as np
 
 from sharedq.analysis.cost import size
-from sharedq.errors import Diverged, EnvironmentFailed, Stopped, Unphysical
+from sharedq.errors import (
+    DeviceFailed,
+    Diverged,
+    EnvironmentFailed,
+    Stopped,
+    Unlearned,
+    Unphysical,
+    device_errors,
+)
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import Program, Told
 from sharedq.training.progress import Progress, counted, duration
-from sharedq.training.signals import stop_requests
+from sharedq.training.signals import StopRequest, stop_requests
 from sharedq.units import readable
 
 TIMINGS = ("steps_per_second", "seconds")
@@ -33,9 +42,13 @@ def train(
     checkpoint_period: int,
     advice: str,
     mirror: Mirror | None = None,
+    onwards: str = "",
 ) -> None:
-    """Trains until the program's last stop, from the last checkpoint if there is one. `advice`: what to lower."""
-    with directory.writing(), stop_requests() as request, closing(program):
+    """Trains until the program's last stop, from the last checkpoint if there is one.
+
+    `advice` says what to lower, `onwards` is the command that goes on with the run.
+    """
+    with directory.writing(), _stops(directory, onwards) as request, closing(program):
         saved_at = checkpoints.latest(directory.checkpoints)
         offsets = checkpoints.read_meta(saved_at, directory.digest())["offsets"] if saved_at else {}
         if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
@@ -43,14 +56,14 @@ def train(
             _finish(program, directory, progress, checkpoints.read_meta(saved_at))
             return
         compile_seconds = _prepare(program, progress, advice)
-        with _breakdowns(directory):
+        with _breakdowns(directory, onwards):
             step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
         if saved_at:
             progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, offsets) as log:
             for stop in [s for s in program.stops if s > step]:
                 began = time.perf_counter()
-                with _breakdowns(directory):
+                with _breakdowns(directory, onwards):
                     run, told = program.advance(run, step, stop)
                 passed = time.perf_counter() - began
                 seconds += passed
@@ -66,9 +79,7 @@ def train(
                     _save(program, directory, log, run, stop, meta, whole=not last)
                 step = stop
                 if request.number is not None and not last:
-                    raise Stopped(
-                        f"stopped at step {step:,}; to continue: sharedq resume {directory.path}", request.number
-                    )
+                    raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
         _finish(program, directory, progress, meta)
         if request.number is not None:  # whoever asked may mean more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)
@@ -114,16 +125,26 @@ def _reflect(mirror: Mirror, step: int, told: Told, rate: float, mean_return: fl
 
 
 @contextmanager
-def _breakdowns(directory: RunDirectory) -> Iterator[None]:
-    """Tells of a world that breaks down, or whose code fails, what is left of the run; the first also marks it."""
+def _stops(directory: RunDirectory, onwards: str) -> Iterator[StopRequest]:
+    """Within, a first signal asks to stop; a second one ends the run where it is, and tells what is left of it."""
+    with stop_requests() as request:
+        try:
+            yield request
+        except KeyboardInterrupt:
+            number = request.number or signal.SIGINT
+            raise Stopped(f"stopped at once; {_kept(directory)}; to continue: {onwards}", number) from None
+
+
+@contextmanager
+def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
+    """Tells of a world that breaks down, or of code that fails, what is left of the run; the first also marks it."""
     try:
-        yield
+        with device_errors():
+            yield
     except Unphysical as error:
-        hint = "look at what the environment does there, or train with other --seeds"
-        raise _diverged(directory, error.what, error.seed, error.step, hint) from error
-    except EnvironmentFailed as error:
-        onwards = f"once it is mended, go on: sharedq resume {directory.path}"
-        raise EnvironmentFailed(f"{error}; {_kept(directory)}; {onwards}") from error
+        raise _diverged(directory, error.what, error.seed, error.step, error.hint) from error
+    except (EnvironmentFailed, DeviceFailed) as error:
+        raise type(error)(f"{error}; {_kept(directory)}; once it is mended, go on: {onwards}") from error
 
 
 def _check_finite(program: Program, directory: RunDirectory, step: int, told: Told) -> None:
@@ -133,8 +154,7 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: To
     place = int(broken[0])
     what = "the loss" if told.bad_step[place] >= 0 else "a parameter"
     when = told.bad_step[place] if told.bad_step[place] >= 0 else step
-    hint = "gradient steps were too large for it: lower the learning rate, bound rewards or gradients"
-    raise _diverged(directory, what, program.seeds[place], int(when), hint)
+    raise _diverged(directory, what, program.seeds[place], int(when), Unlearned.hint)
 
 
 def _diverged(directory: RunDirectory, what: str, seed: int, step: int, hint: str) -> Diverged:

@@ -1,12 +1,16 @@
 """Whether a run fits, said before it is allocated."""
 
 import os
+import resource
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 
 from sharedq.errors import SharedqError
 from sharedq.units import readable
+
+SPARE_FILES = 24  # what a run opens for a while: its tables, a checkpoint, its lock, what JAX reads
 
 
 def free_bytes() -> int | None:
@@ -15,26 +19,72 @@ def free_bytes() -> int | None:
     if device.platform != "cpu":
         known = device.memory_stats() or {}
         return known["bytes_limit"] - known["bytes_in_use"] if "bytes_limit" in known else None
+    free = [_machine_free(), *map(container_free, groups()), slurm_free(os.environ)]
+    return min((one for one in free if one is not None), default=None)
+
+
+def _machine_free() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (ValueError, OSError):
             return None
-    container = container_free(Path("/sys/fs/cgroup"))
-    return free if container is None else min(free, container)
+
+
+def groups(listed: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
+    """The control groups that this process is in, of version 1 or 2, each with those around it: any may have a limit.
+
+    A container sees its own group as the root, and SLURM gives each job a group below others.
+    """
+    try:
+        lines = [line.split(":", 2) for line in listed.read_text().splitlines()]
+    except OSError:
+        lines = []
+    for controllers, path in [("", "/"), *((line[1], line[2]) for line in lines if len(line) == 3)]:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        outermost = root / "memory" if controllers else root
+        group = outermost / path.lstrip("/")
+        yield from [group, *(one for one in group.parents if one.is_relative_to(outermost))]
+
+
+NAMES = (  # of a group's limit, of what it uses, and of the part that are cached files: version 2, and version 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def container_free(group: Path) -> int | None:
     """What the control group in this folder has left, with the cached files that it drops when memory is short."""
+    for limit, used, cached in NAMES:
+        try:
+            counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            return int((group / limit).read_text()) - int((group / used).read_text()) + int(counts[cached])
+        except (OSError, ValueError, KeyError):  # another version, no container, or one without a limit
+            continue
+    return None
+
+
+def slurm_free(environment: Mapping[str, str]) -> int | None:
+    """What this process has left of the memory that SLURM allots to its job, told in MB; 0 of it is no limit."""
     try:
-        limit, used = (int((group / f"memory.{what}").read_text()) for what in ("max", "current"))
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(counts["inactive_file"])
-    except (OSError, ValueError, KeyError):  # no container, or one without a limit
+        per_cpu = int(environment.get("SLURM_MEM_PER_CPU", 0)) * int(environment.get("SLURM_CPUS_ON_NODE", 1))
+        allotted = int(environment.get("SLURM_MEM_PER_NODE", per_cpu)) * 2**20
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
         return None
+    return allotted - pages * os.sysconf("SC_PAGE_SIZE") if allotted else None
+
+
+def check_open_files(needed: int, advice: str) -> None:
+    """Refuses what keeps more files open than this process may."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed += SPARE_FILES + sum(1 for _ in Path("/proc/self/fd").glob("*"))
+    if allowed != resource.RLIM_INFINITY and needed > allowed:
+        raise SharedqError(f"the run needs {needed} open files and {allowed} are allowed: {advice}")
 
 
 def check_fits(needed: int, advice: str, replays: int = 0, capacity: int = 0) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from sharedq.errors import visible
+from sharedq.output import say
+
 PLAIN_LINE_EVERY = 5.0  # seconds
 
 
@@ -32,7 +35,7 @@ class PlainLines:
         self._name, self._steps, self._seeds, self._last = name, steps, seeds, -PLAIN_LINE_EVERY
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        say(text)
 
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
         now = time.monotonic()
@@ -48,13 +51,14 @@ class Bar:
     def __init__(self, name: str, steps: int, seeds: int):
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[words]}"))
+        words = (TextColumn(what, markup=False) for what in ("{task.description}", "{task.fields[words]}"))
+        columns = (next(words), BarColumn(bar_width=24), next(words))
         self.live = Progress(*columns)
         self._steps, self._seeds = steps, seeds
-        self._task = self.live.add_task(name, total=steps, words="compiling")
+        self._task = self.live.add_task(visible(name), total=steps, words="compiling")
 
     def say(self, text: str) -> None:
-        self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.live.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
         words = _words(step, self._steps, self._seeds, rate, mean_return, learning)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sharedq.settings import require
+from sharedq.settings import COUNTABLE, check_count, require
+
+ENVIRONMENTS = 1_000_000  # ours, as are those that follow: of each seed
+ROWS = 1_000_000  # of the log of each seed
+STRETCH = 10_000_000  # environment steps from one row to the next: what happens between them is kept until then
+UPDATES = 1_000_000  # made at once
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,33 @@ class Length:
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
 
     def __post_init__(self):
-        for name in ("steps", "environments", "log_period", "checkpoint_period"):
-            require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("steps", "log_period", "checkpoint_period"):
+            check_count(f"training.{name}", getattr(self, name))
+        check_count("training.environments", self.environments, most=ENVIRONMENTS)
         bound = self.reward_bound
         require(bound is None or bound > 0, f"training.reward_bound must be above 0 or none, not {bound}")
+
+    @property
+    def cycle(self) -> int:
+        """Environment steps after which all environments have moved, and what is due has been learned."""
+        raise NotImplementedError
+
+    def check_length(self) -> None:
+        """Refuses what its numbers make together, before anything is as large as they say."""
+        last = self.steps + self.cycle
+        require(last <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.steps:,}")
+        cycles = -(-self.steps // self.cycle)
+        stretch = min(max(self.log_period // self.cycle, 1), cycles) * self.cycle
+        require(
+            stretch <= STRETCH,
+            f"from one row of the log to the next there would be {stretch:,} steps, {STRETCH:,} at most: lower "
+            "training.log_period, training.environments or training.update_period",
+        )
+        rows = cycles * self.cycle // stretch
+        require(
+            rows <= ROWS,
+            f"the log would have {rows:,} rows for each seed, {ROWS:,} at most: raise training.log_period",
+        )
 
 
 @dataclass(frozen=True)
@@ -40,9 +68,18 @@ class Schedule(Length):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.warm_up >= 0, f"training.warm_up cannot be negative: {self.warm_up}")
+        check_count("training.warm_up", self.warm_up, least=0)
         for name in ("update_period", "updates_at_once"):
-            require(getattr(self, name) >= 1, f"training.{name} must be at least 1, not {getattr(self, name)}")
+            check_count(f"training.{name}", getattr(self, name))
+
+    def check_length(self) -> None:
+        super().check_length()
+        updates = self.updates * self.cycles(self.steps)
+        require(
+            updates <= COUNTABLE and self.updates <= UPDATES,
+            f"there would be {updates:,} updates, {self.updates:,} of them at once; {COUNTABLE:,} and {UPDATES:,} at "
+            "most: lower training.updates_at_once or training.steps",
+        )
 
     def remarks(self, steps: int) -> Iterator[str]:
         if self.warms_up(self.stops[-1]):

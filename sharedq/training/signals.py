@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop where it can be continued; a second Ctrl-C does not wait."""
+"""Ctrl-C and SIGTERM ask a run to stop where it can be continued; a second one does not wait."""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class StopRequest:
-    """Which signal asked to stop, if any."""
+    """Which signal asked to stop, if any; the last one, if several did."""
 
     number: int | None = None
 
@@ -17,9 +17,9 @@ def stop_requests() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number, frame):
-        if request.number is not None:
+        again, request.number = request.number is not None, number
+        if again:
             raise KeyboardInterrupt
-        request.number = number
 
     old = {}
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
 from sharedq.environments import Discrete, Environment, EnvironmentSpec, Outcome, time_limited
 from sharedq.settings import require
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import flax.linen as nn
 import jax.numpy as jnp
+
 from sharedq.networks.heads import linear
 from sharedq.networks.network import of_flax
 from sharedq.settings import require

@@ -5,7 +5,6 @@ from sharedq.experiment import Experiment
 from sharedq.recipes import Recipe
 from sharedq.replay import Uniform
 from sharedq.training import Fused
-
 from sharedq_plugin.cliff import Cliff
 from sharedq_plugin.fourier import Fourier
 from sharedq_plugin.young_average import YoungAverage

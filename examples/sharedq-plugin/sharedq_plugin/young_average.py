@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
 from sharedq.settings import require
 from sharedq.targets import TargetNetwork
 

@@ -1,10 +1,10 @@
 """The package's own tests: sharedq brings the checks."""
 
-from sharedq import testing
-
 from sharedq_plugin.cliff import Cliff
 from sharedq_plugin.fourier import Fourier
 from sharedq_plugin.young_average import YoungAverage
+
+from sharedq import testing
 
 
 def test_the_source_keeps_the_contract():

@@ -1,0 +1,80 @@
+"""What a command says and where it says it: on streams that may be closed, know few letters, or have lost their reader.
+
+A training is worth more than what it says of itself: where nobody listens any more it falls silent and goes on.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from sharedq.errors import visible
+
+
+class Outlet:
+    """A stream; once it is `dispensable`, what cannot be written to it is dropped, and no error."""
+
+    def __init__(self, stream: TextIO, dispensable: bool = False):
+        self._stream, self.dispensable = stream, dispensable
+
+    def write(self, text: str) -> int:
+        with self._dropped():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropped():
+            self._stream.flush()
+
+    def silence(self) -> None:
+        """What is still to be written, here or by Python when it ends, goes nowhere."""
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file of the system
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    @contextmanager
+    def _dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if not self.dispensable:
+                raise
+            self.silence()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def outlets() -> Iterator[Outlet]:
+    """Puts an outlet in the place of each stream, and gives the one of standard output. Errors have nowhere else to go.
+
+    Letters that a stream does not know are spelt out. A stream that is closed is one to nowhere, so that no file of a
+    run gets its number.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    before = sys.stdout, sys.stderr
+    out, errors = (_safe(stream) for stream in before)
+    sys.stdout, sys.stderr = outlet, _ = Outlet(out), Outlet(errors, dispensable=True)
+    try:
+        yield outlet
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _safe(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w")  # noqa: PTH123
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+def say(text: object) -> None:
+    """Prints what may come from a file or a folder's name, in which control characters are spelt out."""
+    print(visible(str(text)), flush=True)
