@@ -22,9 +22,9 @@ from sharedq.runs.run_files import EVENTS, TABLES, is_log
 class MetricsLog:
     """Appends to `metrics.csv`, `episodes.csv` and one TensorBoard folder per seed.
 
-    `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its checkpoint
-    holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are removed. A
-    checkpoint of version 0.1.0 holds no checksums.
+    `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its
+    checkpoint holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are
+    removed. A checkpoint of version 0.1.0 holds no checksums.
     """
 
     def __init__(

@@ -32,12 +32,10 @@ class Finding(NamedTuple):
 
 
 def verify(folder: str | Path) -> Iterator[Finding]:
-    """Every file of a run, or of all runs of a comparison, one after another."""
-    folder = Path(folder)
-    if (folder / PLAN).exists():
-        yield from _comparison(folder)
-    else:
-        yield from _run(folder)
+    """Every file of a run, or of all runs of a comparison, one after another; their paths are told in the folder."""
+    folder = Path(folder).absolute()
+    for finding in _comparison(folder) if (folder / PLAN).exists() else _run(folder):
+        yield finding._replace(path=finding.path.relative_to(folder))
 
 
 def _comparison(folder: Path) -> Iterator[Finding]:
@@ -76,6 +74,8 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     yield from _log(folder, finished, meta)
     yield from end
     yield from divergence
+    if finished and (newest is None or int(newest.name) != finished["steps"]):
+        yield Finding(run.checkpoints, False, f"the checkpoint of the last step, {finished['steps']:,}, is not there")
     for step in checkpoints.all_steps(run.checkpoints):
         yield from _checkpoint(run, run.checkpoints / f"{step:012d}")
     for name, is_folder in sorted(run_files.paths(folder)):
