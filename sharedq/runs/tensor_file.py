@@ -93,8 +93,6 @@ def read_header(content: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, s
         header = parse_json(content[8:start].tobytes(), {str: Any}, "the header", "it is refused")
     except SharedqError as error:
         raise ValueError(str(error)) from None
-    if content[8:9].tobytes() != b"{":
-        raise ValueError("its header does not begin with {")
     texts = header.pop("__metadata__", None) or {}
     check_form(texts, {str: str}, "__metadata__")
     check_form(header, {str: {"dtype": str, "shape": [int], "data_offsets": [int]}})
