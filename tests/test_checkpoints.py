@@ -362,6 +362,7 @@ def test_a_checkpoint_that_lost_its_checksum_is_not_taken_for_an_old_one(folder)
         {"experiment": 1},
         {"parts": []},
         {"parts": {"agent": 3}},
+        {"parts": {"agent": []}},
         {"parts": {"agent": {"bytes": "1", "sha256": "x"}}},
         {"parts": {"agent": {"bytes": 1}}},
         {"parts": {"agent": [{"bytes": 10**30, "sha256": "x"}]}},

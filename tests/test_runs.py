@@ -509,7 +509,7 @@ def finished(run) -> Path:
     run.write_json("cost.json", {"parameters": 1})
     with MetricsLog(run, ["loss"], ["seconds"]) as log:
         log_chunk(log, 10)
-        meta = {"offsets": log.offsets(), "logs": log.checksums()}
+        meta = {"offsets": log.offsets(), "logs": log.checksums(), "files": run.description()}
         tensors = {"agent": {"w": np.ones(20, np.float32)}, "rest": {"x": np.ones(20, np.float32)}}
         checkpoints.save(run.checkpoints, 10, tensors, run.digest(), meta, in_pieces=["rest"])
         run.finish(SUMMARY, log.checksums())
@@ -555,6 +555,7 @@ def test_of_a_run_that_goes_on_the_log_is_whole_up_to_the_checkpoint(finished):
     with (finished / "metrics.csv").open("a") as file:
         file.write("11,0,0.5\n")
     remarks = {str(one.path): one.remark for one in verify(finished) if one.whole}
+    assert remarks["cost.json"] == remarks["versions.json"] == remarks["command.txt"] == ""
     assert "nothing vouches for the rest" in remarks["metrics.csv"]
     assert remarks["episodes.csv"] == remarks["experiment.json"] == ""
     os.truncate(finished / "metrics.csv", 30)

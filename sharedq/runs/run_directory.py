@@ -127,10 +127,14 @@ class RunDirectory:
         if then is not None and _series(then) != _series(now):
             yield f"this run was begun with jax {then} and goes on with {now}: it may not equal one that never stopped"
 
+    def description(self) -> dict[str, str]:
+        """The checksums of the files that describe the run."""
+        return {name: checksum(self.path / name) for name in run_files.DESCRIPTIONS if (self.path / name).exists()}
+
     def finish(self, summary: dict, logs: dict[str, str]) -> None:
         """Marks the run as complete; `logs` are the checksums of its log, by their paths in the folder."""
-        files = {name: checksum(self.path / name) for name in run_files.DESCRIPTIONS if (self.path / name).exists()}
-        atomic_write(self.path / "finished.json", sealed(summary | {"logs": logs, "files": files}))
+        ended = summary | {"logs": logs, "files": self.description()}
+        atomic_write(self.path / "finished.json", sealed(ended))
 
     def finished(self) -> dict | None:
         """The summary that the run ended with, or None as long as it has not ended."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sharedq.errors import SharedqError
-from sharedq.json_files import read_json
+from sharedq.json_files import Maybe, read_json
 from sharedq.runs import checkpoints, run_files
 from sharedq.runs.durable import checksum, refuse_links
 from sharedq.runs.run_directory import RunDirectory
 
 PLAN = "compare.json"
+META = {"offsets": Maybe({str: int}), "logs": Maybe({str: str}), "files": Maybe({str: str})}  # of a run's checkpoint
 NOT_VOUCHED = "nothing vouches for it"
 
 
@@ -66,8 +67,8 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     newest = checkpoints.latest(run.checkpoints)
     finished, end = _read(folder / "finished.json", run.finished)
     _, divergence = _read(folder / "diverged.json", run.diverged)
-    meta, _ = _read(folder, lambda: checkpoints.read_meta(newest) if newest else None)
-    vouched = (finished or {}).get("files", {})
+    meta, _ = _read(folder, lambda: checkpoints.read_meta(newest, form=META) if newest else None)
+    vouched = (finished or meta or {}).get("files", {})
     other = "" if planned in (None, run.experiment()) else f"it is not the experiment that {PLAN} names"
     for name in run_files.DESCRIPTIONS:
         yield from _described(run, name, vouched, other if name == "experiment.json" else "")
@@ -105,7 +106,7 @@ def _described(run: RunDirectory, name: str, vouched: Mapping[str, str], other: 
                 yield Finding(path, False, "it is not there")
         elif name in vouched:
             right = checksum(path) == vouched[name]
-            yield Finding(path, right and not other, other if right else "its checksum differs from the one at the end")
+            yield Finding(path, right and not other, other if right else "its checksum differs")
         else:
             if name.endswith(".json"):
                 read_json(path, {str: Any}, "restore it")

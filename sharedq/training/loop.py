@@ -191,6 +191,7 @@ def _save(
         parts["rest"] = host._replace(agent=())  # most of it the replay, of which a stretch of training changes a part
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # which lie on the disk once they are told
+    meta = meta | {"files": directory.description()}
     keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
