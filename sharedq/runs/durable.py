@@ -87,8 +87,10 @@ class HashedFile:
                 self._length += len(block)
 
     def write(self, data: bytes) -> None:
-        with naming(self.path):
+        try:  # what `naming` does, at a tenth of its time
             self._file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._hashed.update(data)
         self._length += len(data)
 

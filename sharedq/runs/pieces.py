@@ -11,6 +11,7 @@ written anew, so damage does not spread from one folder to the next.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +27,27 @@ def write(folder: Path, chunks: Iterable[memoryview], known: Mapping[str, Path])
     `known` are files by their checksum. A piece with one of these, or of an earlier piece, becomes another name of it.
     """
     folder.mkdir()
-    known, told = dict(known), []
-    for number, piece in enumerate(_cut(chunks)):
-        hashed = hashlib.sha256()
-        for chunk in piece:
-            hashed.update(chunk)
-        digest, file = hashed.hexdigest(), file_of(folder, number)
-        if digest not in known or not _holds(known[digest], piece) or not _linked(file, known[digest]):
-            write_synced(file, piece)
-            known[digest] = file
-        told.append({"bytes": sum(map(len, piece)), "sha256": digest})
+    known, told, cut = dict(known), [], list(_cut(chunks))
+    with ThreadPoolExecutor() as pool:  # hashes pieces on other cores while those before are compared or written
+        for number, (piece, digest) in enumerate(zip(cut, pool.map(_digest, cut), strict=True)):
+            file = file_of(folder, number)
+            if digest not in known or not _holds(known[digest], piece) or not _linked(file, known[digest]):
+                write_synced(file, piece)
+                known[digest] = file
+            told.append({"bytes": sum(map(len, piece)), "sha256": digest})
     sync_folder(folder)
     return told
 
 
 def file_of(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}"
+
+
+def _digest(piece: list[memoryview]) -> str:
+    hashed = hashlib.sha256()
+    for chunk in piece:
+        hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 def _holds(file: Path, piece: list[memoryview]) -> bool:
