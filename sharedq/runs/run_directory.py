@@ -25,6 +25,7 @@ SCHEMA = 1
 PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
+UNKNOWN = "it describes no experiment, so restore it or train again"
 DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}}
 VERSIONS: dict[str, Any] = {"checkpoint_format": Maybe(int), "jax": Maybe(str | None)}
 FINISHED: dict[str, Any] = {"steps": int, "steps_per_second": float, "seconds": float, "compile_seconds": float}
@@ -95,7 +96,7 @@ class RunDirectory:
 
     def experiment(self) -> dict:
         """What was asked for, as it was given to `create`."""
-        described = read_json(self.path / "experiment.json", DESCRIBED, "restore it or train again")
+        described = read_json(self.path / "experiment.json", DESCRIBED, UNKNOWN)
         if described["schema"] != SCHEMA:
             raise SharedqError(
                 f"{self.path} was written in format {described['schema']}, this version reads format {SCHEMA}: "
@@ -142,7 +143,7 @@ class RunDirectory:
 
     def diverge(self, step: int, seed: int, message: str) -> None:
         """Marks the run as one that cannot end: going on would come to the same step again."""
-        atomic_write(self.path / "diverged.json", sealed({"step": step, "seed": seed, "message": message}))
+        self.write_json("diverged.json", {"step": step, "seed": seed, "message": message})
 
     def diverged(self) -> dict | None:
         """Where and how the run diverged, or None if it did not."""
