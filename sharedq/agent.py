@@ -147,12 +147,12 @@ def load_all(run: str | Path, *, trust: Trust = False) -> list[Agent]:
     path = checkpoints.latest(directory.checkpoints)
     if path is None:
         raise SharedqError(f"{run} has no checkpoint yet: let it train to the first one")
-    checkpoints.read_meta(path, directory.digest())
+    checkpoints.read_meta(path, directory.digest(), oldest=directory.oldest_checkpoint())
     compiled = Compiled(experiment.build())
     seeds = experiment.all_seeds
     one = compiled.built.agent_shapes()
     every = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), one)
-    states = checkpoints.load(path, "agent", every)
+    states = checkpoints.load_agent(path, every)
     return [
         Agent(compiled, jax.tree.map(itemgetter(place), states), int(path.name), seed)
         for place, seed in enumerate(seeds)

@@ -320,6 +320,22 @@ def _report(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _verify(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("folder", type=Path, help="of a run or of a comparison")
+
+    def call(parsed):
+        from sharedq.runs.verify import verify
+
+        damaged = 0
+        for finding in verify(parsed.folder):
+            print(finding)
+            damaged += not finding.whole
+        if damaged:
+            raise SharedqError(f"{damaged} of the files in {parsed.folder} are not whole: restore them or train again")
+
+    return call
+
+
 def _cost(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument(
@@ -383,6 +399,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
     "report": (_report, "write the report over runs that are there"),
+    "verify": (_verify, "say of every file of a run or a comparison whether it is as it was written"),
     "cost": (_cost, "say what an agent costs before it is trained, all sources side by side"),
     "list": (_list, "list recipes, sources of targets, networks and environments"),
 }

@@ -1,6 +1,8 @@
 """Checkpoints: every bit comes back, damage is named in one line, and a kill at any moment leaves a whole one."""
 
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -16,10 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from sharedq.errors import SharedqError
 from sharedq.runs import checkpoints, pieces, tensor_file
+from sharedq.runs.sealed import sealed
 
 DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float16, np.float32, jnp.bfloat16]
 DTYPES += [np.uint64, np.int64, np.float64]
@@ -255,6 +260,22 @@ def test_a_damaged_piece_is_named_and_a_damaged_checkpoint_lends_none(folder):
     assert_whole(save_ring(folder, 21))
 
 
+@pytest.mark.parametrize("number", [0, 3, 7])
+def test_a_flipped_bit_does_not_spread_to_the_next_checkpoint(folder, number):
+    save_ring(folder, 20)
+    path = save_ring(folder, 21)
+    piece = path / f"rest/{number:06d}"
+    whole = piece.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-1], whole + b"x", b""):
+        piece.write_bytes(damaged)
+        with refused("rest"):
+            checkpoints.load(path, "rest", ring_at(0))
+        assert_whole(save_ring(folder, 22))
+        assert len(checkpoints.all_steps(folder)) == 2
+        shutil.rmtree(folder / "000000000022")
+        piece.write_bytes(whole)
+
+
 # which are there
 
 
@@ -281,13 +302,127 @@ def test_meta_comes_back_for_the_same_experiment_only(folder):
     assert checkpoints.read_meta(path, "digest") == {"offsets": {"metrics.csv": 12}}
     with refused("is a checkpoint of another experiment"):
         checkpoints.read_meta(path, "another")
-    text = (path / "checkpoint.json").read_text()
-    (path / "checkpoint.json").write_text(text.replace('"schema": 2', '"schema": 3'))
-    with refused("format 3.*use the version that wrote it"):
+    with refused("checkpoint.json was edited or damaged .meta.offsets must be a list"):
+        checkpoints.read_meta(path, "digest", {"offsets": [int]})
+    rewrite(path, schema=4)
+    with refused("format 4.*use the version that wrote it"):
         checkpoints.read_meta(path)
-    (path / "checkpoint.json").write_text(text[:50])
-    with refused("checkpoint.json is missing or was edited"):
+    (path / "checkpoint.json").unlink()
+    with refused("cannot read .*checkpoint.json"):
         checkpoints.read_meta(path)
+
+
+def rewrite(path: Path, without: str = "", **changes) -> None:
+    """Edits a checkpoint.json by somebody who knows how to make its checksum anew."""
+    content = json.loads((path / "checkpoint.json").read_text()) | changes
+    content = {name: value for name, value in content.items() if name not in ("sha256", without)}
+    (path / "checkpoint.json").write_bytes(sealed(content))
+
+
+def as_0_1_0_wrote_it(path: Path, **changes) -> None:
+    content = json.loads((path / "checkpoint.json").read_text()) | {"schema": 2} | changes
+    content.pop("sha256", None)
+    (path / "checkpoint.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"step": 3', '"step": 4'), ("12", "13"), ('"digest"', '"other"'), ('"sha256": "', '"sha256": "0')]
+)
+def test_an_edited_checkpoint_json_is_refused(folder, old, new):
+    path = save_number(folder, 3, offsets={"metrics.csv": 12})
+    file = path / "checkpoint.json"
+    text = file.read_text()
+    for edited in (text.replace(old, new, 1), new.join(text.rsplit(old, 1))):
+        assert edited != text
+        file.write_text(edited)
+        with refused("checkpoint.json was edited or damaged .its checksum differs.: there is no older checkpoint"):
+            checkpoints.read_meta(path)
+
+
+def test_a_checkpoint_that_lost_its_checksum_is_not_taken_for_an_old_one(folder):
+    path = save_number(folder, 3)
+    content = json.loads((path / "checkpoint.json").read_text())
+    del content["sha256"]
+    (path / "checkpoint.json").write_text(json.dumps(content))
+    with refused("checkpoint.json was edited or damaged .'sha256' is missing"):
+        checkpoints.read_meta(path)
+    as_0_1_0_wrote_it(path)
+    assert checkpoints.read_meta(path) == {}
+    with refused("checkpoint.json was edited .it lost its checksum"):
+        checkpoints.read_meta(path, oldest=checkpoints.SCHEMA)
+
+
+@pytest.mark.parametrize("write", [rewrite, as_0_1_0_wrote_it])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "3"},
+        {"step": True},
+        {"step": None},
+        {"experiment": 1},
+        {"parts": []},
+        {"parts": {"agent": 3}},
+        {"parts": {"agent": []}},
+        {"parts": {"agent": {"bytes": "1", "sha256": "x"}}},
+        {"parts": {"agent": {"bytes": 1}}},
+        {"parts": {"agent": [{"bytes": 10**30, "sha256": "x"}]}},
+        {"parts": {"agent": {"bytes": 10**18, "sha256": "x"}}},
+        {"parts": {"agent": {"bytes": -1, "sha256": "x"}}},
+        {"parts": {"../agent": {"bytes": 1, "sha256": "x"}}},
+        {"meta": None},
+        {"schema": "2"},
+        {"schema": None},
+    ],
+)
+def test_a_checkpoint_json_of_another_form_is_refused(folder, change, write):
+    path = save_number(folder, 3)
+    write(path, **change)
+    with refused("000000000003"):
+        checkpoints.load(path, "agent", LIKE)
+
+
+def test_renamed_and_exchanged_checkpoints_are_refused(folder):
+    for step in (1, 2):
+        save_number(folder, step)
+    one, two = (folder / f"{step:012d}" for step in (1, 2))
+    one.rename(folder / "aside")
+    two.rename(one)
+    (folder / "aside").rename(two)
+    for path, other in ((one, 2), (two, 1)):
+        with refused(f"{path.name} holds the checkpoint of step {other}: it was renamed or exchanged"):
+            checkpoints.load(path, "agent", LIKE)
+    as_0_1_0_wrote_it(two)
+    with refused("it was renamed or exchanged, remove 000000000002 to continue from the older"):
+        checkpoints.read_meta(two)
+
+
+def test_what_has_no_name_of_ours_is_no_checkpoint(folder):
+    save_number(folder, 5)
+    for name in ("7", "0000000000007", "٠٠٠٠٠٠٠٠٠٠٠٩", "000000000005.bak"):
+        (folder / name).mkdir()
+    (folder / "000000000009").write_text("a file")
+    assert checkpoints.all_steps(folder) == [5]
+    save_number(folder, 6)
+    save_number(folder, 8)
+    assert checkpoints.all_steps(folder) == [6, 8]
+    assert (folder / "7").exists() and (folder / "000000000009").exists()
+
+
+def test_what_a_killed_save_left_is_swept(folder):
+    for step in (1, 2, 3):
+        save_number(folder, step, keep=3)
+    for name in checkpoints.UNNAMED:
+        (folder / name).mkdir()
+    checkpoints.sweep(folder, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000000002", "000000000003"]
+    checkpoints.sweep(folder / "nowhere", 2)
+
+
+def test_worlds_that_json_cannot_hold_are_told(folder):
+    for state in (float("nan"), {1, 2}):
+        with refused("the checkpoint of step 3 needs what JSON can hold of each world"):
+            save_number(folder, 3, worlds=state)
+    assert checkpoints.all_steps(folder) == []
 
 
 # what is refused
@@ -338,6 +473,116 @@ def test_a_tree_of_another_form_is_refused(folder, like, reason):
         checkpoints.load(path, "agent", like)
     with refused("holds no part 'rest', only agent"):
         checkpoints.load(path, "rest", like)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named_and_others_may_be_anything(folder, value):
+    agent = {"params": {"kernel": np.ones(3, np.float32)}, "source": {"held": np.ones(3, np.float32)}, "seen": value}
+    agent["seen"] = np.full(3, value, np.float32)
+    assert_same(checkpoints.load_agent(save(folder, 1, agent), agent), agent)
+    for name, changed in (
+        ("params/kernel", {"params": {"kernel": agent["seen"]}}),
+        ("source/held", {"source": {"held": agent["seen"]}}),
+    ):
+        path = save(folder, 2, agent | changed)
+        with refused(f"'{name}' in the agent of .* is not finite in every number: remove 000000000002"):
+            checkpoints.load_agent(path, agent)
+
+
+# what is no safetensors file
+
+
+PLAIN = {
+    "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "b": {"dtype": "I32", "shape": [1, 1], "data_offsets": [8, 12]},
+}
+EXAMPLE = {"a": np.zeros(2, np.float32), "b": np.zeros((1, 1), np.int32)}
+
+
+def tensors(header: dict | str, data: bytes = bytes(12)) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def changed(name: str, **changes) -> bytes:
+    return tensors(PLAIN | {name: PLAIN[name] | changes})
+
+
+TEXT = json.dumps(PLAIN)
+DOCTORED = {
+    "empty": b"",
+    "short": bytes(7),
+    "header longer than the file": (10**6).to_bytes(8, "little") + TEXT.encode(),
+    "header longer than a number": bytes([255] * 8) + TEXT.encode(),
+    "no header": tensors(""),
+    "no object": tensors("[]"),
+    "no JSON": tensors(TEXT[:-1]),
+    "no text": tensors(TEXT)[:10] + b"\xff" + tensors(TEXT)[11:],
+    "nested": tensors('{"a":' * 5000 + "1" + "}" * 5000),
+    "overlap": changed("b", data_offsets=[4, 8]),
+    "gap": tensors(PLAIN | {"b": PLAIN["b"] | {"data_offsets": [12, 16]}}, bytes(16)),
+    "behind the end": changed("b", data_offsets=[12, 16]),
+    "turned round": changed("b", data_offsets=[12, 8]),
+    "negative": changed("a", data_offsets=[-8, 0]),
+    "three places": changed("a", data_offsets=[0, 8, 8]),
+    "a part": changed("a", data_offsets=[0.0, 8.0]),
+    "true": changed("a", data_offsets=[False, 8]),
+    "bytes too many": tensors(PLAIN, bytes(13)),
+    "bytes too few": tensors(PLAIN, bytes(11)),
+    "wrong shape": changed("a", shape=[3]),
+    "negative shape": changed("a", shape=[-1, -2]),
+    "endless shape": changed("a", shape=[2**62, 2**62]),
+    "no shape": tensors(PLAIN | {"a": {"dtype": "F32", "data_offsets": [0, 8]}}),
+    "unknown dtype": changed("a", dtype="F99"),
+    "wrong dtype": changed("a", dtype="F64"),
+    "no entry": tensors(PLAIN | {"a": 3}),
+    "metadata that is none": tensors({"__metadata__": [1], **PLAIN}),
+    "metadata of numbers": tensors({"__metadata__": {"a": 1}, **PLAIN}),
+    "twice": tensors(TEXT[:-1] + f', "a": {json.dumps(PLAIN["a"])}' + "}"),
+}
+
+
+@pytest.mark.parametrize("name", DOCTORED)
+def test_what_the_safetensors_library_refuses_is_refused(name):
+    if name != "twice":  # the library takes the last of the two
+        with pytest.raises(SafetensorError):
+            deserialize(DOCTORED[name])
+    with pytest.raises(ValueError, match=r"\w"):
+        tensor_file.restore(np.frombuffer(DOCTORED[name], np.uint8), EXAMPLE)
+
+
+def test_a_doctored_file_with_a_matching_checksum_is_refused_in_one_line(folder):
+    path = save(folder, 1, EXAMPLE)
+    content = DOCTORED["overlap"]
+    (path / "agent.safetensors").write_bytes(content)
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(path, parts={"agent": told})
+    with refused("part 'agent' of .* is no safetensors file .'b' does not lie where.*: there is no older checkpoint"):
+        checkpoints.load(path, "agent", EXAMPLE)
+
+
+def test_neither_true_nor_false_is_refused():
+    content = tensors({"a": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}}, b"\1\2")
+    with pytest.raises(ValueError, match="'a' holds what is neither true nor false"):
+        tensor_file.restore(np.frombuffer(content, np.uint8), {"a": np.zeros(2, bool)})
+
+
+def test_what_the_library_writes_is_read(folder):
+    """It knows no random keys and writes no metadata, and lays arrays out in an order of its own."""
+    tree = device_tree()
+    tree["params"].pop("b")  # NumPy, without JAX, has no bfloat16
+    path = save(folder, 1, tree)
+    again = save_tensors(load_tensors((path / "agent.safetensors").read_bytes()))
+    assert again != (path / "agent.safetensors").read_bytes()
+    assert_same(tensor_file.restore(np.frombuffer(again, np.uint8), tree), tree)
+    plain = np.frombuffer(tensors(PLAIN, np.array([1, 2], np.float32).tobytes() + bytes(4)), np.uint8)
+    assert tensor_file.restore(plain, EXAMPLE)["a"].tolist() == [1, 2]
+
+
+def test_a_random_key_of_another_kind_is_refused(folder):
+    path = save(folder, 1, {"k": jax.random.key(1, impl="rbg")})
+    with refused("'k' is uint32.4. as the words of a key of rbg in the checkpoint and key<fry>.. in the experiment"):
+        checkpoints.load(path, "agent", {"k": jax.random.key(1)})
 
 
 # killed in the middle

@@ -660,7 +660,7 @@ def _drop(run: Path) -> None:
 DAMAGE = {
     "truncated": (_truncate, "is truncated"),
     "edited": (_flip, "checksum differs"),
-    "of another experiment": (_of_another, "another experiment"),
+    "an edited checkpoint.json": (_of_another, "checkpoint.json was edited"),
     "half an experiment": (_half, "experiment.json"),
     "another experiment": (_change("algorithm", gamma=0.5), "another experiment"),
     "an incomplete experiment": (_drop, "replay"),

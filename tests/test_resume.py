@@ -1,6 +1,7 @@
 """A run that is killed, stopped or damaged: its end equals that of a run left alone, or one line says why not."""
 
 import csv
+import errno
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sharedq.command_line import main
-from sharedq.errors import Stopped
+from sharedq.errors import SharedqError, Stopped
 from sharedq.recipes import recipe
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.trainer import resume, train
@@ -33,6 +34,7 @@ OPTIONS = {
     "target.heads": 2,
     "target.period": 30,
 }
+FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
 TIMINGS = ("steps_per_second", "seconds")
 
 
@@ -161,13 +163,59 @@ def test_what_mirrors_a_run_hears_the_rest_of_one_that_goes_on(tmp_path, stopped
     assert min(heard) > 10_000 and max(heard) == 120_000
 
 
+class Full(Silent):
+    """Fills the disk when the run has reached a step, and looks at what is there."""
+
+    def __init__(self, patch, run: Path, step: int):
+        self.patch, self.run, self.step, self.seen = patch, run, step, []
+
+    def update(self, step, rate, mean_return, learning):
+        self.seen = sorted(path.name for path in (self.run / "checkpoints").iterdir())
+        if step == self.step:
+            self.patch.setattr(os, "fsync", self.full)
+
+    def full(self, number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_with_the_file_and_how_to_go_on(tmp_path, stopped):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    checkpoints_there = sorted(path.name for path in (run / "checkpoints").iterdir())
+    shutil.copytree(run / "checkpoints/000000008000", run / "checkpoints/000000006000")  # left by a kill
+    (run / "checkpoints/7").mkdir()  # somebody else's
+    (run / ".finished.json.new").touch()
+    before = outcome_of_checkpoints(run)
+    with pytest.MonkeyPatch.context() as patch:
+        full = Full(patch, run, 12_000)
+        with pytest.raises(SharedqError) as told:
+            resume(run, progress=full)
+    first, kept, onwards = str(told.value).split("; ")
+    assert first == f"No space left on device: {run}/metrics.csv"
+    assert kept == f"the last good checkpoint is {run}/checkpoints/000000010000"
+    assert onwards == f"once that is mended, go on: sharedq resume {run}"
+    assert full.seen == [*checkpoints_there, "7"]
+    assert not (run / ".finished.json.new").exists()
+    assert outcome_of_checkpoints(run) == before
+
+
+def outcome_of_checkpoints(run: Path) -> dict[str, bytes]:
+    files = (run / "checkpoints" / name for name in ("000000008000", "000000010000"))
+    return {str(file): file.read_bytes() for folder in files for file in folder.rglob("*") if file.is_file()}
+
+
 def test_killed_after_the_last_checkpoint_it_only_has_to_say_so(tmp_path, capsys):
     train(recipe("corridor").replace(steps=2_000), tmp_path / "run")
     before = outcome(tmp_path / "run")
     metrics = (tmp_path / "run/metrics.csv").read_bytes()
+    ended = json.loads((tmp_path / "run/finished.json").read_text())
     (tmp_path / "run/finished.json").unlink()
+    versions = json.loads((tmp_path / "run/versions.json").read_text())
+    (tmp_path / "run/versions.json").write_text(json.dumps(versions | {"jax": "0.1.9"}))
     assert main(["resume", str(tmp_path / "run")]) == 0
-    assert "compiling" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "compiling" not in said
+    assert "this run was begun with jax 0.1.9 and goes on with" in said
+    assert json.loads((tmp_path / "run/finished.json").read_text())["logs"] == ended["logs"]
     assert outcome(tmp_path / "run") == before
     assert (tmp_path / "run/metrics.csv").read_bytes() == metrics
     assert "finished already: nothing to resume" in refused(capsys, "resume", tmp_path / "run")
@@ -224,6 +272,32 @@ def test_a_log_that_was_cut_is_refused_and_left_as_it_is(tmp_path, stopped, caps
     os.truncate(run / "episodes.csv", 100)
     metrics = (run / "metrics.csv").read_bytes()
     assert "episodes.csv is shorter than the checkpoint saw it" in refused(capsys, "resume", run)
+    assert (run / "metrics.csv").read_bytes() == metrics
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "episodes.csv", "tensorboard/seed_1/events.out.tfevents.sharedq"])
+def test_a_log_that_was_edited_is_refused_and_left_as_it_is(tmp_path, stopped, capsys, name):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    content = bytearray((run / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / name).write_bytes(content)
+    assert f"{name} is not as the checkpoint saw it" in refused(capsys, "resume", run)
+    assert (run / name).read_bytes() == content
+    assert main(["verify", str(run)]) == 2
+    assert f"{name}: NOT WHOLE: its checksum differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "offsets", [{}, {"metrics.csv": 1}, {"metrics.csv": -1, "episodes.csv": 1}, {"a": 1}, None, []]
+)
+def test_lengths_of_the_log_are_demanded_also_where_no_checksum_keeps_them(tmp_path, capsys, offsets):
+    run = shutil.copytree(FIXTURES / "corridor-online_network", tmp_path / "run")
+    file = checkpoints.latest(run / "checkpoints") / "checkpoint.json"
+    content = json.loads(file.read_text())
+    content["meta"]["offsets"] = offsets
+    file.write_text(json.dumps(content))
+    metrics = (run / "metrics.csv").read_bytes()
+    assert "edited" in refused(capsys, "resume", run)
     assert (run / "metrics.csv").read_bytes() == metrics
 
 

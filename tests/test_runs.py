@@ -1,7 +1,14 @@
 """The run directory and its log: never half-made, never overwritten unasked, and continued as if never killed."""
 
 import csv
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -11,9 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sharedq import reports
+from sharedq.command_line import main
 from sharedq.errors import SharedqError
-from sharedq.runs import MetricsLog, RunDirectory, atomic_write
+from sharedq.runs import MetricsLog, RunDirectory, atomic_write, checkpoints, run_directory, run_files
+from sharedq.runs.durable import HashedFile
 from sharedq.runs.event_file import EventFile, _extend
+from sharedq.runs.verify import verify
+
+FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
 
 EXPERIMENT = {"algorithm": {"kind": "dqn", "lr": 3e-4}, "seeds": [0, 1]}
 
@@ -56,6 +69,89 @@ def test_a_run_is_replaced_only_when_asked(run):
     assert [path.name for path in run.path.parent.iterdir()] == ["one"]
 
 
+def tree(folder: Path) -> list[tuple[str, bytes]]:
+    """All that is in a folder, to see that nothing was changed."""
+    found = sorted(folder.rglob("*"))
+    return [(str(path.relative_to(folder)), path.read_bytes() if path.is_file() else b"") for path in found]
+
+
+@pytest.mark.parametrize(
+    "stranger", ["thesis.tex", ".git/config", "checkpoints/7/data", "figures/mine.png", "tensorboard/seed_0/notes.txt"]
+)
+def test_a_run_with_somebody_elses_file_in_it_is_not_replaced(run, stranger):
+    (run.path / stranger).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / stranger).write_text("precious")
+    before = tree(run.path.parent)
+    with refused(f"{run.path}/{stranger.split('/')[0]}.* is no file of a run, so .* is not replaced"):
+        RunDirectory.create(run.path, {}, "", overwrite=True)
+    assert tree(run.path.parent) == before
+
+
+def test_a_file_called_experiment_json_makes_no_run(tmp_path):
+    for number, content in enumerate(("", "{}", '{"schema": 1, "experiment": 3}', '{"schema": 9, "experiment": {}}')):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "experiment.json").write_text(content)
+        with pytest.raises(SharedqError):
+            RunDirectory.create(folder, EXPERIMENT, "", overwrite=True)
+        assert (folder / "experiment.json").read_text() == content
+
+
+def test_neither_a_link_nor_the_folder_one_stands_in_is_replaced(run, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(run.path)
+    with refused("link is a symbolic link, which is not replaced"):
+        RunDirectory.create(tmp_path / "link", {}, "", overwrite=True)
+    monkeypatch.chdir(run.path / "checkpoints")
+    for out in (".", "..", "../..", run.path, "/"):
+        with refused("is the folder that this command runs in, or one above: choose another --out"):
+            RunDirectory.create(out, {}, "", overwrite=True)
+    assert run.experiment() == EXPERIMENT
+
+
+def test_a_link_among_a_runs_files_is_not_replaced_and_its_goal_is_kept(run, tmp_path):
+    (tmp_path / "goal").mkdir()
+    (tmp_path / "goal" / "000000000001").write_text("precious")
+    (run.path / "checkpoints").rmdir()
+    (run.path / "checkpoints").symlink_to(tmp_path / "goal")
+    with refused("checkpoints is no file of a run"):
+        RunDirectory.create(run.path, {}, "", overwrite=True)
+    assert (tmp_path / "goal" / "000000000001").read_text() == "precious"
+
+
+def test_all_that_a_run_and_its_report_leave_are_files_of_a_run(tmp_path):
+    folder = shutil.copytree(FIXTURES / "corridor-finished", tmp_path / "run")
+    reports.write(folder)
+    (folder / "episode.gif").touch()
+    assert len(run_files.paths(folder)) > 15
+    assert run_files.stranger(folder) is None
+    run_files.remove(folder)
+    assert not folder.exists()
+
+
+def test_what_a_killed_process_left_beside_a_run_is_swept_at_the_next_start(run, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    parent = run.path.parent
+    shutil.copytree(run.path, parent / f".one.{gone.pid}.new")
+    shutil.copytree(run.path, parent / f".one.{gone.pid}.old")
+    shutil.copytree(run.path, parent / f".one.{os.getppid()}.new")  # of a process that lives
+    (parent / f".two.{gone.pid}.new").mkdir()  # of another run
+    (run.path / ".finished.json.new").write_text("half")
+    with run.writing():
+        names = {path.name for path in parent.iterdir()}
+        assert names == {"one", f".one.{os.getppid()}.new", f".two.{gone.pid}.new"}
+        assert not (run.path / ".finished.json.new").exists()
+
+
+def test_a_run_that_a_killed_overwrite_had_moved_aside_comes_back(run):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    run.path.rename(run.path.with_name(f".one.{gone.pid}.old"))
+    with refused("already holds a run"):
+        RunDirectory.create(run.path, {}, "again")
+    assert run.experiment() == EXPERIMENT
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_not_a_run_is_never_replaced(tmp_path, overwrite):
     (tmp_path / "thesis").mkdir()
@@ -86,8 +182,10 @@ def test_open_says_what_is_wrong(run, tmp_path):
     with refused("holds no run"):
         RunDirectory.open(tmp_path)
     for text, reason in [
-        ("{", "cannot read"),
-        ("[]", "no experiment"),
+        ("{", "experiment.json was edited or damaged.*Expecting property name"),
+        ("[]", "experiment.json was edited or damaged.*must be an object"),
+        ('{"schema": 1, "experiment": [1]}', r"experiment must be an object, not \[1\]"),
+        ('{"schema": "1", "experiment": {}}', "schema must be a whole number"),
         ('{"schema": 2, "experiment": {}}', "format 2"),
     ]:
         (run.path / "experiment.json").write_text(text)
@@ -101,10 +199,29 @@ def test_the_digest_follows_the_content_only(run, tmp_path):
     assert turned.digest() == run.digest() != other.digest()
 
 
+SUMMARY = {"steps": 10, "steps_per_second": 5.0, "seconds": 2.0, "compile_seconds": 1.0}
+
+
 def test_finished_is_said_once_it_is(run):
     assert run.finished() is None
-    run.finish({"steps": 10})
-    assert run.finished() == {"steps": 10}
+    run.finish(SUMMARY, {"metrics.csv": "ab"})
+    assert run.finished().items() >= {**SUMMARY, "logs": {"metrics.csv": "ab"}}.items()
+
+
+def test_how_a_run_ended_is_not_believed_once_it_was_edited(run):
+    run.finish(SUMMARY, {})
+    run.diverge(10, 0, "the loss")
+    for name, read in (("finished.json", run.finished), ("diverged.json", run.diverged)):
+        text = (run.path / name).read_text()
+        for old, new, reason in (("10", "true", "must be a whole number, not true"), ("{", "[", "Expecting")):
+            (run.path / name).write_text(text.replace(old, new, 1))
+            with refused(
+                f"{name} was edited or damaged.*{reason}.*: remove it, and 'sharedq resume .*' writes it again"
+            ):
+                read()
+        (run.path / name).write_text(text.replace("10", "20", 1))
+    with refused("finished.json was edited or damaged .its checksum differs"):
+        run.finished()
 
 
 def test_atomic_write_keeps_the_old_content_until_the_new_is_there(tmp_path, monkeypatch):
@@ -133,6 +250,85 @@ def test_one_process_writes_a_run_at_a_time(run):
         pass
 
 
+LOCKING = """
+import os, pathlib, sys, time
+from sharedq.runs.lock import locked
+with locked(pathlib.Path(sys.argv[1]), "taken"):
+    if os.fork() == 0:
+        os.close(1)
+        time.sleep(60)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_process(run):
+    code = [sys.executable, "-c", textwrap.dedent(LOCKING), str(run.path / "lock")]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert int(process.stdout.readline()) == process.pid
+        with refused("another process is writing"), run.writing():
+            pass
+        process.kill()
+        process.wait()
+        try:
+            with run.writing():
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # the worker, which outlived it
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", "lock", "tensorboard", "finished.json"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_link_in_a_run_is_followed(run, tmp_path, name, exists):
+    goal = tmp_path / "goal"
+    if exists:
+        goal.write_text("precious")
+    shutil.rmtree(run.path / name, ignore_errors=True)
+    (run.path / name).symlink_to(goal)
+    before = tree(run.path)
+    for attempt in (lambda: RunDirectory.open(run.path), lambda: run.writing().__enter__()):
+        with refused(f"{name} is a symbolic link, and inside a run none is followed"):
+            attempt()
+    if name in ("metrics.csv", "tensorboard"):
+        with refused("is a symbolic link"):
+            MetricsLog(run, ["loss"], offsets={})
+    assert tree(run.path) == before
+    assert goal.exists() == exists and (not exists or goal.read_text() == "precious")
+
+
+def test_a_link_with_the_name_of_a_half_written_file_is_replaced_and_not_written_through(run, tmp_path):
+    (tmp_path / "goal").write_text("precious")
+    (run.path / ".finished.json.new").symlink_to(tmp_path / "goal")
+    run.finish(SUMMARY, {})
+    assert run.finished()["steps"] == 10
+    assert (tmp_path / "goal").read_text() == "precious"
+
+
+def test_what_is_no_plain_file_is_refused_instead_of_waited_for(run):
+    os.mkfifo(run.path / "metrics.csv")
+    with refused("metrics.csv is no plain file"):
+        RunDirectory.open(run.path)
+
+
+def test_files_of_a_run_are_opened_for_writing_in_one_place():
+    for file in Path(run_directory.__file__).parent.glob("*.py"):
+        if file.name != "durable.py":
+            text = file.read_text()
+            assert not [
+                word for word in ('open("w', 'open("a', "write_text", "write_bytes", "truncate(") if word in text
+            ]
+
+
+def test_another_series_of_jax_is_told(run, monkeypatch):
+    versions = json.loads((run.path / "versions.json").read_text())
+    for version, told in ((versions["jax"], False), ("0.1.2", True), (None, False)):
+        (run.path / "versions.json").write_text(json.dumps(versions | {"jax": version}))
+        assert bool(list(run.remarks())) == told
+    (run.path / "versions.json").write_text('{"jax": 3}')
+    with refused("versions.json was edited or damaged .*jax must be a text or null, not 3"):
+        list(run.remarks())
+
+
 # the event file
 
 
@@ -151,10 +347,10 @@ def test_tensorboard_reads_the_event_file(tmp_path):
     written = [("loss", 0, 0.5), ("loss", 127, -1e30), ("loss", 128, float("inf")), ("é/" + "x" * 300, 2**40, 3.0)]
     path = tmp_path / "events.out.tfevents.sharedq"
     for tag, step, value in written:  # reopened each time: it appends
-        file = EventFile(path)
-        file.scalar(tag, value, step, wall_time=1234.5)
+        file = HashedFile(path)
+        EventFile(file).scalar(tag, value, step, wall_time=1234.5)
         file.flush()
-        assert file.offset() == path.stat().st_size
+        assert len(file) == path.stat().st_size
         file.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert events.file_version == 2.0
@@ -261,3 +457,129 @@ def test_a_log_that_lost_lines_is_not_continued(run):
     with refused("seed_0.* is shorter"):
         MetricsLog(run, ["loss"], offsets={"tensorboard/seed_0/events.out.tfevents.sharedq": 0})
     assert offsets["metrics.csv"] == (run.path / "metrics.csv").stat().st_size
+
+
+def test_a_log_that_was_edited_is_not_continued_and_left_as_it_is(run):
+    with MetricsLog(run, ["loss"], ["seconds"]) as log:
+        log_chunk(log, 10)
+        told = log.offsets(), log.checksums()
+        log_chunk(log, 20)
+    for name in told[0]:
+        whole = (run.path / name).read_bytes()
+        for place in (0, told[0][name] - 1):
+            (run.path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            before = tree(run.path)
+            with refused(f"{name} is not as the checkpoint saw it"):
+                MetricsLog(run, ["loss"], ["seconds"], *told)
+            assert tree(run.path) == before
+        (run.path / name).write_bytes(whole)
+    with MetricsLog(run, ["loss"], ["seconds"], *told) as log:
+        assert (log.offsets(), log.checksums()) == told
+
+
+def test_a_log_is_cut_in_the_run_and_not_in_a_copy_by_links(run, tmp_path):
+    with MetricsLog(run, ["loss"], ["seconds"]) as log:
+        offsets = log.offsets()
+        log_chunk(log, 10)
+    os.link(run.path / "metrics.csv", tmp_path / "copy.csv")
+    before = (tmp_path / "copy.csv").read_bytes()
+    with MetricsLog(run, ["loss"], ["seconds"], offsets=offsets) as log:
+        log_chunk(log, 20)
+    assert (tmp_path / "copy.csv").read_bytes() == before
+
+
+def test_an_error_of_the_system_names_the_file(run, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with MetricsLog(run, ["loss"], ["seconds"]) as log, monkeypatch.context() as patch:
+        log_chunk(log, 10)
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*metrics.csv'"):
+            log.offsets()
+        with pytest.raises(OSError, match=r"No space left on device: '.*finished.json.new'"):
+            run.finish(SUMMARY, {})
+
+
+# whether it is whole
+
+
+@pytest.fixture
+def finished(run) -> Path:
+    """A finished run with every file that one has."""
+    run.write_json("cost.json", {"parameters": 1})
+    with MetricsLog(run, ["loss"], ["seconds"]) as log:
+        log_chunk(log, 10)
+        meta = {"offsets": log.offsets(), "logs": log.checksums(), "files": run.description()}
+        tensors = {"agent": {"w": np.ones(20, np.float32)}, "rest": {"x": np.ones(20, np.float32)}}
+        checkpoints.save(run.checkpoints, 10, tensors, run.digest(), meta, in_pieces=["rest"])
+        run.finish(SUMMARY, log.checksums())
+    return run.path
+
+
+def test_a_whole_run_is_said_to_be_whole_and_left_as_it_is(finished, capsys):
+    (finished / "notes.txt").write_text("mine")
+    before = tree(finished)
+    assert main(["verify", str(finished)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 13 and all(": whole" in line for line in said)
+    assert "metrics.csv: whole" in said and "notes.txt: whole (it is no file of a run)" in said
+    assert "checkpoints/000000000010/rest: whole (1 piece)" in said
+    assert tree(finished) == before
+
+
+def test_every_damage_to_every_file_is_told(finished, capsys):
+    files = [finished / name for name, is_folder in run_files.paths(finished) if not is_folder and name != "lock"]
+    assert len(files) == 12
+    for file in files:
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        for damaged in (
+            whole[:middle],
+            whole + b"x",
+            whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :],
+        ):
+            file.write_bytes(damaged)
+            found = [one for one in verify(finished) if not one.whole]
+            assert found, file
+            assert main(["verify", str(finished)]) == 2
+            assert "not whole: restore them" in capsys.readouterr().err
+        file.unlink()
+        if file.name != "finished.json":  # then it is a run that has not finished
+            assert [one for one in verify(finished) if not one.whole], file
+        file.write_bytes(whole)
+    assert all(one.whole for one in verify(finished))
+
+
+def test_of_a_run_that_goes_on_the_log_is_whole_up_to_the_checkpoint(finished):
+    (finished / "finished.json").unlink()
+    with (finished / "metrics.csv").open("a") as file:
+        file.write("11,0,0.5\n")
+    remarks = {str(one.path): one.remark for one in verify(finished) if one.whole}
+    assert remarks["cost.json"] == remarks["versions.json"] == remarks["command.txt"] == ""
+    assert "nothing vouches for the rest" in remarks["metrics.csv"]
+    assert remarks["episodes.csv"] == remarks["experiment.json"] == ""
+    os.truncate(finished / "metrics.csv", 30)
+    assert [str(one.path) for one in verify(finished) if not one.whole] == ["metrics.csv"]
+
+
+def test_of_a_comparison_every_run_is_looked_at_and_none_outside(tmp_path):
+    folder = shutil.copytree(FIXTURES / "comparison", tmp_path / "comparison")
+    plan = json.loads((folder / "compare.json").read_text())
+    assert all(one.whole for one in verify(folder))
+    run = plan["runs"][0]["folder"]
+    (folder / run / "metrics.csv").write_bytes(b"")
+    agent = next((folder / run).glob("checkpoints/*/agent.safetensors"))
+    agent.write_bytes(agent.read_bytes()[::-1])
+    assert [str(one.path) for one in verify(folder) if not one.whole] == [
+        f"{run}/metrics.csv",
+        str(agent.relative_to(folder)),
+    ]
+    plan["runs"][0]["folder"] = "../elsewhere"
+    (folder / "compare.json").write_text(json.dumps(plan))
+    assert "lies outside the comparison" in next(one.remark for one in verify(folder) if not one.whole)
+
+
+def test_runs_of_version_0_1_0_are_whole(tmp_path):
+    for folder in FIXTURES.iterdir():
+        assert all(one.whole for one in verify(folder)), folder

@@ -8,20 +8,26 @@ it is removed. So a folder named by a step is complete, whenever the process was
 """
 
 import hashlib
-import json
+import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharedq.errors import SharedqError
+from sharedq.json_files import check_form
 from sharedq.runs import pieces, tensor_file
 from sharedq.runs.durable import sync_folder, write_synced
+from sharedq.runs.sealed import read_sealed, sealed
 
-SCHEMA = 2
+SCHEMA, UNSEALED = 3, 2  # version 0.1.0 wrote 2, which is the same without a checksum of checkpoint.json itself
 UNFINISHED, REMOVED = UNNAMED = ".unfinished", ".removed"  # what a checkpoint is called before it has a step, and after
+
+FORM = {"schema": int, "step": int, "experiment": str, "parts": {str: Any}, "meta": {str: Any}}
+TOLD = {"bytes": int, "sha256": str}  # of a file
+WEIGHTS = ("params", "target_params")  # in the path of an agent's leaf: what it acts with, which is never without end
 
 
 def save(
@@ -51,25 +57,34 @@ def save(
         for part, tree in parts.items()
     }
     manifest = {"schema": SCHEMA, "step": step, "experiment": experiment, "parts": written, "meta": meta}
-    write_synced(unfinished / "checkpoint.json", [(json.dumps(manifest, indent=2) + "\n").encode()])
+    try:
+        text = sealed(manifest)
+    except (TypeError, ValueError) as error:
+        raise SharedqError(f"the checkpoint of step {step:,} needs what JSON can hold of each world: {error}") from None
+    write_synced(unfinished / "checkpoint.json", [text])
     sync_folder(unfinished)
     if path.exists():  # saved twice at one step, where a rename cannot replace a full folder
         _remove(path)
     unfinished.replace(path)
     sync_folder(folder)
-    steps = all_steps(folder)
-    kept = [one for one in steps if one <= step][-keep:]
-    for one in steps:
-        if one not in kept:
-            _remove(folder / f"{one:012d}")
+    _prune(folder, step, keep)
     return path
 
 
+def sweep(folder: Path, keep: int) -> None:
+    """Removes what a save that was killed has left: a checkpoint half written, and those beyond the newest `keep`."""
+    for name in UNNAMED:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if steps := all_steps(folder):
+        _prune(folder, steps[-1], keep)
+
+
 def all_steps(folder: Path) -> list[int]:
-    """The steps that have a checkpoint, in order."""
+    """The steps that have a checkpoint, in order. What has another name than `save` gives is none."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    names = [path.name for path in folder.iterdir() if re.fullmatch("[0-9]{12,}", path.name) and path.is_dir()]
+    return sorted(int(name) for name in names if name == f"{int(name):012d}")
 
 
 def latest(folder: Path) -> Path | None:
@@ -78,11 +93,21 @@ def latest(folder: Path) -> Path | None:
     return folder / f"{steps[-1]:012d}" if steps else None
 
 
-def read_meta(path: Path, experiment: str | None = None) -> dict:
-    """The `meta` given to `save`. With the digest of an experiment, refuses a checkpoint of another one."""
+def read_meta(path: Path, experiment: str | None = None, form: Any = Any, oldest: int = UNSEALED) -> dict:
+    """The `meta` given to `save`, which has this form.
+
+    With the digest of an experiment, refuses a checkpoint of another one; with the `oldest` schema that the run can
+    have, one that claims to be older, and so to need no checksum.
+    """
     manifest = _manifest(path)
+    if manifest["schema"] < oldest:
+        raise SharedqError(f"{path / 'checkpoint.json'} was edited (it lost its checksum): {_remedy(path)}")
     if experiment is not None and manifest["experiment"] != experiment:
         raise SharedqError(f"{path} is a checkpoint of another experiment: resume the run that it belongs to")
+    try:
+        check_form(manifest["meta"], form, "meta")
+    except ValueError as error:
+        raise SharedqError(f"{path / 'checkpoint.json'} was edited or damaged ({error}): {_remedy(path)}") from None
     return manifest["meta"]
 
 
@@ -94,16 +119,48 @@ def load(path: Path, part: str, like: Any) -> Any:
     parts = _manifest(path)["parts"]
     if part not in parts:
         raise SharedqError(f"{path} holds no part '{part}', only {', '.join(parts)}")
-    content = _content(path, _files(path, part, parts[part]))
+    content = _content(path, files(path, part, parts[part]))
     try:
         return tensor_file.restore(content, like)
+    except ValueError as damaged:
+        raise SharedqError(f"part '{part}' of {path} is no safetensors file ({damaged}): {_remedy(path)}") from None
     except SharedqError as misfit:
         raise SharedqError(
             f"part '{part}' of {path} does not fit: {misfit}; use the settings and version that wrote it"
         ) from None
 
 
-def _files(path: Path, part: str, told: dict | list[dict]) -> list[tuple[Path, dict]]:
+def load_agent(path: Path, like: Any) -> Any:
+    """The part `agent`, whose weights are finite numbers."""
+    agent = load(path, "agent", like)
+    for name, leaf in tensor_file.named_leaves(agent).items():
+        if set(name.split("/")) & set(WEIGHTS) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise SharedqError(f"'{name}' in the agent of {path} is not finite in every number: {_remedy(path)}")
+    return agent
+
+
+def check(path: Path) -> Iterator[tuple[Path, str]]:
+    """Every file of a checkpoint, with what is wrong with it, or nothing."""
+    try:
+        manifest = _manifest(path)
+    except SharedqError as error:
+        yield path / "checkpoint.json", str(error)
+        return
+    yield path / "checkpoint.json", ""
+    for part, told in manifest["parts"].items():
+        for file, one in files(path, part, told):
+            try:
+                content = _content(path, [(file, one)])
+                if isinstance(told, dict):  # a part in pieces is not joined for this: it may be most of the memory
+                    tensor_file.read_header(content)
+                yield file, ""
+            except SharedqError as error:
+                yield file, str(error)
+            except ValueError as error:
+                yield file, f"{file} is no safetensors file ({error}): {_remedy(path)}"
+
+
+def files(path: Path, part: str, told: dict | list[dict]) -> list[tuple[Path, dict]]:
     """The files that a part lies in, with what the checkpoint says of them."""
     if isinstance(told, dict):
         return [(_file(path, part), told)]
@@ -111,19 +168,28 @@ def _files(path: Path, part: str, told: dict | list[dict]) -> list[tuple[Path, d
 
 
 def _content(path: Path, files: list[tuple[Path, dict]]) -> np.ndarray:
-    """The bytes of files, one after another and verified."""
+    """The bytes of files, one after another and verified. No more memory is taken than the files have bytes."""
+    for file, told in files:
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise SharedqError(f"cannot read {file} ({error.strerror}): {_remedy(path)}") from None
+        if size < told["bytes"]:
+            raise SharedqError(f"{file} is truncated ({size} of {told['bytes']} bytes): {_remedy(path)}")
+        if size > told["bytes"]:
+            raise SharedqError(
+                f"{file} was edited or damaged (it has {size} bytes, not {told['bytes']}): {_remedy(path)}"
+            )
     content, end = np.empty(sum(told["bytes"] for _, told in files), np.uint8), 0
     for file, told in files:
         begin, end = end, end + told["bytes"]
         room = content[begin:end].data
         try:
             with file.open("rb") as opened:
-                size = opened.readinto(room) + len(opened.read())
+                whole = opened.readinto(room) == told["bytes"]
         except OSError as error:
             raise SharedqError(f"cannot read {file} ({error.strerror}): {_remedy(path)}") from None
-        if size < told["bytes"]:
-            raise SharedqError(f"{file} is truncated ({size} of {told['bytes']} bytes): {_remedy(path)}")
-        if size > told["bytes"] or hashlib.sha256(room).hexdigest() != told["sha256"]:
+        if not whole or hashlib.sha256(room).hexdigest() != told["sha256"]:
             raise SharedqError(f"{file} was edited or damaged (its checksum differs): {_remedy(path)}")
     return content
 
@@ -136,8 +202,8 @@ def _pieces(path: Path | None) -> dict[str, Path]:
         parts = _manifest(path)["parts"]
     except SharedqError:
         return {}
-    found = [_files(path, part, told) for part, told in parts.items() if isinstance(told, list)]
-    return {told["sha256"]: file for files in found for file, told in files}
+    found = [files(path, part, told) for part, told in parts.items() if isinstance(told, list)]
+    return {told["sha256"]: file for one in found for file, told in one}
 
 
 def _file(path: Path, part: str) -> Path:
@@ -146,14 +212,23 @@ def _file(path: Path, part: str) -> Path:
 
 def _manifest(path: Path) -> dict:
     file = path / "checkpoint.json"
-    try:
-        manifest = json.loads(file.read_bytes())
-        schema = manifest["schema"]
-    except (OSError, ValueError, TypeError, KeyError):
-        raise SharedqError(f"{file} is missing or was edited: {_remedy(path)}") from None
-    if schema != SCHEMA:
+    manifest = read_sealed(file, {"schema": int}, _remedy(path))
+    if manifest["schema"] not in (SCHEMA, UNSEALED):
         raise SharedqError(
-            f"{path} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"
+            f"{path} was written in format {manifest['schema']}, this version reads format {SCHEMA}: "
+            "use the version that wrote it"
+        )
+    try:
+        check_form(manifest, FORM if manifest["schema"] == UNSEALED else FORM | {"sha256": str})
+        for part, told in manifest["parts"].items():
+            check_form(told, [TOLD] if isinstance(told, list) else TOLD, f"parts.{part}")
+            if not told or not re.fullmatch(r"\w+", part):
+                raise ValueError(f"'{part}' is no part, or has no file")
+    except ValueError as error:
+        raise SharedqError(f"{file} was edited or damaged ({error}): {_remedy(path)}") from None
+    if f"{manifest['step']:012d}" != path.name:
+        raise SharedqError(
+            f"{path} holds the checkpoint of step {manifest['step']:,}: it was renamed or exchanged, {_remedy(path)}"
         )
     return manifest
 
@@ -163,6 +238,15 @@ def _remedy(path: Path) -> str:
     if not older:
         return "there is no older checkpoint, train again"
     return f"remove {path.name} to continue from the older checkpoint {older[-1]:012d}"
+
+
+def _prune(folder: Path, newest: int, keep: int) -> None:
+    """Keeps `keep` checkpoints up to the step `newest`."""
+    steps = all_steps(folder)
+    kept = [one for one in steps if one <= newest][-keep:]
+    for one in steps:
+        if one not in kept:
+            _remove(folder / f"{one:012d}")
 
 
 def _remove(path: Path) -> None:

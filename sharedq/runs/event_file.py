@@ -9,9 +9,8 @@ of a tag up to the value itself, and are computed once.
 import struct
 import time
 from functools import cache
-from pathlib import Path
 
-from sharedq.runs.durable import sync
+from sharedq.runs.durable import HashedFile
 
 
 def _table() -> list[int]:
@@ -69,11 +68,11 @@ def _until_value(tag: str) -> tuple[bytes, int]:
 
 
 class EventFile:
-    """Appends to an event file; begins it if it is not there yet."""
+    """Appends to an event file; begins it if it is empty."""
 
-    def __init__(self, path: Path):
-        self._file = path.open("ab")
-        if self._file.tell() == 0:
+    def __init__(self, file: HashedFile):
+        self._file = file
+        if len(file) == 0:
             version = _field(3, b"brain.Event:2")
             self._record(version, _extend(0xFFFFFFFF, version), _stamp(time.time(), 0))
 
@@ -83,14 +82,3 @@ class EventFile:
     def _record(self, start: bytes, crc: int, rest: bytes) -> None:
         """Writes the event `start + rest`, where `crc` is the checksum of `start`, before its last inversion."""
         self._file.write(_length(len(start) + len(rest)) + start + rest + _masked(_extend(crc, rest)))
-
-    def flush(self) -> None:
-        """Returns once everything written lies on the disk."""
-        sync(self._file)
-
-    def offset(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()

@@ -1,30 +1,30 @@
 """The numbers of a run while it runs: two tables for programs, TensorBoard events for people.
 
 A resumed run cuts every file back to where the checkpoint saw it and goes on, so what was logged after the
-checkpoint is not there twice.
+checkpoint is not there twice. The checkpoint knows the checksum of each file too, so an edited log is not gone on with.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
 from sharedq.errors import SharedqError
-from sharedq.runs.durable import sync
+from sharedq.runs.durable import HashedFile, checksum, cut, refuse_links
 from sharedq.runs.event_file import EventFile
 from sharedq.runs.run_directory import RunDirectory
-
-EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
+from sharedq.runs.run_files import EVENTS, TABLES, is_log
 
 
 class MetricsLog:
     """Appends to `metrics.csv`, `episodes.csv` and one TensorBoard folder per seed.
 
-    `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` that its checkpoint holds, or
-    `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are removed.
+    `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its
+    checkpoint holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are
+    removed. A checkpoint of version 0.1.0 holds no checksums.
     """
 
     def __init__(
@@ -33,19 +33,35 @@ class MetricsLog:
         metric_names: Sequence[str],
         timing_names: Sequence[str] = (),
         offsets: Mapping[str, int] | None = None,
+        checksums: Mapping[str, str] | None = None,
     ):
         self._path = run.path
         self._columns = (*metric_names, *timing_names)
         self._tags = {name: f"train/{name}" for name in metric_names} | {name: f"time/{name}" for name in timing_names}
+        refuse_links(run.path, [*TABLES, "tensorboard"])
+        headers = {
+            "metrics.csv": ("step", "seed", *self._columns),
+            "episodes.csv": ("step", "seed", "return", "length"),
+        }
+        lines = {name: (",".join(columns) + "\n").encode() for name, columns in headers.items()}
+        written = _written(run.path)
         if offsets is not None:
-            _cut(run.path, offsets)
-        elif written := _written(run.path):
+            check(run.path, offsets, checksums)
+            _check_headers(run.path, lines, offsets)
+            for name in written:
+                _cut(run.path / name, offsets.get(name))
+        elif written:
             raise SharedqError(
                 f"{run.path} has a log already ({written[0]}): continue it with 'sharedq resume {run.path}'"
             )
+        self._files: dict[str, HashedFile] = {}
         self._events: dict[int, EventFile] = {}
-        self._metrics = _table(run.path / "metrics.csv", ("step", "seed", *self._columns))
-        self._episodes = _table(run.path / "episodes.csv", ("step", "seed", "return", "length"))
+        for name, line in lines.items():
+            if len(file := self._open(name)) == 0:
+                file.write(line)
+        for name in sorted(offsets or {}):
+            if name not in TABLES:
+                self._open(name)
 
     def metrics(self, step: int, seed: int, values: Mapping[str, Any]) -> None:
         """One row of metrics and timings; a column without a value stays empty."""
@@ -53,7 +69,7 @@ class MetricsLog:
             raise ValueError(f"no columns {sorted(strange)} in {self._columns}")
         numbers = {name: np.float32(value) for name, value in values.items()}  # their text is as short as reads back
         row = ",".join(str(numbers.get(name, "")) for name in self._columns)
-        self._metrics.write(f"{step},{seed},{row}\n".encode())
+        self._files["metrics.csv"].write(f"{step},{seed},{row}\n".encode())
         events, now = self._events_of(seed), time.time()
         for name, number in numbers.items():
             events.scalar(self._tags[name], float(number), step, now)
@@ -68,57 +84,78 @@ class MetricsLog:
             return
         steps = np.broadcast_to(step, returns.shape)
         rows = zip(steps.tolist(), returns.astype(str).tolist(), lengths.tolist(), strict=True)
-        self._episodes.write("".join(f"{at},{seed},{value},{length}\n" for at, value, length in rows).encode())
+        self._files["episodes.csv"].write(
+            "".join(f"{at},{seed},{value},{length}\n" for at, value, length in rows).encode()
+        )
         events, last, now = self._events_of(seed), int(steps[-1]), time.time()
         events.scalar("episode/return", float(returns.mean(dtype=np.float64)), last, now)
         events.scalar("episode/length", float(lengths.mean()), last, now)
 
     def flush(self) -> None:
         """Returns once everything logged lies on the disk."""
-        sync(self._metrics)
-        sync(self._episodes)
-        for events in self._events.values():
-            events.flush()
+        for file in self._files.values():
+            file.flush()
 
     def offsets(self) -> dict[str, int]:
         """The length of every file, all of it on the disk: what a checkpoint keeps to continue the log."""
         self.flush()
-        return {name: (self._path / name).stat().st_size for name in _written(self._path)}
+        return {name: len(file) for name, file in sorted(self._files.items())}
+
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of every file up to its offset."""
+        return {name: file.sha256 for name, file in sorted(self._files.items())}
 
     def close(self) -> None:
-        self.flush()
-        self._metrics.close()
-        self._episodes.close()
-        for events in self._events.values():
-            events.close()
+        with ExitStack() as stack:
+            for file in self._files.values():
+                stack.callback(file.close)
+            self.flush()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(OSError) if kind else nullcontext():  # a full disk, say, which has been told already
+            self.close()
+
+    def _open(self, name: str) -> HashedFile:
+        if name not in self._files:
+            path = self._path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[name] = HashedFile(path)
+        return self._files[name]
 
     def _events_of(self, seed: int) -> EventFile:
         if seed not in self._events:
-            path = self._path / EVENTS.format(seed=seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._events[seed] = EventFile(path)
+            self._events[seed] = EventFile(self._open(EVENTS.format(seed=seed)))
         return self._events[seed]
 
 
-def _table(path: Path, columns: Sequence[str]) -> BinaryIO:
-    """The table open at its end; a new one gets its first line, an old one must have this one."""
-    header = (",".join(columns) + "\n").encode()
-    file = path.open("ab+")
-    if file.tell() == 0:
-        file.write(header)
-        return file
-    file.seek(0)
-    found = file.readline()
-    if found != header:
-        file.close()
-        raise SharedqError(f"{path} has other columns than this version writes: resume with the version that wrote it")
-    return file
+def check(path: Path, offsets: Mapping[str, int], checksums: Mapping[str, str] | None = None) -> None:
+    """Raises a `SharedqError` for the first file of the log in `path` that is not as a checkpoint saw it."""
+    written = _written(path)
+    for name, offset in offsets.items():
+        if offset < 0 or not is_log(name):
+            raise SharedqError(
+                f"'{name}' of {offset} bytes is no file of a log: the checkpoint was edited, train again"
+            )
+        if name not in written or (path / name).stat().st_size < offset:
+            raise SharedqError(f"{path / name} is shorter than the checkpoint saw it: it was edited, train again")
+        if checksums is not None and checksum(path / name, offset) != checksums.get(name):
+            raise SharedqError(
+                f"{path / name} is not as the checkpoint saw it: it was edited, restore it or train again"
+            )
+
+
+def _check_headers(path: Path, lines: Mapping[str, bytes], offsets: Mapping[str, int]) -> None:
+    for name, line in lines.items():
+        if offsets.get(name):
+            with (path / name).open("rb") as file:
+                found = file.readline(len(line))
+            if found != line:
+                raise SharedqError(
+                    f"{path / name} has other columns than this version writes: resume with the version that wrote it"
+                )
 
 
 def _written(path: Path) -> list[str]:
@@ -127,14 +164,9 @@ def _written(path: Path) -> list[str]:
     return sorted(file.relative_to(path).as_posix() for file in found)
 
 
-def _cut(path: Path, offsets: Mapping[str, int]) -> None:
-    """Cuts the log's files to `offsets`. Looks at all of them before it changes the first."""
-    written = _written(path)
-    for name, offset in offsets.items():
-        if name not in written or (path / name).stat().st_size < offset:
-            raise SharedqError(f"{path / name} is shorter than the checkpoint saw it: it was edited, train again")
-    for name in written:
-        if name not in offsets:
-            (path / name).unlink()
-        elif (path / name).stat().st_size > offsets[name]:
-            os.truncate(path / name, offsets[name])
+def _cut(path: Path, offset: int | None) -> None:
+    """Cuts a file back, or removes it. It is made anew if it has a second name, which a copy by links may have."""
+    if offset is None:
+        path.unlink()
+    elif (status := path.stat()).st_size > offset or status.st_nlink > 1:
+        cut(path, offset)

@@ -1,24 +1,36 @@
 """The folder that a run leaves behind, readable without this library: what was asked, with what, and how it ended."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import platform
-import shutil
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 from sharedq.errors import SharedqError
-from sharedq.runs.durable import atomic_write, sync_folder, write_synced
+from sharedq.json_files import Maybe, read_json
+from sharedq.runs import run_files
+from sharedq.runs.checkpoints import SCHEMA as CHECKPOINT_FORMAT
+from sharedq.runs.checkpoints import UNSEALED
+from sharedq.runs.durable import atomic_write, checksum, refuse_links, sync_folder, write_synced
+from sharedq.runs.lock import locked
+from sharedq.runs.sealed import read_sealed, sealed
 
 SCHEMA = 1
 PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
+
+UNKNOWN = "it describes no experiment, so restore it or train again"
+DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}}
+VERSIONS: dict[str, Any] = {"checkpoint_format": Maybe(int), "jax": Maybe(str | None)}
+FINISHED: dict[str, Any] = {"steps": int, "steps_per_second": float, "seconds": float, "compile_seconds": float}
+FINISHED |= {"logs": Maybe({str: str}), "files": Maybe({str: str})}
+DIVERGED: dict[str, Any] = {"step": int, "seed": int, "message": str}
 
 
 @dataclass(frozen=True)
@@ -31,27 +43,41 @@ class RunDirectory:
     def create(cls, path: str | Path, experiment: dict, command: str, overwrite: bool = False) -> Self:
         """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else."""
         path = Path(path).absolute()
+        if Path.cwd().is_relative_to(os.path.realpath(path)):
+            raise SharedqError(f"{path} is the folder that this command runs in, or one above: choose another --out")
+        if path.name in ("", ".."):
+            path = Path(os.path.realpath(path))
+        replaced = overwrite and os.path.lexists(path)
+        if replaced:
+            _check_replaceable(path)
         unfinished, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+        described = {"schema": SCHEMA, "experiment": experiment}
         try:
+            _sweep_beside(path)
             unfinished.mkdir(parents=True)
         except OSError as error:
             raise SharedqError(f"cannot make a run in {path.parent} ({error.strerror}): choose another --out") from None
         try:
-            described = {"schema": SCHEMA, "experiment": experiment}
             write_synced(unfinished / "experiment.json", [_json(described)])
             write_synced(unfinished / "versions.json", [_json(versions())])
-            write_synced(unfinished / "command.txt", [f"{command}\n".encode()])
+            write_synced(unfinished / "command.txt", [f"{command}\n".encode(errors="surrogateescape")])
             (unfinished / "checkpoints").mkdir()
             sync_folder(unfinished)
-            if overwrite and (path / "experiment.json").is_file():
+            if replaced:
                 with cls(path).writing():
                     path.rename(old)
                     unfinished.rename(path)
-                shutil.rmtree(old)
+                with suppress(OSError):  # the next start removes the rest
+                    run_files.remove(old)
             else:
                 _rename_onto_nothing(unfinished, path)
+        except OSError as error:
+            raise SharedqError(
+                f"cannot make a run at {path} ({error.strerror}: {error.filename}): choose another --out"
+            ) from None
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if unfinished.exists():
+                run_files.remove(unfinished)
         sync_folder(path.parent)
         return cls(path)
 
@@ -61,22 +87,22 @@ class RunDirectory:
         path = Path(path).absolute()
         if not path.is_dir():
             raise SharedqError(f"there is no folder {path}: give the folder of a run")
+        refuse_links(path, (*run_files.FILES, *run_files.FOLDERS))
         if not (path / "experiment.json").is_file():
             raise SharedqError(f"{path} holds no run (it has no experiment.json): give the folder of a run")
         run = cls(path)
-        described = run.read_json("experiment.json")
-        if not isinstance(described, dict) or "experiment" not in described or "schema" not in described:
-            raise SharedqError(f"{path / 'experiment.json'} describes no experiment: it was edited, train again")
-        if described["schema"] != SCHEMA:
-            raise SharedqError(
-                f"{path} was written in format {described['schema']}, this version reads format {SCHEMA}: "
-                "use the version named in its versions.json"
-            )
+        run.experiment()
         return run
 
     def experiment(self) -> dict:
         """What was asked for, as it was given to `create`."""
-        return self.read_json("experiment.json")["experiment"]
+        described = read_json(self.path / "experiment.json", DESCRIBED, UNKNOWN)
+        if described["schema"] != SCHEMA:
+            raise SharedqError(
+                f"{self.path} was written in format {described['schema']}, this version reads format {SCHEMA}: "
+                "use the version named in its versions.json"
+            )
+        return described["experiment"]
 
     def digest(self) -> str:
         """A name for the experiment's content: two runs of the same experiment have the same one."""
@@ -87,13 +113,33 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def finish(self, summary: dict) -> None:
-        """Marks the run as complete."""
-        self.write_json("finished.json", summary)
+    def begun_with(self) -> dict:
+        """What the run was begun with; nothing if that was not written down."""
+        path = self.path / "versions.json"
+        return read_json(path, VERSIONS, "restore it, or remove it") if path.exists() else {}
+
+    def oldest_checkpoint(self) -> int:
+        """The oldest format that a checkpoint of this run can have: that of the version that began it."""
+        return self.begun_with().get("checkpoint_format", UNSEALED)
+
+    def remarks(self) -> Iterator[str]:
+        """What is worth knowing before the run is gone on with."""
+        now, then = metadata.version("jax"), self.begun_with().get("jax")
+        if then is not None and _series(then) != _series(now):
+            yield f"this run was begun with jax {then} and goes on with {now}: it may not equal one that never stopped"
+
+    def description(self) -> dict[str, str]:
+        """The checksums of the files that describe the run."""
+        return {name: checksum(self.path / name) for name in run_files.DESCRIPTIONS if (self.path / name).exists()}
+
+    def finish(self, summary: dict, logs: dict[str, str]) -> None:
+        """Marks the run as complete; `logs` are the checksums of its log, by their paths in the folder."""
+        ended = summary | {"logs": logs, "files": self.description()}
+        atomic_write(self.path / "finished.json", sealed(ended))
 
     def finished(self) -> dict | None:
         """The summary that the run ended with, or None as long as it has not ended."""
-        return self.read_json("finished.json") if (self.path / "finished.json").exists() else None
+        return self._end("finished.json", FINISHED)
 
     def diverge(self, step: int, seed: int, message: str) -> None:
         """Marks the run as one that cannot end: going on would come to the same step again."""
@@ -101,27 +147,24 @@ class RunDirectory:
 
     def diverged(self) -> dict | None:
         """Where and how the run diverged, or None if it did not."""
-        return self.read_json("diverged.json") if (self.path / "diverged.json").exists() else None
+        return self._end("diverged.json", DIVERGED)
+
+    def _end(self, name: str, form: dict[str, Any]) -> dict | None:
+        path = self.path / name
+        remedy = f"remove it, and 'sharedq resume {self.path}' writes it again"
+        return read_sealed(path, form, remedy) if path.exists() else None
 
     def write_json(self, name: str, value: Any) -> None:
         atomic_write(self.path / name, _json(value))
 
-    def read_json(self, name: str) -> Any:
-        try:
-            return json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError) as error:
-            raise SharedqError(f"cannot read {self.path / name} ({error}): restore the file or train again") from None
-
-    @contextlib.contextmanager
+    @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the run for this process. The lock lives as long as its file is open, so a killed process frees it."""
-        with (self.path / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SharedqError(
-                    f"another process is writing {self.path}: wait for it, stop it, or choose another --out"
-                ) from None
+        """Holds the run for this process, and removes what a process that was killed had only begun to write."""
+        refuse_links(self.path, (*run_files.FILES, *run_files.FOLDERS))
+        refusal = f"another process is writing {self.path}: wait for it, stop it, or choose another --out"
+        with locked(self.path / "lock", refusal):
+            _sweep_beside(self.path)
+            run_files.sweep(self.path)
             yield
 
 
@@ -138,6 +181,7 @@ def versions() -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        "checkpoint_format": CHECKPOINT_FORMAT,
         **{package: version(package) for package in PACKAGES},
         **{package: found for package in WORLDS if (found := version(package))},
     }
@@ -153,7 +197,58 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
                 f"{path} already holds a run: choose another --out, continue it with 'sharedq resume {path}', "
                 "or replace it with --overwrite"
             ) from None
-        raise SharedqError(f"{path} exists and is not a run, so it is left alone: choose another --out") from None
+        raise _not_a_run(path) from None
+
+
+def _not_a_run(path: Path) -> SharedqError:
+    return SharedqError(f"{path} exists and is not a run, so it is left alone: choose another --out")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises if `path` is anything else than the folder of a run, with nothing in it but what a run leaves."""
+    if path.is_symlink():
+        raise SharedqError(f"{path} is a symbolic link, which is not replaced: name the folder that it leads to")
+    if not (path / "experiment.json").is_file():
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        raise _not_a_run(path)
+    RunDirectory(path).experiment()
+    if found := run_files.stranger(path):
+        raise SharedqError(
+            f"{path / found} is no file of a run, so {path} is not replaced: move it, or choose another --out"
+        )
+
+
+def _sweep_beside(path: Path) -> None:
+    """Removes what processes that are no more left beside a run while they made or replaced it.
+
+    A run that was moved aside, and that nothing took the place of, comes back.
+    """
+    if not path.parent.is_dir():
+        return
+    for found in path.parent.iterdir():
+        named = re.fullmatch(re.escape(f".{path.name}.") + r"([0-9]{1,9})\.(new|old)", found.name)
+        if not named or found.is_symlink() or not found.is_dir() or _lives(int(named[1])):
+            continue
+        if named[2] == "old" and not os.path.lexists(path):
+            found.rename(path)
+        else:
+            run_files.remove(found)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _series(version: str) -> list[str]:
+    """The part of a version that tells whether two of them compute alike: 0.10 of 0.10.2."""
+    return version.split(".")[:2]
 
 
 def _json(value: Any) -> bytes:

@@ -8,6 +8,7 @@ as its words, and its kind under its name in the header's `__metadata__`.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from sharedq import old_names
 from sharedq.errors import SharedqError
+from sharedq.json_files import check_form, parse_json
 from sharedq.runs.durable import write_synced
 
 _DTYPES = {
@@ -35,6 +37,8 @@ _DTYPES = {
     "I64": np.dtype(np.int64),
     "F64": np.dtype(np.float64),
 }
+LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
+
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -77,34 +81,79 @@ def chunks(tree: Any) -> Iterator[memoryview]:
         yield np.asarray(array, order="C").reshape(-1).view(np.uint8).data
 
 
+def read_header(content: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays in a file's bytes, as views on them, and the texts of its `__metadata__`.
+
+    Raises `ValueError` for what the safetensors library refuses: arrays that overlap, leave gaps or lie outside the
+    file, names that stand there twice, sizes that do not fit their shapes.
+    """
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    if len(content) < 8 or start > len(content) or start - 8 > LONGEST_HEADER:
+        raise ValueError("its header does not lie in the file")
+    try:
+        header = parse_json(content[8:start].tobytes(), {str: Any}, "the header", "it is refused")
+    except SharedqError as error:
+        raise ValueError(str(error)) from None
+    texts = header.pop("__metadata__", None) or {}
+    check_form(texts, {str: str}, "__metadata__")
+    check_form(header, {str: {"dtype": str, "shape": [int], "data_offsets": [int]}})
+    arrays, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, places = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in _DTYPES or any(size < 0 for size in shape) or len(places) != 2:
+            raise ValueError(f"'{name}' has no dtype, shape and place that are known here")
+        if places != [end, end + math.prod(shape) * _DTYPES[dtype].itemsize]:
+            raise ValueError(f"'{name}' does not lie where the array before it ends, or its size is not its shape's")
+        if start + places[1] > len(content):
+            raise ValueError(f"'{name}' ends behind the end of the file")
+        array = content[start + end : start + places[1]].view(_DTYPES[dtype])
+        if dtype == "BOOL" and (array.view(np.uint8) > 1).any():
+            raise ValueError(f"'{name}' holds what is neither true nor false")
+        arrays[name], end = _shaped(name, array, shape), places[1]
+    if start + end != len(content):
+        raise ValueError("the file is longer or shorter than its arrays")
+    return arrays, texts
+
+
+def _shaped(name: str, array: np.ndarray, shape: list[int]) -> np.ndarray:
+    try:
+        return np.require(array, requirements="A").reshape(shape)
+    except (ValueError, OverflowError):  # no elements, in a shape that is too large or has too many axes for NumPy
+        raise ValueError(f"'{name}' has a shape that no array can have") from None
+
+
 def restore(content: np.ndarray, like: Any) -> Any:
     """The tree in a file's bytes, which have been verified, in the structure of `like`.
 
     A leaf that is a numpy array in `like` comes back as one, every other as a jax array. The numpy
     ones are copies, because one small view would keep the bytes of a whole replay. A tree that does not fit raises
-    `SharedqError` with what differs, to be completed by the caller who knows the file.
+    `SharedqError` with what differs, to be completed by the caller who knows the file. A random key whose kind the file
+    does not tell, because another program wrote it anew, is of the kind that `like` has.
     """
-    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
-    header = json.loads(content[8:start].tobytes())
-    kinds = header.pop("__metadata__")
+    arrays, kinds = read_header(content)
     wanted = named_leaves(like)
-    if wanted.keys() - header.keys():
-        header, kinds = ({old_names.current_path(name): x for name, x in one.items()} for one in (header, kinds))
-    for names, where in ((wanted.keys() - header.keys(), "checkpoint"), (header.keys() - wanted.keys(), "experiment")):
+    if wanted.keys() - arrays.keys():  # saved by 0.1.0
+        arrays, kinds = _by_current_names(arrays), _by_current_names(kinds)
+    for names, where in ((wanted.keys() - arrays.keys(), "checkpoint"), (arrays.keys() - wanted.keys(), "experiment")):
         if names:
             raise SharedqError(f"'{min(names)}' is not in the {where}")
 
     def leaf(name: str, like: Any) -> Any:
-        entry = header[name]
-        begin, end = entry["data_offsets"]
-        array = content[start + begin : start + end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        if name in kinds:
-            array = jax.random.wrap_key_data(jax.device_put(array), impl=kinds[name])
-        if (array.shape, array.dtype) != (like.shape, like.dtype):
-            raise SharedqError(f"'{name}' is {_text(array)} in the checkpoint and {_text(like)} in the experiment")
-        return array.copy() if isinstance(like, np.ndarray) else jax.device_put(array)
+        array = arrays[name]
+        if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+            kind, words = str(jax.random.key_impl(jnp.empty((), like.dtype))), jax.eval_shape(jax.random.key_data, like)
+            if kinds.get(name, kind) == kind and (array.shape, array.dtype) == (words.shape, words.dtype):
+                return jax.random.wrap_key_data(jax.device_put(array), impl=kind)
+        elif name not in kinds and (array.shape, array.dtype) == (like.shape, like.dtype):
+            return array.copy() if isinstance(like, np.ndarray) else jax.device_put(array)
+        there = _text(array, kinds.get(name))
+        raise SharedqError(f"'{name}' is {there} in the checkpoint and {_text(like)} in the experiment")
 
     return jax.tree.unflatten(jax.tree.structure(like), [leaf(name, one) for name, one in wanted.items()])
+
+
+def _by_current_names(named: dict[str, Any]) -> dict[str, Any]:
+    return {old_names.current_path(name): value for name, value in named.items()}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -116,5 +165,6 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return named
 
 
-def _text(array: Any) -> str:
-    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
+def _text(array: Any, kind: str | None = None) -> str:
+    told = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+    return f"{told} as the words of a key of {kind}" if kind else told

@@ -18,18 +18,30 @@ from sharedq.errors import (
     DeviceFailed,
     Diverged,
     EnvironmentFailed,
+    SharedqError,
     Stopped,
     Unlearned,
     Unphysical,
     device_errors,
 )
+from sharedq.errors import told as told_of
+from sharedq.json_files import Maybe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
+from sharedq.runs.metrics_log import check as check_log
+from sharedq.runs.run_files import TABLES
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import Program, Told
 from sharedq.training.progress import Progress, counted, duration
 from sharedq.training.signals import StopRequest, stop_requests
 from sharedq.units import readable
 
+KEPT = 2  # checkpoints of a run that goes on
+META = {
+    "seconds": float,
+    "compile_seconds": float,
+    "offsets": {str: int},
+    "logs": Maybe({str: str}),
+}  # beside the arrays
 TIMINGS = ("steps_per_second", "seconds")
 
 Mirror = Callable[[int, dict[str, float]], None]  # also hears what is logged, averaged over seeds
@@ -48,19 +60,27 @@ def train(
 
     `advice` says what to lower, `onwards` is the command that goes on with the run.
     """
-    with directory.writing(), _stops(directory, onwards) as request, closing(program):
+    with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
-        offsets = checkpoints.read_meta(saved_at, directory.digest())["offsets"] if saved_at else {}
+        saved = _read(directory, saved_at) if saved_at else {"offsets": {}}
+        logs = (saved["offsets"], saved.get("logs"))
+        if saved_at:
+            check_log(directory.path, *logs)
+            for remark in directory.remarks():
+                progress.say(remark)
         if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
-            checkpoints.load(saved_at, "agent", program.shapes().agent)  # which may have been damaged since
-            _finish(program, directory, progress, checkpoints.read_meta(saved_at))
+            checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
+            with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+                checkpoints.sweep(directory.checkpoints, keep=1)
+                _finish(program, directory, progress, saved, log)
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
             step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
         if saved_at:
             progress.say(f"continuing from step {step:,}")
-        with MetricsLog(directory, program.metric_names, TIMINGS, offsets) as log:
+        with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+            checkpoints.sweep(directory.checkpoints, KEPT)
             for stop in [s for s in program.stops if s > step]:
                 began = time.perf_counter()
                 with _breakdowns(directory, onwards):
@@ -80,16 +100,17 @@ def train(
                 step = stop
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
-        _finish(program, directory, progress, meta)
+            _finish(program, directory, progress, meta, log)
         if request.number is not None:  # whoever asked may mean more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)
 
 
-def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict) -> None:
+def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict, log: MetricsLog) -> None:
+    log.flush()
     steps, seconds = program.stops[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
     times = {name: meta[name] for name in ("seconds", "compile_seconds")}
-    directory.finish({"steps": steps, "steps_per_second": rate} | times)
+    directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums())
     progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
 
 
@@ -122,6 +143,18 @@ def _write(log: MetricsLog, seeds: list[int], step: int, told: Told, rate: float
 def _reflect(mirror: Mirror, step: int, told: Told, rate: float, mean_return: float | None) -> None:
     values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
     mirror(step, values if mean_return is None else values | {"return": mean_return})
+
+
+@contextmanager
+def _naming(directory: RunDirectory, onwards: str) -> Iterator[None]:
+    """Tells of a file of the run that could not be written, a full disk being the usual reason, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(directory.path):
+            raise
+        told = f"{error.strerror}: {error.filename}; {_kept(directory)}"
+        raise SharedqError(f"{told}; once that is mended, go on: {onwards}") from error
 
 
 @contextmanager
@@ -178,18 +211,33 @@ def _save(
     if whole:
         parts["rest"] = host._replace(agent=())  # most of it the replay, of which a stretch of training changes a part
         meta = meta | {"worlds": program.save_worlds()}
-    meta = meta | {"offsets": log.offsets()}  # which lie on the disk once they are told
-    keep = 2 if whole else 1
+    meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # which lie on the disk once they are told
+    meta = meta | {"files": directory.description()}
+    keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
+
+
+def _read(directory: RunDirectory, path: Path) -> dict:
+    """What a checkpoint says beside its arrays. Only one of version 0.1.0 may lack the checksums of the log."""
+    oldest = directory.oldest_checkpoint()
+    form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
+    meta = checkpoints.read_meta(path, directory.digest(), form, oldest)
+    if absent := set(TABLES) - meta["offsets"].keys():
+        raise SharedqError(f"{path} does not say how long {min(absent)} was: it was edited, train again")
+    return meta
 
 
 def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
     """Where a checkpoint left off: step, seconds, run. Nobody else keeps the run, which may be most of the memory."""
     shapes = program.shapes()
-    agent = checkpoints.load(path, "agent", shapes.agent)
+    agent = checkpoints.load_agent(path, shapes.agent)
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
     meta = checkpoints.read_meta(path)
     run = program.to_devices(rest._replace(agent=agent))
     step = int(path.name)
-    program.load_worlds(meta["worlds"], step)
+    try:
+        program.load_worlds(meta.get("worlds"), step)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"the worlds in {path / 'checkpoint.json'} do not fit ({told_of(error)})"
+        raise SharedqError(f"{what}: use the settings and version that wrote it") from error
     return step, meta["seconds"], run

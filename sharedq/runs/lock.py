@@ -1,0 +1,51 @@
+"""A lock that one process holds: it ends with the process, however that ends."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sharedq.errors import SharedqError
+from sharedq.runs.durable import open_to_append
+
+_held: set[tuple[int, int]] = set()
+
+
+@contextmanager
+def locked(file: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock `file`, which is made if it is not there; raises a `SharedqError` if somebody else holds it.
+
+    It is a POSIX record lock (`lockf`) because a child that is forked does not inherit one: with `flock` the worker of
+    an environment kept the lock of a run whose process had been killed. Such a lock has two odd ways. It does not keep
+    a process from taking it twice, and it is gone as soon as the process closes any descriptor of the file. So a
+    process remembers what it holds, and does not open those files again.
+    """
+    here = _identity(file)
+    if here in _held:
+        raise SharedqError(refusal)
+    try:
+        opened = open_to_append(file)
+    except OSError as error:
+        raise SharedqError(f"cannot write {file} ({error.strerror}): make its folder writable") from None
+    with opened:
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # the standard leaves open which of them it is
+            raise SharedqError(refusal) from None
+        except OSError as error:
+            raise SharedqError(f"cannot lock {file} ({error.strerror}): use a disk that knows locks") from None
+        here = _identity(file)
+        assert here is not None
+        _held.add(here)
+        try:
+            yield
+        finally:
+            _held.discard(here)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
