@@ -78,10 +78,13 @@ class Agent:
         played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
-    def record(self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15) -> tuple[Path, float]:
+    def record(
+        self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15, overwrite: bool = False
+    ) -> tuple[Path, float]:
         """Films one episode at `rate` pictures a second; where the film lies, and the episode's return.
 
-        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4.
+        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4. A file that
+        is no film of ours is replaced only with `overwrite`.
         """
         require(max_steps >= 1, f"max_steps must be at least 1, not {max_steps}")
         require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
@@ -92,7 +95,7 @@ class Agent:
             nonlocal returned
             returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
 
-        return video.write(Path(out), pictures(), rate), returned
+        return video.write(Path(out), pictures(), rate, overwrite), returned
 
     def _key(self, draw: int) -> jax.Array:
         return random_keys.at(random_keys.root(self.seed), draw)

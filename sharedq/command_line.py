@@ -266,12 +266,14 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--seed", type=int, default=0, help="of the episode (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
     verb.add_argument("--rate", type=int, default=15, help="pictures a second (default: %(default)s)")
+    verb.add_argument("--overwrite", action="store_true", help="replace a file there that is no film of sharedq")
 
     def call(parsed):
         from sharedq.agent import load
 
         out = parsed.out or parsed.run / "episode.mp4"
-        path, returned = load(parsed.run, parsed.agent).record(out, parsed.seed, parsed.max_steps, parsed.rate)
+        agent = load(parsed.run, parsed.agent)
+        path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate, parsed.overwrite)
         instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
         print(f"film: {path}, return {returned:.2f}{instead}")
 
@@ -281,11 +283,13 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
 def _report(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="of a comparison, of several runs, or of one")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
+    verb.add_argument("--overwrite", action="store_true", help="replace files there that no report wrote")
 
     def call(parsed):
         from sharedq import reports
 
-        print(f"report: {reports.write(parsed.folder, parsed.out)}")
+        page = reports.write(parsed.folder, parsed.out, parsed.overwrite, say=print)
+        print(f"report: {page}")
 
     return call
 

@@ -217,7 +217,9 @@ def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
     encoder(fails=True)
     (tmp_path / "film.mp4").write_bytes(b"before")
     with pytest.raises(SharedqError, match=r"ffmpeg could not write the film \(no room\): choose --out"):
-        video.write(tmp_path / "film.mp4", (np.zeros((400, 400, 3), np.uint8) for _ in range(50)), rate=15)
+        video.write(
+            tmp_path / "film.mp4", (np.zeros((400, 400, 3), np.uint8) for _ in range(50)), rate=15, overwrite=True
+        )
     assert (tmp_path / "film.mp4").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
 

@@ -262,14 +262,14 @@ def spoil(name: str, content: str):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (spoil("experiment.json", "{"), "not valid JSON"),
+        (spoil("experiment.json", "{"), "experiment.json was edited or damaged"),
         (spoil("experiment.json", '{"schema": 2}'), "has schema 2"),
-        (spoil("experiment.json", '{"schema": 1, "experiment": {}}'), "no experiment with seeds"),
-        (spoil("cost.json", "[]"), "does not hold a JSON object"),
+        (spoil("experiment.json", '{"schema": 1, "experiment": {}}'), "'experiment.seeds' is missing"),
+        (spoil("cost.json", "[]"), "must be an object, not []"),
         (spoil("episodes.csv", "step,seed,length\n"), "no column 'return'"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,0,high,3\n"), "cannot be read"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,0,2\n"), "4 names for 3 columns"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,7,2,3\n"), "has seed 7"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,high,3\n"), "line 2: 'high' is no number"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,2\n"), "line 2: it has 3 cells for 4 columns"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,7,2,3\n"), "line 2: seed is 7"),
         (lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\n"), "cannot be read"),
     ],
 )
