@@ -216,10 +216,9 @@ def test_pictures_are_handed_on_one_by_one(tmp_path, encoder):
 def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
     encoder(fails=True)
     (tmp_path / "film.mp4").write_bytes(b"before")
+    pictures = (np.zeros((400, 400, 3), np.uint8) for _ in range(50))
     with pytest.raises(SharedqError, match=r"ffmpeg could not write the film \(no room\): choose --out"):
-        video.write(
-            tmp_path / "film.mp4", (np.zeros((400, 400, 3), np.uint8) for _ in range(50)), rate=15, overwrite=True
-        )
+        video.write(tmp_path / "film.mp4", pictures, rate=15, overwrite=True)
     assert (tmp_path / "film.mp4").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
 

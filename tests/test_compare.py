@@ -126,7 +126,7 @@ def test_a_plan_that_was_edited_is_refused(compared, tmp_path, capsys, content):
     out = shutil.copytree(compared, tmp_path / "out")
     (out / "compare.json").write_text(content)
     for words in (command(out, *FOUR), ["resume", str(out)]):
-        assert "compare.json cannot be read or was edited" in refused(capsys, *words)
+        assert "compare.json was edited or damaged" in refused(capsys, *words)
 
 
 def test_a_run_of_another_experiment_among_them_is_refused(compared, tmp_path, capsys):

@@ -42,7 +42,7 @@ def read(folder: Path, name: str, largest: int | None = None) -> bytes | None:
 
 
 def read_json(folder: Path, name: str, form: Any, remedy: str = REMEDY, schema: int | None = None) -> Any:
-    """The content of the JSON file `name` in `folder`, which has this form and schema; None if there is no such file."""
+    """The content of the JSON file `name` in `folder`, of this form and schema; None if there is no such file."""
     path, content = folder / name, read(folder, name, LARGEST_TEXT)
     if content is None:
         return None

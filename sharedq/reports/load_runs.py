@@ -173,12 +173,11 @@ def _search(folder: Path, links: list[str], depth: int) -> Iterator[Path]:
 
 def _load_listed(folder: Path) -> Comparison:
     path, listed = folder / PLAN, read_plan(folder, "run the comparison again")
-    planned = [(printable(one["label"]), folder / one["folder"]) for one in listed["runs"]]
+    planned = [(one["label"], folder / one["folder"]) for one in listed["runs"]]
     started = [(label, where) for label, where in planned if is_there(where / "experiment.json")]
     if not started:
         raise SharedqError(f"no run of the comparison in {folder} has started: run it first")
     reference = listed.get("reference")
-    reference = None if reference is None else printable(reference)
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
     runs = tuple(load_run(where, label) for label, where in started)
@@ -186,8 +185,8 @@ def _load_listed(folder: Path) -> Comparison:
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
-    title = printable(listed.get("recipe", folder.resolve().name))
-    return Comparison(title, printable(listed.get("command", ""), "\n"), reference, runs, missing)
+    title = listed.get("recipe", printable(folder.resolve().name))
+    return Comparison(title, listed.get("command", ""), reference, runs, missing)
 
 
 def load_run(folder: Path, label: str) -> Run:
@@ -254,9 +253,8 @@ def _environment(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 def _bound(folder: Path, name: str, numbers: Mapping[str, Any], low: float, high: float) -> None:
     for key, value in numbers.items():
         if isinstance(value, (int, float)) and not low <= value <= high:
-            raise SharedqError(
-                f"{folder / name} was edited or damaged ({printable(key)} is not between {low:g} and {high:g}): {REMEDY}"
-            )
+            reason = f"{printable(key)} is not between {low:g} and {high:g}"
+            raise SharedqError(f"{folder / name} was edited or damaged ({reason}): {REMEDY}")
 
 
 def _damages(

@@ -8,6 +8,7 @@ from sharedq.reports.files import is_there, read, read_json, replace
 
 PAGE, SUMMARY, TABLES = "report.html", "summary.json", ("summary.csv", "curves.csv")
 FIGURES = "figures"
+FILES = (PAGE, SUMMARY, *TABLES, FIGURES)  # what a report leaves in its folder
 PAGE_BEGINS = '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
 METHOD_TITLE = "<h2>How the numbers are made</h2>"
 TABLE_BEGINS = "environment,label,"

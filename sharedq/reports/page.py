@@ -61,8 +61,9 @@ def write(
         contents[f"{FIGURES}/{figure.name}-dark.svg"] = figure.dark
         contents[f"{FIGURES}/{figure.name}.png"] = figure.png
     write_files(out, contents, overwrite)
-    for line in damages(summary) if say else ():
-        say(line)
+    if say is not None:
+        for line in damages(summary):
+            say(line)
     return out / PAGE
 
 

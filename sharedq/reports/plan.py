@@ -5,7 +5,7 @@ from typing import Any
 
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe
-from sharedq.reports.files import read_json, refuse_links
+from sharedq.reports.files import printable, read_json, refuse_links
 
 PLAN = "compare.json"
 SCHEMA = 1
@@ -15,6 +15,7 @@ FORM = {
     "reference": Maybe(str | None),
     "runs": [{"label": str, "folder": str, "command": Maybe(str), "experiment": Maybe({str: Any})}],
 }
+SHOWN = ("recipe", "reference", "label", "command")
 
 
 def read_plan(folder: Path, remedy: str) -> dict[str, Any]:
@@ -32,4 +33,6 @@ def read_plan(folder: Path, remedy: str) -> dict[str, Any]:
         if named.count(where) > 1:
             raise SharedqError(f"{path} was edited or damaged (it names the folder {str(where)!a} twice): {remedy}")
         refuse_links(folder, where)
+    for one in (plan, *plan["runs"]):
+        one |= {name: printable(one[name], "\n" * (name == "command")) for name in SHOWN if one.get(name) is not None}
     return plan
