@@ -19,7 +19,11 @@ def refuse_links(folder: Path, name: str | Path) -> None:
     path = folder
     for part in Path(name).parts:
         path = path / part
-        if path.is_symlink():
+        try:
+            linked = path.is_symlink()
+        except OSError as error:  # a name that is too long
+            raise SharedqError(f"{path} cannot be read ({error.strerror}): {REMEDY}") from None
+        if linked:
             raise SharedqError(f"{path} is a link, and links inside a run or a comparison are not followed: remove it")
 
 

@@ -177,7 +177,7 @@ def _load_listed(folder: Path) -> Comparison:
     started = [(label, where) for label, where in planned if is_there(where / "experiment.json")]
     if not started:
         raise SharedqError(f"no run of the comparison in {folder} has started: run it first")
-    reference = listed.get("reference")
+    reference = listed["reference"]
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
     runs = tuple(load_run(where, label) for label, where in started)
@@ -185,8 +185,7 @@ def _load_listed(folder: Path) -> Comparison:
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
-    title = listed.get("recipe", printable(folder.resolve().name))
-    return Comparison(title, listed.get("command", ""), reference, runs, missing)
+    return Comparison(listed["recipe"], listed["command"], reference, runs, missing)
 
 
 def load_run(folder: Path, label: str) -> Run:
