@@ -6,7 +6,7 @@ Names that a form does not list are left as they are.
 """
 
 import json
-import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sharedq.errors import SharedqError
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+LARGEST = sys.float_info.max  # whole numbers in JSON may be larger than any float
 
 
 class Maybe(NamedTuple):
@@ -72,7 +73,7 @@ def check_form(value: Any, form: Any, where: str = "") -> None:
 
 def _is(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -24,6 +24,7 @@ def test_what_has_the_form_is_read_as_it_stands(tmp_path):
         ('"step": 1, ', "", "'step' is missing"),
         ('"step": 1', '"step": 1, "step": 2', "'step' stands there twice"),
         ('"rate": 2', '"rate": NaN', "NaN is not a JSON number"),
+        ('"rate": 2', f'"rate": {10**400}', "rate must be a number"),
         ('"rate": 2', '"rate": 1e999', "rate must be a number"),
         ('["a"]', '["a", 1]', r"names\[1\] must be a text, not 1"),
         ('["a"]', '"a"', "names must be a list"),

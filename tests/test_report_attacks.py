@@ -1,16 +1,19 @@
 """Edited and hostile runs: a report works or refuses in one line, and never touches what lies outside the folder."""
 
+import contextlib
 import json
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sharedq import reports
+from sharedq.comparison import carry_out
 from sharedq.errors import SharedqError
-from sharedq.reports.figures import Figure
+from sharedq.training.progress import Silent
 
 FIXTURE = Path(__file__).parent / "fixtures" / "0.1.0" / "comparison"
 RUN_FILES = ("experiment.json", "finished.json", "diverged.json", "cost.json", "versions.json", "command.txt")
@@ -22,23 +25,8 @@ VALUES = (
     *([], {}, [1], [[1]], {"a": {"b": []}}, {"kind": 7}),
 )
 CELLS = (
-    "",
-    "nan",
-    "-3",
-    "1e300",
-    "-inf",
-    "1e999",
-    "x",
-    "1,1",
-    "1.5",
-    "-0",
-    "9" * 400,
-    "0x1",
-    "1_0",
-    "=1",
-    "\x00",
-    "#",
-    '"1"',
+    *("", "nan", "-3", "1e300", "-inf", "1e999", "x", "1,1", "1.5", "-0", "9" * 400),
+    *("0x1", "1_0", "=1", "\x00", "#", '"1"'),
 )
 
 
@@ -149,24 +137,17 @@ def attack(root: Path, name: str, number: int) -> bool:
     folder = hostile_copy(root)
     damage(folder / name, rng, root / "precious")
     before = outside(root)
-    refused = False
+    told = ""
     try:
         page = reports.write(folder, say=lambda line: line.encode())
-        assert "\x1b" not in page.read_text() and "<script>" not in page.read_text()
-        json.loads((folder / "summary.json").read_text())
     except SharedqError as error:
-        refused = True
-        assert "\n" not in str(error) and "\x1b" not in str(error)
+        told = str(error)
+    else:
+        assert not re.search("\x1b|<script>", page.read_text())
+        json.loads((folder / "summary.json").read_text())
+    assert "\n" not in told and "\x1b" not in told
     assert outside(root) == before
-    return refused
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures take most of the time of a report."""
-    nothing = Figure("areas", "caption", b"light", b"dark", b"png")
-    draw = lambda summary: {**{task.name: [nothing] for task in summary.tasks}, "": [nothing]}  # noqa: E731
-    monkeypatch.setattr("sharedq.reports.page.draw", draw)
+    return bool(told)
 
 
 @pytest.mark.parametrize("name", ATTACKED)
@@ -181,3 +162,54 @@ def test_many_damaged_files_are_reported_or_refused_and_drawn(tmp_path, name):
     for number in range(200):
         attack(tmp_path / "one", name, number)
         shutil.rmtree(tmp_path / "one")
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_an_edited_plan_trains_into_no_other_folder(tmp_path, undrawn, monkeypatch, number):
+    folder, rng = hostile_copy(tmp_path), random.Random(number)
+    shutil.rmtree(folder / "runs/target-network")
+    trained = []
+    monkeypatch.setattr("sharedq.comparison.train", lambda experiment, out, **_: trained.append(out))
+    monkeypatch.setattr("sharedq.comparison.resume", lambda out, **_: trained.append(out))
+    damage(folder / "compare.json", rng, tmp_path / "precious")
+    before = outside(tmp_path)
+    with contextlib.suppress(SharedqError):
+        carry_out(folder, lambda *_: contextlib.nullcontext(Silent()))
+    assert outside(tmp_path) == before
+    assert all(where.resolve().parent == folder / "runs" for where in trained)
+
+
+@pytest.mark.parametrize("where", ["../../precious/target-free", "/absolute", "..", ".", "", "runs/../..", "runs/link"])
+def test_a_plan_that_leads_outside_is_refused_before_anything_changes(tmp_path, where):
+    folder = hostile_copy(tmp_path)
+    (folder / "runs/link").symlink_to(tmp_path / "precious")
+    plan = json.loads((folder / "compare.json").read_text())
+    plan["runs"][0]["folder"] = str(tmp_path / "precious/target-free") if where == "/absolute" else where
+    (folder / "compare.json").write_text(json.dumps(plan))
+    before, inside = outside(tmp_path), sorted(folder.rglob("*"))
+    for call in (reports.write, lambda folder: carry_out(folder, lambda *_: contextlib.nullcontext(Silent()))):
+        with pytest.raises(SharedqError, match=r"is no folder inside|is a link"):
+            call(folder)
+    assert outside(tmp_path) == before and sorted(folder.rglob("*")) == inside
+
+
+@pytest.mark.parametrize("name", ["runs", "runs/target-free", "runs/target-free/episodes.csv", "compare.json"])
+def test_no_link_inside_a_comparison_is_followed(tmp_path, name):
+    folder = hostile_copy(tmp_path)
+    (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "moved")
+    with pytest.raises(SharedqError, match="is a link, and links inside a run or a comparison are not followed"):
+        reports.write(folder)
+
+
+@pytest.mark.parametrize("name", ["report.html", "summary.csv", "figures", "figures/areas.png"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_written_through_a_link(tmp_path, undrawn, name, overwrite):
+    folder = hostile_copy(tmp_path)
+    goal = tmp_path / "precious" / ("target-free" if name == "figures" else "thesis.txt")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(goal)
+    before = outside(tmp_path)
+    with pytest.raises(SharedqError, match="nothing is written through a link"):
+        reports.write(folder, overwrite=overwrite)
+    assert outside(tmp_path) == before and not (folder / "summary.json").exists()

@@ -51,7 +51,8 @@ def read_episodes(folder: Path, seeds: range, diverged: bool) -> Table:
     finite = np.abs(returns) <= LARGEST_NUMBER
     if not diverged:
         table.refuse(~finite, "return", "it must be a finite float32 number")
-    table.refuse(~((length >= 1) & (np.floor(length) == length)), "length", "it must be a whole number from 1 on")
+    whole = (length >= 1) & (length <= LARGEST_STEP) & (np.floor(length) == length)
+    table.refuse(~whole, "length", "it must be a whole number from 1 on")
     _refuse_disorder(table, "no row of a seed may be earlier than the one before", twice=True)
     _refuse_too_many(table)
     return table._replace(columns={name: values[finite] for name, values in table.columns.items()})
