@@ -39,7 +39,7 @@ def parse_json(content: bytes | str, form: Any, what: str, remedy: str) -> Any:
         value = json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
         check_form(value, form)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error))
         raise SharedqError(f"{what} was edited or damaged ({reason}): {remedy}") from None
     return value
 
@@ -69,6 +69,11 @@ def check_form(value: Any, form: Any, where: str = "") -> None:
         kinds = typing.get_args(form) if union else (form,)
         right = any(_is(value, kind) for kind in kinds)
         _expect(right, where, " or ".join(NAMES.get(kind, str(kind)) for kind in kinds), value)
+
+
+def _one_line(text: str) -> str:
+    """The text without ends of lines and without what would control a terminal: names in a file may hold both."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -30,6 +30,8 @@ def test_what_has_the_form_is_read_as_it_stands(tmp_path):
         ('["a"]', '"a"', "names must be a list"),
         ('{"bytes": 3}', "[]", r"parts.p must be an object, not \[\]"),
         ('"x"', '"note": 1, "x"', "note must be a text or null, not 1"),
+        ('"p": {', '"\\u001b[31m": 1, "p": {', "parts.\N{REPLACEMENT CHARACTER}.31m must be an object, not 1"),
+        ('"p": {', '"\\ud800": 1, "\\ud800": 1, "p": {', "'\N{REPLACEMENT CHARACTER}' stands there twice"),
         ("[{}]", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
         (RIGHT, "[]", r"the content must be an object, not \[\]"),
         (RIGHT, RIGHT[:-3], "Expecting|Unterminated"),
