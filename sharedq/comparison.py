@@ -178,10 +178,11 @@ def read_plan(out: Path) -> dict[str, Any]:
     return described
 
 
-def carry_out(out: Path, shown: Shown, say: Callable[[str], None] = print) -> Path:
+def carry_out(out: Path, shown: Shown, *, say: Callable[[str], None] = print) -> Path:
     """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
 
     A source that diverges does not keep the others from being trained: the report says so, and the end is an error.
+    What is not whole of the runs is handed to `say`.
     """
     read_plan(out)  # or there is nothing to hold
     with _writing(out):

@@ -1,6 +1,5 @@
 """The files that a report reads and writes. No link inside a folder is followed, and no text is trusted."""
 
-import contextlib
 import os
 import stat
 import unicodedata
@@ -64,7 +63,8 @@ def is_there(path: Path) -> bool:
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file so that a reader meets the old one or the new one, never a half. The umask says who may read it."""
-    unfinished = new_file(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    make_empty(unfinished)
     try:
         unfinished.write_bytes(content)
         unfinished.replace(path)
@@ -72,14 +72,11 @@ def replace(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def new_file(path: Path) -> Path:
-    """An empty file beside `path`, with its ending, to be filled and to be renamed to `path`."""
+def make_empty(path: Path) -> None:
+    """Makes an empty file in place of what a process that was killed may have left there. No link is followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_stem(f".{path.stem}.{os.getpid()}.new")
-    with contextlib.suppress(FileNotFoundError):
-        unfinished.unlink()  # a process of this number may have been killed here
-    os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    return unfinished
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 def printable(text: str, also: str = "") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sharedq.errors import SharedqError, missing_extra
-from sharedq.reports.files import is_there, new_file
+from sharedq.reports.files import is_there, make_empty
 
 SMALLEST_SIDE = 320  # smaller pictures are enlarged by whole factors, so that their pixels stay square
 
@@ -32,7 +32,8 @@ def write(path: Path, pictures: Iterable[np.ndarray], rate: int, overwrite: bool
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         path = path.with_suffix(".gif")
     _check_place(path, overwrite)
-    unfinished = new_file(path)
+    unfinished = path.with_stem(f".{path.stem}.unfinished")
+    make_empty(unfinished)
     try:
         (_mp4 if path.suffix == ".mp4" else _gif)(unfinished, map(_enlarged, pictures), rate)
         unfinished.replace(path)
