@@ -19,6 +19,7 @@ from sharedq.given import numbers
 from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import check_count, require
+from sharedq.trainer import spec_of
 from sharedq.training.evaluation import apart, film, first_episodes, play, play_on_host
 from sharedq.training.interactive import WORLDS
 from sharedq.training.memory import check_fits
@@ -103,10 +104,13 @@ class Agent:
         played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
-    def record(self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15) -> tuple[Path, float]:
+    def record(
+        self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15, overwrite: bool = False
+    ) -> tuple[Path, float]:
         """Films one episode at `rate` pictures a second; where the film lies, and the episode's return.
 
-        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4.
+        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4. A file that
+        is no film of ours is replaced only with `overwrite`.
         """
         check_count("max_steps", max_steps)
         require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
@@ -119,7 +123,7 @@ class Agent:
             nonlocal returned
             returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
 
-        return video.write(Path(out), pictures(), rate), returned
+        return video.write(Path(out), pictures(), rate, overwrite), returned
 
     def _key(self, draw: int) -> jax.Array:
         return random_keys.at(random_keys.root(self.seed), draw)
@@ -148,7 +152,7 @@ def load_all(run: str | Path, *, trust: Trust = False) -> list[Agent]:
     if path is None:
         raise SharedqError(f"{run} has no checkpoint yet: let it train to the first one")
     checkpoints.read_meta(path, directory.digest(), oldest=directory.oldest_checkpoint())
-    compiled = Compiled(experiment.build())
+    compiled = Compiled(experiment.build(spec_of(directory)))
     seeds = experiment.all_seeds
     one = compiled.built.agent_shapes()
     every = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), one)

@@ -225,7 +225,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
         experiments = [with_target(base, wanted) for wanted in parsed.targets]
         plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)
-        say(f"report: {carry_out(out, _show, _trust(parsed))}")
+        say(f"report: {carry_out(out, _show, _trust(parsed), say=say)}")
 
     return call
 
@@ -246,7 +246,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
         if (folder / PLAN).exists():
             if parsed.wandb:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
-            say(f"report: {carry_out(folder, _show, parsed.trust)}")
+            say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
             return
         experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
         with (
@@ -295,13 +295,14 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
     verb.add_argument("--rate", type=int, default=15, help="pictures a second (default: %(default)s)")
     _takes_trust(verb)
+    verb.add_argument("--overwrite", action="store_true", help="replace a file there that is no film of sharedq")
 
     def call(parsed):
         from sharedq.agent import load
 
         out = parsed.out or parsed.run / "episode.mp4"
         agent = load(parsed.run, parsed.agent, trust=parsed.trust)
-        path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate)
+        path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate, parsed.overwrite)
         instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
         say(f"film: {path}, return {returned:.2f}{instead}")
 
@@ -311,11 +312,12 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
 def _report(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="of a comparison, of several runs, or of one")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
+    verb.add_argument("--overwrite", action="store_true", help="replace files there that no report wrote")
 
     def call(parsed):
         from sharedq import reports
 
-        say(f"report: {reports.write(parsed.folder, parsed.out)}")
+        say(f"report: {reports.write(parsed.folder, parsed.out, parsed.overwrite, say=say)}")
 
     return call
 
@@ -328,7 +330,7 @@ def _verify(verb: argparse.ArgumentParser) -> Callable:
 
         damaged = 0
         for finding in verify(parsed.folder):
-            print(finding)
+            say(str(finding))
             damaged += not finding.whole
         if damaged:
             raise SharedqError(f"{damaged} of the files in {parsed.folder} are not whole: restore them or train again")

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +15,8 @@ from typing import Any
 from sharedq import reports
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
 from sharedq.experiment import Experiment, Trust
-from sharedq.runs import RunDirectory, atomic_write
+from sharedq.reports import PLAN as PLAN
+from sharedq.runs import RunDirectory, atomic_write, run_files
 from sharedq.settings import require
 from sharedq.targets import TargetNetwork
 from sharedq.trainer import prepared, resume, to_trust, train, use_cores_for
@@ -23,7 +24,7 @@ from sharedq.training.progress import Progress
 
 Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
 
-PLAN = "compare.json"
+LOCK = "lock"
 
 
 def with_target(experiment: Experiment, wanted: str) -> Experiment:
@@ -69,27 +70,82 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         "reference": next((x for x, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None),
         "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
     }
-    there = (out / PLAN).exists()
-    if there and not overwrite:
-        if _wanted(read_plan(out)) != _wanted(described):
-            raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
+    if _is_planned(out) and not overwrite:
+        _require_same(out, described)
         return
-    if out.exists() and not there and (not out.is_dir() or any(out.iterdir())):
+    old = _what_may_go(out, described) if _is_planned(out) else []
+    if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK}):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_cores_for(experiments[0])
     for experiment in experiments:  # what cannot be built or does not fit leaves no folder
         prepared(experiment)
-    if there:
-        _remove_runs(out)
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+    with _writing(out):
+        if _is_planned(out) and not overwrite:  # another process was faster
+            _require_same(out, described)
+            return
+        for run in old:
+            _remove(run)
+        atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
 
 
-def _remove_runs(out: Path) -> None:
-    """All runs of a comparison, so that none of them is taken for one of the comparison that takes its place."""
-    for described in out.glob("runs/*/experiment.json"):
-        with RunDirectory.open(described.parent).writing():
-            shutil.rmtree(described.parent)
+def _is_planned(out: Path) -> bool:
+    return os.path.lexists(out / PLAN)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _require_same(out: Path, described: dict[str, Any]) -> None:
+    if _wanted(read_plan(out)) != _wanted(described):
+        raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
+
+
+def _what_may_go(out: Path, described: dict[str, Any]) -> list[Path]:
+    """The runs of the comparison at `out`, so that none of them is taken for one of that which takes its place.
+
+    Raises, before anything is changed, if something of somebody else's would go or stand in the way.
+    """
+    for path in (out, out / PLAN, out / "runs"):
+        if path.is_symlink():
+            raise SharedqError(f"{path} is a link, and what a link leads to is not replaced: choose another --out")
+    try:
+        read_plan(out)
+    except SharedqError as error:  # edited, damaged, or another file of this name
+        if strange := _names(out) - {PLAN, LOCK, "runs", *reports.FILES}:
+            raise SharedqError(f"{error}; but {out} also holds {min(strange)}, which no comparison has") from None
+    reports.check_place(out)
+    old = sorted(path for path in out.glob("runs/*") if os.path.lexists(path / "experiment.json"))
+    for path in old:
+        _require_run(path)
+    for one in described["runs"]:
+        folder = out / one["folder"]
+        if os.path.lexists(folder) and folder not in old:
+            raise SharedqError(f"{folder} is no run, so it is left alone: move it away or choose another --out")
+    return old
+
+
+def _require_run(path: Path) -> None:
+    """Raises unless the folder is a run with nothing in it that a run does not have."""
+    if path.is_symlink():
+        raise SharedqError(f"{path} is a link, and what a link leads to is not removed: choose another --out")
+    RunDirectory.open(path)
+    if (strange := run_files.stranger(path)) is not None:
+        raise SharedqError(f"{path} also holds {strange}, which no run has: move it away or choose another --out")
+
+
+def _remove(run: Path) -> None:
+    with RunDirectory.open(run).writing():
+        _require_run(run)
+        run_files.remove(run)
+
+
+def _writing(out: Path) -> AbstractContextManager[None]:
+    """Holds the comparison for this process, as a run is held."""
+    if (out / LOCK).is_symlink():
+        raise SharedqError(f"{out / LOCK} is a link, and links inside a comparison are not followed: remove it")
+    return RunDirectory(out).writing()
 
 
 def _check_report() -> None:
@@ -109,39 +165,42 @@ def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    try:
-        described = json.loads((out / PLAN).read_text())
-        complete = all({"label", "folder", "command", "experiment"} <= one.keys() for one in described["runs"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        complete = False
-    require(complete, f"{out / PLAN} cannot be read or was edited: repeat the comparison with --overwrite")
+    remedy = "repeat the comparison with --overwrite"
+    described = reports.read_plan(out, remedy)
+    for one in described["runs"]:
+        complete = "experiment" in one and Path(one["folder"]).parent == Path("runs")
+        require(complete, f"{out / PLAN} was edited or damaged ({one['label']!a} cannot be trained): {remedy}")
     return described
 
 
-def carry_out(out: Path, shown: Shown, trust: Trust = False) -> Path:
+def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[str], None] = print) -> Path:
     """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
 
     Code that the plan names is imported only if it is trusted: all of it (`True`), or these import strings. A
     source that diverges does not keep the others from being trained: the report says so, and the end is an error.
+    What is not whole of the runs is handed to `say`.
     """
-    described = read_plan(out)
+    read_plan(out)  # or there is nothing to hold
+    with _writing(out):
+        return _carry_out(out, read_plan(out), shown, trust, say)
+
+
+def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust, say: Callable[[str], None]) -> Path:
     _check_report()
+    reports.check_place(out)
     experiments = [Experiment.from_dict(one["experiment"], trust) for one in described["runs"]]
+    for one in described["runs"]:  # what cannot be gone on with is found out before anything is trained
+        _begun(out, one)
     lost = []
-    for number, (one, experiment) in enumerate(zip(described["runs"], experiments), start=1):
-        folder = out / one["folder"]
-        begun = (folder / "experiment.json").exists()
-        if begun:
-            run = RunDirectory.open(folder)
-            if run.experiment() != one["experiment"]:
-                raise SharedqError(f"{folder} holds another run than {PLAN} asks for: remove it to train it again")
-            if run.finished() is not None:
-                continue
+    for number, (one, experiment) in enumerate(zip(described["runs"], experiments, strict=True), start=1):
+        folder, run = out / one["folder"], _begun(out, one)
+        if run is not None and run.finished() is not None:
+            continue
         title = f"{number} of {len(described['runs'])}, {one['label']}"
         try:
             with shown(title, experiment.training.steps, experiment.seeds) as progress:
                 try:
-                    if begun:
+                    if run is not None:
                         resume(folder, trust=trust, progress=progress)
                     else:
                         train(experiment, folder, command=one["command"], progress=progress)
@@ -151,7 +210,20 @@ def carry_out(out: Path, shown: Shown, trust: Trust = False) -> Path:
         except Stopped as stopped:
             onwards = f"sharedq resume {out}{to_trust(experiment)}"
             raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
-    page = reports.write(out)
+    page = reports.write(out, say=say)
     if lost:
         raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")
     return page
+
+
+def _begun(out: Path, one: dict[str, Any]) -> RunDirectory | None:
+    """The run that the plan asks for, if it has begun."""
+    folder = out / one["folder"]
+    if not os.path.lexists(folder / "experiment.json"):
+        if os.path.lexists(folder) and (not folder.is_dir() or _names(folder)):
+            raise SharedqError(f"{folder} is no run, so it is left alone: move it away to go on")
+        return None
+    run = RunDirectory.open(folder)
+    if run.experiment() != one["experiment"]:
+        raise SharedqError(f"{folder} holds another run than {PLAN} asks for: remove it to train it again")
+    return run

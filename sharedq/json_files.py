@@ -6,7 +6,7 @@ Names that a form does not list are left as they are.
 """
 
 import json
-import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sharedq.errors import SharedqError
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+LARGEST = sys.float_info.max  # whole numbers in JSON may be larger than any float
 
 
 class Maybe(NamedTuple):
@@ -38,7 +39,7 @@ def parse_json(content: bytes | str, form: Any, what: str, remedy: str) -> Any:
         value = json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
         check_form(value, form)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error))
         raise SharedqError(f"{what} was edited or damaged ({reason}): {remedy}") from None
     return value
 
@@ -70,9 +71,14 @@ def check_form(value: Any, form: Any, where: str = "") -> None:
         _expect(right, where, " or ".join(NAMES.get(kind, str(kind)) for kind in kinds), value)
 
 
+def _one_line(text: str) -> str:
+    """The text without ends of lines and without what would control a terminal: names in a file may hold both."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
+
+
 def _is(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

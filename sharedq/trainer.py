@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sharedq.analysis.cost import size
+from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import Built, Experiment, Trust
 from sharedq.runs import RunDirectory
@@ -32,7 +33,7 @@ def train(
     use_cores_for(experiment)
     built, program = prepared(experiment)  # what cannot be built or does not fit leaves no folder
     command = command or shlex.join(sys.argv)
-    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite)
+    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec))
     return _go_on(built, program, directory, progress, mirror)
 
 
@@ -60,7 +61,22 @@ def resume(
         raise Diverged(found["message"])
     experiment = Experiment.from_dict(directory.experiment(), trust)
     use_cores_for(experiment)
-    return _go_on(*prepared(experiment), directory, progress, mirror)
+    built, program = prepared(experiment)
+    if (begun := spec_of(directory)) is not None and to_json(begun) != to_json(built.spec):
+        raise SharedqError(
+            f"the environment is another than when {directory.path} began, which spec.json describes: "
+            "restore it, or train again"
+        )
+    return _go_on(built, program, directory, progress, mirror)
+
+
+def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
+    """The description of the environment that a run was trained in, if the run has one."""
+    plain = directory.spec(JSON_FORM)
+    try:
+        return None if plain is None else from_json(plain)
+    except ValueError as error:
+        raise SharedqError(f"{directory.path / 'spec.json'} was edited or damaged ({error}): restore it") from None
 
 
 def use_cores_for(experiment: Experiment) -> None:

@@ -12,6 +12,7 @@ if FIRST:  # what one process compiled, the others take from here: runs that are
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 from sharedq.training.seeds import use_all_cores  # noqa: E402
 
@@ -21,6 +22,19 @@ jax.config.update("jax_num_cpu_devices", 2)  # raises if something used JAX befo
 # Compiling makes the first example slow, and a failure must come again on the next run.
 hypothesis.settings.register_profile("sharedq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sharedq")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Puts an empty figure in place of those of a report, which take most of its time."""
+    from sharedq.reports.figures import Figure
+
+    def draw(summary):
+        return {
+            name: [Figure("areas", "caption", b"", b"", b"")] for name in ("", *(task.name for task in summary.tasks))
+        }
+
+    monkeypatch.setattr("sharedq.reports.page.draw", draw)
 
 
 def pytest_unconfigure():

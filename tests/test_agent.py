@@ -1,5 +1,6 @@
 """The short face for people who write code: an experiment, a run, an agent that acts."""
 
+import os
 import sys
 import weakref
 from types import SimpleNamespace
@@ -216,10 +217,39 @@ def test_pictures_are_handed_on_one_by_one(tmp_path, encoder):
 def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
     encoder(fails=True)
     (tmp_path / "film.mp4").write_bytes(b"before")
+    pictures = (np.zeros((400, 400, 3), np.uint8) for _ in range(50))
     with pytest.raises(SharedqError, match=r"ffmpeg could not write the film \(no room\): choose --out"):
-        video.write(tmp_path / "film.mp4", (np.zeros((400, 400, 3), np.uint8) for _ in range(50)), rate=15)
+        video.write(tmp_path / "film.mp4", pictures, rate=15, overwrite=True)
     assert (tmp_path / "film.mp4").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
+
+
+def test_a_film_replaces_films_and_nothing_else(tmp_path):
+    def film(out: str, **options):
+        pictures = (np.full((4, 4, 3), shade, np.uint8) for shade in range(3))
+        return video.write(tmp_path / out, pictures, rate=15, **options)
+
+    assert film("film.gif").read_bytes().count(video.MARK) == 1
+    film("film.gif")
+    (tmp_path / "holiday.gif").write_bytes(b"years ago")
+    with pytest.raises(SharedqError, match="was not filmed by this program, so it is left alone"):
+        film("holiday.gif")
+    assert (tmp_path / "holiday.gif").read_bytes() == b"years ago"
+    (tmp_path / "link.gif").symlink_to(tmp_path / "holiday.gif")
+    for overwrite in (False, True):
+        with pytest.raises(SharedqError, match="no film is written through a link"):
+            film("link.gif", overwrite=overwrite)
+    film("holiday.gif", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.gif", "holiday.gif", "link.gif"]
+
+
+def test_the_umask_says_who_may_see_a_film(tmp_path):
+    before = os.umask(0o077)
+    try:
+        film = video.write(tmp_path / "film.gif", (np.zeros((4, 4, 3), np.uint8) for _ in range(2)), rate=15)
+    finally:
+        os.umask(before)
+    assert film.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_has_no_pictures_is_not_filmed(tmp_path, agent):

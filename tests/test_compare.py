@@ -18,6 +18,7 @@ from sharedq.recipes import recipe
 
 SMALL = ("--seeds", "3", "--steps", "4000", "--training.log_period", "1000")
 FOUR = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=3")
+FIXTURE = Path(__file__).parent / "fixtures" / "0.1.0" / "comparison"
 TIMINGS = ("steps_per_second", "seconds")
 
 
@@ -126,7 +127,7 @@ def test_a_plan_that_was_edited_is_refused(compared, tmp_path, capsys, content):
     out = shutil.copytree(compared, tmp_path / "out")
     (out / "compare.json").write_text(content)
     for words in (command(out, *FOUR), ["resume", str(out)]):
-        assert "compare.json cannot be read or was edited" in refused(capsys, *words)
+        assert "compare.json was edited or damaged" in refused(capsys, *words)
 
 
 def test_a_run_of_another_experiment_among_them_is_refused(compared, tmp_path, capsys):
@@ -195,3 +196,99 @@ def test_no_source_twice_and_at_least_one(tmp_path):
         labels_of([corridor, corridor])
     with pytest.raises(SharedqError, match="at least one source"):
         plan("corridor", [], tmp_path / "out", "", overwrite=False)
+
+
+def replace_with(out: Path, target: str = "target_network") -> None:
+    plan("corridor", [with_target(recipe("corridor"), target)], out, "", overwrite=True)
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runs/thesis/experiment.json", "thesis"),
+        ("runs/target-free/thesis.txt", "also holds thesis.txt, which no run has"),
+        ("runs/target-free/.git/HEAD", "also holds .git, which no run has"),
+        ("report.html", "was not written by a report"),
+    ],
+)
+def test_overwriting_a_comparison_removes_nothing_of_somebody_elses(finished, name, words):
+    (finished / name).parent.mkdir(exist_ok=True)
+    (finished / name).write_text("years of work")
+    before = contents(finished)
+    with pytest.raises(SharedqError, match=words):
+        replace_with(finished)
+    assert contents(finished) == before
+
+
+@pytest.fixture
+def finished(tmp_path):
+    return shutil.copytree(FIXTURE, tmp_path / "comparison")
+
+
+def test_a_folder_in_the_way_of_a_run_is_found_before_anything_is_removed(finished):
+    (finished / "runs/shared-heads-k1").mkdir()
+    (finished / "runs/shared-heads-k1/notes.txt").write_text("years of work")
+    before = contents(finished)
+    with pytest.raises(SharedqError, match="shared-heads-k1 is no run, so it is left alone"):
+        replace_with(finished, "shared_heads")
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("name", ["", "runs", "runs/target-free", "compare.json"])
+def test_a_link_is_not_replaced(finished, name):
+    (finished / name).rename(finished.parent / "moved")
+    (finished / name).symlink_to(finished.parent / "moved")
+    before = contents(finished.parent / "moved")
+    with pytest.raises(SharedqError, match="is a link"):
+        replace_with(finished)
+    assert contents(finished.parent / "moved") == before
+
+
+def test_a_file_called_compare_json_is_no_comparison(tmp_path):
+    (tmp_path / "compare.json").write_text("{}")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SharedqError, match=r"also holds thesis\.txt, which no comparison has"):
+        replace_with(tmp_path)
+    (tmp_path / "thesis.txt").unlink()
+    replace_with(tmp_path)
+    assert len(json.loads((tmp_path / "compare.json").read_text())["runs"]) == 1
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from sharedq.comparison import _writing
+with _writing(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_comparison_is_written_by_one_process(finished, capsys):
+    words = [sys.executable, "-c", HOLD, str(finished)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        assert "another process is writing" in refused(capsys, "resume", str(finished))
+        with pytest.raises(SharedqError, match="another process is writing"):
+            replace_with(finished)
+        process.stdin.close()
+    assert (finished / "runs/target-free/finished.json").exists()
+    assert main(["resume", str(finished)]) == 0
+
+
+def test_what_a_report_would_replace_is_found_before_training(finished, capsys, monkeypatch):
+    monkeypatch.setattr("sharedq.comparison.train", lambda *_, **__: pytest.fail("trained"))
+    shutil.rmtree(finished / "runs/target-free")
+    (finished / "report.html").write_text("years of work")
+    assert "was not written by a report" in refused(capsys, "resume", str(finished))
+
+
+def test_a_run_in_the_way_is_found_before_the_first_is_trained(finished, capsys, monkeypatch):
+    monkeypatch.setattr("sharedq.comparison.train", lambda *_, **__: pytest.fail("trained"))
+    shutil.rmtree(finished / "runs/target-free")
+    (finished / "runs/target-network/experiment.json").rename(finished / "runs/target-network/notes.json")
+    assert "target-network is no run, so it is left alone" in refused(capsys, "resume", str(finished))

@@ -1,8 +1,11 @@
 """Reports on synthetic run directories: the page says what the data say, stands alone, and survives odd runs."""
 
 import csv
+import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -16,6 +19,7 @@ from sharedq.reports.figures import LIGHT, styles
 from sharedq.reports.summary import summarise
 
 STEPS = 1000
+FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
 VOID = {"meta", "source", "img", "br"}
 
 
@@ -262,14 +266,14 @@ def spoil(name: str, content: str):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (spoil("experiment.json", "{"), "not valid JSON"),
+        (spoil("experiment.json", "{"), "experiment.json was edited or damaged"),
         (spoil("experiment.json", '{"schema": 2}'), "has schema 2"),
-        (spoil("experiment.json", '{"schema": 1, "experiment": {}}'), "no experiment with seeds"),
-        (spoil("cost.json", "[]"), "does not hold a JSON object"),
+        (spoil("experiment.json", '{"schema": 1, "experiment": {}}'), "'experiment.seeds' is missing"),
+        (spoil("cost.json", "[]"), "must be an object, not []"),
         (spoil("episodes.csv", "step,seed,length\n"), "no column 'return'"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,0,high,3\n"), "cannot be read"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,0,2\n"), "4 names for 3 columns"),
-        (spoil("episodes.csv", "step,seed,return,length\n1,7,2,3\n"), "has seed 7"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,high,3\n"), "line 2: 'high' is no number"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,0,2\n"), "line 2: it has 3 cells for 4 columns"),
+        (spoil("episodes.csv", "step,seed,return,length\n1,7,2,3\n"), "line 2: seed is 7"),
         (lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\n"), "cannot be read"),
     ],
 )
@@ -338,3 +342,196 @@ def test_a_run_that_diverged_is_called_so(tmp_path):
     with (tmp_path / "summary.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["status"] == "diverged"
+
+
+def finished_with(run: Path, **changes) -> None:
+    """finished.json as a run leaves it, with the checksums of its logs."""
+    logs = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("episodes.csv", "metrics.csv")}
+    content = {"steps": STEPS, "logs": logs} | changes
+    (run / "finished.json").write_text(json.dumps(content))
+
+
+def halve(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) // 2]))
+
+
+def test_a_run_whose_logs_are_whole_has_no_remark(tmp_path, undrawn):
+    run, said = make_run(tmp_path / "a", [1, 2]), []
+    finished_with(run)
+    page = Page(write(tmp_path, say=said.append))
+    assert said == [] and "not whole" not in page.text and "vouches" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("vouched", "harm", "words"),
+    [
+        (True, lambda run: halve(run / "episodes.csv"), "episodes.csv is not the file that the run finished with"),
+        (
+            True,
+            lambda run: spoil("metrics.csv", "step,seed\n")(run),
+            "metrics.csv is not the file that the run finished",
+        ),
+        (True, lambda run: finished_with(run, logs={}), "episodes.csv is not the file that the run finished with"),
+        (True, lambda run: (run / "episodes.csv").unlink(), "episodes.csv is missing"),
+        (False, lambda run: halve(run / "episodes.csv"), "episodes.csv has 500 of the 1,000 steps of seed 0"),
+        (False, lambda run: halve(run / "metrics.csv"), "metrics.csv ends at step 500 of 1,000 for seed 0"),
+        (
+            False,
+            lambda run: spoil("finished.json", '{"steps": 500}')(run),
+            "finished.json says that it ended at step 500",
+        ),
+        (False, lambda run: spoil("finished.json", '{"steps": 500}')(run), "episodes.csv goes beyond step 500"),
+        (
+            False,
+            lambda run: (run / "episodes.csv").write_text("step,seed,return,length\n20,0,1"),
+            "ends in half a line",
+        ),
+    ],
+)
+def test_a_finished_run_whose_logs_are_not_whole_is_told_of(tmp_path, undrawn, vouched, harm, words):
+    run, said = make_run(tmp_path / "a", [1, 2]), []
+    if vouched:
+        finished_with(run)
+    harm(run)
+    page = Page(write(tmp_path, say=said.append))
+    assert words in page.text and "finished, but its logs are not whole" in page.text
+    assert any(line.startswith("a is not whole: ") and words in line for line in said)
+    assert summary_of(tmp_path)["runs"][0]["status"] == "damaged"
+
+
+def test_a_finished_run_without_checksums_is_told_of(tmp_path, undrawn):
+    make_run(tmp_path / "a", [1, 2])
+    assert "Nothing vouches for the logs of a: finished.json has no checksums" in Page(write(tmp_path)).text
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("nan,0,1,1", "line 2: step is nan"),
+        ("-5,0,1,1", "line 2: step is -5"),
+        ("1.5,0,1,1", "line 2: step is 1.5"),
+        ("1e30,0,1,1", "line 2: step is 1e"),
+        ("5,0,1,1\n5,nan,1,1", "line 3: seed is nan"),
+        ("5,0,inf,1", "line 2: return is inf"),
+        ("5,0,,1", "line 2: return is nan"),
+        ("5,0,1e300,1", "line 2: return is 1e"),
+        ("5,0,1,-3", "line 2: length is -3"),
+        ("5,0,1,inf", "line 2: length is inf"),
+        ("5,0,1,1\n\n6,0,1,1", "line 3: it has 1 cells for 4 columns"),
+        ("5,0,1,1\n#,0,1,1", "line 3: '#' is no number"),
+        ("9,0,1,1\n9,1,1,1\n8,0,1,1", "line 4: step is 8, but no row of a seed may be earlier"),
+        ("9,0,1,5\n9,1,1,5\n9,0,1,5", "line 4: length is 5, but the seed's episodes are then longer together"),
+    ],
+)
+def test_a_wrong_cell_is_told_by_its_line(tmp_path, rows, words):
+    spoil("episodes.csv", f"step,seed,return,length\n{rows}\n")(make_run(tmp_path / "a", [1, 2]))
+    with pytest.raises(SharedqError, match=r"episodes\.csv was edited or damaged") as told:
+        load(tmp_path)
+    assert words in str(told.value)
+
+
+def test_a_row_of_metrics_that_stands_there_twice_is_told_by_its_line(tmp_path):
+    run = make_run(tmp_path / "a", [1])
+    with (run / "metrics.csv").open("a") as file:
+        file.write("1000,0,,1,1\n")
+    with pytest.raises(SharedqError, match=r"metrics\.csv was edited or damaged \(line 52: step is 1000"):
+        load(tmp_path)
+
+
+def test_a_run_that_diverged_may_have_returns_that_are_no_numbers(tmp_path):
+    run = make_run(tmp_path / "a", [1], until=400, finished=False)
+    with (run / "episodes.csv").open("a") as file:
+        file.write("420,0,nan,20\n")
+    spoil("diverged.json", '{"step": 420, "seed": 0, "message": ""}')(run)
+    assert len(load(tmp_path).runs[0].episodes.step) == 20
+
+
+@pytest.mark.parametrize("seeds", [10**12, 10_001, 0, -1])
+def test_more_seeds_than_a_report_takes_are_refused_before_they_are_counted(tmp_path, seeds):
+    run = make_run(tmp_path / "a", [1])
+    described = json.loads((run / "experiment.json").read_text())
+    described["experiment"]["seeds"] = seeds
+    spoil("experiment.json", json.dumps(described))(run)
+    with pytest.raises(SharedqError, match=f"lists {seeds} seeds from 0 on, and a report takes 1 to 10,000"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["=cmd()", "+1", "-1", "@sum", " =1", "\t=1"])
+def test_a_label_is_no_formula_in_a_spreadsheet(tmp_path, undrawn, label):
+    make_run(tmp_path / "runs" / "a", [1, 2])
+    write(make_comparison(tmp_path, {label: "runs/a"}))
+    for name in ("summary.csv", "curves.csv"):
+        with (tmp_path / name).open() as file:
+            (shown,) = {row["label"] for row in csv.DictReader(file)}
+        assert not shown.lstrip().startswith(("=", "+", "-", "@"))
+    (row,) = summary_of(tmp_path)["runs"]
+    assert row["label"] == label.replace("\t", "\N{REPLACEMENT CHARACTER}")
+
+
+def test_numbers_below_zero_stay_numbers(tmp_path, undrawn):
+    write(make_run(tmp_path / "a", [-5, -5]))
+    with (tmp_path / "a" / "summary.csv").open() as file:
+        assert next(csv.DictReader(file))["area"] == "-5.0"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_the_umask_says_who_may_read_a_report(pair, undrawn, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(pair)
+    finally:
+        os.umask(before)
+    written = [pair / "report.html", pair / "summary.csv", *(pair / "figures").iterdir()]
+    assert {path.stat().st_mode & 0o777 for path in written} == {mode}
+
+
+@pytest.mark.parametrize("name", ["report.html", "summary.json", "summary.csv", "curves.csv", "figures/areas.png"])
+def test_a_report_replaces_what_a_report_wrote_and_nothing_else(pair, tmp_path, undrawn, name):
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("years of work")
+    with pytest.raises(SharedqError, match="was not written by a report, so it is left alone"):
+        write(pair, out)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+    assert (out / name).read_text() == "years of work"
+    write(pair, out, overwrite=True)
+    write(pair, out)
+    assert (out / name).read_text(errors="replace") != "years of work"
+
+
+def test_links_to_runs_are_told_of_and_not_followed(tmp_path, undrawn):
+    make_run(tmp_path / "elsewhere" / "b", [1])
+    make_run(tmp_path / "here" / "a", [1])
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
+    assert "link is a link, and links are not followed" in Page(write(tmp_path / "here")).text
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SharedqError, match="link is a link, which is not followed"):
+        load(tmp_path / "links")
+
+
+def test_a_report_imports_no_jax_and_no_module_that_a_run_names(tmp_path):
+    run = make_run(tmp_path / "a", [1, 2])
+    text = (run / "experiment.json").read_text().replace('"minatar"', '"custom"').replace('"breakout"', '"spy:make"')
+    (run / "experiment.json").write_text(text)
+    (tmp_path / "spy.py").write_text("raise SystemExit('imported')")
+    code = (
+        "import sys; from sharedq.command_line import main; assert main(['report', 'a']) == 0; "
+        "sys.exit(bool({'jax', 'spy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("report: a/report.html\n")
+
+
+def test_a_report_of_0_1_0_is_replaced(tmp_path):
+    folder = shutil.copytree(FIXTURES / "comparison", tmp_path / "comparison")
+    (folder / "summary.json").write_text(
+        '{"schema": 1, "title": "", "finding": [], "notes": [], "method": {}, "runs": [], "overall": []}'
+    )
+    head = '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport">'
+    (folder / "report.html").write_text(f"{head}<h2>How the numbers are made</h2>")
+    (folder / "summary.csv").write_text("environment,label,target\n")
+    (folder / "curves.csv").write_text("environment,label,step\n")
+    assert "target-free" in Page(write(folder)).text

@@ -143,3 +143,16 @@ def test_disjoint_samples_improve_for_sure_and_equal_ones_half_the_time():
 def test_improvement_counts_pairs(x, y):
     wins = sum((a > b) + (a == b) / 2 for a in x for b in y) / 20
     assert probability_of_improvement([x], [y], repetitions=2, rng=rng()).value == pytest.approx(wins)
+
+
+def test_a_bootstrap_in_blocks_is_the_same(monkeypatch):
+    scores = rng(1).normal(size=(9, 7))
+    whole = stratified_bootstrap([scores], rng=rng())
+    monkeypatch.setattr("sharedq.reports.statistics.BLOCK", 1000)
+    np.testing.assert_array_equal(stratified_bootstrap([scores], rng=rng()), whole)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.lists(st.integers(0, 5), min_size=1, max_size=9))
+def test_wins_are_counted_over_all_pairs(x, y):
+    value = probability_of_improvement([np.array(x)], [np.array(y)], repetitions=2, rng=rng()).value
+    assert value == pytest.approx(np.mean([(a > b) + (a == b) / 2 for a, b in itertools.product(x, y)]))

@@ -4,6 +4,8 @@ Reads CSV and JSON, never a network; nothing here imports jax. `write(folder)` i
 """
 
 from sharedq.reports.load_runs import load
+from sharedq.reports.outputs import FILES, check_place
 from sharedq.reports.page import write
+from sharedq.reports.plan import PLAN, read_plan
 
-__all__ = ["load", "write"]
+__all__ = ["FILES", "PLAN", "check_place", "load", "read_plan", "write"]

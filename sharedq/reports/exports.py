@@ -7,8 +7,11 @@ import math
 from typing import Any
 
 from sharedq.reports.finding import findings, notes
+from sharedq.reports.load_runs import Run
 from sharedq.reports.statistics import CONFIDENCE, REPETITIONS, Interval
 from sharedq.reports.summary import POINTS, SEED, Result, Summary, Task
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula begins with in one spreadsheet or another
 
 
 def summary_json(summary: Summary) -> str:
@@ -58,7 +61,7 @@ def _row(task: Task, result: Result) -> dict[str, Any]:
         "label": result.label,
         "target": run.target,
         "reference": task.reference,
-        "status": "finished" if run.finished else "diverged" if run.diverged else "unfinished",
+        "status": _status(run),
         "seeds": result.seeds,
         "steps": int(run.reached.min()),
         "compared_steps": result.compared_steps,
@@ -77,6 +80,12 @@ def _row(task: Task, result: Result) -> dict[str, Any]:
     }
 
 
+def _status(run: Run) -> str:
+    if run.finished:
+        return "damaged" if run.damages else "finished"
+    return "diverged" if run.diverged else "unfinished"
+
+
 def _spread(name: str, interval: Interval) -> dict[str, float | None]:
     value, low, high = map(_plain, interval)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -90,5 +99,10 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([[_cell(value) for value in row] for row in rows])
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it, and is then shown as it is."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA) else value

@@ -6,6 +6,7 @@ survives being shown 330 pixels wide.
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -237,7 +238,8 @@ def _render(plan: Plan, labels: list[str]) -> Figure:
         from matplotlib import rc_context
     except ImportError:
         raise missing_extra("matplotlib", "report", "a report") from None
-    with rc_context(SETTINGS):
+    with rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font does not have is drawn as a box
         light, dark = _on_paper(LIGHT, plan, labels), _on_paper(DARK, plan, labels)
         return Figure(plan.name, plan.caption, _save(light, "svg"), _save(dark, "svg"), _save(light, "png"))
 

@@ -71,10 +71,12 @@ def parameter_share(task: Task, result: Result) -> float | None:
 def notes(summary: Summary) -> list[str]:
     """What a reader must know before trusting the numbers."""
     comparison = summary.comparison
-    lines = [f"{label} has not started." for label in comparison.missing]
+    lines = damages(summary)
+    lines += [f"{label} has not started." for label in comparison.missing]
+    lines += [f"{name} is a link, and links are not followed." for name in comparison.links]
     results = [result for task in summary.tasks for result in task.results]
     for result in results:
-        name = result.label if len(summary.tasks) == 1 else f"{result.label} on {result.run.environment}"
+        name = _name(summary, result)
         if not result.run.finished:
             verb = "" if result.run.diverged else "is "
             lines.append(f"{name} {verb}{result.status}; what it has so far is used.")
@@ -96,6 +98,22 @@ def notes(summary: Summary) -> list[str]:
         if task.reference is None and len(task.results) > 1:
             lines.append(f"{task.name}: areas are shown as they are, because {_no_reference(summary)}.")
     return lines
+
+
+def damages(summary: Summary) -> list[str]:
+    """What is not whole of the finished runs' logs, so that nobody takes such a run for a finished one."""
+    results = [result for task in summary.tasks for result in task.results]
+    lines = [f"{_name(summary, one)} is not whole: {damage}." for one in results for damage in one.run.damages]
+    if silent := [_name(summary, one) for one in results if not one.run.vouched]:
+        lines.append(
+            f"Nothing vouches for the logs of {', '.join(silent)}: finished.json has no checksums of them, as those of "
+            "version 0.1.0 have none."
+        )
+    return lines
+
+
+def _name(summary: Summary, result: Result) -> str:
+    return result.label if len(summary.tasks) == 1 else f"{result.label} on {result.run.environment}"
 
 
 def _no_reference(summary: Summary) -> str:

@@ -1,8 +1,8 @@
 """Reads run directories: what a report knows about a run is what the run wrote down, as CSV and JSON."""
 
-import json
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +10,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedq.errors import SharedqError
+from sharedq.json_files import Maybe
+from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
+from sharedq.reports.plan import PLAN, read_plan
+from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_metrics
 
-SCHEMA = 1  # of compare.json and experiment.json
+SCHEMA = 1  # of experiment.json
 DEPTH = 3  # folders below the one asked for in which runs are looked for
-EPISODE_COLUMNS = ("step", "seed", "return", "length")
+MOST_SEEDS = 10_000  # a bootstrap over more takes hours
+LARGEST_COUNT = 2**63  # bytes, parameters
+LARGEST_RATE = 1e12  # steps, seconds, steps a second
+
+EXPERIMENT = {
+    "experiment": {
+        "environment": Maybe({str: Any}),
+        "target": Maybe({"kind": Maybe(str)}),
+        "training": Maybe({"steps": Maybe(int), "environments": Maybe(int)}),
+        "seeds": int,
+        "seed": int,
+    },
+}
+COST = {"parameters": Maybe({str: int}), "bytes": Maybe({str: int})}
+FINISHED = {
+    "steps": int,
+    "steps_per_second": Maybe(float),
+    "compile_seconds": Maybe(float),
+    "logs": Maybe({str: str}),
+}
+DIVERGED = {"step": int, "seed": int}
+VERSIONS = {str: str | int | None}
 
 
 class Episodes(NamedTuple):
@@ -41,6 +66,8 @@ class Run:
     diverged: Mapping[str, Any]  # diverged.json
     command: str
     versions: Mapping[str, Any]
+    damages: tuple[str, ...] = ()  # what of the run's logs is not whole, in sentences
+    vouched: bool = True  # whether finished.json, if there is one, has the checksums of the logs
 
     @property
     def target(self) -> str:
@@ -51,7 +78,7 @@ class Run:
     def bytes_beside_weights(self) -> int | None:
         """Of moments, traces and whatever else an agent learns with, the replay and a batch's activations apart."""
         parts = self.cost.get("bytes", {})
-        return parts["agent"] - parts["weights"] if "agent" in parts else None
+        return parts["agent"] - parts["weights"] if "agent" in parts and "weights" in parts else None
 
     @property
     def environment(self) -> str:
@@ -98,6 +125,7 @@ class Comparison:
     reference: str | None  # the label that compare.json names
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()  # labels of planned runs that have not started
+    links: tuple[str, ...] = ()  # links among the folders searched, which are not followed
 
 
 def load(folder: str | Path) -> Comparison:
@@ -105,39 +133,51 @@ def load(folder: str | Path) -> Comparison:
     folder = Path(folder)
     if not folder.is_dir():
         raise SharedqError(f"{folder} is not a folder: name the folder of a run or of a comparison")
-    if (folder / "compare.json").is_file():
+    if is_there(folder / PLAN):
         return _load_listed(folder)
-    if (folder / "experiment.json").is_file():
+    if is_there(folder / "experiment.json"):
         run = load_run(folder, folder.resolve().name)
         return Comparison(run.label, run.command, None, (run,))
-    found = _search(folder)
+    links: list[str] = []
+    found = sorted(_search(folder, links, DEPTH))
     if not found:
-        raise SharedqError(f"no run in {folder}: train one first, for example  sharedq train --out {folder}/first")
+        hint = f" ({links[0]} is a link, which is not followed)" if links else ""
+        raise SharedqError(
+            f"no run in {folder}{hint}: train one first, for example  sharedq train --out {folder}/first"
+        )
     runs = tuple(load_run(path, path.name) for path in found)
     taken = Counter((run.environment, run.label) for run in runs)
     if max(taken.values()) > 1:
         runs = tuple(load_run(path, path.relative_to(folder).as_posix()) for path in found)
-    return Comparison(folder.resolve().name, "", None, runs)
+    return Comparison(printable(folder.resolve().name), "", None, runs, links=tuple(sorted(links)))
 
 
-def _search(folder: Path) -> list[Path]:
-    """Run directories below `folder`, sorted; hidden folders are half-made ones."""
-    patterns = ("/".join(["*"] * depth) + "/experiment.json" for depth in range(1, DEPTH + 1))
-    paths = (path.parent for pattern in patterns for path in folder.glob(pattern))
-    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def _search(folder: Path, links: list[str], depth: int) -> Iterator[Path]:
+    """Run directories below `folder`; hidden folders are half-made ones, and the names of links are told in `links`."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise SharedqError(f"{folder} cannot be read ({error.strerror}): name a folder that can") from None
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink() and path.is_dir():
+            links.append(printable(entry.name))
+        elif entry.is_dir(follow_symlinks=False):
+            if is_there(path / "experiment.json"):
+                yield path
+            if depth > 1:
+                yield from _search(path, links, depth - 1)
 
 
 def _load_listed(folder: Path) -> Comparison:
-    path = folder / "compare.json"
-    listed = _read_json(path, SCHEMA)
-    try:
-        planned = [(str(entry["label"]), folder / entry["folder"]) for entry in listed["runs"]]
-    except (KeyError, TypeError):
-        raise SharedqError(f"{path} lists no runs with label and folder: run the comparison again") from None
-    started = [(label, where) for label, where in planned if (where / "experiment.json").is_file()]
+    path, listed = folder / PLAN, read_plan(folder, "run the comparison again")
+    planned = [(one["label"], folder / one["folder"]) for one in listed["runs"]]
+    started = [(label, where) for label, where in planned if is_there(where / "experiment.json")]
     if not started:
         raise SharedqError(f"no run of the comparison in {folder} has started: run it first")
-    reference = listed.get("reference")
+    reference = listed["reference"]
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
     runs = tuple(load_run(where, label) for label, where in started)
@@ -145,85 +185,113 @@ def _load_listed(folder: Path) -> Comparison:
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
-    return Comparison(str(listed.get("recipe", folder.name)), str(listed.get("command", "")), reference, runs, missing)
+    return Comparison(listed["recipe"], listed["command"], reference, runs, missing)
 
 
 def load_run(folder: Path, label: str) -> Run:
     """The run in `folder`, under the name it has in the report."""
-    try:
-        experiment = _read_json(folder / "experiment.json", SCHEMA)["experiment"]
-        first, count = int(experiment["seed"]), int(experiment["seeds"])
-    except (KeyError, TypeError, ValueError):
-        raise SharedqError(f"{folder / 'experiment.json'} names no experiment with seeds: remove this folder") from None
-    seeds = tuple(range(first, first + count))
-    episodes = _read_table(folder / "episodes.csv", EPISODE_COLUMNS, seeds)
-    timings = _read_optional(folder / "finished.json")
+    described = read_json(folder, "experiment.json", EXPERIMENT, schema=SCHEMA)
+    if described is None:
+        raise SharedqError(f"{folder} holds no run (it has no experiment.json): name the folder of a run")
+    experiment = described["experiment"]
+    experiment["environment"] = _environment(folder, experiment.get("environment", {}))
+    seeds = _seeds(folder, experiment)
+    _bound(folder, "experiment.json", experiment.get("training", {}), 0, LARGEST_STEP)
+    finished, diverged, cost, versions = (
+        read_json(folder, name, form) or {}
+        for name, form in (
+            ("finished.json", FINISHED),
+            ("diverged.json", DIVERGED),
+            ("cost.json", COST),
+            ("versions.json", VERSIONS),
+        )
+    )
+    for part in ("parameters", "bytes"):
+        _bound(folder, "cost.json", cost.get(part, {}), 0, LARGEST_COUNT)
+    _bound(folder, "diverged.json", diverged, 0, LARGEST_STEP)
+    _bound(folder, "finished.json", finished, 0, LARGEST_RATE)
+    episodes, metrics = read_episodes(folder, seeds, bool(diverged)), read_metrics(folder, seeds)
     return Run(
-        label=label,
+        label=printable(label),
         folder=folder,
         experiment=experiment,
-        seeds=seeds,
-        episodes=Episodes(*(episodes[name] for name in EPISODE_COLUMNS)),
-        metrics=_read_table(folder / "metrics.csv", ("step", "seed"), seeds),
-        cost=_read_optional(folder / "cost.json"),
-        timings=timings,
-        finished=bool(timings),
-        diverged=_read_optional(folder / "diverged.json"),
-        command=_read_text(folder / "command.txt").strip(),
-        versions=_read_optional(folder / "versions.json"),
+        seeds=tuple(seeds),
+        episodes=Episodes(*(episodes.columns[name] for name in ("step", "seed", "return", "length"))),
+        metrics=metrics.columns,
+        cost=cost,
+        timings=finished,
+        finished=bool(finished),
+        diverged=diverged,
+        command=_command(folder),
+        versions={printable(name): printable(str(version)) for name, version in versions.items()},
+        damages=tuple(_damages(experiment, seeds, finished, episodes, metrics)) if finished else (),
+        vouched=not finished or "logs" in finished,
     )
 
 
-def _read_text(path: Path) -> str:
-    """The text of a file, empty if there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SharedqError(f"{path} cannot be read ({error}): restore it or remove its folder") from None
-
-
-def _read_json(path: Path, schema: int | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise SharedqError(f"{path} is not valid JSON ({error}): restore it or remove its folder") from None
-    if not isinstance(content, dict):
-        raise SharedqError(f"{path} does not hold a JSON object: restore it or remove its folder")
-    if schema is not None and content.get("schema") != schema:
-        raise SharedqError(f"{path} has schema {content.get('schema')}, this version reads {schema}: update sharedq")
-    return content
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.is_file() else {}
-
-
-def _read_table(path: Path, needed: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The columns of a CSV file; an absent file has the needed columns without rows, an empty cell is nan.
-
-    A run that is being written, or was killed, may end in half a line: it is left out.
-    """
-    lines = _read_text(path).split("\n")[:-1]
-    names = lines[0].split(",") if lines else list(needed)
-    if absent := [name for name in needed if name not in names]:
-        raise SharedqError(f"{path} has no column '{absent[0]}': restore it or remove its folder")
-    if len(lines) < 2:
-        return {name: np.empty(0) for name in names}
-    try:
-        table = np.loadtxt(
-            lines[1:], delimiter=",", ndmin=2, converters=lambda cell: float(cell or "nan"), encoding=None
-        )
-    except ValueError as error:
-        raise SharedqError(f"{path} cannot be read ({error}): restore it or remove its folder") from None
-    if table.shape[1] != len(names):
+def _seeds(folder: Path, experiment: Mapping[str, Any]) -> range:
+    first, count = experiment["seed"], experiment["seeds"]
+    if not (0 <= first <= LARGEST_STEP and 1 <= count <= MOST_SEEDS):
         raise SharedqError(
-            f"{path} has {len(names)} names for {table.shape[1]} columns: restore it or remove its folder"
+            f"{folder / 'experiment.json'} lists {count} seeds from {first} on, and a report takes 1 to {MOST_SEEDS:,} "
+            f"seeds from 0 on: {REMEDY}"
         )
-    columns = dict(zip(names, table.T, strict=True))
-    if strangers := set(columns["seed"]) - set(seeds):
-        raise SharedqError(
-            f"{path} has seed {min(strangers):g}, which experiment.json does not list: remove its folder"
+    return range(first, first + count)
+
+
+def _environment(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the environment, which are shown: each is one value or a list of some."""
+    for name, value in options.items():
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, (list, dict)) for part in parts):
+            reason = f"environment.{printable(name)} is nested"
+            raise SharedqError(f"{folder / 'experiment.json'} was edited or damaged ({reason}): {REMEDY}")
+    return {printable(name): printable(x) if isinstance(x, str) else x for name, x in options.items()}
+
+
+def _bound(folder: Path, name: str, numbers: Mapping[str, Any], low: float, high: float) -> None:
+    for key, value in numbers.items():
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            reason = f"{printable(key)} is not between {low:g} and {high:g}"
+            raise SharedqError(f"{folder / name} was edited or damaged ({reason}): {REMEDY}")
+
+
+def _damages(
+    experiment: Mapping[str, Any], seeds: range, finished: Mapping[str, Any], episodes: Table, metrics: Table
+) -> Iterator[str]:
+    """What of a finished run's tables is not as it was when the run finished, or cannot be all of it."""
+    steps, training = finished["steps"], experiment.get("training", {})
+    if steps < training.get("steps", 0):
+        yield f"finished.json says that it ended at step {steps:,}, experiment.json asks for {training['steps']:,}"
+    for table in (episodes, metrics):
+        name, known = table.path.name, finished.get("logs", {}).get(table.path.name)
+        if table.sha256 is None:
+            yield f"{name} is missing"
+        elif "logs" in finished and table.sha256 != known:
+            yield f"{name} is not the file that the run finished with (its checksum differs)"
+        elif table.cut:
+            yield f"{name} ends in half a line"
+        if (table.columns["step"] > steps).any():
+            yield f"{name} goes beyond step {steps:,}, at which finished.json says that the run ended"
+    if "logs" in finished:
+        return
+    # Without checksums: what tables that are whole would look like.
+    done, longest, last = np.zeros(len(seeds)), np.zeros(len(seeds)), np.zeros(len(seeds))
+    place, length = episodes.columns["seed"].astype(int) - seeds.start, episodes.columns["length"]
+    np.add.at(done, place, length)
+    np.maximum.at(longest, place, length)
+    np.maximum.at(last, metrics.columns["seed"].astype(int) - seeds.start, metrics.columns["step"])
+    begun = longest * max(training.get("environments", 1), 1)  # steps that the episodes at the end may have taken
+    for at in np.flatnonzero((done > 0) & (steps - done > begun))[:1]:
+        yield (
+            f"episodes.csv has {done[at]:,.0f} of the {steps:,} steps of seed {seeds[at]}: rows are gone, or the "
+            "episodes that had not ended were longer than any before"
         )
-    return columns
+    for at in np.flatnonzero(last < steps)[:1]:
+        if last.any():  # a run that learns nothing has no rows
+            yield f"metrics.csv ends at step {last[at]:,.0f} of {steps:,} for seed {seeds[at]}: rows are gone"
+
+
+def _command(folder: Path) -> str:
+    content = read(folder, "command.txt", LARGEST_TEXT) or b""
+    return printable(content.decode(errors="replace").strip(), also="\n")

@@ -4,15 +4,15 @@ The page has no script and asks for no other file; figures travel inside it, for
 """
 
 import base64
-import tempfile
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 from sharedq.reports.exports import curves_csv, summary_csv, summary_json
 from sharedq.reports.figures import LIGHT, Figure, draw
-from sharedq.reports.finding import findings, interval, notes, number, percent, signed
+from sharedq.reports.finding import damages, findings, interval, notes, number, percent, signed
 from sharedq.reports.load_runs import load
+from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
 from sharedq.reports.statistics import REPETITIONS, Interval
 from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
@@ -36,29 +36,35 @@ are the published references of DQN Zoo, which were not made under sticky action
 """
 
 
-def write(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Reports on the runs in `folder` into `out` (else into `folder` itself); the path of the page."""
-    summary = summarise(load(folder))
+def write(
+    folder: str | Path,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Reports on the runs in `folder` into `out` (else into `folder` itself); the path of the page.
+
+    It replaces the files of an older report, and others of their names only with `overwrite`. What is not whole of the
+    runs is handed to `say`, line by line, besides standing on the page.
+    """
     out = Path(folder if out is None else out)
+    summary = summarise(load(folder))
     drawn = draw(summary)
+    contents = {
+        PAGE: html(summary, drawn).encode(),
+        SUMMARY: summary_json(summary).encode(),
+        "summary.csv": summary_csv(summary).encode(),
+        "curves.csv": curves_csv(summary).encode(),
+    }
     for figure in (figure for group in drawn.values() for figure in group):
-        _replace(out / "figures" / f"{figure.name}-light.svg", figure.light)
-        _replace(out / "figures" / f"{figure.name}-dark.svg", figure.dark)
-        _replace(out / "figures" / f"{figure.name}.png", figure.png)
-    _replace(out / "summary.json", summary_json(summary).encode())
-    _replace(out / "summary.csv", summary_csv(summary).encode())
-    _replace(out / "curves.csv", curves_csv(summary).encode())
-    _replace(out / "report.html", html(summary, drawn).encode())
-    return out / "report.html"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader meets the old one or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(0o644)  # temporary files are private, a report is not
-    Path(file.name).replace(path)
+        contents[f"{FIGURES}/{figure.name}-light.svg"] = figure.light
+        contents[f"{FIGURES}/{figure.name}-dark.svg"] = figure.dark
+        contents[f"{FIGURES}/{figure.name}.png"] = figure.png
+    write_files(out, contents, overwrite)
+    if say is not None:
+        for line in damages(summary):
+            say(line)
+    return out / PAGE
 
 
 def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
@@ -76,12 +82,11 @@ def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
     for task in summary.tasks:
         heading = task.name if len(summary.tasks) > 1 else "Results"
         sections += [f"<h2>{escape(heading)}</h2>", _table(task, summary), *map(_figure, drawn[task.name])]
-    sections += ["<h2>How the numbers are made</h2>", METHOD, "<h2>Commands</h2>", _commands(summary)]
+    sections += [METHOD_TITLE, METHOD, "<h2>Commands</h2>", _commands(summary)]
     sections += ["<h2>Software</h2>", _versions(summary)]
     body = "\n".join(sections)
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+        f'{PAGE_BEGINS}<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
         f"<style>\n{STYLESHEET}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 

@@ -16,6 +16,7 @@ from sharedq.reports.load_runs import Run
 
 REPETITIONS = 2000
 CONFIDENCE = 0.95
+BLOCK = 20_000_000  # numbers of a bootstrap in memory at once
 
 Strata = Sequence[np.ndarray] | np.ndarray
 
@@ -69,7 +70,11 @@ def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def resample(strata: Strata, repetitions: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Bootstrap samples of each stratum: `[repetitions, seeds, ...]`."""
-    return [row[rng.integers(len(row), size=(repetitions, len(row)))] for row in map(np.asarray, strata)]
+    return [row[_places(row, repetitions, rng)] for row in map(np.asarray, strata)]
+
+
+def _places(row: np.ndarray, repetitions: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(len(row), size=(repetitions, len(row)))
 
 
 def stratified_bootstrap(
@@ -81,8 +86,15 @@ def stratified_bootstrap(
     rng: np.random.Generator,
 ) -> Interval:
     """`statistic(scores, axis)` over all seeds of all strata, with its percentile interval."""
-    value = statistic(np.concatenate([np.asarray(row, float) for row in strata]), axis=0)
-    draws = statistic(np.concatenate(resample(strata, repetitions, rng), axis=1), axis=1)
+    rows = [np.asarray(row, float) for row in strata]
+    value = statistic(np.concatenate(rows), axis=0)
+    places = [_places(row, repetitions, rng) for row in rows]
+    stride = max(1, BLOCK // sum(row.size for row in rows))  # repetitions of which the scores are held at once
+    blocks = (
+        np.concatenate([row[drawn[at : at + stride]] for row, drawn in zip(rows, places, strict=True)], axis=1)
+        for at in range(0, repetitions, stride)
+    )
+    draws = np.concatenate([statistic(block, axis=1) for block in blocks])
     return _interval(value, draws, confidence, strata)
 
 
@@ -138,8 +150,12 @@ def probability_of_improvement(
 
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Share of pairs (last axes) in which x is above y, ties counting half."""
-    return (np.sign(x[..., :, None] - y[..., None, :]).mean((-2, -1)) + 1) / 2
+    """Share of pairs (last axes) in which x is above y, ties counting half. No pair is ever held in memory."""
+    if x.ndim > 1:
+        return np.array([_wins(*rows) for rows in zip(x, y, strict=True)])
+    ordered = np.sort(y)
+    below, not_above = (np.searchsorted(ordered, x, side) for side in ("left", "right"))
+    return ((below + not_above - len(y)).sum() / (len(x) * len(y)) + 1) / 2
 
 
 def _interval(value: np.ndarray, draws: np.ndarray, confidence: float, strata: Strata) -> Interval:

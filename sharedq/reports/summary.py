@@ -43,7 +43,7 @@ class Result:
     @property
     def status(self) -> str:
         if self.run.finished:
-            return "finished"
+            return "finished, but its logs are not whole" if self.run.damages else "finished"
         if self.run.diverged:
             return f"diverged at step {self.run.diverged['step']:,} (seed {self.run.diverged['seed']})"
         planned = f" of {self.run.planned:,}" if self.run.planned else ""

@@ -11,28 +11,51 @@ from pathlib import Path
 import numpy as np
 
 from sharedq.errors import SharedqError, missing_extra
+from sharedq.reports.files import is_there, make_empty
 
 SMALLEST_SIDE = 320  # smaller pictures are enlarged by whole factors, so that their pixels stay square
 
 
-def write(path: Path, pictures: Iterable[np.ndarray], rate: int) -> Path:
+MARK = b"filmed by sharedq"  # a comment in each film, by which it is known
+SEARCHED = 2**20  # bytes at each end of a file, one of which has the comment
+
+
+def write(path: Path, pictures: Iterable[np.ndarray], rate: int, overwrite: bool = False) -> Path:
     """A film of uint8 pictures [H, W, 3] of equal size, `rate` of them a second, at `path`.
 
     Each picture is written as it comes, and the film has its name once it is complete. Without ffmpeg an MP4 that was
-    asked for becomes a GIF beside it, whose path is returned.
+    asked for becomes a GIF beside it, whose path is returned. A film takes the place of another one that was made
+    here, and of another file only with `overwrite`.
     """
     if path.suffix not in (".mp4", ".gif"):
         raise SharedqError(f"{path} is neither .mp4 nor .gif: give --out one of these endings")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         path = path.with_suffix(".gif")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_place(path, overwrite)
     unfinished = path.with_stem(f".{path.stem}.unfinished")
+    make_empty(unfinished)
     try:
         (_mp4 if path.suffix == ".mp4" else _gif)(unfinished, map(_enlarged, pictures), rate)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.is_symlink() or (is_there(path) and not path.is_file()):
+        raise SharedqError(f"{path} is no ordinary file, and no film is written through a link: choose another --out")
+    if is_there(path) and not overwrite and not _is_a_film(path):
+        raise SharedqError(
+            f"{path} was not filmed by this program, so it is left alone: choose another --out, or add --overwrite"
+        )
+
+
+def _is_a_film(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(SEARCHED)
+        file.seek(max(0, path.stat().st_size - SEARCHED))
+        return MARK in begin or MARK in file.read()
 
 
 def _enlarged(picture: np.ndarray) -> np.ndarray:
@@ -44,7 +67,8 @@ def _mp4(path: Path, pictures: Iterator[np.ndarray], rate: int) -> None:
     first = next(pictures)
     height, width = (side - side % 2 for side in first.shape[:2])  # the format wants even sides
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
-    command = ["ffmpeg", "-y", "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", str(path)]
+    path, marked = path.absolute(), ["-metadata", f"comment={MARK.decode()}"]  # a name may look like an option
+    command = ["ffmpeg", "-y", "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", *marked, str(path)]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as ffmpeg:
             assert ffmpeg.stdin is not None
@@ -63,4 +87,4 @@ def _gif(path: Path, pictures: Iterator[np.ndarray], rate: int) -> None:
     except ImportError:
         raise missing_extra("pillow", "report", "a GIF") from None
     images = map(Image.fromarray, pictures)
-    next(images).save(path, save_all=True, append_images=images, duration=round(1000 / rate), loop=0)
+    next(images).save(path, save_all=True, append_images=images, duration=round(1000 / rate), loop=0, comment=MARK)

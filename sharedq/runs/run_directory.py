@@ -40,7 +40,9 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path, experiment: dict, command: str, overwrite: bool = False) -> Self:
+    def create(
+        cls, path: str | Path, experiment: dict, command: str, overwrite: bool = False, spec: dict | None = None
+    ) -> Self:
         """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else."""
         path = Path(path).absolute()
         if Path.cwd().is_relative_to(os.path.realpath(path)):
@@ -59,6 +61,8 @@ class RunDirectory:
             raise SharedqError(f"cannot make a run in {path.parent} ({error.strerror}): choose another --out") from None
         try:
             write_synced(unfinished / "experiment.json", [_json(described)])
+            if spec is not None:
+                write_synced(unfinished / "spec.json", [_json(spec)])
             write_synced(unfinished / "versions.json", [_json(versions())])
             write_synced(unfinished / "command.txt", [f"{command}\n".encode(errors="surrogateescape")])
             (unfinished / "checkpoints").mkdir()
@@ -93,6 +97,11 @@ class RunDirectory:
         run = cls(path)
         run.experiment()
         return run
+
+    def spec(self, form: Any) -> dict | None:
+        """The description of the environment, as it was given to `create`; None of a run of 0.1.0, which has none."""
+        path = self.path / "spec.json"
+        return read_json(path, form, UNKNOWN) if path.exists() else None
 
     def experiment(self) -> dict:
         """What was asked for, as it was given to `create`."""
