@@ -24,7 +24,7 @@ class Row:
 
     def advance(self, timed: bool) -> None:
         """To the next row of the log; `rates` are by the clock, `of_core` by the processor seconds that were used."""
-        stop = next(s for s in self.program.stops if s > self.step)
+        stop = next(s for s in self.program.log_steps if s > self.step)
         began, used = time.perf_counter(), time.process_time()
         self.run, _ = self.program.advance(self.run, self.step, stop)
         if timed:

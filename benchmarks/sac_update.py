@@ -28,7 +28,7 @@ from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.replay import Uniform
 from sharedq.training import Interactive
-from sharedq.training.learning import example_batch, learner, silence, step_like
+from sharedq.training.learning import example_batch, learner, step_like, zero_metrics
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
@@ -51,12 +51,12 @@ class Ours:
     def __init__(self, experiment: Experiment, at_once: int):
         algorithm = experiment.algorithm.build(HUMANOID, experiment.target, experiment.network)
         replay = Uniform(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
-        training = Interactive(environments=1, update_period=1, updates_at_once=at_once)
+        training = Interactive(environments=1, update_period=1, gradient_steps=at_once)
         example, key = example_batch(HUMANOID, BATCH), jax.random.key(0)
         self.held = (
             jax.jit(algorithm.init)(key, example),
             jax.jit(replay.init)(),
-            jax.device_put(silence(algorithm, HUMANOID, replay, 1)),
+            jax.device_put(zero_metrics(algorithm, HUMANOID, replay, 1)),
         )
         self.flops = flops(algorithm.update, self.held[0], example, key, jnp.int32(1))
         self._learn = jax.jit(

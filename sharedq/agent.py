@@ -15,7 +15,6 @@ from sharedq.analysis.cost import size
 from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment, Trust
-from sharedq.given import numbers
 from sharedq.reports import video
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import check_count, require
@@ -23,6 +22,7 @@ from sharedq.trainer import spec_of
 from sharedq.training.evaluation import apart, film, first_episodes, play, play_on_host
 from sharedq.training.interactive import WORLDS
 from sharedq.training.memory import check_fits
+from sharedq.validation import numbers
 
 EPISODES = 10_000_000  # ours: played at once, if the memory lets them
 RATE = 1_000  # ours: pictures a second

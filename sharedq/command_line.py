@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.json_files import read_json
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)
         except BrokenPipeError:  # the reader of our output left, as `| head` does
-            out.silence()
+            out.zero_metrics()
             return 128 + signal.SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
-            out.silence()
+            out.zero_metrics()
             return _fail(f"{error.strerror or error}: {error.filename or 'while writing'}", SharedqError.exit_code)
         except MemoryError as error:
             return _fail(f"the memory is full ({reason(error)}): ask for less at once", SharedqError.exit_code)
@@ -119,21 +120,24 @@ def _experiment(parsed: argparse.Namespace):
 
 
 def _described(parsed: argparse.Namespace):
-    """The same, not yet known to be trusted; it imports nothing."""
+    """The same, which may still name code that is not trusted; no such code is imported."""
     from sharedq.recipes import recipe
 
     name = parsed.recipe
-    base = _read(Path(name)) if name.endswith(".json") else recipe(name)
+    base = _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
     return base.parse(parsed.options)
 
 
 def _trust(parsed: argparse.Namespace):
     """The code that may be imported: what this command names itself, or all with `--trust`."""
-    return parsed.trust or set(parsed.options.values())
+    from sharedq.comparison import kind_and_options
+
+    targets = [kind_and_options(wanted)[0] for wanted in getattr(parsed, "targets", None) or ()]
+    return parsed.trust or {*parsed.options.values(), *targets}
 
 
-def _read(file: Path):
-    """What a run's experiment.json describes, not yet known to be trusted."""
+def _read(file: Path, trust: Any):
+    """What a run's experiment.json describes. It may still name code that is not trusted."""
     from sharedq.experiment import Experiment
     from sharedq.runs.run_directory import SCHEMA
 
@@ -143,7 +147,7 @@ def _read(file: Path):
         raise SharedqError(
             f"{file} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"
         )
-    return Experiment.from_dict(experiment, trust=True)
+    return Experiment.described(experiment, trust)
 
 
 def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]) -> str:

@@ -29,7 +29,7 @@ LOCK = "lock"
 
 def with_target(experiment: Experiment, wanted: str) -> Experiment:
     """The experiment on the source that `name:option=value,option=value` describes."""
-    name, _, rest = wanted.partition(":")
+    name, rest = kind_and_options(wanted)
     texts = {"target": name}
     for pair in filter(None, re.split(r",(?=[^,=]*=)", rest)):  # a part without = goes on with the value before it
         option, equals, value = pair.partition("=")
@@ -37,6 +37,13 @@ def with_target(experiment: Experiment, wanted: str) -> Experiment:
         require(f"target.{option}" not in texts, f"'{wanted}' gives {option} twice")
         texts[f"target.{option}"] = value
     return experiment.parse(texts)
+
+
+def kind_and_options(wanted: str) -> tuple[str, str]:
+    """The name of a source and its options. The name `package.module:Class` has a colon itself."""
+    first, _, rest = wanted.partition(":")
+    second, _, options = rest.partition(":")
+    return (f"{first}:{second}", options) if second and "=" not in second else (first, rest)
 
 
 def labels_of(experiments: Sequence[Experiment]) -> list[str]:

@@ -151,7 +151,15 @@ class Experiment:
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
-        """The experiment that `to_dict` described. It imports nothing, and names only code that is trusted."""
+        """The experiment that `to_dict` described. It names only code that is trusted."""
+        return Experiment.described(plain, trust).trusted(trust)
+
+    @staticmethod
+    def described(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
+        """The same, which may still name code that it would import when it is built; no such code is imported here.
+
+        Kinds that say where they are have to be imported to be described, and so must be trusted.
+        """
         try:
             parts = {}
             for part in TABLES.keys() & plain.keys():  # one that is absent takes its default
@@ -160,7 +168,7 @@ class Experiment:
             if "environment" not in parts:
                 raise KeyError("environment")
             _refuse_strangers([chosen.kind for chosen in parts.values() if needs_import(chosen.kind)], trust)
-            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"]).trusted(trust)
+            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
         except KeyError as error:
             raise SharedqError(f"not a complete experiment: {error} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:

@@ -16,13 +16,13 @@ from sharedq.analysis.cost import size
 from sharedq.environments import Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES
-from sharedq.given import numbers
 from sharedq.networks import Dense
 from sharedq.runs import checkpoints
 from sharedq.settings import require
 from sharedq.targets import OnlineNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
+from sharedq.validation import numbers
 
 EXPERIMENT = "live"  # in place of an experiment's digest: what was saved by a live agent
 LARGEST = 1e18  # of what is observed: its square, which moments hold, is a float32 still

@@ -4,6 +4,7 @@ OPTIONS = {  # an old name of a setting, and the new one
     "target.polyak": "target.tau",
     "target.polyak_moves": "target.tau_moves",
     "target.acting": "target.behaviour_head",
+    "training.updates_at_once": "training.gradient_steps",
 }
 
 REMOVED = {  # a setting that is gone, and the value that it had where it changed nothing

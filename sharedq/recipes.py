@@ -13,6 +13,7 @@
 [RZ]  the settings of RL Baselines3 Zoo, https://github.com/DLR-RM/rl-baselines3-zoo
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from sharedq.algorithms import DQN, SAC, StreamQ
 from sharedq.algorithms.stream_inputs import Normalise
 from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment
 from sharedq.environments.minatar import GAMES
-from sharedq.errors import unknown
+from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Experiment
+from sharedq.imports import resolve
 from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Uniform
+from sharedq.tables import entry_points, load_entry_point, needs_import
 from sharedq.targets import OnlineNetwork, TargetNetwork
 from sharedq.training import Fused, Interactive, Streaming
 
@@ -150,7 +153,7 @@ def _simba(task: str) -> Experiment:
             environments=1,  # [SV]
             warm_up=5_000,  # [SV]
             update_period=1,  # [SV]
-            updates_at_once=2,  # [SV]
+            gradient_steps=2,  # [SV]
             log_period=2_500,  # ours: five episodes
             checkpoint_period=50_000,  # ours: where [SV] evaluates
         ),
@@ -180,7 +183,7 @@ def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) 
     )
 
 
-RECIPES = {
+OURS = {
     f"minatar-{game.replace('_', '-')}": Recipe(
         f"MinAtar {game.replace('_', ' ').title()} with the MinAtar network, 8 environments side by side",
         _minatar(game),
@@ -369,7 +372,40 @@ RECIPES = {
 }
 
 
+class _Recipes(Mapping[str, Recipe]):
+    """Ours, and those that installed packages bring as entry points of the group `sharedq.recipes`."""
+
+    def __getitem__(self, name: str) -> Recipe:
+        if name in OURS:
+            return OURS[name]
+        found = entry_points("sharedq.recipes")
+        if name not in found:
+            raise KeyError(name)
+        return _as_recipe(load_entry_point(found[name]), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**OURS, **entry_points("sharedq.recipes")})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+RECIPES = _Recipes()
+
+
 def recipe(name: str) -> Experiment:
+    """The experiment of this name: ours, one of an installed package, or your own by `package.module:NAME`."""
+    if needs_import(name):
+        return _as_recipe(resolve(name, "recipe"), name).experiment
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name].experiment
+
+
+def _as_recipe(found: Any, name: str) -> Recipe:
+    """What stands behind a name, a recipe or the experiment alone."""
+    if isinstance(found, Experiment):
+        return Recipe("", found)
+    if not isinstance(found, Recipe):
+        raise SharedqError(f"recipe '{name}' is a {type(found).__name__}, not a Recipe or an Experiment")
+    return found

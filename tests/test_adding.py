@@ -158,7 +158,7 @@ def test_every_step_is_observed_once_and_its_metrics_are_averaged_over_steps(nam
     program.prepare()
     assert program.metric_names == ["counted", "loss"]
     run, step = program.begin(), 0
-    for stop in program.stops:
+    for stop in program.log_steps:
         run, told = program.advance(run, step, stop)
         if told.metrics:
             np.testing.assert_allclose(told.metrics["counted"], (step / 2 + 1 + stop / 2) / 2, rtol=1e-6)

@@ -104,7 +104,7 @@ def test_with_the_papers_numbers_the_heads_first_move_at_step_24_000():
     algorithm = atari.algorithm.on(atari.target.build(Dense((2,)).build(2)))
     replay = atari.replay.build(step_like(world.spec), atari.algorithm.gamma, 1)
     program = atari.training.build(world, algorithm, replay, [0])
-    assert program.stops[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
+    assert program.log_steps[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
 
     run, _ = program.advance(program.begin(), 20_000, 23_996)  # as if the warm-up had been
     held = program.to_host(run).agent.source["held"]["kernel"].copy()

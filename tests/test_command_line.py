@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sharedq.command_line import VERBS, main
-from sharedq.environments.in_turn import InTurn
+from sharedq.environments.sync_vector_env import SyncVectorEnv
 from sharedq.errors import DeviceFailed, Diverged, Stopped, Unlearned
 from sharedq.experiment import TABLES
 from sharedq.recipes import RECIPES, recipe
@@ -249,7 +249,7 @@ MISTAKES = {
     "train corridor --training.warm_up 1e12": ["training.warm_up can be 2,147,483,647 at most"],
     "train corridor --training.checkpoint_period 1e12": ["training.checkpoint_period can be 2,147,483,647 at most"],
     "train corridor --training.environments 1e9": ["training.environments can be 1,000,000 at most"],
-    "train corridor --training.updates_at_once 1e9": ["1,000,000,000 of them at once", "updates_at_once"],
+    "train corridor --training.gradient_steps 1e9": ["1,000,000,000 of them at once", "gradient_steps"],
     "train corridor --training.update_period 2e9": ["2,000,000,000 steps, 10,000,000 at most", "update_period"],
     "train corridor --steps 2e9 --training.log_period 1": ["1,000,000,000 rows", "raise training.log_period"],
     "train corridor --steps 2e9 --training.log_period 2e9": ["2,000,000,000 steps", "lower training.log_period"],
@@ -830,7 +830,7 @@ def test_an_action_that_is_no_number_is_not_blamed_on_the_world(here):
             raise AssertionError
 
     with pytest.raises(Unlearned) as unlearned:
-        InTurn([Untouched()]).step(np.array([[np.nan]], np.float32))
+        SyncVectorEnv([Untouched()]).step(np.array([[np.nan]], np.float32))
     assert "an action is not a finite number: learning diverged" in str(unlearned.value)
     run = RunDirectory.create("run", {}, "sharedq")
     with pytest.raises(Diverged, match="lower the learning rate"), loop._breakdowns(run, ""), interactive._placed(3, 7):

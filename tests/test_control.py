@@ -171,7 +171,7 @@ def test_an_action_that_is_no_number_is_told_as_such():
 
 
 def test_a_picture_is_drawn_without_a_screen():
-    worlds = Control("cheetah-run").build().open(1, 0, seen=True)
+    worlds = Control("cheetah-run").build().open(1, 0, render=True)
     worlds.reset()
     try:
         picture = worlds.picture()
@@ -181,7 +181,7 @@ def test_a_picture_is_drawn_without_a_screen():
 
 
 def test_a_machine_that_cannot_draw_is_told_what_it_lacks(monkeypatch):
-    worlds = Control("cartpole-swingup").build().open(1, 0, seen=True)
+    worlds = Control("cartpole-swingup").build().open(1, 0, render=True)
     monkeypatch.setattr(worlds._worlds[0]._environment.physics, "render", lambda *_, **__: 1 / 0)
     with pytest.raises(SharedqError, match=r"cannot be drawn \(division by zero\): install EGL or OSMesa"):
         worlds.picture()

@@ -72,7 +72,7 @@ def learned(experiment: Experiment):
     program = built.program()
     program.prepare()
     run, step = program.begin(), 0
-    for stop in program.stops:
+    for stop in program.log_steps:
         run, _ = program.advance(run, step, stop)
         step = stop
     return built, jax.tree.map(lambda x: x[0], program.to_host(run).agent)

@@ -28,7 +28,7 @@ SMALL = Experiment(
 def run_of(program, stop_at: int | None = None):
     """The run on the host after training, and what every stretch of it told."""
     run, told, step = program.begin(), [], 0
-    for stop in program.stops:
+    for stop in program.log_steps:
         if stop_at is not None and stop > stop_at:
             break
         run, heard = program.advance(run, step, stop)
@@ -88,7 +88,7 @@ def single():
 
 def test_equal_runs_are_equal_to_the_bit_and_nothing_is_traced_again(program, three):
     assert set(TRACES) == {"environment", "update"}
-    assert len({b - a for a, b in zip([0, *program.stops], program.stops)}) > 1  # chunks of several lengths
+    assert len({b - a for a, b in zip([0, *program.log_steps], program.log_steps)}) > 1  # chunks of several lengths
     TRACES.clear()
     again, told = run_of(program)
     assert TRACES == []
@@ -149,7 +149,7 @@ def test_chunks_do_not_change_what_is_learned(three):
 def test_nothing_is_learned_while_warming_up(single):
     begun = single.to_host(single.begin())
     warm, told = run_of(single, stop_at=96)  # 90 steps, in whole cycles of 12
-    assert single.stops[0] == 96
+    assert single.log_steps[0] == 96
     same(warm.agent, begun.agent)
     assert told[0].metrics == {}
     later, told = run_of(single, stop_at=120)
@@ -160,7 +160,7 @@ def test_nothing_is_learned_while_warming_up(single):
 
 def test_the_run_covers_the_steps_asked_for_in_whole_cycles():
     training = SMALL.training
-    stops = SMALL.build().program().stops
+    stops = SMALL.build().program().log_steps
     assert training.cycle == 12
     assert stops[-1] == 1008
     assert all(stop % 12 == 0 for stop in stops)
@@ -169,11 +169,14 @@ def test_the_run_covers_the_steps_asked_for_in_whole_cycles():
 
 
 def test_several_updates_at_once_are_made_at_one_step():
-    training = Fused(environments=6, update_period=4, updates_at_once=3)
-    assert (training.cycle, training.collects, training.updates) == (12, 2, 9)
+    training = Fused(environments=6, update_period=4, gradient_steps=3)
+    assert (training.cycle, training.steps_per_cycle, training.updates_per_cycle) == (12, 2, 9)
     np.testing.assert_array_equal(training.step_of(np.arange(1, 10)), [4, 4, 4, 8, 8, 8, 12, 12, 12])
-    halved, twice = Fused(environments=4, update_period=2), Fused(environments=4, update_period=4, updates_at_once=2)
-    assert (halved.cycle, halved.updates) == (twice.cycle, twice.updates)  # one and the same program
+    halved, twice = Fused(environments=4, update_period=2), Fused(environments=4, update_period=4, gradient_steps=2)
+    assert (halved.cycle, halved.updates_per_cycle) == (
+        twice.cycle,
+        twice.updates_per_cycle,
+    )  # one and the same program
 
 
 def test_the_public_codes_clock_shifts_first_at_step_24_000():

@@ -120,7 +120,7 @@ class TestLunarLander:
             assert_same(walk(other, actions[steps:]), expected)
 
     def test_it_can_be_seen(self):
-        worlds = Gymnasium().build().open(1, 0, seen=True)
+        worlds = Gymnasium().build().open(1, 0, render=True)
         worlds.reset()
         picture = worlds.picture()
         assert picture.shape == (400, 600, 3) and picture.dtype == np.uint8 and picture.any()
@@ -386,11 +386,11 @@ def test_an_observation_that_is_not_as_declared_is_told(bring, options, message)
 
 
 def test_a_users_environment_can_be_seen_if_it_has_pictures(bring):
-    worlds = bring(mode="rgb_array")[0].build().open(1, 0, seen=True)
+    worlds = bring(mode="rgb_array")[0].build().open(1, 0, render=True)
     worlds.reset()
     assert worlds.picture().shape == (4, 5, 3)
     with pytest.raises(SharedqError, match="has no pictures: its render_mode is None"):
-        bring()[0].build().open(1, 0, seen=True)
+        bring()[0].build().open(1, 0, render=True)
 
 
 # What is refused

@@ -130,12 +130,12 @@ def test_where_batch_norm_sits(norm, shapes):
         for path, leaf in jax.tree_util.tree_flatten_with_path(fresh)[0]
     }
     assert found == shapes
-    features, statistics = jax.jit(network.trunk, static_argnums=3)(trunk, fresh, pixels, True)
+    features, batch_stats = jax.jit(network.trunk, static_argnums=3)(trunk, fresh, pixels, True)
     np.testing.assert_allclose(features.mean(0), np.zeros(6), atol=1e-5)
     assert network.normalises_batch
-    if norm == "batch_pixel":  # the input's statistics, over the batch and the stacked frames
+    if norm == "batch_pixel":  # the input's batch_stats, over the batch and the stacked frames
         np.testing.assert_allclose(
-            statistics["BatchNorm_0"]["mean"], 0.01 * (pixels / 255).mean(axis=(0, 3)), rtol=1e-4
+            batch_stats["BatchNorm_0"]["mean"], 0.01 * (pixels / 255).mean(axis=(0, 3)), rtol=1e-4
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 from sharedq import random_keys
 from sharedq.algorithms import DQN, Algorithm
 from sharedq.environments import CartPole, Discrete, EnvironmentSpec, HostEnvironment, autoreset
-from sharedq.environments.in_turn import Happened, InTurn
+from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv
 from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
@@ -25,7 +25,7 @@ from sharedq.training.evaluation import play, play_on_host
 from sharedq.training.learning import step_like
 from sharedq.transitions import Step
 
-FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, updates_at_once=2, log_period=120)
+FUSED = Fused(steps=960, environments=3, warm_up=90, update_period=4, gradient_steps=2, log_period=120)
 SMALL = Experiment(
     environment=CartPole(time_limit=30),
     algorithm=DQN(learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=300),
@@ -83,7 +83,7 @@ def interactive(seeds: list[int], **changes):
 
 def run_of(program, run=None, start: int = 0, end: int | None = None):
     run, told, step = program.begin() if run is None else run, [], start
-    for stop in [s for s in program.stops if s > start and (end is None or s <= end)]:
+    for stop in [s for s in program.log_steps if s > start and (end is None or s <= end)]:
         run, heard = program.advance(run, step, stop)
         told.append(heard)
         step = stop
@@ -185,11 +185,16 @@ def _update(state, batch, key, step):
 
 
 WHOLE = Algorithm(
-    lambda key, example: Whole(jnp.int32(1), jnp.int32(1)), _act, lambda *_: jnp.zeros((1, 3)), _observe, _update
+    init=lambda key, example: Whole(jnp.int32(1), jnp.int32(1)),
+    act=_act,
+    values=lambda *_: jnp.zeros((1, 3)),
+    decide=lambda *_: (jnp.zeros(1, jnp.int32), jnp.zeros((1, 3))),
+    observe=_observe,
+    update=_update,
 )
 BROKEN = 21  # the update whose loss is not a number
 TURNS = Interactive(
-    steps=60, environments=2, warm_up=10, update_period=3, updates_at_once=2, log_period=24, learn_while_stepping=True
+    steps=60, environments=2, warm_up=10, update_period=3, gradient_steps=2, log_period=24, learn_while_stepping=True
 )
 
 
@@ -206,7 +211,7 @@ class Turning:
     def step(self, action):
         self.time += 1
         self.place = (7 * self.place + int(action) + 1) % 101
-        return Happened(np.full(1, self.place, np.float32), float(action), False, self.time == 5)
+        return HostTimeStep(np.full(1, self.place, np.float32), float(action), False, self.time == 5)
 
     def save(self):
         return [self.place, self.time]
@@ -219,7 +224,7 @@ class Turning:
 
 TURNING = HostEnvironment(
     EnvironmentSpec("turning", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(3)),
-    lambda count, seed: InTurn([Turning() for _ in range(count)]),
+    lambda count, seed: SyncVectorEnv([Turning() for _ in range(count)]),
 )
 KEPT = Uniform(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments)
 
@@ -234,11 +239,13 @@ def written_out(training, seed: int):
     agent, data, obs = WHOLE.init(None, None), KEPT.init(), worlds.reset()
 
     for number in range(training.cycles(training.steps)):
-        steps, begins = [], number * training.collects
-        for time in range(begins, begins + training.collects):
+        steps, begins = [], number * training.steps_per_cycle
+        for time in range(begins, begins + training.steps_per_cycle):
             action = act(agent, random_keys.at(act_key, time), obs, time * training.environments)
             if time == begins and number >= training.cycles(training.warm_up):
-                for count in range(number * training.updates + 1, (number + 1) * training.updates + 1):
+                for count in range(
+                    number * training.updates_per_cycle + 1, (number + 1) * training.updates_per_cycle + 1
+                ):
                     batch = sample(data, begins, random_keys.at(replay_key, count))
                     agent, _, _ = update(agent, batch, random_keys.at(update_key, count), count)
             out = worlds.step(np.asarray(action))
@@ -257,7 +264,7 @@ def test_learning_while_stepping_does_what_is_written_out_and_goes_on_from_every
     noted(calls, program, "_act", "_observe_and_act", "_learn", "_store")
     noted(calls, program._worlds[0], "step")
     kept, told, step = [], [], 0
-    for stop in program.stops:
+    for stop in program.log_steps:
         run, heard = program.advance(run, step, stop)
         told.append(int(heard.bad_step[0]))
         kept.append((stop, program.to_host(run), program.save_worlds()))
@@ -265,7 +272,7 @@ def test_learning_while_stepping_does_what_is_written_out_and_goes_on_from_every
     end = kept[-1][1]
     agent, data, obs = written_out(TURNS, 3)
     same((agent, data, obs), jax.tree.map(lambda x: x[0], (end.agent, end.replay, end.obs)))
-    assert program.stops == [12, 24, 48, 60]
+    assert program.log_steps == [12, 24, 48, 60]
     assert told == [-1, -1, 33, -1]  # where the broken update was due, two updates for three steps
     assert calls[-8:] == ["_act", "_learn", "step", *["_observe_and_act", "step"] * 2, "_store"]
     assert calls.count("_learn") == (60 - 12) // TURNS.cycle
@@ -359,12 +366,12 @@ class Lives:
 
     def step(self, action):
         self.time += 1
-        return Happened(np.full(1, self.time, np.float32), 1.0, False, self.time == 6, self.time in (3, 6))
+        return HostTimeStep(np.full(1, self.time, np.float32), 1.0, False, self.time == 6, self.time in (3, 6))
 
 
 def test_a_lost_life_is_an_end_for_what_learns_and_for_nothing_else():
     spec = EnvironmentSpec("lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2))
-    world = HostEnvironment(spec, lambda count, seed: InTurn([Lives()] * count))
+    world = HostEnvironment(spec, lambda count, seed: SyncVectorEnv([Lives()] * count))
     algorithm = SMALL.algorithm.build(spec, SMALL.target, SMALL.network)
     replay = Uniform(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1)
     program = Interactive(steps=40, warm_up=20, update_period=1, log_period=20).build(world, algorithm, replay, [0, 1])

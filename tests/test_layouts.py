@@ -29,7 +29,7 @@ def test_the_layout_of_seeds_changes_nothing(learner, monkeypatch):
         program = experiment.build().program()
         program.prepare()
         run = program.begin()
-        for start, stop in zip([0, *program.stops], program.stops, strict=False):
+        for start, stop in zip([0, *program.log_steps], program.log_steps, strict=False):
             run, told = program.advance(run, start, stop)
         params = program.to_host(run).agent.params
         program.close()

@@ -111,10 +111,10 @@ def test_layer_norm_is_over_channels_only():
     trunk, _, _ = jax.eval_shape(lambda x: networks.init(atari(), KEY, x, 1), frames)
     assert [trunk[f"LayerNorm_{i}"]["scale"].shape for i in range(4)] == [(32,), (64,), (64,), (512,)]
     network = Convolutional((4,), (1,), (1,), "SAME", (), norm="layer").build(2)
-    trunk, _, statistics = networks.init(network, KEY, jnp.zeros((1, 3, 3, 2)), 1)
+    trunk, _, batch_stats = networks.init(network, KEY, jnp.zeros((1, 3, 3, 2)), 1)
     x = jax.random.normal(KEY, (1, 3, 3, 2))
-    features, _ = network.trunk(trunk, statistics, x, True)
-    elsewhere, _ = network.trunk(trunk, statistics, x.at[0, 2, 2].add(5.0), True)
+    features, _ = network.trunk(trunk, batch_stats, x, True)
+    elsewhere, _ = network.trunk(trunk, batch_stats, x.at[0, 2, 2].add(5.0), True)
     np.testing.assert_array_equal(features[:, :-4], elsewhere[:, :-4])  # each position is normalised by itself
     assert (features[:, -4:] != elsewhere[:, -4:]).any()
 
@@ -124,7 +124,7 @@ def test_batch_norm_moves_its_running_statistics_in_training_and_uses_them_in_ev
     x = 3 + jax.random.normal(KEY, (64, 4))
     trunk, _, fresh = networks.init(network, KEY, x, 1)
     in_training, moved = network.trunk(trunk, fresh, x, True)
-    np.testing.assert_allclose(in_training.mean(0), np.zeros(6), atol=1e-5)  # by the batch's own statistics
+    np.testing.assert_allclose(in_training.mean(0), np.zeros(6), atol=1e-5)  # by the batch's own batch_stats
 
     hidden = nn.relu(x @ trunk["Dense_0"]["kernel"])  # the bias is 0 at first
     mean = moved["BatchNorm_0"]["mean"]
@@ -177,7 +177,7 @@ HALVES = [
 
 @pytest.mark.parametrize("settings", HALVES, ids=str)
 def test_bfloat16_is_in_the_products_only(settings):
-    """Parameters, gradients, statistics and values are float32, and near those of a network that computes in it."""
+    """Parameters, gradients, batch_stats and values are float32, and near those of a network that computes in it."""
     pixels = jax.random.randint(KEY, (6, 8, 8, 2), 0, 256).astype(jnp.uint8)
     drawn = initial(settings.build(3), KEY, pixels, 2)
 
@@ -207,9 +207,9 @@ def test_bfloat16_is_in_the_products_only(settings):
 def test_bytes_are_pixels_and_scaled_to_one(settings):
     network = settings.build(3)
     pixels = jax.random.randint(KEY, (2, 4, 4, 1), 0, 256).astype(jnp.uint8)
-    trunk, _, statistics = networks.init(network, KEY, pixels, 1)
-    from_bytes, _ = network.trunk(trunk, statistics, pixels, False)
-    from_floats, _ = network.trunk(trunk, statistics, pixels.astype(jnp.float32) / 255, False)
+    trunk, _, batch_stats = networks.init(network, KEY, pixels, 1)
+    from_bytes, _ = network.trunk(trunk, batch_stats, pixels, False)
+    from_floats, _ = network.trunk(trunk, batch_stats, pixels.astype(jnp.float32) / 255, False)
     np.testing.assert_array_equal(from_bytes, from_floats)
     assert from_bytes.any()
 
@@ -246,12 +246,12 @@ WIDE = OwnTrunk(9)
 @pytest.mark.parametrize(("name", "width"), [("OwnTrunk", 5), ("WIDE", 9), ("OwnNormalisedTrunk", 4)])
 def test_a_users_flax_module_is_found_by_its_import_string(name, width):
     network = FlaxTrunk(f"{__name__}:{name}").build(2)
-    trunk, heads, statistics = networks.init(network, KEY, jnp.zeros((3, 6)), 2)
-    features, moved = network.trunk(trunk, statistics, jax.random.normal(KEY, (3, 6)), True)
+    trunk, heads, batch_stats = networks.init(network, KEY, jnp.zeros((3, 6)), 2)
+    features, moved = network.trunk(trunk, batch_stats, jax.random.normal(KEY, (3, 6)), True)
     assert features.shape == (3, width)
     assert network.heads(heads, features).shape == (2, 3, 2)
-    assert network.normalises_batch == bool(statistics) == (name == "OwnNormalisedTrunk")
-    assert jax.tree.structure(moved) == jax.tree.structure(statistics)
+    assert network.normalises_batch == bool(batch_stats) == (name == "OwnNormalisedTrunk")
+    assert jax.tree.structure(moved) == jax.tree.structure(batch_stats)
 
 
 def test_a_module_at_hand_becomes_its_import_string():

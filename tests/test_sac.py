@@ -414,7 +414,7 @@ def test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_
         SharedHeads(period=1, tau=0.1),
         SimbaV2(width=8, blocks=1),
         Uniform(50, 16),
-        Interactive(steps=80, environments=2, warm_up=16, update_period=4, updates_at_once=2, log_period=40),
+        Interactive(steps=80, environments=2, warm_up=16, update_period=4, gradient_steps=2, log_period=40),
     )
     program = experiment.build().program()
     program.prepare()

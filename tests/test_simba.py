@@ -100,17 +100,17 @@ def test_projection_puts_unit_kernels_back_and_nothing_else():
 def test_batch_norm_lies_where_it_is_asked_for(norm, layers):
     network = SimbaV2(width=8, blocks=2, norm=norm).build(3)
     x = 2 + jax.random.normal(KEY, (32, 4))
-    trunk, _, statistics = initial(network, KEY, x, 1)
-    sizes = sorted(part["mean"].shape for _, part in _norms(statistics))
+    trunk, _, batch_stats = initial(network, KEY, x, 1)
+    sizes = sorted(part["mean"].shape for _, part in _norms(batch_stats))
     assert sizes == sorted([(4,)] + [(32,)] * (layers - 1))
     assert network.normalises_batch and not SimbaV2().build(3).normalises_batch
-    _, moved = network.trunk(trunk, statistics, x, True)
+    _, moved = network.trunk(trunk, batch_stats, x, True)
     (_, of_input), *_ = (pair for pair in _norms(moved) if pair[1]["mean"].shape == (4,))
     np.testing.assert_allclose(of_input["mean"], 0.01 * x.mean(0), rtol=1e-4)
 
 
-def _norms(statistics, path=()):
-    for name, part in statistics.items():
+def _norms(batch_stats, path=()):
+    for name, part in batch_stats.items():
         if "mean" in part:
             yield (*path, name), part
         else:
@@ -131,13 +131,13 @@ def test_critics_side_by_side_are_the_same_critics_alone(settings):
     one = of_pairs(settings.build(3))
     many = ensemble(one, 2)
     pair = jax.random.normal(KEY, (5, 4)), jax.random.normal(jax.random.key(1), (5, 2))
-    trunk, heads, statistics = initial(many, KEY, pair, 3)
+    trunk, heads, batch_stats = initial(many, KEY, pair, 3)
     heads = jax.tree.map(lambda w: w + jax.random.normal(KEY, w.shape), heads)
-    features, moved = many.trunk(trunk, statistics, pair, True)
+    features, moved = many.trunk(trunk, batch_stats, pair, True)
     outputs = many.heads(heads, features)
     assert outputs.shape == (3, 5, 2, 3)
     for c in range(2):
-        own_trunk, own_statistics = (jax.tree.map(lambda w, c=c: w[c], tree) for tree in (trunk, statistics))
+        own_trunk, own_statistics = (jax.tree.map(lambda w, c=c: w[c], tree) for tree in (trunk, batch_stats))
         own_features, own_moved = one.trunk(own_trunk, own_statistics, pair, True)
         alone = one.heads(jax.tree.map(lambda w, c=c: w[:, c], heads), own_features)
         np.testing.assert_allclose(outputs[:, :, c], alone, rtol=1e-5, atol=1e-5)

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from sharedq.environments.contract import HostEnvironment
-from sharedq.environments.in_turn import Happened, InTurn
 from sharedq.environments.spec import Discrete, EnvironmentSpec
+from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv
 from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import COUNTABLE, check_count, require
 
@@ -59,9 +59,9 @@ class Atari:
     def build(self) -> HostEnvironment:
         rom, name = _find(self.game)
 
-        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
+        def open_worlds(count: int, seed: int, render: bool = False) -> SyncVectorEnv:
             seeds = [np.random.SeedSequence(seed, spawn_key=(world,)) for world in range(count)]
-            return InTurn([Game(self, rom, one) for one in seeds])
+            return SyncVectorEnv([Game(self, rom, one) for one in seeds])
 
         spec = EnvironmentSpec(
             name=f"atari/{name}",
@@ -99,7 +99,7 @@ class Game:
         self._frames.extend([before] * self._settings.stack)
         return self._observe()
 
-    def step(self, action: Any) -> Happened:
+    def step(self, action: Any) -> HostTimeStep:
         lives = self._emulator.lives()
         reward, over = self._play(self._actions[action])
         lost = not over and 0 < self._emulator.lives() < lives
@@ -108,7 +108,7 @@ class Game:
             reward += more
         self._steps += 1
         truncated = not over and self._steps >= self._settings.time_limit
-        return Happened(self._observe(), reward, over, truncated, self._settings.life_loss and lost and not over)
+        return HostTimeStep(self._observe(), reward, over, truncated, self._settings.life_loss and lost and not over)
 
     def _play(self, action: int) -> tuple[float, bool]:
         """The frames of one step, of which the last two are kept: their reward, and whether the game is over."""

@@ -37,7 +37,7 @@ class Environment(NamedTuple):
     step: Callable  # (key, state, action) -> state, Outcome
 
 
-class Worlds(Protocol):
+class VectorEnv(Protocol):
     """Several worlds on the host, stepped together. One that ended begins its next episode by itself.
 
     Everything that happens follows from the seed and the actions, so that two equal runs are equal.
@@ -65,7 +65,7 @@ class HostEnvironment(NamedTuple):
     """An environment that Python steps: an emulator, a simulator, anything from Gymnasium."""
 
     spec: EnvironmentSpec
-    open: Callable[..., Worlds]  # (how many, seed, seen=False)
+    open: Callable[..., VectorEnv]  # (how many, seed, render=False)
 
 
 def follows(stack: np.ndarray, before: Any = 0) -> bool:

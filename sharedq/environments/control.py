@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from sharedq.environments.contract import HostEnvironment
-from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.environments.spec import Continuous, EnvironmentSpec
+from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv, episode_seed
 from sharedq.errors import SharedqError, Unphysical, letters, missing_extra, reason, unknown
 from sharedq.settings import check_count
 
@@ -46,8 +46,8 @@ class Control:
         spec, parts = example.action_spec(), example.observation_spec().values()
         actions = Continuous(spec.minimum, spec.maximum)
 
-        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
-            return InTurn([Simulation(self, _load(name)[1], actions, seed, world) for world in range(count)])
+        def open_worlds(count: int, seed: int, render: bool = False) -> SyncVectorEnv:
+            return SyncVectorEnv([Simulation(self, _load(name)[1], actions, seed, world) for world in range(count)])
 
         observation = jax.ShapeDtypeStruct((sum(int(np.prod(part.shape)) for part in parts),), np.float32)
         return HostEnvironment(EnvironmentSpec(f"control/{name}", observation, actions), open_worlds)
@@ -66,7 +66,7 @@ class Simulation:
         self._environment.task.random.seed(episode_seed(self._seed, self._world, self._episode))
         return _flat(self._environment.reset().observation)
 
-    def step(self, action: Any) -> Happened:
+    def step(self, action: Any) -> HostTimeStep:
         from dm_control.rl.control import PhysicsError
 
         control, limit, reward = self._actions.in_units(action), self._settings.time_limit, 0.0
@@ -81,7 +81,7 @@ class Simulation:
             raise Unphysical("the state of the simulator" if np.isfinite(control).all() else "an action") from error
         terminated = now.last() and now.discount == 0
         truncated = not terminated and (now.last() or self._steps >= limit)
-        return Happened(_flat(now.observation), reward, terminated, truncated)
+        return HostTimeStep(_flat(now.observation), reward, terminated, truncated)
 
     def save(self) -> Any:
         state = self._environment.physics.get_state(_integration())

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from sharedq.environments.contract import HostEnvironment, follows
-from sharedq.environments.in_turn import Happened, InTurn, episode_seed
 from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec, Stacks, stackable
+from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
 from sharedq.imports import own_errors, place_of, references, resolve, search_here
 from sharedq.settings import check_count, require
@@ -60,15 +60,15 @@ class Gymnasium:
             f"{observation.dtype}{list(observation.shape)}: set --environment.frame_stacks false",
         )
 
-        def open_worlds(count: int, seed: int, seen: bool = False) -> InTurn:
-            made = [self._make(seen) for _ in range(count)]
+        def open_worlds(count: int, seed: int, render: bool = False) -> SyncVectorEnv:
+            made = [self._make(render) for _ in range(count)]
             require(len(set(map(id, made))) == count, f"'{self.id}' returned one environment twice: make a new one")
-            return InTurn([Player(self, one, seed, world) for world, one in enumerate(made)])
+            return SyncVectorEnv([Player(self, one, seed, world) for world, one in enumerate(made)])
 
         stacks: Stacks = "black" if self.frame_stacks else None
         return HostEnvironment(EnvironmentSpec(f"gymnasium/{self.id}", observation, actions, stacks), open_worlds)
 
-    def _make(self, seen: bool = False) -> "gymnasium.Env":
+    def _make(self, render: bool = False) -> "gymnasium.Env":
         try:
             import gymnasium
         except ModuleNotFoundError as error:
@@ -77,8 +77,8 @@ class Gymnasium:
         if _is_factory(self.id):
             made = self._made_by_user(gymnasium)
         else:
-            made = self._registered(gymnasium, {"render_mode": "rgb_array"} if seen else {})
-        shows = made.render_mode == "rgb_array" or not seen
+            made = self._registered(gymnasium, {"render_mode": "rgb_array"} if render else {})
+        shows = made.render_mode == "rgb_array" or not render
         require(shows, f"'{self.id}' has no pictures: its render_mode is {made.render_mode} and not rgb_array")
         return made
 
@@ -128,12 +128,12 @@ class Player:
         with self._own_errors():
             return self._see(self._read(self._environment.reset(seed=seed)[0]), before=0)
 
-    def step(self, action: Any) -> Happened:
+    def step(self, action: Any) -> HostTimeStep:
         self._actions.append(action)
         with self._own_errors():
             obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
             obs = self._see(self._read(obs), self._seen)
-            return Happened(obs, float(reward), bool(terminated), bool(truncated and not terminated))
+            return HostTimeStep(obs, float(reward), bool(terminated), bool(truncated and not terminated))
 
     def _see(self, obs: np.ndarray, before: Any) -> np.ndarray:
         """Keeps the newest observation. If it is said to be a stack, its older frames are those of `before`."""

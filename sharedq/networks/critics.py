@@ -20,8 +20,8 @@ def of_pairs(network: Network) -> Network:
     def init_trunk(key, example):
         return network.init_trunk(key, joined(example))
 
-    def trunk(params, statistics, inputs, train):
-        return network.trunk(params, statistics, joined(inputs), train)
+    def trunk(params, batch_stats, inputs, train):
+        return network.trunk(params, batch_stats, joined(inputs), train)
 
     return network._replace(init_trunk=init_trunk, trunk=trunk)
 
@@ -33,11 +33,11 @@ def ensemble(network: Network, critics: int) -> Network:
         draw = jax.vmap(lambda key: network.init_trunk(key, example), axis_size=critics)
         return draw(jax.random.split(key, critics))
 
-    def trunk(params, statistics, inputs, train):
-        def one(params, statistics):
-            return network.trunk(params, statistics, inputs, train)
+    def trunk(params, batch_stats, inputs, train):
+        def one(params, batch_stats):
+            return network.trunk(params, batch_stats, inputs, train)
 
-        return jax.vmap(one, out_axes=(1, 0), axis_size=critics)(params, statistics)
+        return jax.vmap(one, out_axes=(1, 0), axis_size=critics)(params, batch_stats)
 
     def init_heads(key, features, count):
         of_one = jax.ShapeDtypeStruct((features.shape[0], *features.shape[2:]), features.dtype)

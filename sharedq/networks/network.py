@@ -14,19 +14,19 @@ import flax.linen as nn
 import jax
 
 Params = Any
-Statistics = Any  # running statistics of batch normalisation; an empty dict where there are none
+BatchStats = Any  # running statistics of batch normalisation; an empty dict where there are none
 
 
 class Network(NamedTuple):
-    init_trunk: Callable  # (key, example [B, ...]) -> params, statistics
-    trunk: Callable  # (params, statistics, inputs [B, ...], train) -> features [B, F], statistics
+    init_trunk: Callable  # (key, example [B, ...]) -> params, batch_stats
+    trunk: Callable  # (params, batch_stats, inputs [B, ...], train) -> features [B, F], batch_stats
     init_heads: Callable  # (key, features [B, F], count) -> heads, leaves [count, ...]
     heads: Callable  # (heads, features [B, F]) -> outputs [H, B, A]
     normalises_batch: bool = False  # the trunk's output for one input depends on the others in its batch
 
 
 def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
-    """`init(key, example)` and `apply(params, statistics, inputs, train)` of a flax module, each with its statistics.
+    """`init(key, example)` and `apply(params, batch_stats, inputs, train)` of a flax module, each with its statistics.
 
     One with batch normalisation takes the argument `train`.
     """
@@ -41,10 +41,10 @@ def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
         variables = module.init(key, example, **arguments)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
-    def apply(params, statistics, inputs, train):
-        if not (train and statistics):
-            return call({"params": params, "batch_stats": statistics}, inputs, False), statistics
-        variables = {"params": params, "batch_stats": statistics}
+    def apply(params, batch_stats, inputs, train):
+        if not (train and batch_stats):
+            return call({"params": params, "batch_stats": batch_stats}, inputs, False), batch_stats
+        variables = {"params": params, "batch_stats": batch_stats}
         outputs, moved = call(variables, inputs, True, mutable=["batch_stats"])
         return outputs, moved["batch_stats"]
 
@@ -60,9 +60,9 @@ def _takes_train(module: nn.Module) -> bool:
     return "train" in inspect.signature(type(module).__call__).parameters
 
 
-def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, Statistics]:
+def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, BatchStats]:
     """Trunk, `count` heads and running statistics; the trunk does not depend on how many heads are drawn."""
     trunk_key, heads_key = jax.random.split(key)
-    trunk, statistics = network.init_trunk(trunk_key, example)
-    features = jax.eval_shape(lambda t, s, x: network.trunk(t, s, x, False)[0], trunk, statistics, example)
-    return trunk, network.init_heads(heads_key, features, count), statistics
+    trunk, batch_stats = network.init_trunk(trunk_key, example)
+    features = jax.eval_shape(lambda t, s, x: network.trunk(t, s, x, False)[0], trunk, batch_stats, example)
+    return trunk, network.init_heads(heads_key, features, count), batch_stats

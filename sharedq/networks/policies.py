@@ -16,8 +16,8 @@ Bound = Callable[[jax.Array], jax.Array]
 
 
 class Policy(NamedTuple):
-    init: Callable  # (key, obs [B, ...]) -> params, statistics
-    gaussian: Callable  # (params, statistics, obs [B, ...], train) -> (mean [B, A], log_std [B, A]), statistics
+    init: Callable  # (key, obs [B, ...]) -> params, batch_stats
+    gaussian: Callable  # (params, batch_stats, obs [B, ...], train) -> (mean [B, A], log_std [B, A]), batch_stats
 
 
 class Gaussian(nn.Module):

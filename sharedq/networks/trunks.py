@@ -104,7 +104,7 @@ class Table:
     def build(self, outputs: int) -> Network:
         return Network(
             lambda key, example: ({}, {}),
-            lambda params, statistics, x, train: (flat(as_features(x)), statistics),
+            lambda params, batch_stats, x, train: (flat(as_features(x)), batch_stats),
             *linear(outputs, kernel_init=zeros, use_bias=False),
         )
 
@@ -198,9 +198,9 @@ class FlaxTrunk:
             with own_errors(f"network.module '{self.module}', given inputs of shape {example.shape},", source):
                 return network.init_trunk(key, example)
 
-        def trunk(params, statistics, inputs, train):
+        def trunk(params, batch_stats, inputs, train):
             with own_errors(f"network.module '{self.module}', given inputs of shape {inputs.shape},", source):
-                features, statistics = network.trunk(params, statistics, inputs, train)
+                features, batch_stats = network.trunk(params, batch_stats, inputs, train)
             form = getattr(features, "shape", type(features).__name__)
             right = isinstance(form, tuple) and len(form) == 2 and form[0] == inputs.shape[0]
             require(
@@ -208,6 +208,6 @@ class FlaxTrunk:
                 f"network.module '{self.module}' must return features [B, F], one row for each input, and returned "
                 f"{form} for inputs of shape {inputs.shape}",
             )
-            return features, statistics
+            return features, batch_stats
 
         return network._replace(init_trunk=init_trunk, trunk=trunk)

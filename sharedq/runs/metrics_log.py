@@ -75,7 +75,7 @@ class MetricsLog:
             events.scalar(self._tags[name], float(number), step, now)
 
     def episodes(self, step: Any, seed: int, returns: Any, lengths: Any) -> None:
-        """Ended episodes: all of them to the table, only their mean to TensorBoard, whose files stay small so.
+        """Episodes that ended: all of them to the table, only their mean to TensorBoard, whose files stay small so.
 
         `step` is one number, or one per episode; TensorBoard's point stands at the last.
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from typing import Any
 from zlib import crc32
 
 import jax
@@ -74,9 +75,10 @@ def film(
 ) -> Generator[np.ndarray, None, float]:
     """One episode, a picture before each step and one after the last unless that was its end; returns its return."""
     act_key = random_keys.named(random_keys.root(seed), "act")
-    worlds = (
-        environment.open(1, seed, seen=True) if isinstance(environment, HostEnvironment) else _Filmed(environment, seed)
-    )
+    if isinstance(environment, HostEnvironment):
+        worlds: Any = environment.open(1, seed, render=True)
+    else:
+        worlds = _Filmed(environment, seed)
     returned = 0.0
     with closing(worlds):
         obs = worlds.reset()

@@ -19,8 +19,16 @@ from sharedq.analysis.cost import size
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
-from sharedq.training.learning import Heard, all_finite, bounded, example_batch, learner, silence, watcher
-from sharedq.training.program import Ended, Program, Told
+from sharedq.training.learning import (
+    MetricSums,
+    all_finite,
+    bounded,
+    example_batch,
+    make_observe,
+    make_update,
+    zero_metrics,
+)
+from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
@@ -84,19 +92,19 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
 
 
 def advance(
-    environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, silent: Heard, learn: bool
+    environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, zero: MetricSums, learn: bool
 ):
     """`advance(span, run) -> Run, Log`: one chunk of one seed, cycles span[0] .. span[1]-1."""
-    size, collects = training.environments, training.collects
+    size, steps_per_cycle = training.environments, training.steps_per_cycle
     step_all = jax.vmap(autoreset(environment).step)
-    watch, learn_all = watcher(algorithm, training), learner(algorithm, replay, training)
+    watch, learn_all = make_observe(algorithm, training), make_update(algorithm, replay, training)
 
     def function(span: tuple[jax.Array, jax.Array], run: Run) -> tuple[Run, Log]:
         key = random_keys.root(run.seed)
         act_key, world_key = (random_keys.named(key, name) for name in ("act", "environment"))
 
         def collect(carry, time: jax.Array):  # time counts steps of each environment
-            run, heard = carry
+            run, sums = carry
             action = algorithm.act(run.agent, random_keys.at(act_key, time), run.obs, time * size)
             keys = jax.random.split(random_keys.at(world_key, time), size)
             state, outcome = step_all(keys, run.environment, action)
@@ -108,27 +116,29 @@ def advance(
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
             data = replay.add(run.replay, time, step)
-            agent, heard = watch(key, run.agent, heard, step, outcome.obs, time)
-            return (Run(run.seed, agent, data, state, outcome.obs, fresh), heard), (ended, episode)
+            agent, sums = watch(key, run.agent, sums, step, outcome.obs, time)
+            return (Run(run.seed, agent, data, state, outcome.obs, fresh), sums), (ended, episode)
 
         def cycle(number: jax.Array, carry):  # number counts cycles of the run
-            run, episodes, heard = carry
-            (run, heard), new = jax.lax.scan(collect, (run, heard), number * collects + jnp.arange(collects))
-            start = (number - span[0]) * collects
+            run, episodes, sums = carry
+            (run, sums), new = jax.lax.scan(
+                collect, (run, sums), number * steps_per_cycle + jnp.arange(steps_per_cycle)
+            )
+            start = (number - span[0]) * steps_per_cycle
             episodes = jax.tree.map(
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                agent, data, heard = learn_all(key, run.agent, run.replay, heard, number)
+                agent, data, sums = learn_all(key, run.agent, run.replay, sums, number)
                 run = run._replace(agent=agent, replay=data)
-            return run, episodes, heard
+            return run, episodes, sums
 
-        rows = (training.cycles_between_logs * collects, size)
+        rows = (training.cycles_between_logs * steps_per_cycle, size)
         episodes = (jnp.zeros(rows, bool), _no_episode(rows))
-        run, (ended, episode), heard = jax.lax.fori_loop(*span, cycle, (run, episodes, silent))
+        run, (ended, episode), sums = jax.lax.fori_loop(*span, cycle, (run, episodes, zero))
         cycles = span[1] - span[0]
-        metrics = heard.means(cycles * collects, cycles * training.updates) if learn else {}
-        return run, Log(metrics, heard.bad_step, all_finite(run.agent.params), ended, episode)
+        metrics = sums.means(cycles * steps_per_cycle, cycles * training.updates_per_cycle) if learn else {}
+        return run, Log(metrics, sums.bad_step, all_finite(run.agent.params), ended, episode)
 
     return function
 
@@ -139,15 +149,15 @@ class FusedProgram:
     def __init__(
         self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]
     ):
-        self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
+        self.seeds, self.settings, self.layout, self.log_steps = seeds, settings, Layout(len(seeds)), settings.log_steps
         parts = (environment, algorithm, replay, settings)
-        silent = silence(algorithm, environment.spec, replay, settings.environments)
+        zero = zero_metrics(algorithm, environment.spec, replay, settings.environments)
         begin_one = begin(*parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
-        self._collect = self.layout.spread(advance(*parts, silent, learn=False))
-        self._learn = self.layout.spread(advance(*parts, silent, learn=True))
-        self.metric_names = silent.names
+        self._collect = self.layout.spread(advance(*parts, zero, learn=False))
+        self._learn = self.layout.spread(advance(*parts, zero, learn=True))
+        self.metric_names = zero.names
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -169,13 +179,13 @@ class FusedProgram:
     def _seeds(self) -> jax.Array:
         return self.layout.place(np.array(self.seeds, np.int32))
 
-    def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
+    def advance(self, run: Run, start: int, stop: int) -> tuple[Run, ChunkResult]:
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         compiled = self._collect if self.settings.warms_up(stop) else self._learn
         run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
         return run, self._told(self.layout.fetch(log), start, stop)
 
-    def _told(self, log: Log, start: int, stop: int) -> Told:
+    def _told(self, log: Log, start: int, stop: int) -> ChunkResult:
         size = self.settings.environments
         rows = (stop - start) // size
         episodes = []
@@ -183,8 +193,8 @@ class FusedProgram:
             ended = log.ended[seed, :rows]
             steps = start + (np.nonzero(ended)[0] + 1) * size
             returned, length = (x[seed, :rows][ended] for x in log.episode)
-            episodes.append(Ended(steps, returned, length))
-        return Told(log.metrics, episodes, log.bad_step, log.params_finite)
+            episodes.append(FinishedEpisodes(steps, returned, length))
+        return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

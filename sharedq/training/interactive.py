@@ -1,9 +1,9 @@
 """Learning on the device from worlds that Python steps on the host: emulators, simulators, anything of Gymnasium.
 
-In each cycle (see `schedule.py`) the device chooses actions and the host steps its worlds, `collects` times; then one
-compiled call stores what happened and makes all updates that are due, for all seeds. So the next actions wait for the
-updates, and the worlds for the actions. With `learn_while_stepping` the updates are sent off before the worlds move,
-once a cycle's first actions are chosen, and learn from what was stored in the cycles before.
+In each cycle (see `schedule.py`) the device chooses actions and the host steps its worlds, `steps_per_cycle` times;
+then one compiled call stores what happened and makes all updates that are due, for all seeds. So the next actions wait
+for the updates, and the worlds for the actions. With `learn_while_stepping` the updates are sent off before the worlds
+move, once a cycle's first actions are chosen, and learn from what was stored in the cycles before.
 
 An algorithm that observes does so in the call that chooses its next actions; what is left over is observed where a
 cycle ends, or without a replay where a stretch of the log does.
@@ -13,9 +13,10 @@ Where a life is lost, what is learned from says that the world ended; what is lo
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -25,21 +26,22 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.analysis.cost import size
-from sharedq.environments.contract import HostEnvironment, Outcome, Worlds
+from sharedq.environments.contract import HostEnvironment, Outcome, VectorEnv
+from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import EnvironmentFailed, Unphysical
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
 from sharedq.training.learning import (
-    Heard,
+    MetricSums,
     all_finite,
     bounded,
     example_batch,
-    learner,
-    silence,
+    make_observe,
+    make_update,
     step_like,
-    watcher,
+    zero_metrics,
 )
-from sharedq.training.program import Ended, Program, Told
+from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
@@ -93,7 +95,7 @@ def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.nda
     return Run(learner.seed, learner.agent, learner.replay, obs, returned, length)
 
 
-class Seen(NamedTuple):
+class PendingStep(NamedTuple):
     """A vector step that the algorithm has not observed yet, on the devices, and the observations that came after."""
 
     step: Step
@@ -104,8 +106,85 @@ class Live(NamedTuple):
     """What is on the devices while worlds are stepped."""
 
     learner: Learner
-    heard: Heard
-    seen: Seen | None  # None: everything was observed, or nothing ever is
+    sums: MetricSums
+    pending: PendingStep | None  # None: everything was observed, or nothing ever is
+
+
+class Parts(NamedTuple):
+    """What the functions below, which are compiled for one seed, are made of."""
+
+    algorithm: Algorithm
+    replay: Replay
+    settings: Interactive
+    observe: Callable  # of `make_observe`
+    update: Callable  # of `make_update`
+
+
+def begin(parts: Parts, spec: EnvironmentSpec, shared: jax.Array, seed: jax.Array) -> tuple[jax.Array, Learner]:
+    """The learner before its first step."""
+    key = random_keys.named(random_keys.root(seed), "network")
+    agent = parts.algorithm.init(key, example_batch(spec, parts.replay.batch_size))
+    return seed, Learner(seed, agent, parts.replay.init())
+
+
+def act(parts: Parts, time: jax.Array, given: tuple[Learner, Any]) -> jax.Array:
+    """Actions for the observations; `time` counts steps of each environment."""
+    learner, obs = given
+    key = random_keys.named(random_keys.root(learner.seed), "act")
+    step = time * parts.settings.environments
+    return parts.algorithm.act(learner.agent, random_keys.at(key, time), obs, step)
+
+
+def observe(parts: Parts, time: jax.Array, learner: Learner, sums: MetricSums, pending: PendingStep):
+    """The algorithm observes the vector step `time`."""
+    step = bounded(pending.step, parts.settings.reward_bound)
+    agent, sums = parts.observe(random_keys.root(learner.seed), learner.agent, sums, step, pending.obs, time)
+    return learner._replace(agent=agent), sums
+
+
+def observe_and_act(parts: Parts, time: jax.Array, own: tuple):
+    """The algorithm observes the last step, and then acts."""
+    learner, sums, pending = own
+    learner, sums = observe(parts, time - 1, learner, sums, pending)
+    return (learner, sums, pending), act(parts, time, (learner, pending.obs))
+
+
+def store(parts: Parts, number: jax.Array, own: tuple):
+    """The last step of cycle `number` is observed, and all its steps [V, N, ...] go into the replay."""
+    learner, sums, steps, pending = own
+    settings = parts.settings
+    if pending is not None:
+        learner, sums = observe(parts, (number + 1) * settings.steps_per_cycle - 1, learner, sums, pending)
+
+    def add(place, data):
+        step = jax.tree.map(lambda x: x[place], steps)
+        time = number * settings.steps_per_cycle + place
+        return parts.replay.add(data, time, bounded(step, settings.reward_bound))
+
+    if parts.algorithm.update is not None:
+        data = jax.lax.fori_loop(0, settings.steps_per_cycle, add, learner.replay)
+        learner = learner._replace(replay=data)
+    return (learner, sums, steps, pending), ()
+
+
+def learn(parts: Parts, number: jax.Array, own: tuple):
+    """The updates of cycle `number`."""
+    learner, sums = own
+    key = random_keys.root(learner.seed)
+
+    def cycle(number, carry):
+        return parts.update(key, *carry, number)
+
+    # A loop of one turn: within a loop the parameters are changed in place, outside of it XLA copies them.
+    before = (learner.agent, learner.replay, sums)
+    agent, data, sums = jax.lax.fori_loop(number, number + 1, cycle, before)
+    return (learner._replace(agent=agent, replay=data), sums), ()
+
+
+def store_and_learn(parts: Parts, number: jax.Array, own: tuple):
+    (*before, steps, pending), _ = store(parts, number, own)
+    after, _ = learn(parts, number, before)
+    return (*after, steps, pending), ()
 
 
 class InteractiveProgram:
@@ -119,81 +198,41 @@ class InteractiveProgram:
         settings: Interactive,
         seeds: list[int],
     ):
-        self.seeds, self.settings, self.layout, self.stops = seeds, settings, Layout(len(seeds)), settings.stops
+        self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
+        self.log_steps = settings.log_steps
         self._environment = environment
-        self._worlds: list[Worlds] = []
+        self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
-        envs, collects = settings.environments, settings.collects
-        behind = int(settings.learn_while_stepping)  # a warm-up is at least a cycle, so that the first finds something
-        watch, learn_all = watcher(algorithm, settings), learner(algorithm, replay, settings, behind)
+        self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments)
+        self.metric_names = self._zero_metrics.names
+        lag = int(settings.learn_while_stepping)  # a warm-up is at least a cycle, so that the first finds something
+        update = make_update(algorithm, replay, settings, lag)
+        parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings), update)
+        self._set_functions(parts, environment.spec)
+        self._set_shapes(parts, environment.spec)
 
-        def begin(shared, seed):
-            key = random_keys.named(random_keys.root(seed), "network")
-            agent = algorithm.init(key, example_batch(environment.spec, replay.batch_size))
-            return seed, Learner(seed, agent, replay.init())
-
-        def act(time, given):  # time counts steps of each environment
-            learner, obs = given
-            key = random_keys.named(random_keys.root(learner.seed), "act")
-            return algorithm.act(learner.agent, random_keys.at(key, time), obs, time * envs)
-
-        def observe(time, learner, heard, seen):
-            step = bounded(seen.step, settings.reward_bound)
-            agent, heard = watch(random_keys.root(learner.seed), learner.agent, heard, step, seen.obs, time)
-            return learner._replace(agent=agent), heard
-
-        def observe_and_act(time, own):
-            learner, heard, seen = own
-            learner, heard = observe(time - 1, learner, heard, seen)
-            return (learner, heard, seen), act(time, (learner, seen.obs))
-
-        def store(number, own):  # number counts cycles of the run
-            learner, heard, steps, seen = own
-            if seen is not None:
-                learner, heard = observe((number + 1) * collects - 1, learner, heard, seen)
-
-            def add(place, data):
-                step = jax.tree.map(lambda x: x[place], steps)
-                return replay.add(data, number * collects + place, bounded(step, settings.reward_bound))
-
-            if self._updates:
-                learner = learner._replace(replay=jax.lax.fori_loop(0, collects, add, learner.replay))
-            return (learner, heard, steps, seen), ()
-
-        def learn(number, own):
-            learner, heard = own
-            key = random_keys.root(learner.seed)
-
-            def cycle(number, carry):
-                return learn_all(key, *carry, number)
-
-            # A loop of one turn: within a loop the parameters are changed in place, outside of it XLA copies them.
-            before = (learner.agent, learner.replay, heard)
-            agent, data, heard = jax.lax.fori_loop(number, number + 1, cycle, before)
-            return (learner._replace(agent=agent, replay=data), heard), ()
-
-        def store_and_learn(number, own):
-            (*before, steps, seen), _ = store(number, own)
-            after, _ = learn(number, before)
-            return (*after, steps, seen), ()
-
-        self._begin, self._store, self._learn, self._store_and_learn = (
-            self.layout.spread(one) for one in (begin, store, learn, store_and_learn)
-        )
-        self._act: Any = self.layout.ask(act)
-        self._observe_and_act = self.layout.spread(observe_and_act)
+    def _set_functions(self, parts: Parts, spec: EnvironmentSpec) -> None:
+        """The functions above for all seeds, which `prepare` compiles."""
+        self._begin = self.layout.spread(partial(begin, parts, spec))
+        self._store = self.layout.spread(partial(store, parts))
+        self._learn = self.layout.spread(partial(learn, parts))
+        self._store_and_learn = self.layout.spread(partial(store_and_learn, parts))
+        self._act: Any = self.layout.ask(partial(act, parts))
+        self._observe_and_act = self.layout.spread(partial(observe_and_act, parts))
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
-        self._silent = silence(algorithm, environment.spec, replay, envs)
-        self.metric_names = self._silent.names
-        self._learner_shape = jax.eval_shape(begin, jnp.int32(0), jnp.int32(0))[1]
+
+    def _set_shapes(self, parts: Parts, spec: EnvironmentSpec) -> None:
+        """The shapes of what one seed has on the device."""
 
         def several(x, *count: int):
             return jax.ShapeDtypeStruct((*count, *x.shape), x.dtype)
 
-        self._obs_shape = several(environment.spec.observation, envs)
-        step = step_like(environment.spec)
-        self._steps_shape = jax.tree.map(lambda x: several(x, collects, envs), step) if self._updates else ()
-        self._seen_shape = Seen(jax.tree.map(lambda x: several(x, envs), step), self._obs_shape)
+        envs, step = parts.settings.environments, step_like(spec)
+        self._learner_shape = jax.eval_shape(partial(begin, parts, spec), jnp.int32(0), jnp.int32(0))[1]
+        self._obs_shape = several(spec.observation, envs)
+        cycle = jax.tree.map(lambda x: several(x, parts.settings.steps_per_cycle, envs), step)
+        self._steps_shape = cycle if self._updates else ()
+        self._pending_shape = PendingStep(jax.tree.map(lambda x: several(x, envs), step), self._obs_shape)
 
     def shapes(self) -> Run:
         count, envs = len(self.seeds), self.settings.environments
@@ -204,19 +243,19 @@ class InteractiveProgram:
         return _run(learner, np.zeros(obs.shape, obs.dtype), none, none.astype(np.int64))
 
     def prepare(self) -> int:
-        learner, obs, heard, steps, seen = map(
+        learner, obs, sums, steps, pending = map(
             self.layout.shapes,
-            (self._learner_shape, self._obs_shape, self._silent, self._steps_shape, self._seen_shape),
+            (self._learner_shape, self._obs_shape, self._zero_metrics, self._steps_shape, self._pending_shape),
         )
         zero = jnp.int32(0)
-        own = (learner, heard, steps, seen if self._observes else None)
+        own = (learner, sums, steps, pending if self._observes else None)
         self._begin = self._begin.lower(zero, self._seeds()).compile()
         self._act = self._act.lower(zero, (learner, obs)).compile()
         if self._observes:
-            self._observe_and_act = self._observe_and_act.lower(zero, (learner, heard, seen)).compile()
+            self._observe_and_act = self._observe_and_act.lower(zero, (learner, sums, pending)).compile()
         if self.settings.learn_while_stepping:
             self._store = self._store.lower(zero, own).compile()
-            largest = self._learn = self._learn.lower(zero, (learner, heard)).compile()
+            largest = self._learn = self._learn.lower(zero, (learner, sums)).compile()
         else:
             if self.settings.warm_up:
                 self._store = self._store.lower(zero, own).compile()
@@ -237,20 +276,20 @@ class InteractiveProgram:
     def _seeds(self) -> jax.Array:
         return self.layout.place(np.array(self.seeds, np.int32))
 
-    def _opened(self) -> list[Worlds]:
+    def _opened(self) -> list[VectorEnv]:
         self.close()
         self._worlds = [self._environment.open(self.settings.environments, seed) for seed in self.seeds]
         return self._worlds
 
-    def advance(self, run: Run, start: int, stop: int) -> tuple[Run, Told]:
-        live, obs = Live(_learner(run), self.layout.place(self._nothing_heard()), None), run.obs
+    def advance(self, run: Run, start: int, stop: int) -> tuple[Run, ChunkResult]:
+        live, obs = Live(_learner(run), self.layout.place(self._no_sums()), None), run.obs
         returned, length = run.returned.copy(), run.length.copy()
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         warming_up = self.settings.warms_up(stop)
         ended: list[list[tuple]] = [[] for _ in self.seeds]
         for number in range(first, last):
-            steps, begins = [], number * self.settings.collects
-            for time in range(begins, begins + self.settings.collects):
+            steps, begins = [], number * self.settings.steps_per_cycle
+            for time in range(begins, begins + self.settings.steps_per_cycle):
                 due = self.settings.learn_while_stepping and not warming_up and time == begins
                 live, step, out = self._step(live, obs, time, number if due else None)
                 obs = out.obs
@@ -272,21 +311,21 @@ class InteractiveProgram:
 
         While the worlds move, the devices make the updates of the cycle that is due, if one is.
         """
-        learner, heard, seen = live
-        if seen is None:
+        learner, sums, pending = live
+        if pending is None:
             placed = self.layout.place(obs)
             actions = self._act(np.int32(time), (learner, placed))
         else:
-            (learner, heard, seen), actions = self._observe_and_act(np.int32(time), (learner, heard, seen))
-            placed, seen = seen.obs, None
+            (learner, sums, pending), actions = self._observe_and_act(np.int32(time), (learner, sums, pending))
+            placed, pending = pending.obs, None
         chosen = self.layout.fetch(actions)
         if due is not None:  # nobody waits for it here
-            (learner, heard), _ = self._learn(np.int32(due), (learner, heard))
+            (learner, sums), _ = self._learn(np.int32(due), (learner, sums))
         out = self._outcome(chosen, time)
         followed = (out.reward, *_ends_to_learn(out), out.final_obs)
         if self._observes:
-            seen = Seen(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
-        return Live(learner, heard, seen), Step(obs, chosen, *followed), out
+            pending = PendingStep(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
+        return Live(learner, sums, pending), Step(obs, chosen, *followed), out
 
     def _outcome(self, chosen: np.ndarray, time: int) -> Outcome:
         """What the actions lead to in every world of every seed, [S, N, ...]."""
@@ -303,22 +342,22 @@ class InteractiveProgram:
         Nobody waits for it here.
         """
         stacked = Step(*(np.stack(x, axis=1) for x in zip(*steps, strict=True)))  # [S, V, N, ...]
-        own = (live.learner, live.heard, self.layout.place(stacked) if self._updates else (), live.seen)
+        own = (live.learner, live.sums, self.layout.place(stacked) if self._updates else (), live.pending)
         settle = self._store if warming_up or self.settings.learn_while_stepping else self._store_and_learn
-        (learner, heard, _, _), _ = settle(np.int32(number), own)
-        return Live(learner, heard, None)
+        (learner, sums, _, _), _ = settle(np.int32(number), own)
+        return Live(learner, sums, None)
 
-    def _nothing_heard(self) -> Heard:
-        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._silent)
+    def _no_sums(self) -> MetricSums:
+        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._zero_metrics)
 
-    def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> Told:
+    def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> ChunkResult:
         """`learned` counts cycles in which something was."""
-        episodes = [Ended(*(np.array(x) for x in zip(*one, strict=True))) if one else _NONE for one in ended]
+        episodes = [FinishedEpisodes(*(np.array(x) for x in zip(*one, strict=True))) if one else _NONE for one in ended]
         finite = self.layout.fetch(self._finite(jnp.int32(0), live.learner))
-        heard = self.layout.fetch(live.heard)
+        sums = self.layout.fetch(live.sums)
         one = self.settings
-        metrics = heard.means(learned * one.collects, learned * one.updates) if learned else {}
-        return Told(metrics, episodes, heard.bad_step, finite)
+        metrics = sums.means(learned * one.steps_per_cycle, learned * one.updates_per_cycle) if learned else {}
+        return ChunkResult(metrics, episodes, sums.bad_step, finite)
 
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)
@@ -358,4 +397,4 @@ def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:
     return out.terminated | out.life_lost, out.truncated & ~out.life_lost
 
 
-_NONE = Ended(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+_NONE = FinishedEpisodes(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))

@@ -39,19 +39,19 @@ def bounded(step: Step, bound: float | None) -> Step:
     return step if bound is None else step._replace(reward=jnp.clip(step.reward, -bound, bound))
 
 
-class Heard(NamedTuple):
+class MetricSums(NamedTuple):
     """What a seed's algorithm told since the last row of the log."""
 
     observed: dict[str, jax.Array]  # sums over vector steps
     updated: dict[str, jax.Array]  # sums over updates
     bad_step: jax.Array  # environment step of the first loss that was not a finite number, or -1
 
-    def observing(self, metrics: dict, step: jax.Array) -> "Heard":
+    def observing(self, metrics: dict, step: jax.Array) -> "MetricSums":
         """After one vector step, which ends at environment step `step`."""
         metrics, steps = jax.tree.map(lambda x: jnp.mean(x)[None], metrics), jnp.reshape(step, 1)
         return self._replace(observed=_added(self.observed, metrics), bad_step=self._first_bad(metrics, steps))
 
-    def updating(self, metrics: dict, steps: jax.Array) -> "Heard":
+    def updating(self, metrics: dict, steps: jax.Array) -> "MetricSums":
         """After updates [U] that are due at these environment steps."""
         return self._replace(updated=_added(self.updated, metrics), bad_step=self._first_bad(metrics, steps))
 
@@ -76,8 +76,8 @@ def _added(sums: dict, metrics: dict) -> dict:
     return jax.tree.map(lambda total, x: total + jnp.sum(x), sums, metrics)
 
 
-def silence(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int) -> Heard:
-    """Nothing heard yet, of the metrics that there will be; nothing is run to find their names."""
+def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int) -> MetricSums:
+    """Nothing sums yet, of the metrics that there will be; nothing is run to find their names."""
 
     def metrics(key: jax.Array, count: jax.Array):
         batch, step = example_batch(spec, replay.batch_size), example_step(spec, environments)
@@ -88,32 +88,32 @@ def silence(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environ
 
     shapes = jax.eval_shape(lambda: metrics(random_keys.root(0), jnp.int32(1)))
     observed, updated = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    return Heard(observed, updated, np.array(-1, np.int32))
+    return MetricSums(observed, updated, np.array(-1, np.int32))
 
 
-def watcher(algorithm: Algorithm, training: Schedule) -> Callable:
-    """`watch(key, agent, heard, step, obs, time) -> agent, heard`: the algorithm observes vector step `time`."""
+def make_observe(algorithm: Algorithm, training: Schedule) -> Callable:
+    """`watch(key, agent, sums, step, obs, time) -> agent, sums`: the algorithm observes vector step `time`."""
 
-    def watch(key: jax.Array, agent: Any, heard: Heard, step: Step, obs: Any, time: jax.Array):
+    def watch(key: jax.Array, agent: Any, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
         key, count = random_keys.at(random_keys.named(key, "observe"), time), time + 1
         agent, metrics = algorithm.observe(agent, key, step, obs, count)
-        return agent, heard.observing(metrics, count * training.environments)
+        return agent, sums.observing(metrics, count * training.environments)
 
     return watch
 
 
-def learner(algorithm: Algorithm, replay: Replay, training: Schedule, behind: int = 0) -> Callable:
-    """`learn(key, agent, data, heard, number) -> agent, data, heard`: the updates of cycle `number`.
+def make_update(algorithm: Algorithm, replay: Replay, training: Schedule, lag: int = 0) -> Callable:
+    """`learn(key, agent, data, sums, number) -> agent, data, sums`: the updates of cycle `number`.
 
-    They learn from the steps of that cycle too, or of those up to `behind` cycles before it.
+    They learn from the steps of that cycle too, or of those up to `lag` cycles before it.
     """
-    updates, update = training.updates, algorithm.update
+    updates, update = training.updates_per_cycle, algorithm.update
 
-    def learn(key: jax.Array, agent: Any, data: Any, heard: Heard, number: jax.Array):
+    def learn(key: jax.Array, agent: Any, data: Any, sums: MetricSums, number: jax.Array):
         if update is None:
-            return agent, data, heard
+            return agent, data, sums
         replay_key, update_key = (random_keys.named(key, name) for name in ("replay", "update"))
-        written = (number + 1 - behind) * training.collects
+        written = (number + 1 - lag) * training.steps_per_cycle
 
         def once(carry, count: jax.Array):
             agent, data = carry
@@ -124,7 +124,7 @@ def learner(algorithm: Algorithm, replay: Replay, training: Schedule, behind: in
 
         counts = number * updates + 1 + jnp.arange(updates)
         (agent, data), metrics = jax.lax.scan(once, (agent, data), counts)
-        return agent, data, heard.updating(metrics, training.step_of(counts))
+        return agent, data, sums.updating(metrics, training.step_of(counts))
 
     return learn
 

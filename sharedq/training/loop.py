@@ -30,7 +30,7 @@ from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
 from sharedq.runs.run_files import TABLES
 from sharedq.training.memory import check_fits, free_bytes
-from sharedq.training.program import Program, Told
+from sharedq.training.program import ChunkResult, Program
 from sharedq.training.progress import Progress, counted, duration
 from sharedq.training.signals import StopRequest, stop_requests
 from sharedq.units import readable
@@ -68,7 +68,7 @@ def train(
             check_log(directory.path, *logs)
             for remark in directory.remarks():
                 progress.say(remark)
-        if saved_at and int(saved_at.name) == program.stops[-1]:  # killed after its last checkpoint
+        if saved_at and int(saved_at.name) == program.log_steps[-1]:  # killed after its last checkpoint
             checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
             with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
                 checkpoints.sweep(directory.checkpoints, keep=1)
@@ -81,7 +81,7 @@ def train(
             progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
             checkpoints.sweep(directory.checkpoints, KEPT)
-            for stop in [s for s in program.stops if s > step]:
+            for stop in [s for s in program.log_steps if s > step]:
                 began = time.perf_counter()
                 with _breakdowns(directory, onwards):
                     run, told = program.advance(run, step, stop)
@@ -93,7 +93,7 @@ def train(
                 if mirror is not None:
                     _reflect(mirror, stop, told, rate, mean_return)
                 _check_finite(program, directory, stop, told)
-                last = stop == program.stops[-1]
+                last = stop == program.log_steps[-1]
                 if last or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
                     meta = {"seconds": seconds, "compile_seconds": compile_seconds}
                     _save(program, directory, log, run, stop, meta, whole=not last)
@@ -107,7 +107,7 @@ def train(
 
 def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict, log: MetricsLog) -> None:
     log.flush()
-    steps, seconds = program.stops[-1], meta["seconds"]
+    steps, seconds = program.log_steps[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
     times = {name: meta[name] for name in ("seconds", "compile_seconds")}
     directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums())
@@ -128,7 +128,9 @@ def _prepare(program: Program, progress: Progress, advice: str) -> float:
     return compile_seconds
 
 
-def _write(log: MetricsLog, seeds: list[int], step: int, told: Told, rate: float, seconds: float) -> float | None:
+def _write(
+    log: MetricsLog, seeds: list[int], step: int, told: ChunkResult, rate: float, seconds: float
+) -> float | None:
     """Logs a stretch; returns the mean return of the episodes that ended in it."""
     timings = {"steps_per_second": rate, "seconds": seconds}
     for place, seed in enumerate(seeds):
@@ -140,7 +142,7 @@ def _write(log: MetricsLog, seeds: list[int], step: int, told: Told, rate: float
     return float(returns.mean()) if returns.size else None
 
 
-def _reflect(mirror: Mirror, step: int, told: Told, rate: float, mean_return: float | None) -> None:
+def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_return: float | None) -> None:
     values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
     mirror(step, values if mean_return is None else values | {"return": mean_return})
 
@@ -180,7 +182,7 @@ def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
         raise type(error)(f"{error}; {_kept(directory)}; once it is mended, go on: {onwards}") from error
 
 
-def _check_finite(program: Program, directory: RunDirectory, step: int, told: Told) -> None:
+def _check_finite(program: Program, directory: RunDirectory, step: int, told: ChunkResult) -> None:
     broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
     if not broken.size:
         return

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 
-class Ended(NamedTuple):
+class FinishedEpisodes(NamedTuple):
     """Episodes of one seed that ended, in order."""
 
     steps: np.ndarray  # environment steps of the seed when they ended
@@ -13,11 +13,11 @@ class Ended(NamedTuple):
     lengths: np.ndarray
 
 
-class Told(NamedTuple):
+class ChunkResult(NamedTuple):
     """What a stretch of training tells of itself."""
 
     metrics: dict[str, np.ndarray]  # [S] each; empty while nothing is learned
-    episodes: list[Ended]  # one per seed
+    episodes: list[FinishedEpisodes]  # one per seed
     bad_step: np.ndarray  # [S] environment step of the first loss that was not a finite number, else -1
     params_finite: np.ndarray  # [S]
 
@@ -27,7 +27,7 @@ class Program(Protocol):
 
     seeds: list[int]
     metric_names: list[str]
-    stops: list[int]  # the environment steps at which to log, in order; the last is the end of training
+    log_steps: list[int]  # the environment steps at which to log, in order; the last is the end of training
 
     def shapes(self) -> Any:
         """The run's shapes on the host, nothing allocated."""
@@ -38,7 +38,7 @@ class Program(Protocol):
     def begin(self) -> Any:
         """The run before its first step."""
 
-    def advance(self, run: Any, start: int, stop: int) -> tuple[Any, Told]:
+    def advance(self, run: Any, start: int, stop: int) -> tuple[Any, ChunkResult]:
         """The run at environment step `stop`, given it at `start`, which is used up."""
 
     def to_host(self, run: Any) -> Any: ...

@@ -64,25 +64,25 @@ class Schedule(Length):
 
     warm_up: int = 5_000  # environment steps before the first update
     update_period: int = 4  # environment steps from one update to the next
-    updates_at_once: int = 1  # updates made there, one after another
+    gradient_steps: int = 1  # updates made there, one after another
 
     def __post_init__(self):
         super().__post_init__()
         check_count("training.warm_up", self.warm_up, least=0)
-        for name in ("update_period", "updates_at_once"):
+        for name in ("update_period", "gradient_steps"):
             check_count(f"training.{name}", getattr(self, name))
 
     def check_length(self) -> None:
         super().check_length()
-        updates = self.updates * self.cycles(self.steps)
+        updates = self.updates_per_cycle * self.cycles(self.steps)
         require(
-            updates <= COUNTABLE and self.updates <= UPDATES,
-            f"there would be {updates:,} updates, {self.updates:,} of them at once; {COUNTABLE:,} and {UPDATES:,} at "
-            "most: lower training.updates_at_once or training.steps",
+            updates <= COUNTABLE and self.updates_per_cycle <= UPDATES,
+            f"there would be {updates:,} updates, {self.updates_per_cycle:,} of them at once; {COUNTABLE:,} and "
+            f"{UPDATES:,} are allowed: lower training.gradient_steps or training.steps",
         )
 
     def remarks(self, steps: int) -> Iterator[str]:
-        if self.warms_up(self.stops[-1]):
+        if self.warms_up(self.log_steps[-1]):
             yield (
                 f"nothing will be learned: all {steps:,} steps are warm-up, which takes {self.warm_up:,}; "
                 "raise --steps or lower --training.warm_up"
@@ -94,25 +94,25 @@ class Schedule(Length):
         return math.lcm(self.environments, self.update_period)
 
     @property
-    def collects(self) -> int:
+    def steps_per_cycle(self) -> int:
         """Steps of each environment in one cycle."""
         return self.cycle // self.environments
 
     @property
-    def updates(self) -> int:
+    def updates_per_cycle(self) -> int:
         """Updates in one cycle."""
-        return self.cycle // self.update_period * self.updates_at_once
+        return self.cycle // self.update_period * self.gradient_steps
 
     def step_of(self, update: Any) -> Any:
         """The environment steps at which updates, counted from the run's first as 1, are made."""
-        return -(-update // self.updates_at_once) * self.update_period
+        return -(-update // self.gradient_steps) * self.update_period
 
     def cycles(self, steps: int) -> int:
         """The cycles that cover so many environment steps."""
         return -(-steps // self.cycle)
 
     @cached_property
-    def stops(self) -> list[int]:
+    def log_steps(self) -> list[int]:
         """The environment steps at which to log, the end of the warm-up and of the training among them."""
         warm, end = self.cycles(self.warm_up), self.cycles(self.steps)
         room = self.cycles_between_logs
@@ -123,5 +123,5 @@ class Schedule(Length):
         return min(max(self.log_period // self.cycle, 1), self.cycles(self.steps))
 
     def warms_up(self, stop: int) -> bool:
-        """Whether the stretch that ends at `stop` still only collects."""
+        """Whether the stretch that ends at `stop` still only steps_per_cycle."""
         return stop <= self.cycles(self.warm_up) * self.cycle

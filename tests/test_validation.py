@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sharedq.errors import NotFinite, SharedqError
-from sharedq.given import numbers
+from sharedq.validation import numbers
 
 
 def of(dtype, *shape: int) -> jax.ShapeDtypeStruct:
@@ -13,7 +13,7 @@ def of(dtype, *shape: int) -> jax.ShapeDtypeStruct:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("validation", "wanted"),
     [
         ([0, 1], of(np.float32, 2)),
         ([True, 0.5], of(np.float32, 2)),
@@ -38,7 +38,7 @@ def test_what_is_right_already_is_not_copied(dtype):
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted", "says"),
+    ("validation", "wanted", "says"),
     [
         ("hot", of(np.float32), "x must be one number, not 'hot'"),
         (["1", "2"], of(np.float32, 2), "x must be numbers of shape (2,), not ['1', '2']"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from sharedq.environments.contract import Outcome
 from sharedq.errors import NotFinite, Unlearned, Unphysical
-from sharedq.given import numbers
+from sharedq.validation import numbers
 
 
 def episode_seed(seed: int, world: int, episode: int) -> int:
@@ -16,7 +16,7 @@ def episode_seed(seed: int, world: int, episode: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(world, episode)).generate_state(1)[0])
 
 
-class Happened(NamedTuple):
+class HostTimeStep(NamedTuple):
     """What one action led to in one world."""
 
     obs: np.ndarray  # the true successor, also at an end; a new array each time
@@ -32,7 +32,7 @@ class World(Protocol):
     def begin(self) -> np.ndarray:
         """The first observation of the next episode."""
 
-    def step(self, action: Any) -> Happened: ...
+    def step(self, action: Any) -> HostTimeStep: ...
 
     def save(self) -> Any: ...
 
@@ -43,8 +43,8 @@ class World(Protocol):
     def close(self) -> None: ...
 
 
-class InTurn:
-    """`Worlds` of the contract: steps each world in turn, and begins the next episode where one ended."""
+class SyncVectorEnv:
+    """`VectorEnv` of the contract: steps each world in turn, and begins the next episode where one ended."""
 
     def __init__(self, worlds: Sequence[World]):
         self._worlds = worlds

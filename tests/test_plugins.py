@@ -1,0 +1,161 @@
+"""Parts that installed packages bring, and parts of a user's own by where they are, wherever ours have a name."""
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import sharedq
+from sharedq import tables
+from sharedq.command_line import main
+from sharedq.errors import SharedqError
+from sharedq.experiment import TABLES, Experiment
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "sharedq-plugin"
+SHORT = "--steps=400 --training.warm_up=100 --training.log_period=200 --training.checkpoint_period=200".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a package as pip does, but into a folder of this test."""
+
+    def install(entry_points: dict[str, dict[str, str]], name: str = "sharedq-plugin") -> None:
+        site = tmp_path / "site"
+        shutil.copytree(EXAMPLE / "sharedq_plugin", site / "sharedq_plugin", dirs_exist_ok=True)
+        info = site / f"{name.replace('-', '_')}-0.1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+        groups = (
+            f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in entry_points.items()
+        )
+        (info / "entry_points.txt").write_text("\n".join(groups))
+        monkeypatch.syspath_prepend(site)
+        tables.entry_points.cache_clear()
+
+    monkeypatch.chdir(tmp_path)
+    tables.entry_points.cache_clear()
+    yield install
+    tables.entry_points.cache_clear()
+    for module in [name for name in sys.modules if name.startswith(("sharedq_plugin", "own_parts"))]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def example(install):
+    install(tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"])
+
+
+@pytest.mark.usefixtures("example")
+def test_parts_of_an_installed_package_stand_among_ours(capsys):
+    assert main(["list"]) == 0
+    told = capsys.readouterr().out
+    for name in ("young_average", "fourier", "cliff", "a walk along a cliff", "A slow average of the network"):
+        assert name in told
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "cliff", "--help"])
+    told = capsys.readouterr().out
+    assert "young_average" in told and "--target.final_tau number" in told and "in the end" in told
+    assert main(["train", "cartpole", "--target", "young_averag"]) == 2
+    assert "did you mean young_average?" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("example")
+def test_an_installed_recipe_is_trained_resumed_evaluated_and_costed_without_being_asked_for_trust(capsys):
+    assert main(["train", "cliff", *SHORT, "--out", "run"]) == 0
+    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert main(["cost", "run/experiment.json", "--no-time"]) == 0
+    assert main(["resume", "run"]) == 2
+    captured = capsys.readouterr()
+    assert "finished already" in captured.err and "mean return" in captured.out and "parameters, held" in captured.out
+    assert sharedq.load("run").values([1.0] + [0.0] * 47).shape == (4,)
+
+
+@pytest.mark.usefixtures("example")
+def test_an_installed_source_is_compared_with_ours(capsys):
+    words = ["corridor", *SHORT, "--targets", "target_network", "young_average:final_tau=0.1", "--out", "comparison"]
+    assert main(["compare", *words]) == 0
+    assert "young average" in Path("comparison/report.html").read_text()
+
+
+OWN = '''
+from dataclasses import dataclass
+from sharedq.targets import TargetNetwork
+
+@dataclass(frozen=True)
+class Slow:
+    """A target network that is copied seldom."""
+
+    period: int = 40  # gradient steps
+
+    label = "slow copy"
+
+    def build(self, network):
+        return TargetNetwork(self.period).build(network)
+
+
+class Plain:
+    pass
+'''
+
+
+@pytest.fixture
+def own_parts(install, tmp_path):
+    (tmp_path / "own_parts.py").write_text(OWN)
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_a_part_of_ones_own_goes_by_where_it_is(capsys):
+    options = ["corridor", *SHORT, "--out", "run", "--target", "own_parts:Slow", "--target.period", "30"]
+    assert main(["train", *options]) == 0
+    assert Experiment.from_dict(sharedq.runs.RunDirectory.open("run").experiment(), trust=True).target.period == 30
+    del sys.modules["own_parts"]
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 2
+    assert "would import and run own_parts:Slow: add --trust" in capsys.readouterr().err
+    assert "own_parts" not in sys.modules
+    assert main(["evaluate", "run", "--episodes", "2", "--trust"]) == 0
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_a_source_of_ones_own_is_compared_and_gone_on_with(capsys):
+    words = ["corridor", *SHORT, "--targets", "online_network", "own_parts:Slow:period=20", "--out", "comparison"]
+    assert main(["compare", *words]) == 0
+    assert "slow copy" in Path("comparison/report.html").read_text()
+    capsys.readouterr()
+    assert main(["resume", "comparison"]) == 2
+    assert "add --trust" in capsys.readouterr().err
+    assert main(["resume", "comparison", "--trust"]) == 0
+
+
+@pytest.mark.usefixtures("own_parts")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_parts:Plain", "target 'own_parts:Plain' is not a dataclass of settings"),
+        ("own_parts:Missing", "has no 'Missing'"),
+        ("no_such_module:Slow", "no module 'no_such_module'"),
+        ("dataclasses:dataclass", "is not a dataclass of settings"),
+    ],
+)
+def test_what_can_be_no_part_is_refused_in_one_line(name, message, capsys):
+    assert main(["train", "corridor", "--target", name, "--out", "run"]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_a_package_that_cannot_be_loaded_is_named(install, capsys):
+    install({"sharedq.targets": {"broken": "sharedq_plugin.no_such_file:Broken"}}, name="broken-package")
+    assert main(["train", "corridor", "--target", "broken"]) == 2
+    assert "'broken' of the package broken-package cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_class_that_no_other_process_could_find_is_refused():
+    from dataclasses import make_dataclass
+
+    local = make_dataclass("Local", [], namespace={"build": lambda self, network: None}, frozen=True)
+    local.__qualname__ = "test.<locals>.Local"
+    with pytest.raises(SharedqError, match="must be defined at the top of a module"):
+        TABLES["target"].name_of(local)
