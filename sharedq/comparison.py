@@ -187,7 +187,8 @@ def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[s
     source that diverges does not keep the others from being trained: the report says so, and the end is an error.
     What is not whole of the runs is handed to `say`.
     """
-    read_plan(out)  # or there is nothing to hold
+    for one in read_plan(out)["runs"]:  # what is refused leaves no lock behind
+        Experiment.from_dict(one["experiment"], trust)
     with _writing(out):
         return _carry_out(out, read_plan(out), shown, trust, say)
 

@@ -131,7 +131,10 @@ class Experiment:
             if part in TABLES and name:  # says which kind it is that lacks the option
                 changed.replace(**{full: texts[option]})
             raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
-        return changed.replace(**{option: text for option, text in texts.items() if option not in kinds})
+        try:
+            return changed.replace(**{option: text for option, text in texts.items() if option not in kinds})
+        except SharedqError as error:
+            raise SharedqError(_as_typed(str(error), texts)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold: every setting of every part, and the kind of each part."""
@@ -201,6 +204,15 @@ class Experiment:
 
 
 LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without a replay"}
+
+
+def _as_typed(message: str, texts: Mapping[str, str]) -> str:
+    """An error about a setting, which begins with its full name, with the option that was typed instead."""
+    for option in texts:
+        full = old_names.OPTIONS.get(option, SHORT.get(option, option))
+        if message.startswith(f"{full} "):
+            return f"--{option}{message[len(full) :]}"
+    return message
 
 
 def _refuse_strangers(references: Collection[str], trust: Trust) -> None:

@@ -78,7 +78,11 @@ def make(table: Table, given: Any) -> Any:
             if field not in known:
                 raise SharedqError(f"{table.part} '{given[0]}' has no option '{field}'{_options(field, known)}")
     else:
-        kind, fields = type(given), None
+        kind = type(given)
+        if not dataclasses.is_dataclass(kind):
+            raise SharedqError(
+                f"{table.part} must be one of {', '.join(table)}, or settings of your own, not {given!r}"
+            )
         table.name_of(kind)  # raises if it can be no part
         fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(kind)}
     hinted = hints(kind)

@@ -45,8 +45,6 @@ class Table(Mapping[str, type]):
         for name, entry in entry_points(f"sharedq.{self.part}s").items():
             if entry.value == f"{kind.__module__}:{kind.__qualname__}":
                 return name
-        if not dataclasses.is_dataclass(kind):
-            raise SharedqError(f"{self.part} must be one of {', '.join(self)}, or settings of your own: a dataclass")
         self._checked(kind, kind.__qualname__)
         if "<locals>" in kind.__qualname__:
             raise SharedqError(

@@ -234,7 +234,7 @@ def test_a_picture_is_the_screen_in_colour():
 
 @pytest.mark.parametrize("game", ["MsPacman", "ms_pacman", "ms-pacman", "Ms Pacman", "mspacman"])
 def test_a_game_has_many_spellings(game):
-    assert Atari(game).build().name == "atari/MsPacman"
+    assert Atari(game).build().spec.name == "atari/MsPacman"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_gradient_on_the_papers_network_is_that_of_k_pairs_written_out(monke
     )
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype(float), jax.jit(two.init)(KEY, batch))
-        loss, slope = jax.jit(jax.value_and_grad(pairs_written_out))(wide.params, wide.source["held"], batch)
+        loss, slope = jax.jit(jax.value_and_grad(pairs_written_out))(wide.params, wide.source["target_params"], batch)
         assert loss.dtype == jnp.float64
         for learner in (two, joint):
             after, _, metrics = jax.jit(learner.update)(wide, batch, KEY, jnp.int32(1))
@@ -107,9 +107,9 @@ def test_with_the_papers_numbers_the_heads_first_move_at_step_24_000():
     assert program.log_steps[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
 
     run, _ = program.advance(program.begin(), 20_000, 23_996)  # as if the warm-up had been
-    held = program.to_host(run).agent.source["held"]["kernel"].copy()
+    held = program.to_host(run).agent.source["target_params"]["kernel"].copy()
     assert program.to_host(run).agent.optimiser[0].count.tolist() == [999]
-    np.testing.assert_array_equal(held, program.to_host(program.begin()).agent.source["held"]["kernel"])
+    np.testing.assert_array_equal(held, program.to_host(program.begin()).agent.source["target_params"]["kernel"])
     after = program.to_host(program.advance(run, 23_996, 24_000)[0]).agent
-    assert (after.source["held"]["kernel"] != held).any()
-    np.testing.assert_array_equal(after.source["held"]["kernel"], after.params["heads"]["kernel"])
+    assert (after.source["target_params"]["kernel"] != held).any()
+    np.testing.assert_array_equal(after.source["target_params"]["kernel"], after.params["heads"]["kernel"])

@@ -477,12 +477,13 @@ def test_a_tree_of_another_form_is_refused(folder, like, reason):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_named_and_others_may_be_anything(folder, value):
-    agent = {"params": {"kernel": np.ones(3, np.float32)}, "source": {"held": np.ones(3, np.float32)}, "seen": value}
+    ones = np.ones(3, np.float32)
+    agent = {"params": {"kernel": ones}, "source": {"target_params": ones}, "seen": value}
     agent["seen"] = np.full(3, value, np.float32)
     assert_same(checkpoints.load_agent(save(folder, 1, agent), agent), agent)
     for name, changed in (
         ("params/kernel", {"params": {"kernel": agent["seen"]}}),
-        ("source/held", {"source": {"held": agent["seen"]}}),
+        ("source/target_params", {"source": {"target_params": agent["seen"]}}),
     ):
         path = save(folder, 2, agent | changed)
         with refused(f"'{name}' in the agent of .* is not finite in every number: remove 000000000002"):

@@ -663,7 +663,7 @@ DAMAGE = {
     "an edited checkpoint.json": (_of_another, "checkpoint.json was edited"),
     "half an experiment": (_half, "experiment.json"),
     "another experiment": (_change("algorithm", gamma=0.5), "another experiment"),
-    "an incomplete experiment": (_drop, "replay"),
+    "an incomplete experiment": (_drop, "another experiment"),
     "a setting of another type": (_change("training", log_period=1000.5), "training.log_period takes a whole number"),
     "a setting out of bounds": (_change("target", period=0), "target.period must be at least 1"),
     "an unknown kind": (_change("network", kind="densee"), "unknown network 'densee'"),

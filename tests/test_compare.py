@@ -153,9 +153,9 @@ def test_sources_of_one_name_are_told_apart_by_what_differs():
     ]
     wanted = ("shared_heads:period=5", "shared_heads:period=7,behaviour_head=mean", "shared_heads:period=7")
     assert labels_of([with_target(corridor, one) for one in wanted]) == [
-        "shared heads K=1 (period 5, acting uniform)",
-        "shared heads K=1 (period 7, acting mean)",
-        "shared heads K=1 (period 7, acting uniform)",
+        "shared heads K=1 (period 5, behaviour_head uniform)",
+        "shared heads K=1 (period 7, behaviour_head mean)",
+        "shared heads K=1 (period 7, behaviour_head uniform)",
     ]
 
 

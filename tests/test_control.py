@@ -192,7 +192,7 @@ def test_a_machine_that_cannot_draw_is_told_what_it_lacks(monkeypatch):
 
 @pytest.mark.parametrize("task", ["HumanoidRun", "humanoid_run", "humanoid-run", "Humanoid Run"])
 def test_a_task_has_many_spellings(task):
-    assert Control(task).build().name == "control/humanoid-run"
+    assert Control(task).build().spec.name == "control/humanoid-run"
 
 
 @pytest.mark.parametrize(

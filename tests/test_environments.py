@@ -42,8 +42,9 @@ def counter(**changes) -> Environment:
         obs = jnp.full(2, count, jnp.float32)
         return {"count": count}, Outcome(obs, jnp.float32(1), count >= 3, jnp.bool_(False), obs)
 
-    correct = Environment(EnvironmentSpec("counter", jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2)), reset, step)
-    return correct._replace(**changes)
+    spec = EnvironmentSpec("counter", jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2))
+    described = {name: changes.pop(name) for name in EnvironmentSpec._fields if name in changes}
+    return Environment(spec._replace(**described), reset, step)._replace(**changes)
 
 
 def outcome_with(**changes):
@@ -338,7 +339,7 @@ number = 5
 
 def test_custom_builds_from_the_current_directory(user_module):
     user_module(GOOD, "my_worlds")
-    assert Custom("my_worlds:factory").build().name == "probe/corridor"
+    assert Custom("my_worlds:factory").build().spec.name == "probe/corridor"
     for reference, message in {
         "my_worlds:wrong": "returned int, not an Environment",
         "my_worlds:broken": "step must return",

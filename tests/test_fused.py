@@ -190,15 +190,15 @@ def test_the_public_codes_clock_shifts_first_at_step_24_000():
     )
     program = compiled(experiment)
     run = program.begin()
-    head_0 = program.to_host(run).agent.source["held"]["kernel"]
+    head_0 = program.to_host(run).agent.source["target_params"]["kernel"]
     run, _ = program.advance(run, 0, 20_000)
     run, _ = program.advance(run, 20_000, 23_996)
     before = program.to_host(run).agent
-    same(before.source["held"]["kernel"], head_0)
+    same(before.source["target_params"]["kernel"], head_0)
     assert before.optimiser[0].count.tolist() == [999]
     after = program.to_host(program.advance(run, 23_996, 24_000)[0]).agent
-    assert (after.source["held"]["kernel"] != head_0).any()
-    same(after.source["held"], after.params["heads"])  # K = 1: right after the shift both heads are equal
+    assert (after.source["target_params"]["kernel"] != head_0).any()
+    same(after.source["target_params"], after.params["heads"])  # K = 1: right after the shift both heads are equal
 
 
 # Episodes

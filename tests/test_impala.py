@@ -33,7 +33,7 @@ initial = jax.jit(networks.init, static_argnums=(0, 3))
 def test_the_atari_agents_hold_the_parameters_of_the_public_code(target, held):
     init = target.build(Impala(norm="layer").build(10)).init
     params, state = jax.eval_shape(init, jax.eval_shape(lambda: KEY), FRAMES)
-    assert count(params) + count(state["held"]) == held
+    assert count(params) + count(state["target_params"]) == held
 
 
 def conv(x, layer):

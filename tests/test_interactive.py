@@ -132,7 +132,7 @@ def test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own(streams
     algorithm, host = observing(built.algorithm), on_the_host(built.environment)
     replay, stretches = built.replay, 2
     if streams:
-        algorithm, replay = algorithm._replace(update=None), NoReplay().build(step_like(host), 0.9, 3)
+        algorithm, replay = algorithm._replace(update=None), NoReplay().build(step_like(host.spec), 0.9, 3)
         loops = [Streaming(steps=240, environments=3, log_period=120)] * 2
     else:
         loops = [dataclasses.replace(FUSED, steps=240), Interactive(**dataclasses.asdict(FUSED) | {"steps": 240})]

@@ -123,8 +123,8 @@ def test_it_says_what_it_was_not_told(tmp_path):
         (None, 2, {}, "shape takes a whole number, not 'None'"),
         (2, 2, {"seed": -1}, "seed cannot be negative"),
         (2, 2, {"target": "shared_head"}, "unknown target 'shared_head': did you mean shared_heads"),
-        (2, 2, {"target": SharedHeads}, "target must be one of OnlineNetwork, .*, not <class"),
-        (2, 2, {"network": 32}, "network must be one of Table, .*, not 32"),
+        (2, 2, {"target": SharedHeads}, "target must be one of online_network, .*, not <class"),
+        (2, 2, {"network": 32}, "network must be one of table, .*, not 32"),
     ):
         with pytest.raises(SharedqError, match=says):
             LiveAgent(shape, actions, **{"network": Table(), **settings})

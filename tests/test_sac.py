@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 
 from sharedq.algorithms import SAC, Algorithm
-from sharedq.algorithms.parts import critics_on
-from sharedq.algorithms.sac import regression
 from sharedq.analysis.cost import parameters_of
 from sharedq.analysis.tables import cost_table
-from sharedq.bellman import readings
 from sharedq.environments import Continuous, Control, Discrete, Environment, EnvironmentSpec, Outcome
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
@@ -152,32 +149,31 @@ def test_one_shared_head_without_a_trunk_is_a_target_network():
     close(heads.losses, classic.losses)
 
 
-def small_chain(heads: int, period: int = 100):
-    """A source of heads, a categorical reading, and its first weights and state, all of two critics."""
-    reading, settings = readings.distribution(-2.0, 2.0, 5), SharedHeads(heads, period=period, loss_discount=0.25)
-    source = critics_on(WORLD, settings, Dense((4,)), reading.outputs, 2)
-    sample = batch_of(KEY).transition
-    return source, reading, *source.init(KEY, (sample.obs, sample.action))
-
-
 def test_the_loss_of_many_heads_is_the_weighted_sum_of_the_losses_of_pairs():
     batch, key = batch_of(KEY), jax.random.fold_in(KEY, 1)
-    after = (jax.random.uniform(key, (SIZE, 1), minval=-1.0), jax.random.normal(key, (SIZE,)), jnp.float32(0.3))
-    source, reading, critic, state = small_chain(heads=3)
-    pair = small_chain(heads=1)[0]
-    gradient = jax.jit(jax.value_and_grad(regression, argnums=1, has_aux=True), static_argnums=(0, 3))
-    (loss, _), slope = gradient(source, critic, state, reading, batch, *after)
-    chain = join(state["target_params"], critic["heads"])
+    algorithm = SAC(values="categorical", atoms=5, value_bound=2.0, actor_depth=0, actor_width=4)
+    chain, pair = (
+        algorithm.build(WORLD.spec, SharedHeads(heads, period=100, loss_discount=0.25), Dense((4,))) for heads in (3, 1)
+    )
+
+    def gradient(learner, state):
+        (loss, _), slope = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))(state.params, state, batch, key)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(slope["actor"])), "the policy has a loss of its own"
+        return loss, slope["critic"]
+
+    state = chain.init(KEY, batch)
+    critic, heads = state.params["critic"], join(state.source["target_params"], state.params["critic"]["heads"])
+    loss, slope = gradient(chain, state)
     pairs = []
     for k in range(3):
-        one = {"trunk": critic["trunk"], "heads": part(chain, k + 1, k + 2)}
-        below = {**state, "target_params": part(chain, k, k + 1)}
-        (alone, _), down = gradient(pair, one, below, reading, batch, *after)
+        one = {"trunk": critic["trunk"], "heads": part(heads, k + 1, k + 2)}
+        below = {**state.source, "target_params": part(heads, k, k + 1)}
+        alone, down = gradient(pair, state._replace(params={**state.params, "critic": one}, source=below))
         pairs.append(jax.tree.map(partial(jnp.multiply, 0.25**k), (alone, down)))
     np.testing.assert_allclose(loss, sum(alone for alone, _ in pairs), rtol=1e-5)
     trunks = jax.tree.map(lambda *x: sum(x), *(down["trunk"] for _, down in pairs))
-    heads = jax.tree.map(lambda *x: jnp.concatenate(x), *(down["heads"] for _, down in pairs))
-    close(slope, {"trunk": trunks, "heads": heads}, 1e-5)
+    of_heads = jax.tree.map(lambda *x: jnp.concatenate(x), *(down["heads"] for _, down in pairs))
+    close(slope, {"trunk": trunks, "heads": of_heads}, 1e-5)
 
 
 def test_a_shift_leaves_adams_moments_alone():
@@ -298,7 +294,7 @@ def test_crossq_is_an_online_network_with_batch_renormalisation():
     for number in (1, 2):
         state, _, _ = update(state, number)
     values = jax.jit(algorithm.build(WORLD.spec, FREE, network).values)
-    of_critics, of_actor = state.source["batch_stats"], state.actor_statistics
+    of_critics, of_actor = state.source["batch_stats"], state.actor_batch_stats
     assert of_critics["BatchRenorm_0"]["batches"].tolist() == [2, 2]  # once for now and then together
     assert jax.tree.leaves(of_actor)[0] == 2
     obs = jnp.array([[0.3, 0.1], [2.0, -1.0]])
