@@ -1,4 +1,4 @@
-"""How a policy strays from the greedy action."""
+"""Exploration: schedules, and greedy and epsilon-greedy actions."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 
 def linear_schedule(start: float, end: float, steps: int, step: jax.Array) -> jax.Array:
-    """From `start` at step 0 to `end` at `steps`, and there it stays."""
+    """A straight line from `start` at step 0 to `end` at step `steps`, and constant after it."""
     return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
 
 
 def still_exploring(steps: int, falls: int, end: float) -> Iterator[str]:
-    """A remark if the share of random actions is still high when a training of so many steps is over."""
+    """A remark if the share of random actions is still high at the end of a training of so many steps."""
     if falls > 2 * steps and end < 0.5:
         yield (
             f"most actions will be random: their share falls over {falls:,} steps, and there are {steps:,}; "
@@ -21,14 +21,14 @@ def still_exploring(steps: int, falls: int, end: float) -> Iterator[str]:
 
 
 def greedy(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """values [B, A] -> the best actions [B], and the values."""
+    """The best actions [B] for values [B, A], and the values."""
     return values.argmax(axis=-1).astype(jnp.int32), values
 
 
 def epsilon_greedy(key: jax.Array, values: Callable[[], jax.Array], epsilon: jax.Array | float) -> jax.Array:
-    """values() [B, A] -> actions [B]: with probability epsilon any action, else the best.
+    """Actions [B]: with probability epsilon any action, else the best one for `values()` [B, A].
 
-    The values are computed only if one of the actions depends on them.
+    `values` is called only if at least one action depends on the values.
     """
     chance_key, action_key = jax.random.split(key)
     count, actions = jax.eval_shape(values).shape

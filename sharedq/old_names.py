@@ -1,18 +1,18 @@
-"""The names that options and arrays had in version 0.1.0, which keep working. No other file knows an old name."""
+"""Names of options and arrays in version 0.1.0 that keep working. No other file has old names."""
 
-OPTIONS = {  # an old name of a setting, and the new one
+OPTIONS = {  # old name of a setting: its new name
     "target.polyak": "target.tau",
     "target.polyak_moves": "target.tau_moves",
     "target.acting": "target.behaviour_head",
     "training.updates_at_once": "training.gradient_steps",
 }
 
-REMOVED = {  # a setting that is gone, and the value that it had where it changed nothing
+REMOVED = {  # setting that is gone: the value with which it changed nothing
     "algorithm.optimiser": "obgd",
     "algorithm.cut_by": "policy",
 }
 
-ARRAYS = {  # one step in the path of a saved array, and what it is called now
+ARRAYS = {  # old name of one step in the path of a saved array: its new name
     "held": "target_params",
     "held_statistics": "target_batch_stats",
     "statistics": "batch_stats",
@@ -23,5 +23,5 @@ ARRAYS = {  # one step in the path of a saved array, and what it is called now
 
 
 def current_path(path: str) -> str:
-    """The path of a saved array, by the names of now."""
+    """The path of a saved array, with the new names."""
     return "/".join(ARRAYS.get(step, step) for step in path.split("/"))

@@ -1,13 +1,13 @@
-"""How a gradient moves the parameters: Adam, and for streams of single samples ObGD with eligibility traces.
+"""Optimisers: Adam, and ObGD with eligibility traces for streams of single samples.
 
-ObGD (Elsayed et al., 2024) is handed the gradient g of a value and, apart from it, the error delta of that value:
+ObGD (Elsayed et al., 2024) takes the gradient g of a value and, separately, the error delta of that value:
 
-    z <- decay z + g                                   decay = gamma lambda, or 0 to forget what was before
+    z <- decay z + g                                   decay = gamma lambda, or 0 to forget the past
     M  = alpha kappa max(|delta|, 1) |z|_1
     theta <- theta + alpha / max(M, 1) delta z
 
-so that one step moves the parameters by at most 1 / kappa in the 1-norm, whatever alpha, delta and the traces are.
-Several errors at once, one for each head of a network, are leading axes of everything.
+So one step moves the parameters by at most 1 / kappa in the 1-norm, whatever alpha, delta and the traces are. There may
+be several errors at once, one for each head of a network; they are then leading axes of every array.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ Bound = Literal["joint", "each"]
 
 
 def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) -> optax.GradientTransformation:
-    """Adam, after clipping the gradient's global norm where a bound is given."""
+    """Adam. If a bound is given, the gradient is first clipped to this global norm."""
     step = optax.adam(learning_rate, eps=epsilon)
     return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
 
@@ -43,17 +43,17 @@ def gradient_step(
 ) -> tuple[Any, Any]:
     """The parameters and the optimiser's moments after one gradient step of any algorithm.
 
-    Kernels that are kept on the unit sphere are put back on it. `extra` is what an optimiser asks for by name.
+    Kernels on the unit sphere are projected back onto it. `extra` has more arguments of the optimiser, by name.
     """
     updates, moments = optimiser.update(gradient, moments, params, **extra)
     return project(optax.apply_updates(params, updates)), moments
 
 
 class Traces(NamedTuple):
-    """What ObGD remembers, each as the gradients are."""
+    """The state of ObGD."""
 
-    z: Any  # gradients of the past, decayed
-    count: jax.Array  # steps made
+    z: Any  # the decayed sum of past gradients, shaped like the gradients
+    count: jax.Array  # number of steps
 
 
 def obgd(
@@ -61,19 +61,20 @@ def obgd(
     kappa: float = 2.0,
     bound: Bound = "joint",
 ) -> optax.GradientTransformationExtraArgs:
-    """`update(gradients, traces, delta=..., decay=..., newest=None) -> updates, traces`; no bound with `kappa` 0.
+    """ObGD: `update(gradients, traces, delta=..., decay=..., newest=None) -> updates, traces`.
 
-    `delta` is a number, or an array of errors: the leaves of the gradients then begin with its axes, and so do the
-    updates. Gradients of different errors take a tree of them instead, a prefix of the gradients. `decay` and
-    `newest` are like `delta`. `newest` is what the error of the newest gradient has more than that of the past: the
-    step is then along delta z + newest g, and M has alpha kappa |newest| |g|_1 more, so that the same bound holds.
+    With `kappa` 0 there is no bound. `delta` is a number or an array of errors. If it is an array, the leaves of the
+    gradients and of the updates begin with its axes. If parts of the gradients have different errors, `delta` is a tree
+    of errors that is a prefix of the gradients. `decay` and `newest` have the form of `delta`. `newest` is the error of
+    the newest gradient minus the error of the past ones. The step is then along delta z + newest g, and M has
+    alpha kappa |newest| |g|_1 more, so that the same bound holds.
 
-    `bound` says what several errors share. "joint": one M, the sum of all, and one step. "each": the move along each
-    error's traces is bounded by 1 / kappa, so that n of them may move what they share by n / kappa.
+    `bound` is for several errors. With "joint" there is one M, the sum over all errors, and one step. With "each" the
+    move along each error's traces is bounded by 1 / kappa, so n errors may move shared parameters by n / kappa.
     """
 
     def init(params: Any) -> Traces:
-        """`params` as the gradients will be."""
+        """The traces before the first step; `params` are shaped like the gradients."""
         z = jax.tree.map(jnp.zeros_like, params)
         return Traces(z, jnp.int32(0))
 
@@ -81,8 +82,8 @@ def obgd(
         slopes, form = jax.tree.flatten(gradients)
         errors, decays = (_for_each(x, gradients) for x in (delta, decay))
         extras = [None] * len(slopes) if newest is None else _for_each(newest, gradients)
-        # Behind the barriers these few numbers lie in memory. Without them XLA's CPU compiler computes each of them
-        # anew for every weight, with all that led to it, the world's step too.
+        # The barriers keep these few numbers in memory. Without them XLA's CPU compiler computes each number again for
+        # every weight, with everything that it depends on, even the environment's step.
         errors, decays, extras = jax.lax.optimization_barrier((errors, decays, extras))
         z = [_along(k, g) * z + g for k, z, g in zip(decays, form.flatten_up_to(traces.z), slopes, strict=True)]
         pairs = list(zip(z, slopes, strict=True))
@@ -97,12 +98,12 @@ def obgd(
 
 
 def _for_each(prefix: Any, gradients: Any) -> list[jax.Array]:
-    """One array for each leaf of the gradients."""
+    """One array for each leaf of the gradients, from a tree that is a prefix of them."""
     return jax.tree.leaves(jax.tree.broadcast(jax.tree.map(jnp.asarray, prefix), gradients))
 
 
 def _along(error: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The errors, with the axes of a gradient that they lack."""
+    """The errors, with axes of size 1 added so that they broadcast with a gradient."""
     return error.reshape(error.shape + (1,) * (gradient.ndim - error.ndim))
 
 
@@ -113,7 +114,7 @@ def _direction(pair: tuple[jax.Array, jax.Array], error: jax.Array, extra: jax.A
 
 
 def _reach(pair: tuple[jax.Array, jax.Array], error: jax.Array, extra: jax.Array | None) -> jax.Array:
-    """How far a step of size 1 goes for each error, at most, in the 1-norm; an error counts as 1 at least."""
+    """The largest length of a step of size 1 for each error, in the 1-norm. Each error counts as at least 1."""
     lengths = [jnp.abs(x).sum(tuple(range(error.ndim, x.ndim))) for x in pair]
     past = jnp.maximum(jnp.abs(error), 1) * lengths[0]
     return past if extra is None else past + jnp.abs(extra) * lengths[1]

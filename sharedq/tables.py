@@ -1,8 +1,9 @@
-"""Tables of kinds: ours, those that installed packages bring, and a user's own by where they are.
+"""Tables of kinds: our own, those of installed packages, and those in a user's modules.
 
-A kind is the frozen dataclass of settings behind a name, such as `shared_heads` of `--target`. A package brings kinds
-as entry points, in the groups `sharedq.targets`, `sharedq.algorithms`, `sharedq.networks`, `sharedq.environments` and
-`sharedq.replays`. A user's own kind goes by the name `package.module:Class`.
+A kind is the frozen dataclass of settings behind a name, such as `shared_heads` of `--target`. A package names its
+kinds as entry points, in the groups `sharedq.targets`, `sharedq.algorithms`, `sharedq.networks`,
+`sharedq.environments`, `sharedq.replays` and `sharedq.trainings`. A kind in a user's module has the name
+`package.module:Class`.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ class Table(Mapping[str, type]):
         return len(list(iter(self)))
 
     def name_of(self, kind: type) -> str:
-        """The name by which a kind is found again, in another process too."""
+        """The name of a kind, by which another process finds it too."""
         for name, one in self._ours.items():
             if one is kind:
                 return name
@@ -53,7 +54,7 @@ class Table(Mapping[str, type]):
         return f"{kind.__module__}:{kind.__qualname__}"
 
     def _checked(self, kind: Any, name: str) -> type:
-        """The kind, if it has what a part needs."""
+        """The kind. Raises an error if a part cannot be built from it."""
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
             raise SharedqError(f"{self.part} '{name}' is not a dataclass of settings")
         if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
@@ -64,19 +65,19 @@ class Table(Mapping[str, type]):
 
 
 def needs_import(name: str) -> bool:
-    """Whether a kind's name says where it is, so that finding it imports a module."""
+    """Whether a kind's name is `package.module:Class`, so that looking it up imports a module."""
     return ":" in name
 
 
 @cache
 def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
-    """What installed packages bring in this group, by name."""
+    """The entry points of installed packages in this group, by name."""
     return {entry.name: entry for entry in metadata.entry_points(group=group)}
 
 
 def load_entry_point(entry: metadata.EntryPoint) -> Any:
     try:
         return entry.load()
-    except Exception as error:  # whatever hinders somebody else's package is what the user has to know
+    except Exception as error:  # the user needs to know any error of the other package
         package = entry.dist.name if entry.dist else entry.value
         raise SharedqError(f"'{entry.name}' of the package {package} cannot be loaded: {told(error)}") from error

@@ -1,12 +1,11 @@
-"""Checks of what a part of your own promises, for use in its tests.
+"""Checks for the tests of your own parts: does a part keep its contract?
 
     from sharedq import testing
 
     def test_my_source_keeps_the_contract():
         testing.check_source(MySource(period=7))
 
-Each check raises a `SharedqError` that names the first promise that is broken. Our own parts are tested by the same
-functions.
+Each check raises a `SharedqError` that names the first broken promise. The same functions test our own parts.
 """
 
 import dataclasses
@@ -32,33 +31,33 @@ KEY = jax.random.key(0)
 
 
 def check_kind(kind: type) -> None:
-    """Whether a class of settings can be shown, saved and changed: its fields are typed and explained."""
+    """Checks that a class of settings can be shown, saved and changed: a frozen dataclass with explained fields."""
     what = kind.__name__
     _promise(dataclasses.is_dataclass(kind), what, "it is a dataclass")
     _promise(kind.__dataclass_params__.frozen, what, "it is frozen: @dataclass(frozen=True)")  # type: ignore[attr-defined]
     _promise(callable(getattr(kind, "build", None)), what, "it has a method build")
     described = kind.__doc__ and not kind.__doc__.startswith(f"{what}(")
-    _promise(bool(described), what, "it has a docstring, which lists show")
+    _promise(bool(described), what, "it has a docstring, which `sharedq list` shows")
     explained = settings.comments(kind)
     for field in dataclasses.fields(kind):
         _promise(bool(explained.get(field.name)), what, f"a comment behind the field '{field.name}' explains it")
 
 
 def check_source(source: Any, network: Network | None = None) -> None:
-    """Whether the settings of a source of targets build one that keeps the contract in `sharedq/targets/source.py`.
+    """Checks that the settings of a source build one that keeps the contract in `sharedq/targets/source.py`.
 
-    The network has 3 outputs for each head and takes 5 inputs; without one a small dense network is used. Choose
-    periods of a few steps, so that a refresh is seen.
+    The network takes 5 inputs and has 3 outputs for each head; by default it is a small dense network. Choose periods
+    of a few steps, so that the 12 steps of the check include a refresh.
     """
     check_kind(type(source))
     what = type(source).__name__
-    _promise(isinstance(getattr(source, "label", None), str), what, "it has a label, by which reports call it")
+    _promise(isinstance(getattr(source, "label", None), str), what, "it has a label, which is its name in reports")
     built = source.build(network or Dense((6,)).build(ACTIONS))
     _promise(isinstance(built, TargetSource), what, f"build returns a TargetSource, not {type(built).__name__}")
     now, then = jax.random.normal(KEY, (2, SIZE, INPUTS))
     params, state = built.init(KEY, now)
     for slot in ("target_params", "batch_stats"):
-        _promise(slot in state, what, f"its state has a slot '{slot}', empty where there is nothing, so cost counts it")
+        _promise(slot in state, what, f"its state has a slot '{slot}', which may be empty, so that cost counts it")
     values = built.values(params, state, now, then)
     _check_values(what, values)
     _check_gradients(what, built, params, state, now, then)
@@ -108,7 +107,7 @@ def _check_gradients(what: str, source: TargetSource, params: Any, state: Any, n
 
 def _check_one_pass(what: str, source: TargetSource, params: Any, state: Any, now: Any) -> None:
     once, twice = source.values(params, state, now), source.values(params, state, now, now)
-    _promise(_close(once, twice), what, "values without `then` are those where `then` is `now`")
+    _promise(_close(once, twice), what, "values without `then` equal those with `then` equal to `now`")
 
 
 def _check_selection(what: str, source: TargetSource, params: Any, state: Any, now: Any, values: Values) -> None:
@@ -124,7 +123,7 @@ def _check_refresh(what: str, source: TargetSource, params: Any, state: Any, now
     after = jax.eval_shape(source.refresh, jnp.int32(1), params, state, info)
     before = jax.eval_shape(lambda: (params, state))
     forms = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (before, after)]
-    _promise(forms[0] == forms[1], what, "refresh keeps the form of params and state")
+    _promise(forms[0] == forms[1], what, "refresh keeps the form of params and state (shapes and dtypes)")
 
 
 def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any, now: Any, values: Values) -> None:
@@ -132,7 +131,7 @@ def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any
     own = {part: params[part] for part in params if part not in source.shared}
     (heads,) = values.weights.shape
     rows = {leaf.shape[0] for leaf in jax.tree.leaves(own)}
-    _promise(rows <= {heads}, what, f"params outside of `shared` begin with the {heads} heads, not with {sorted(rows)}")
+    _promise(rows <= {heads}, what, f"params outside of `shared` begin with an axis of {heads} heads, not {sorted(rows)}")
     both = jax.jit(
         lambda step: (
             source.refresh(step, params, state, _info(source, params, state, now))[0],
@@ -146,7 +145,7 @@ def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any
 
 
 def _check_training(what: str, source: TargetSource) -> None:
-    """Deep Q-learning on it: the loss stays finite, and two equal trainings are equal."""
+    """Trains deep Q-learning on the source. Losses must stay finite, and two equal trainings have equal results."""
     algorithm = DQN(gamma=0.9, learning_rate=0.01).on(source)
     first = next(_batches())
 
@@ -159,9 +158,9 @@ def _check_training(what: str, source: TargetSource) -> None:
 
     (one, losses), (other, _) = train(), train()
     _promise(bool(np.isfinite(losses).all()), what, "losses of deep Q-learning stay finite")
-    _promise(_same(one.params, other.params), what, "two equal trainings are equal: nothing is drawn but by a key")
+    _promise(_same(one.params, other.params), what, "two equal trainings have equal results: every draw uses a key")
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (algorithm.init(KEY, first).source, one.source)]
-    _promise(shapes[0] == shapes[1], what, "its state keeps its form while it is trained")
+    _promise(shapes[0] == shapes[1], what, "its state keeps its form in training")
 
 
 def _info(source: TargetSource, params: Any, state: Any, now: Any) -> RefreshInfo:

@@ -1,8 +1,8 @@
-"""What travels from the environment to the update.
+"""Steps, transitions and batches: the data on the way from the environment to the update.
 
-`Step` is what happened, as it is stored; `Transition` is what is learned from. Between them lies n-step: the
-transition's `discount` is gamma^n where the world went on and 0 where it ended, so no loss ever asks why an
-episode ended, and a time limit is never learned as a death.
+A `Step` is one environment step, as the replay stores it. An algorithm learns from a `Transition`, which may sum the
+rewards of n steps. The transition's `discount` is gamma^n, or 0 if the episode terminated. So no loss asks why an
+episode ended, and a time limit is never learned as a termination.
 """
 
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ class Step(NamedTuple):
     obs: Any
     action: jax.Array
     reward: jax.Array
-    terminated: jax.Array  # the world ended: nothing follows
-    truncated: jax.Array  # only the watching ended: the value of next_obs still counts
+    terminated: jax.Array  # the episode ended in the environment: no value follows
+    truncated: jax.Array  # a time limit ended the episode: the value of next_obs still counts
     next_obs: Any
 
 
 class Transition(NamedTuple):
-    """What an algorithm learns from: (s, a, R, discount, s')."""
+    """One sample to learn from: (s, a, R, discount, s')."""
 
     obs: Any
     action: jax.Array
@@ -32,8 +32,8 @@ class Transition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions drawn from a replay, with the weight of each in the loss and where it came from."""
+    """Transitions drawn from a replay, with the weight of each in the loss and its place in the replay."""
 
     transition: Transition  # leaves [B, ...]
     weights: jax.Array  # [B], 1 where the draw was uniform
-    ids: Any  # what the replay needs to find the transitions again
+    ids: Any  # with these the replay finds the transitions again

@@ -1,4 +1,4 @@
-"""Algorithms. To add one: a file with a frozen dataclass that has `gamma` and `build`, and a line here."""
+"""Algorithms. To add one, write a file with a frozen dataclass that has `gamma` and `build`, and a line here."""
 
 from sharedq.algorithms.algorithm import Algorithm, learning_of
 from sharedq.algorithms.dqn import DQN

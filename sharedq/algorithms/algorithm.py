@@ -1,13 +1,13 @@
 """What an algorithm is: a few pure functions over one state.
 
-Its settings are a frozen dataclass with `gamma` and `build(spec, target, network) -> Algorithm`, which takes the
-environment's description and the settings of a source of targets and of a network. So an algorithm composes what it
-needs (`parts.py` helps, with errors that a user can act on), and no other file knows any one algorithm.
+The settings of an algorithm are a frozen dataclass with `gamma` and `build(spec, target, network) -> Algorithm`, which
+takes the environment's description and the settings of a source of targets and of a network. So an algorithm puts
+together what it needs, with the help of `parts.py`, and no other file has to know any algorithm.
 
-One that learns from a replay has `update`. One that learns from each step as it happens has none, learns in `observe`,
-and keeps no replay. Metrics are averaged over updates or over vector steps, two sets of names; one called "loss" must
-stay finite. Steps are counted by the training loop, outside the axis of seeds, so that what happens every so many
-steps stays a branch when many seeds run at once.
+An algorithm that learns from a replay has `update`. One that learns from each step as it happens has no `update`: it
+learns in `observe` and keeps no replay. Metrics of `update` are averaged over updates, those of `observe` over vector
+steps, and the two use different names. A metric called "loss" must stay finite. The training loop counts the steps,
+outside the axis of seeds. So what happens only every so many steps stays a branch when many seeds run at once.
 
 Shape letters: N environments of a seed, B batch, H heads that learn.
 """
@@ -22,15 +22,15 @@ from sharedq.transitions import Batch, Step
 
 
 class LossInfo(NamedTuple):
-    """What a loss says besides its total. Several critics are one more axis behind B."""
+    """What a loss returns besides its total. Several critics are one more axis behind B."""
 
     per_head: jax.Array  # [H] the mean loss of each head, before the source's weights
-    errors: jax.Array  # [H, B] the distance between prediction and target, without its sign
-    targets: jax.Array  # [H, B] what was regressed on, as a number; critics have one in common
-    predictions: jax.Array  # [H, B] of the actions taken, as a number
-    inputs: Any  # what the source was given at now
+    errors: jax.Array  # [H, B] the absolute difference between prediction and target
+    targets: jax.Array  # [H, B] the targets, as scalars; all critics share one target
+    predictions: jax.Array  # [H, B] the values of the actions taken, as scalars
+    inputs: Any  # the source's input of now
     batch_stats: Any  # the trunk's running statistics after this batch
-    metrics: dict[str, jax.Array]  # what else the log shows
+    metrics: dict[str, jax.Array]  # further metrics for the log
 
     @property
     def for_refresh(self) -> RefreshInfo:
@@ -54,25 +54,25 @@ class ValuesOf(Protocol):
 
 class Decide(Protocol):
     def __call__(self, state: Any, obs: Any) -> tuple[jax.Array, jax.Array]:
-        """The greedy actions [N, ...] and the values that they follow. Nothing is drawn."""
+        """The greedy actions [N, ...] and the values that they follow. Nothing is drawn at random."""
 
 
 class Loss(Protocol):
     def __call__(self, params: Any, state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-        """What the source's update differentiates by `params`, which are like those of the state."""
+        """The loss that an update differentiates by `params`, which are shaped like those of the state."""
 
 
 class Refresh(Protocol):
     def __call__(self, state: Any, info: RefreshInfo, step: jax.Array) -> Any:
-        """The state after the source has followed the gradient step number `step`, which counts from 1."""
+        """The state after the source's refresh that follows gradient step number `step`, which counts from 1."""
 
 
 class Observe(Protocol):
     def __call__(self, state: Any, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[Any, dict]:
-        """State and metrics after one vector step [N, ...] as it happened, before updates that are due.
+        """State and metrics after one vector step [N, ...], before the updates that are due.
 
-        `obs` is acted on next: step.next_obs, or the first observation of the next episode. `count` counts vector
-        steps from 1. Rewards are bounded if the training says so.
+        The agent acts next on `obs`: step.next_obs, or the first observation of the next episode. `count` counts
+        vector steps from 1. Rewards are clipped if the training has a `reward_bound`.
         """
 
 
@@ -82,15 +82,16 @@ class Update(Protocol):
 
 
 def no_observation(state: Any, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[Any, dict]:
-    """What most algorithms do with a step as it happens: nothing, which the loops know and spend nothing on."""
+    """The `observe` of most algorithms, which does nothing. The training loops know it and spend nothing on it."""
     return state, {}
 
 
 class Algorithm(NamedTuple):
     """The state is a named tuple of the slots that the algorithm needs.
 
-    `params` are the weights that learn. In a slot `source`, if there is one, `cost` looks for weights that are not
-    trained; other slots it tells by their names. A slot `trace_mask` of zeros credits nothing to what happened before.
+    `params` are the weights that learn. If there is a slot `source`, `cost` looks there for weights that are not
+    trained, and it lists the other slots by their names. Zeros in a slot `trace_mask` mean that nothing is credited to
+    earlier steps.
     """
 
     init: Init
@@ -99,8 +100,8 @@ class Algorithm(NamedTuple):
     decide: Decide
     observe: Observe = no_observation
     update: Update | None = None
-    loss: Loss | None = None  # None: there is no loss to differentiate, as with a table
-    refresh: Refresh | None = None  # None: there is no source that follows a gradient step
+    loss: Loss | None = None  # None: there is no loss to differentiate, as for a table
+    refresh: Refresh | None = None  # None: there is no source to refresh
 
     @property
     def learns_from(self) -> Literal["replay", "stream"]:
@@ -108,7 +109,7 @@ class Algorithm(NamedTuple):
 
 
 def learning_of(algorithm: Algorithm) -> Callable:
-    """`learn(state, data, key, count) -> state, ...`: an update on a batch, or on a vector step where it streams."""
+    """`learn(state, data, key, count) -> state, ...`: an update on a batch, or `observe` for algorithms without one."""
     if algorithm.update is not None:
         return algorithm.update
     return lambda state, step, key, count: algorithm.observe(state, key, step, step.next_obs, count)

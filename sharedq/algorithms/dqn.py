@@ -2,9 +2,9 @@
 
     Q_h(s, a) <- r + discount * backup_a'( bootstrap_h(s', a') )        for every head h that learns
 
-The source says what the heads are and what each bootstraps on. A penalty on the values, handed in, makes this
-conservative Q-learning; the backup, handed in, makes it double or mellowmax Q-learning; a table as the network
-makes it the tabular algorithm.
+The source decides which heads there are and what each of them bootstraps on. With a penalty on the values this is
+conservative Q-learning. With another backup it is double or mellowmax Q-learning. With a table as the network it is the
+tabular algorithm.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,8 +30,8 @@ Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actio
 class State(NamedTuple):
     """Everything that learning changes."""
 
-    params: Any  # what the optimiser moves
-    source: Any  # what it never sees: copies, frozen heads, running statistics
+    params: Any  # the weights that the optimiser updates
+    source: Any  # the source's state, which the optimiser never sees: copies, frozen heads, running statistics
     optimiser: Any
 
 
@@ -39,16 +39,16 @@ class State(NamedTuple):
 class DQN:
     """Deep Q-learning with an epsilon-greedy policy."""
 
-    gamma: float = 0.99  # discount of the future, per step
-    learning_rate: float = 6.25e-5  # of Adam
+    gamma: float = 0.99  # discount of future rewards, per step
+    learning_rate: float = 6.25e-5  # Adam's learning rate
     adam_epsilon: float = 1.5e-4  # added to Adam's denominator
-    max_gradient_norm: float | None = None  # clip the gradient to this global norm
-    backup: Literal["maximum", "double", "mellowmax"] = "maximum"  # what a next state is worth
-    mellowmax_omega: float = 10.0  # sharpness of the mellowmax; large is nearly the maximum
-    loss: Literal["squared", "huber"] = "squared"  # price of an error
-    epsilon_start: float = 1.0  # share of random actions at the first environment step
+    max_gradient_norm: float | None = None  # clip the gradient to this global norm; none does not clip
+    backup: Literal["maximum", "double", "mellowmax"] = "maximum"  # how the value of a next state is computed
+    mellowmax_omega: float = 10.0  # sharpness of the mellowmax; a large one is nearly the maximum
+    loss: Literal["squared", "huber"] = "squared"  # loss of an error: its square, or the Huber loss
+    epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
-    epsilon_steps: int = 250_000  # environment steps from the first share to the last
+    epsilon_steps: int = 250_000  # environment steps over which epsilon falls, in a straight line
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):
@@ -70,7 +70,7 @@ class DQN:
         return self.on(source_on(spec, target, network, discrete_actions(spec, "DQN")))
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
-        """The algorithm on a source that is built."""
+        """The algorithm on a source that is already built, with an optional penalty on the values."""
         optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
         loss_of = {"squared": losses.squared, "huber": losses.huber}[self.loss]
         backup = {

@@ -1,4 +1,4 @@
-"""What algorithms are composed of, asked for with errors that a user can act on."""
+"""The parts that algorithms are built from. Errors here say what the user can do."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,25 +15,25 @@ from sharedq.networks.critics import ensemble, of_pairs
 from sharedq.tables import Table
 from sharedq.targets.source import TargetSource
 
-UNLIMITED = 1e10  # from here on a bound stands for none: what the Control Suite gives actuators that have none
+UNLIMITED = 1e10  # a bound from here on means none: the Control Suite gives it to unbounded actuators
 
 
 def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
-    """How many actions there are to choose from."""
+    """The number of discrete actions."""
     if not isinstance(spec.actions, Discrete):
         raise SharedqError(f"{who} needs discrete actions, and those of '{spec.name}' are continuous")
     return spec.actions.n
 
 
 def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
-    """The bounds of the actions, which are one vector each."""
+    """The bounds of continuous actions, each of which is one vector."""
     actions, name = spec.actions, spec.name
     if not isinstance(actions, Continuous):
         raise SharedqError(f"{who} needs continuous actions, and those of '{name}' are discrete")
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     if low.ndim != 1 or low.shape != high.shape or not low.size:
         raise SharedqError(f"{who} needs actions that are one vector, and those of '{name}' are {list(low.shape)}")
-    bounded = (np.abs(low) < UNLIMITED) & (np.abs(high) < UNLIMITED) & (low < high)  # false where one is no number
+    bounded = (np.abs(low) < UNLIMITED) & (np.abs(high) < UNLIMITED) & (low < high)  # false if a bound is NaN
     if not bounded.all():
         worst = int(np.argmin(bounded))
         raise SharedqError(
@@ -44,12 +44,12 @@ def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
 
 
 def source_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int) -> TargetSource:
-    """The source on a network with `outputs` that is known to take the environment's observations."""
+    """The source on a network with so many outputs, checked to take the environment's observations."""
     return _known_to_take(spec.observation, spec, target, network, lambda: network.build(outputs))
 
 
 def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
-    """The source on critics of observations and actions together: outputs [H, B, C, outputs]."""
+    """The source on critics that take an observation and an action together; they return [H, B, C, outputs]."""
     pair = spec.observation, spec.actions.one
     return _known_to_take(pair, spec, target, network, lambda: ensemble(of_pairs(network.build(outputs)), critics))
 
@@ -65,7 +65,7 @@ def _known_to_take(one: Any, spec: EnvironmentSpec, target: Any, network: Any, b
 
 @contextmanager
 def blaming(network: Any, spec: EnvironmentSpec) -> Iterator[None]:
-    """Whatever fails within, the network is to blame: it may be the user's own, which can fail in any way."""
+    """Reports every error within as an error of the network, which may be the user's own and can fail in any way."""
     try:
         yield
     except SharedqError:

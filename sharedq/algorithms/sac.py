@@ -3,8 +3,8 @@
     Q_h(s, a) <- r + discount * ( min_c bootstrap_hc(s', a') - alpha log pi(a'|s') )        a' drawn from pi(s')
     pi        <- the policy that raises  min_c Q_c(s, a) - alpha log pi(a|s)                 a drawn from pi(s)
 
-The critics c are an axis of the network, the heads h are the source's. With `online_network` as the source and batch
-renormalisation in the network this is CrossQ; with SimbaV2 as the network, distributions for values and both
+The critics c are an axis of the network, and the heads h are the source's. With `online_network` as the source and
+batch renormalisation in the network this is CrossQ. With SimbaV2 as the network, categorical values and both
 normalisers it is SimbaV2's agent.
 
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
@@ -33,42 +33,42 @@ from sharedq.settings import LAYERS, WIDTH, check_count, require
 from sharedq.targets.source import RefreshInfo, TargetSource, every
 from sharedq.transitions import Batch, Step
 
-CRITICS, ATOMS = 10_000, 100_000  # ours: how many there can be
+CRITICS, ATOMS = 10_000, 100_000  # ours: the largest numbers allowed
 
-FIRST_COUNT = 1e-4  # what the normalisers' start, mean 0 and variance 1, counts
+FIRST_COUNT = 1e-4  # weight of the normalisers' initial mean 0 and variance 1, in observations
 
 
 class State(NamedTuple):
-    params: dict[str, Any]  # critic, as the source has it; actor; temperature, as a logarithm
-    source: Any
-    actor_batch_stats: Any  # of the actor's batch normalisation
-    optimisers: dict[str, Any]  # for each of params
-    observations: Any  # moments, where observations are normalised
-    returns: Any  # what rewards are scaled by, where they are
+    params: dict[str, Any]  # critic: the source's parameters; actor; temperature: its logarithm
+    source: Any  # the source's state
+    actor_batch_stats: Any  # running statistics of the actor's batch normalisation
+    optimisers: dict[str, Any]  # Adam's moments for each entry of params
+    observations: Any  # moments of observations, if they are normalised
+    returns: Any  # statistics of returns, if rewards are scaled
 
 
 @dataclass(frozen=True)
 class SAC:
     """Soft actor-critic, for continuous actions."""
 
-    gamma: float = 0.99  # discount of the future, per step
-    critics: int = 2  # critics side by side, of which the smallest counts
-    values: Literal["scalar", "categorical"] = "scalar"  # what a critic predicts: the mean return, or its distribution
-    atoms: int = 101  # of the distribution
-    value_bound: float = 5.0  # the distribution's ends, and what scaled returns are kept within
-    learning_rate: float = 3e-4  # of the three Adams: critics, actor and temperature
-    final_learning_rate: float | None = None  # where it has fallen to, in a line, after learning_rate_updates
-    learning_rate_updates: int = 1_000_000  # updates from the first rate to the final one
-    adam_beta: float = 0.9  # how much of its average of gradients Adam keeps
+    gamma: float = 0.99  # discount of future rewards, per step
+    critics: int = 2  # number of critics; the smallest of their values counts
+    values: Literal["scalar", "categorical"] = "scalar"  # a critic predicts the mean return, or its distribution
+    atoms: int = 101  # number of returns in a categorical distribution
+    value_bound: float = 5.0  # the distribution goes from -value_bound to value_bound; scaled returns stay within
+    learning_rate: float = 3e-4  # learning rate of critics, actor and temperature, at the start
+    final_learning_rate: float | None = None  # learning rate after learning_rate_updates; none keeps it constant
+    learning_rate_updates: int = 1_000_000  # updates over which the learning rate changes, in a straight line
+    adam_beta: float = 0.9  # decay of Adam's average of gradients (beta 1)
     adam_epsilon: float = 1e-8  # added to Adam's denominator
-    initial_temperature: float = 1.0  # price of certainty at the start; it is learned
-    target_entropy: float = -1.0  # entropy that the temperature steers to, per dimension of an action
+    initial_temperature: float = 1.0  # weight of the entropy (alpha) at the start; it is learned
+    target_entropy: float = -1.0  # entropy that the temperature aims at, per dimension of an action
     actor_period: int = 1  # critic updates per update of actor and temperature
-    actor_width: int = 256  # of the actor's layers, which are of the network's kind
-    actor_depth: int = 2  # layers of the actor, or blocks
-    random_steps: int = 5_000  # environment steps of uniformly random actions, from the first
-    normalise_observations: bool = False  # to mean 0 and deviation 1, by running statistics
-    scale_rewards: bool = False  # by the running deviation and size of returns, those of the first environment
+    actor_width: int = 256  # width of the actor's layers, which are of the network's kind
+    actor_depth: int = 2  # number of layers or blocks of the actor
+    random_steps: int = 5_000  # environment steps at the start in which actions are uniformly random
+    normalise_observations: bool = False  # bring observations to mean 0 and deviation 1, by running statistics
+    scale_rewards: bool = False  # divide rewards by the running deviation or size of returns, in the first environment
 
     def __post_init__(self):
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
@@ -100,7 +100,7 @@ class SAC:
         return self.on(source, reading, policy, actions.size)
 
     def on(self, source: TargetSource, reading: Reading, policy: Policy, actions: int) -> Algorithm:
-        """The algorithm on a source of critics and a policy that are built, for so many dimensions of an action."""
+        """The algorithm on a source of critics and a policy that are built, for actions of so many dimensions."""
         optimiser = adam_with_rate(self.adam_beta, self.adam_epsilon)
         parts = Parts(self, source, reading, policy, optimiser, actions)
         observes = self.normalise_observations or self.scale_rewards
@@ -117,7 +117,7 @@ class SAC:
 
 
 class Parts(NamedTuple):
-    """What the functions below are made of."""
+    """The parts that the functions below work with."""
 
     settings: SAC
     source: TargetSource
@@ -142,10 +142,10 @@ def init(parts: Parts, key: jax.Array, example: Batch) -> State:
 
 
 def observe(parts: Parts, state: State, key: jax.Array, step: Step, obs: jax.Array, count: jax.Array):
-    """The normalisers hear of every step."""
+    """Updates the statistics of the normalisers after every step."""
     if parts.settings.normalise_observations:
         state = state._replace(observations=normalisers.with_more(state.observations, obs))
-    if parts.settings.scale_rewards:  # the first environment speaks for all: they are alike
+    if parts.settings.scale_rewards:  # one environment is enough, because all are alike
         reward, ended = step.reward[:1], (step.terminated | step.truncated)[:1]
         returns = normalisers.with_rewards(state.returns, reward, ended, parts.settings.gamma)
         state = state._replace(returns=returns)
@@ -153,19 +153,19 @@ def observe(parts: Parts, state: State, key: jax.Array, step: Step, obs: jax.Arr
 
 
 def normalised(parts: Parts, state: State, obs: jax.Array) -> jax.Array:
-    """Observations as the networks take them."""
+    """Observations, normalised for the networks if the settings say so."""
     if not parts.settings.normalise_observations:
         return obs
     return normalisers.normalised(obs, state.observations.mean, state.observations.variance)
 
 
 def gaussian(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The policy's mean and logarithm of the deviation at normalised observations."""
+    """Mean and log standard deviation of the policy for normalised observations."""
     return parts.policy.gaussian(state.params["actor"], state.actor_batch_stats, obs, False)[0]
 
 
 def critic_values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array, action: jax.Array) -> jax.Array:
-    """The smallest critic's value of each action at normalised observations, by the head that acts."""
+    """The value of each action by the smallest critic of the behaviour head, for normalised observations."""
     outputs = parts.source.act_values(state.params["critic"], state.source, key, (obs, action))
     return parts.reading.value(outputs).min(axis=-1)
 
@@ -192,7 +192,7 @@ def decide(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array):
-    """Actor and temperature first, at their period, then the critics."""
+    """Updates actor and temperature first, every `actor_period` updates, and then the critics."""
     actor_key, critic_key = jax.random.split(key)
     state = improve_policy(parts, state, actor_key, batch.transition.obs, step)
 
@@ -208,7 +208,7 @@ def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.A
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-    """The critics' loss, of which only params["critic"] has a gradient."""
+    """The critics' loss. Only params["critic"] has a gradient."""
     settings, reading, sample = parts.settings, parts.reading, batch.transition
     obs, next_obs, reward = (
         normalised(parts, state, sample.obs),
@@ -242,9 +242,10 @@ def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> S
 
 
 def improve_policy(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
-    """Actor and temperature, which goes up where the entropy is below the target entropy, at their period.
+    """Updates actor and temperature every `actor_period` updates.
 
-    What is chosen between are those alone: a branch copies what goes through it, and critics are large.
+    The temperature goes up if the entropy is below the target entropy. Only the two go through the branch, because a
+    branch copies what goes through it and the critics are large.
     """
     temperature, obs = jnp.exp(state.params["temperature"]), normalised(parts, state, obs)
 
@@ -270,7 +271,7 @@ def policy_loss(parts: Parts, actor: Any, state: State, temperature: jax.Array, 
 
 
 def stepped(parts: Parts, state: State, name: str, gradient: Any, step: jax.Array) -> tuple[Any, Any]:
-    """One of the three, and Adam's moments of it, after a gradient step."""
+    """Critic, actor or temperature, and its Adam moments, after a gradient step."""
     settings = parts.settings
     final = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
     rate = linear_schedule(settings.learning_rate, final, settings.learning_rate_updates, step)
@@ -278,6 +279,6 @@ def stepped(parts: Parts, state: State, name: str, gradient: Any, step: jax.Arra
 
 
 def with_steps(state: State, steps: dict[str, tuple[Any, Any]]) -> State:
-    """The state with other weights and moments, in pairs, of some of the three."""
+    """The state with new weights and moments for the named parts, which come as pairs."""
     params, optimisers = ({name: pair[place] for name, pair in steps.items()} for place in (0, 1))
     return state._replace(params={**state.params, **params}, optimisers={**state.optimisers, **optimisers})

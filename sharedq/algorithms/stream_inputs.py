@@ -1,7 +1,8 @@
-"""Observations and rewards of a stream as they are learned from: normalised by what the stream was like so far.
+"""Normalises the observations and rewards of a stream by the running statistics of the stream.
 
-An observation is counted when it arrives and then normalised, the first of each episode too, and so is a reward. After
-a lost life the last observation of one episode is the first of the next: what arrived once is counted once.
+Each observation first enters the statistics and is then normalised by them; so is the first of each episode, and so are
+rewards. After a lost life the last observation of one episode is the first of the next one. It arrives once, so it is
+counted once.
 """
 
 from typing import Literal, NamedTuple
@@ -25,12 +26,12 @@ Normalise = Literal["each", "newest", "none"]
 
 
 class Inputs(NamedTuple):
-    moments: Moments  # of observations
-    returns: Returns
+    moments: Moments  # statistics of observations
+    returns: Returns  # statistics of returns
 
 
 class Pair(NamedTuple):
-    """A step as it is learned from."""
+    """A step, normalised for learning."""
 
     now: jax.Array  # [1, ...]
     then: jax.Array  # [1, ...]
@@ -38,12 +39,12 @@ class Pair(NamedTuple):
 
 
 def none_yet(obs: jax.Array, normalise: Normalise) -> Inputs:
-    """Nothing has arrived; `obs` [1, ...] is an example."""
+    """The statistics before anything has arrived; `obs` [1, ...] is an example."""
     return Inputs(no_moments(_counted(obs, normalise).shape[1:]), no_returns(1))
 
 
 def as_seen(inputs: Inputs, obs: jax.Array, normalise: Normalise) -> jax.Array:
-    """Observations as the network takes them. The very first, which nothing came before, counts for itself."""
+    """Observations, normalised for the network. The very first is normalised by its own statistics."""
     if normalise == "none":
         return obs
     moments = _begun(inputs.moments, obs, normalise)
@@ -51,20 +52,20 @@ def as_seen(inputs: Inputs, obs: jax.Array, normalise: Normalise) -> jax.Array:
 
 
 def scaled_reward(inputs: Inputs, reward: jax.Array) -> jax.Array:
-    """Rewards as they are learned from, by what returns were like so far."""
+    """Rewards, divided by the deviation of the returns so far."""
     return scaled(reward, inputs.returns)
 
 
 def absorb(
     inputs: Inputs, step: Step, obs: jax.Array, gamma: float, normalise: Normalise, scale_rewards: bool
 ) -> tuple[Inputs, Pair]:
-    """The inputs after a step of one environment, and the step as it is learned from; `obs` is acted on next."""
+    """The statistics after a step of one environment, and the normalised step. The agent acts next on `obs`."""
     ended = step.terminated | step.truncated
-    now = as_seen(inputs, step.obs, normalise)  # the very expression that was acted on, so that it is computed once
+    now = as_seen(inputs, step.obs, normalise)  # the same expression as in acting, so it is computed once
     begun = _begun(inputs.moments, step.obs, normalise)
     inputs = inputs._replace(moments=_noted(begun, step.next_obs, normalise))
     then = as_seen(inputs, step.next_obs, normalise)
-    # Behind a barrier, or the comparison might be made anew for each number that hangs on it.
+    # Without the barrier, XLA may repeat the comparison for each number that depends on it.
     anew = jax.lax.optimization_barrier(ended[0] & (obs != step.next_obs).any())
     moments = _noted(inputs.moments, obs, normalise, anew)
     returns = with_rewards(inputs.returns, step.reward, ended, gamma)
@@ -73,7 +74,7 @@ def absorb(
 
 
 def _counted(obs: jax.Array, normalise: Normalise) -> jax.Array:
-    """What of an observation has statistics: of a stack of frames the newest only, so that a frame counts once."""
+    """The part of an observation that is counted: of a stack only the newest frame, so that each frame counts once."""
     return obs[..., -1:] if normalise == "newest" else obs
 
 

@@ -1,12 +1,12 @@
-"""Stream Q(lambda) on any source of targets (Elsayed et al., 2024): each step is learned from once, as it happens.
+"""Stream Q(lambda) on any source of targets (Elsayed et al., 2024), which learns from each step once, as it happens.
 
     delta_h = r + discount * max_a' bootstrap_h(s', a') - Q_h(s, a)     for every head h that learns
-    z_h <- gamma lambda z_h + w_h grad Q_h(s, a)                  w_h is what the source lets a head count, mostly 1
+    z_h <- gamma lambda z_h + w_h grad Q_h(s, a)                  w_h is the source's weight of the head, mostly 1
     theta <- theta + step * sum_h delta_h z_h                           step by ObGD, see optimizers.py
 
-No replay, no batch. Each delta multiplies the whole past of its own head, so weights that several heads share have a
-trace for each head. Traces are cut, after the update, where an episode ends, by a time limit too, and where the action
-was not greedy; where a source moves heads along its chain, their traces move with them.
+There is no replay and no batch. Each delta multiplies the past gradients of its own head, so weights that several heads
+share have a trace for each head. Traces are cut after the update if an episode ends (also by a time limit), and if the
+action was not greedy. When a source moves heads along its chain, their traces move with them.
 """
 
 from collections.abc import Iterator
@@ -34,30 +34,30 @@ class State(NamedTuple):
     """Everything that learning changes."""
 
     params: Any
-    source: Any  # what the step never moves: copies, frozen heads
-    traces: Traces  # of the parameters, leaves [H, ...]; [1, ...] where a trace is joint
-    trace_mask: jax.Array  # [H] 1 where the past of the traces still counts, 0 where it was cut
-    policy_key: jax.Array  # by which a source draws the head that acts, for an episode
-    inputs: Inputs  # what observations and rewards were like so far
+    source: Any  # the source's state, which a step never changes: copies, frozen heads
+    traces: Traces  # of the parameters, with leaves [H, ...], or [1, ...] for a joint trace
+    trace_mask: jax.Array  # [H] 1 if the past of the traces still counts, 0 if it was cut
+    policy_key: jax.Array  # with it the source draws the behaviour head, for a whole episode
+    inputs: Inputs  # running statistics of observations and rewards
 
 
 @dataclass(frozen=True)
 class StreamQ:
-    """Q(lambda) from a stream, one step at a time, without replay."""
+    """Q(lambda) from a stream: it learns from one step at a time, without a replay."""
 
-    gamma: float = 0.99  # discount of the future, per step
-    trace_decay: float = 0.8  # lambda
-    learning_rate: float = 1.0  # alpha of ObGD; without effect where its bound holds, which is nearly always
-    kappa: float = 2.0  # of ObGD: a step moves the parameters by 1 / kappa at most, in the 1-norm; 0 is no bound
-    bound: Bound = "joint"  # several heads: one bound for all, or each its own, so that together they move K times more
-    trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one, times the mean of the errors; biased
-    credit: Literal["naive", "forward"] = "naive"  # forward: earlier steps have the bootstrap's own error, not Q's
-    cut: Literal["after", "before"] = "after"  # not greedy: forget after the update, or before it as Watkins
-    normalise: Normalise = "each"  # observations: each number, or each pixel of a stack's newest
+    gamma: float = 0.99  # discount of future rewards, per step
+    trace_decay: float = 0.8  # lambda, the decay of the eligibility traces
+    learning_rate: float = 1.0  # alpha of ObGD; it has no effect while ObGD's bound holds, which is nearly always
+    kappa: float = 2.0  # ObGD moves the parameters by at most 1 / kappa per step, in the 1-norm; 0 means no bound
+    bound: Bound = "joint"  # one bound for all heads, or one for each, which lets the trunk move K times as far
+    trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one trace for all heads saves memory, biased
+    credit: Literal["naive", "forward"] = "naive"  # forward: earlier steps get the bootstrap's own error, not Q's
+    cut: Literal["after", "before"] = "after"  # if not greedy: cut traces after the update, or before (Watkins)
+    normalise: Normalise = "each"  # normalise each number of an observation, or each pixel of its newest frame
     scale_rewards: bool = True  # divide rewards by the deviation of the running return
-    epsilon_start: float = 1.0  # share of random actions at the first environment step
+    epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
-    epsilon_steps: int = 10_000  # environment steps from the first share to the last
+    epsilon_steps: int = 10_000  # environment steps over which epsilon falls, in a straight line
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):
@@ -82,7 +82,7 @@ class StreamQ:
         return self.on(source_on(spec, target, network, actions))
 
     def on(self, source: TargetSource) -> Algorithm:
-        """The algorithm on a source that is built."""
+        """The algorithm on a source that is already built."""
         optimiser = summed_over_heads(obgd(self.learning_rate, self.kappa, self.bound), source)
         joint, forward = self.trunk_traces == "joint", self.credit == "forward"
 
@@ -110,7 +110,7 @@ class StreamQ:
             return greedy(values(state, None, obs))
 
         def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-            """Half the squared error: a step down its gradient is one without traces and without a bound."""
+            """Half the squared error. A gradient step on it is a step without traces and without a bound."""
             sample = batch.transition
             now, then = (as_seen(state.inputs, obs, self.normalise) for obs in (sample.obs, sample.next_obs))
             reward = scaled_reward(state.inputs, sample.reward) if self.scale_rewards else sample.reward
@@ -128,10 +128,10 @@ class StreamQ:
             return state._replace(params=params, source=source_state)
 
         def step_along(traces: Traces, params: Any, slopes: Any, error: Any, credited: Any, past: jax.Array):
-            """Parameters and traces after a step; `credited` is the error that earlier pairs are credited with."""
+            """Parameters and traces after a step. Earlier pairs are credited with the error `credited`."""
 
             def each(x, of_all):
-                """[H], and for a joint trace one number for all heads."""
+                """`x` [H] for each part of the parameters, or one number for all heads where the trace is joint."""
                 return {part: of_all(x)[None] if joint and part in source.shared else x for part in slopes}
 
             decay = each(self.gamma * self.trace_decay * past, jnp.min)
@@ -141,8 +141,8 @@ class StreamQ:
 
         def observe(state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[State, dict]:
             require(len(step.reward) == 1, "Stream Q learns from one stream: set --training.environments 1")
-            # Traces go where the last refresh moved their heads. Any earlier, and they would be copied at every step,
-            # because the step along them needs them as they were.
+            # Traces move here to where the last refresh moved their heads. Moving them right after that refresh would
+            # copy them at every step, because the step along them needs them as they were.
             z, known = source.follow(count - 1, (state.traces.z, state.trace_mask))
             inputs, pair = absorb(state.inputs, step, obs, self.gamma, self.normalise, self.scale_rewards)
             action, ended = step.action[0], (step.terminated | step.truncated)[0]
@@ -171,9 +171,9 @@ class StreamQ:
     def _cut(
         self, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Whether the past counts for each head [H] at this step, and this step and its past at the next.
+        """Two masks [H]: whether the past counts at this step, and whether this step and its past count at the next.
 
-        `known` is what the step before said of this; `followed` [A] are the values that the policy follows.
+        `known` is the second mask of the step before. `followed` [A] are the values that the policy follows.
         """
         not_greedy = followed[action] < followed.max()
         past = known * ~not_greedy if self.cut == "before" else known
@@ -184,10 +184,10 @@ class StreamQ:
 def summed_over_heads(
     optimiser: optax.GradientTransformationExtraArgs, source: TargetSource
 ) -> optax.GradientTransformationExtraArgs:
-    """The same optimiser, whose updates of what heads share are added up.
+    """The same optimiser, but it adds up the heads' updates of the parameters that they share.
 
-    One head is added after another: XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, and
-    0.03 ms so.
+    It adds one head after another. XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, and
+    0.03 ms in this way.
     """
 
     def update(gradients, traces, params=None, **extra):
@@ -198,19 +198,19 @@ def summed_over_heads(
 
 
 def _of_parts(source: TargetSource, shared: Any, own: Any) -> dict[str, Any]:
-    """The parameters that heads share, and those that each has for itself."""
+    """One tree: `shared` for the parts of the parameters that heads share, `own` for the other parts."""
     return {part: (shared if part in source.shared else own)[part] for part in own}
 
 
 def _gradients(source: TargetSource, state: State, now: Any, then: Any, action: jax.Array, joint: bool):
-    """Q of the action by each head, what the source says of all, and gradients of w_h Q_h, the heads' axis in front."""
+    """Each head's Q of the action, the source's values, and the gradients of w_h Q_h with heads as the first axis."""
 
     def chosen(params):
         value = source.values(params, state.source, now, then)
-        return value.predicted[:, 0, action], value  # a slice: a gather's gradient is a scatter
+        return value.predicted[:, 0, action], value  # a slice, because the gradient of a gather is a scatter
 
     q, pull, value = jax.vjp(chosen, state.params, has_aux=True)
-    (own,) = pull(value.weights)  # what a head has for itself, no other head depends on
+    (own,) = pull(value.weights)  # right for parameters of one head, on which no other head depends
     if joint or q.size == 1:
         shared = jax.tree.map(lambda slope: slope[None], own)
     else:

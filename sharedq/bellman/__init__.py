@@ -1,1 +1,1 @@
-"""One equation, one function: backups, losses and returns, on whatever axes the caller brings."""
+"""Backups, losses and returns. Each function is one equation and works on any leading axes."""

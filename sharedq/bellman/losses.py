@@ -1,4 +1,4 @@
-"""Losses of an error, which is prediction minus target, elementwise."""
+"""Elementwise losses of an error, which is prediction minus target."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ def squared(error: jax.Array) -> jax.Array:
 
 
 def huber(error: jax.Array, bend: float = 1.0) -> jax.Array:
-    """Half the square near zero, a straight line of slope `bend` beyond it."""
+    """Half the square up to `bend`, and beyond it a straight line of slope `bend`."""
     size = jnp.abs(error)
     near = jnp.minimum(size, bend)
     return 0.5 * near**2 + bend * (size - near)

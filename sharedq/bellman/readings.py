@@ -1,6 +1,6 @@
-"""How a critic's outputs are read: as a value, or as a distribution of returns.
+"""Two ways to read a critic's outputs: as a value, or as a distribution of returns.
 
-An algorithm writes its backup once, as a function of a return that works elementwise, and either reading takes it.
+An algorithm has one backup, an elementwise function of a return, and both readings take it.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from sharedq.bellman import categorical, losses
 
 
 class Reading(NamedTuple):
-    """Of outputs [..., outputs]. A target has the axes of outputs too."""
+    """Functions of outputs [..., outputs]. A target has the same axes as outputs."""
 
-    outputs: int  # how many a head needs
+    outputs: int  # number of outputs that a head needs
     value: Callable  # (outputs) -> [...], the expected return
     target: Callable  # (outputs [..., B, n], backup) -> target; backup maps returns [..., B, n] to returns
     loss: Callable  # (outputs, target) -> [...]
 
 
 def scalar() -> Reading:
-    """One output: the expected return, by squared errors."""
+    """One output: the expected return. The loss is the squared error."""
     return Reading(
         outputs=1,
         value=lambda outputs: outputs[..., 0],
@@ -32,11 +32,11 @@ def scalar() -> Reading:
 
 
 def distribution(low: float, high: float, atoms: int) -> Reading:
-    """Logits of evenly spaced returns from low to high, by cross entropy."""
+    """Logits of evenly spaced returns from `low` to `high`. The loss is the cross entropy."""
     support = jnp.linspace(low, high, atoms)
 
     def target(logits: jax.Array, backup: Callable) -> jax.Array:
-        returns = backup(jnp.broadcast_to(support, logits.shape[-2:]))  # [B, atoms]: those of all heads are the same
+        returns = backup(jnp.broadcast_to(support, logits.shape[-2:]))  # [B, atoms], the same for all heads
         return categorical.projected(returns, jax.nn.softmax(logits), support)
 
     return Reading(

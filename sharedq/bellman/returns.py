@@ -1,11 +1,11 @@
-"""Rewards summed over several steps, with the end of an episode in the right place."""
+"""Sums of rewards over several steps, which stop at the end of an episode."""
 
 import jax
 import jax.numpy as jnp
 
 
 def discount(terminated: jax.Array, gamma: float, steps: jax.Array | int = 1) -> jax.Array:
-    """What the value of the state after so many steps counts: nothing if the world ended, and only then."""
+    """The discount of the value after so many steps. It is 0 if the episode terminated, and only then."""
     return jnp.where(terminated, 0, gamma**steps)
 
 
@@ -14,9 +14,9 @@ def n_step(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The n-step return that stops at the first end of an episode.
 
-    Takes n consecutive steps on the last axis, [..., n]. Returns the discounted sum of rewards up to and with the
-    first end, the discount of what follows (gamma^m after m steps; 0 if the world ended, and only then), and the
-    index m-1 of the last step used, whose successor is bootstrapped on.
+    The arguments are n consecutive steps on the last axis, [..., n]. The function returns three arrays: the discounted
+    sum of the m rewards up to and with the first end, the discount of the value that follows (gamma^m; 0 if the episode
+    terminated, and only then), and the index m-1 of the last step used, on whose successor the return bootstraps.
     """
     ended = terminated | truncated
     n = reward.shape[-1]

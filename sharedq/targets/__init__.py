@@ -1,7 +1,7 @@
-"""Sources of targets. To add one: a file with a frozen dataclass that has `label` and `build`, and a line here.
+"""Sources of targets. To add one, write a file with a frozen dataclass that has `label` and `build`, and a line here.
 
-Another source takes over the settings that it has too; one that wants to keep some of them to itself has
-`handed_on(names) -> names`.
+When a user changes the source, the new source takes over the settings that both have. A source that does not want to
+pass on all of them has `handed_on(names) -> names`.
 """
 
 from sharedq.targets.iterated_networks import IteratedNetworks

@@ -1,7 +1,8 @@
-"""Iterated Q-networks (Vincent et al., TMLR 2025): a chain of K whole networks, each learning from a copy of the last.
+"""Iterated Q-networks (Vincent et al., TMLR 2025): a chain of whole networks, with copies as targets.
 
-Copies 0..K-1 are targets of networks 1..K. Every `copy_period` steps copy k takes network k's weights (copy 0
-stays). Every `period` steps all copies take the network above them and the networks move one place down.
+Network k learns from copy k-1, for k of 1 to K. Every `copy_period` steps, copy k takes the weights of network k, and
+copy 0 stays as it is. Every `period` steps, each copy takes the weights of the network above it, and the networks move
+one place down.
 """
 
 from dataclasses import dataclass
@@ -31,14 +32,14 @@ from sharedq.targets.source import (
 
 @dataclass(frozen=True)
 class IteratedNetworks:
-    """i-QN: K networks and K copies; the memory of 2K networks, for comparison with shared heads."""
+    """i-QN: K networks and K copies. It needs the memory of 2K networks; it is here to compare with shared heads."""
 
-    networks: int = 5  # K, the learning networks
+    networks: int = 5  # K, the number of networks that learn
     period: int = 1500  # gradient steps between two shifts of the chain
-    copy_period: int = 8  # gradient steps between two refreshes of the copies in between
-    behaviour_head: str = "uniform"  # the network that acts: drawn anew at every step, mean, or a network's number
-    loss_weights: tuple[float, ...] = ()  # one weight per network; all 1 unless given
-    loss_discount: float = 1.0  # what a network's loss counts of that of the one before; 0.25 in the paper's SAC
+    copy_period: int = 8  # gradient steps between two refreshes of copies 1 to K-1
+    behaviour_head: str = "uniform"  # network that acts: uniform draws one at every step, mean, or its number
+    loss_weights: tuple[float, ...] = ()  # weight of each network's loss; all are 1 by default
+    loss_discount: float = 1.0  # network k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 
     def __post_init__(self):
         check_chain(self.networks, "networks", self.period, self.behaviour_head, self.loss_weights, self.loss_discount)
@@ -54,7 +55,7 @@ class IteratedNetworks:
         def of_one(params, batch_stats, inputs):
             return first_head(None, None, evaluate(network, params, batch_stats, inputs))
 
-        chain = jax.vmap(of_one, in_axes=(0, 0, None))  # the values of each network: [K, B, A]
+        chain = jax.vmap(of_one, in_axes=(0, 0, None))  # values of each network: [K, B, A]
 
         def init(key, example):
             trunk, heads, batch_stats = networks.init(network, key, example, 1)

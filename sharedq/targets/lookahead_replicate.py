@@ -1,12 +1,12 @@
 """Lookahead-Replicate (Asadi et al., ICML 2024): the target network is trained to give the online network's values.
 
-Lookahead is the ordinary regression of the online network. Replicate, every `period` of them, takes
-`replicate_steps` gradient steps on the *target* network, down the squared distance between the two networks'
-values of all actions. So the two agree as functions while their parameters may differ.
+Lookahead is the ordinary regression of the online network. Replicate happens after every `period` of these updates. It
+takes `replicate_steps` gradient steps on the *target* network, which minimise the squared distance between the two
+networks' values of all actions. So the two networks agree as functions while their parameters may differ.
 
-Each replicate step uses another batch: the source keeps the inputs of the last `replicate_steps` updates, which the
-replay drew uniformly; a refresh before there are so many takes as many steps as there are. The number of steps, the
-optimiser and its rate are not known from the paper: these are ours.
+Each replicate step uses another batch. The source keeps the inputs of the last `replicate_steps` updates, which the
+replay drew uniformly. If a refresh comes before there are that many, it takes one step for each batch that there is. We
+do not know the paper's number of steps, its optimiser or its learning rate: these are ours.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class LookaheadReplicate:
 
     period: int = 2000  # K_L, gradient steps of the online network between two refreshes
     replicate_steps: int = 20  # K_R, gradient steps of the target network at a refresh
-    learning_rate: float = 6.25e-5  # of the target network's own Adam
-    adam_epsilon: float = 1.5e-4  # of the target network's own Adam
+    learning_rate: float = 6.25e-5  # learning rate of the target network's own Adam
+    adam_epsilon: float = 1.5e-4  # added to the denominator of the target network's own Adam
 
     def __post_init__(self):
         check_period("period", self.period)
@@ -48,7 +48,7 @@ class LookaheadReplicate:
     def build(self, network: Network) -> TargetSource:
         optimiser = optax.adam(self.learning_rate, eps=self.adam_epsilon)
 
-        copied = TargetNetwork(self.period).build(network)  # alike in all but how the second network follows
+        copied = TargetNetwork(self.period).build(network)  # the same but for the refresh of the second network
 
         def init(key, example):
             params, state = copied.init(key, example)

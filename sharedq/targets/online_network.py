@@ -1,4 +1,4 @@
-"""Target-free: the bootstrap is the online network itself, its gradient stopped."""
+"""Target-free: the online network bootstraps on itself, with the gradient stopped."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sharedq.targets.source import TargetSource, Values, evaluate, features_of_b
 
 @dataclass(frozen=True)
 class OnlineNetwork:
-    """Target-free: half the memory of a target network, and none of its delay."""
+    """Target-free: no target network. It needs half the memory of a target network and has none of its delay."""
 
     @property
     def label(self) -> str:

@@ -1,7 +1,7 @@
 """Iterated shared Q-learning (Vincent et al., ICLR 2026): one trunk, a frozen head and a chain of K learning heads.
 
-Head k learns from head k-1 on the same trunk; every `period` steps the heads move one place down. Head 0 lies in
-the source's state and not among the parameters: nothing that moves parameters (an optimiser's momentum, weight
+Head k learns from head k-1 on the same trunk, and every `period` steps the heads move one place down. Head 0 lies in
+the source's state and not among the parameters. So nothing that changes parameters (an optimiser's momentum, weight
 decay, clipping, a projection) can reach it, and the optimiser holds no moments for it.
 """
 
@@ -35,16 +35,16 @@ from sharedq.targets.source import (
 
 @dataclass(frozen=True)
 class SharedHeads:
-    """iS-QL: the trunk is shared by the online and the target network, only the last linear layer is doubled."""
+    """iS-QL: the online and the target network share the trunk, and only the last linear layer is doubled."""
 
-    heads: int = 1  # K, the learning heads; 1 is a target network without its trunk, more look further ahead
+    heads: int = 1  # K, the number of heads that learn; 1 is a target network without its trunk
     period: int = 2000  # gradient steps between two shifts of the heads
-    tau: float = 1.0  # how far a shift moves: 1 is the paper's; 0.005 with period 1 averages and never shifts
-    tau_moves: Literal["first", "chain"] = "first"  # with tau < 1: head 0 only, or every head towards its next
-    initial_heads: Literal["drawn", "copies"] = "drawn"  # K+1 columns of one layer (public code), or K+1 equal heads
-    behaviour_head: str = "uniform"  # the head that acts: drawn anew at every step, mean, or a head's number
-    loss_weights: tuple[float, ...] = ()  # one weight per learning head; all 1 unless given
-    loss_discount: float = 1.0  # what a head's loss counts of that of the one before; 0.25 in the paper's SAC
+    tau: float = 1.0  # 1 shifts whole heads, as in the paper; 0.005 with period 1 is a slow average instead
+    tau_moves: Literal["first", "chain"] = "first"  # if tau < 1: average head 0 only, or every head with its next
+    initial_heads: Literal["drawn", "copies"] = "drawn"  # random, as columns of one layer (public code), or all equal
+    behaviour_head: str = "uniform"  # head that acts: uniform draws one at every step, mean, or its number
+    loss_weights: tuple[float, ...] = ()  # weight of each learning head's loss; all are 1 by default
+    loss_discount: float = 1.0  # head k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 
     def __post_init__(self):
         check_chain(self.heads, "heads", self.period, self.behaviour_head, self.loss_weights, self.loss_discount)

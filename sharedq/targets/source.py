@@ -1,9 +1,9 @@
-"""Where does the regression target come from? The contract that every answer fulfils, and what answers share.
+"""Where does the regression target come from? This file has the contract of a target source and its shared functions.
 
-A source is a record of pure functions over explicit state, as an optax optimiser is. Heads are a leading axis
-everywhere, so a loss written once serves one head or fifty.
+A source is a record of pure functions over explicit state, like an optax optimiser. Heads are a leading axis
+everywhere, so the same loss serves one head or fifty.
 
-Shape letters: H heads that learn, B batch, A outputs of one head. A plain array may be a tree of arrays everywhere.
+Shape letters: H heads that learn, B batch, A outputs of one head. Every array may also be a tree of arrays.
 """
 
 from collections.abc import Callable
@@ -15,35 +15,35 @@ import jax.numpy as jnp
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, require
 
-CHAIN = 1_000  # ours: heads or networks that learn
+CHAIN = 1_000  # ours: the largest number of heads or networks that learn
 
 
 class Values(NamedTuple):
-    """What a source says of a batch. Only `features` and `predicted` carry a gradient."""
+    """The values of a batch. Only `features` and `predicted` carry a gradient."""
 
-    features: Any  # of the trunk at now, a tree of [B, ...]; of sources with several networks, of [H, B, ...]
-    predicted: Any  # at now, by the heads that learn: [H, B, A], or a tree of such
-    bootstrap: Any  # at then, by what each of them learns from: like `predicted`
-    selector: Any  # at then, by the heads that learn, for backups in which one selects and another evaluates
-    weights: jax.Array  # [H] how much the loss of each head counts
+    features: Any  # the trunk's features of now: a tree of [B, ...], or of [H, B, ...] if there are several networks
+    predicted: Any  # values of now, from the heads that learn: [H, B, A], or a tree of such arrays
+    bootstrap: Any  # values of then, from the head that each of them learns from; shaped like `predicted`
+    selector: Any  # values of then, from the heads that learn, for backups where one selects and another evaluates
+    weights: jax.Array  # [H] the weight of each head's loss
     batch_stats: Any  # the trunk's running statistics after this batch
 
 
 class RefreshInfo(NamedTuple):
-    """What a source is told after a gradient step."""
+    """What a source receives after a gradient step."""
 
-    now: Any  # the inputs just learned from
-    batch_stats: Any  # as `values` gave them
-    losses: jax.Array  # [H], for sources that choose by them
+    now: Any  # the inputs of this update
+    batch_stats: Any  # the running statistics that `values` returned
+    losses: jax.Array  # [H] the loss of each head, for sources that choose by them
 
 
 def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:
-    """`select` of a source with one head."""
+    """The `select` of a source with one head."""
     return jax.tree.map(lambda x: x[0], values)
 
 
 def stay(step: jax.Array, tree: Any) -> Any:
-    """`follow` of a source whose learning heads keep their places."""
+    """The `follow` of a source whose learning heads keep their places."""
     return tree
 
 
@@ -54,61 +54,61 @@ class Init(Protocol):
 
 class ValuesOf(Protocol):
     def __call__(self, params: Any, state: Any, now: Any, then: Any = None) -> Values:
-        """The values of a batch. Without `then` the bootstrap is of the same inputs, and one pass serves both."""
+        """The values of a batch. Without `then` the bootstrap is for the same inputs, and one pass serves both."""
 
 
 class Refresh(Protocol):
     def __call__(self, step: jax.Array, params: Any, state: Any, info: RefreshInfo) -> tuple[Any, Any]:
-        """Parameters and state after the gradient step number `step`, which counts from 1."""
+        """Parameters and state after gradient step number `step`, which counts from 1."""
 
 
 class ActValues(Protocol):
     def __call__(self, params: Any, state: Any, key: jax.Array | None, inputs: Any) -> Any:
-        """The values [B, A] that the policy follows. Without a key nothing is drawn."""
+        """The values [B, A] that the policy follows. Without a key nothing is drawn at random."""
 
 
 class Select(Protocol):
     def __call__(self, state: Any, key: jax.Array | None, values: Any) -> Any:
-        """What the policy follows, [B, A], of what the heads that learn say, [H, B, A]."""
+        """The values [B, A] that the policy follows, out of the values [H, B, A] of the heads that learn."""
 
 
 class Follow(Protocol):
     def __call__(self, step: jax.Array, tree: Any) -> Any:
-        """What belongs to heads, leaves [H, ...], moved as `refresh` moves the heads."""
+        """Data that belongs to heads, with leaves [H, ...], moved in the same way as `refresh` moves the heads."""
 
 
 class TargetSource(NamedTuple):
-    """The functions' state is `params`, which the optimiser moves, and `state`, which it never sees."""
+    """The functions work on `params`, which the optimiser updates, and `state`, which it never sees."""
 
     init: Init
     values: ValuesOf
     refresh: Refresh
     act_values: ActValues
     select: Select = first_head
-    shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; the leaves of others begin with H
+    shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; leaves of the others begin with H
     follow: Follow = stay
 
 
 def evaluate(network: Network, weights: Any, batch_stats: Any, inputs: Any) -> Any:
-    """A whole network's outputs [H, B, A]; batch normalisation uses its own running statistics."""
+    """The outputs [H, B, A] of a whole network. Batch normalisation uses the network's running statistics."""
     features, _ = network.trunk(weights["trunk"], batch_stats, inputs, False)
     return network.heads(weights["heads"], features)
 
 
 def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:
-    """`fresh()` at each `period`-th step, else `stale`; what is not needed is not computed."""
+    """`fresh()` at every `period`-th step, else `stale`. At the other steps `fresh` is not computed."""
     if period == 1:
         return fresh()
     return jax.lax.cond(step % period == 0, fresh, lambda: stale)
 
 
 def moved_every(step: jax.Array, period: int, move: Callable, tree: Any) -> Any:
-    """`move(tree)` at each `period`-th step, else the tree: a loop of one turn or none, for a branch would copy."""
+    """`move(tree)` at every `period`-th step, else the tree. It is a loop of one turn or none; a branch would copy."""
     return jax.lax.fori_loop(0, jnp.int32(step % period == 0), lambda _, tree: move(tree), tree)
 
 
 def towards(old: Any, new: Any, fraction: float) -> Any:
-    """Old moved by `fraction` of the way to new; the whole way is an exact copy."""
+    """`old`, moved by a fraction of the way to `new`. The whole way gives an exact copy."""
     if fraction == 1:
         return new
     return jax.tree.map(lambda o, n: o + fraction * (n - o), old, new)
@@ -119,20 +119,20 @@ def join(first: Any, rest: Any) -> Any:
 
 
 def part(tree: Any, start: int | None, stop: int | None) -> Any:
-    """Heads start .. stop-1 of every weight."""
+    """Heads `start` to `stop` - 1 of every weight."""
     return jax.tree.map(lambda w: w[start:stop], tree)
 
 
 def one_down(tree: Any) -> Any:
-    """Each head takes the place below its own; the last is in its old place too."""
+    """Each head moves to the place below its own. The last head also stays in its old place."""
     return join(part(tree, 1, None), part(tree, -1, None))
 
 
 def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
-    """The trunk's features at now and, without a gradient, at then; and its new running statistics.
+    """The trunk's features of now, those of then without a gradient, and the trunk's new running statistics.
 
-    Without `then` both are of the same inputs, and there is one pass. A trunk that normalises its batch sees both in
-    one pass, so that both are normalised alike. Otherwise two passes are the same function, and the one over then
+    Without `then` both are for the same inputs, and there is one pass. A trunk that normalises its batch takes both in
+    one pass, so that both are normalised alike. Otherwise two passes compute the same function, and the pass over then
     needs no gradient and keeps no activations.
     """
     if then is None:
@@ -149,14 +149,14 @@ def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, t
 
 
 def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:
-    """values [H, B, ...], head [B] -> [B, ...]: for each input the values of its own head."""
+    """The values [B, ...] of one head for each input, from values [H, B, ...] and head [B]."""
     return jax.vmap(lambda values, head: values[head], in_axes=(1, 0))(values, head)
 
 
 def select_head(behaviour_head: str, state: Any, key: jax.Array | None, values: Any) -> Any:
-    """[H, B, ...] -> [B, ...] by the rule `behaviour_head`: "uniform" draws one per input, "mean", or a head's number.
+    """Values [B, ...] out of [H, B, ...]: "uniform" draws a head for each input; else "mean", or the number of a head.
 
-    Where nothing may be drawn, because there is no key, the mean of all heads stands for a head that is drawn.
+    Without a key nothing may be drawn, and the mean of all heads takes the place of a drawn head.
     """
     heads, size = jax.tree.leaves(values)[0].shape[:2]
     if heads == 1:
@@ -172,7 +172,7 @@ def select_head(behaviour_head: str, state: Any, key: jax.Array | None, values: 
 def check_chain(
     length: int, name: str, period: int, behaviour_head: str, loss_weights: tuple[float, ...], loss_discount: float
 ) -> None:
-    """The settings that every chain of heads or networks has."""
+    """Checks the settings that every chain of heads or networks has."""
     check_count(f"target.{name}", length, most=CHAIN)
     check_period("period", period)
     require(
@@ -202,5 +202,5 @@ def weights_of(loss_weights: tuple[float, ...], loss_discount: float, length: in
 
 
 def without_a_slow_period(tau: float, names: set[str]) -> set[str]:
-    """`handed_on` of a source that can average: its period of 1 is none for a source that only copies or shifts."""
+    """The `handed_on` of a source that can average. Its period of 1 suits no source that only copies or shifts."""
     return names - {"period"} if tau < 1 and "tau" not in names else names

@@ -1,4 +1,4 @@
-"""The classic: a second, delayed copy of the whole network (Mnih et al., 2015; Polyak: Lillicrap et al., 2016)."""
+"""Target network: a delayed copy of the whole network (Mnih et al., 2015), or its average (Lillicrap et al., 2016)."""
 
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ from sharedq.targets.source import (
 
 @dataclass(frozen=True)
 class TargetNetwork:
-    """A full copy of the network, moved towards it every `period` gradient steps."""
+    """A full copy of the network, which moves towards the network every `period` gradient steps."""
 
-    period: int = 2000  # gradient steps between two moves of the copy
-    tau: float = 1.0  # how far it moves: 1 copies; 0.005 with period 1 is the usual slow average
-    joint_batch: bool = False  # batch normalisation of network and copy is by now and then together, as without a copy
+    period: int = 2000  # gradient steps between two refreshes of the copy
+    tau: float = 1.0  # how far the copy moves: 1 copies the weights; 0.005 with period 1 is the usual slow average
+    joint_batch: bool = False  # normalise now and then as one batch, in the network and in the copy
 
     def __post_init__(self):
         check_period("period", self.period)

@@ -1,1 +1,1 @@
-"""A source of targets, a network, an environment and a recipe for sharedq, in a package of their own."""
+"""A source of targets, a network, an environment and a recipe for sharedq, in one installable package."""

@@ -1,4 +1,7 @@
-"""A walk along a cliff (Sutton & Barto, example 6.6), on the device."""
+"""Cliff walking (Sutton & Barto, example 6.6), in JAX.
+
+The rewards are -0.1 for a step and -1 for a fall, where the book has -1 and -100.
+"""
 
 from dataclasses import dataclass
 
@@ -14,9 +17,9 @@ MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 
 @dataclass(frozen=True)
 class Cliff:
-    """A grid of four rows. The way from one corner to the other leads along a cliff, or round it."""
+    """A grid of four rows. The agent walks from the lower left corner to the lower right one, past a cliff."""
 
-    width: int = 12  # cells in a row
+    width: int = 12  # number of cells in a row
     time_limit: int = 100  # steps until an episode is truncated
 
     def __post_init__(self):

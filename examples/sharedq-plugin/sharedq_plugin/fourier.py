@@ -1,4 +1,4 @@
-"""A trunk of random Fourier features: fixed frequencies, so that only the heads and one layer learn."""
+"""A trunk of Fourier features: sines and cosines of a learned projection of the observation."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class FourierTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Fourier:
-    """Sines and cosines of a learned projection."""
+    """Fourier features: sines and cosines of one learned layer."""
 
-    features: int = 32  # frequencies, each of which gives a sine and a cosine
+    features: int = 32  # number of frequencies; each gives a sine and a cosine
 
     def __post_init__(self):
         require(self.features >= 1, f"network.features must be at least 1, not {self.features}")

@@ -1,4 +1,4 @@
-"""A recipe of the package's own parts."""
+"""A recipe with the package's own parts."""
 
 from sharedq.algorithms import DQN
 from sharedq.experiment import Experiment
@@ -10,7 +10,7 @@ from sharedq_plugin.fourier import Fourier
 from sharedq_plugin.young_average import YoungAverage
 
 CLIFF = Recipe(
-    "a walk along a cliff, by parts of an installed package",
+    "a walk along a cliff, with the parts of an installed package",
     Experiment(
         environment=Cliff(),
         algorithm=DQN(gamma=0.98, learning_rate=1e-3, adam_epsilon=1e-8, epsilon_end=0.1, epsilon_steps=10_000),

@@ -1,4 +1,4 @@
-"""A target network that follows the online network closely while it is young, and slowly later."""
+"""A target network that follows the online network quickly at first and slowly later."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sharedq.targets import TargetNetwork
 
 @dataclass(frozen=True)
 class YoungAverage:
-    """A slow average of the network, whose rate falls from 1 to its final value."""
+    """A slow average of the network; its rate falls from 1 to a final value."""
 
     final_tau: float = 0.005  # how far the average moves at each gradient step, in the end
 

@@ -1,4 +1,4 @@
-"""The package's own tests: sharedq brings the checks."""
+"""The package's own tests, with the checks of sharedq.testing."""
 
 from sharedq_plugin.cliff import Cliff
 from sharedq_plugin.fourier import Fourier
