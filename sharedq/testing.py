@@ -131,7 +131,8 @@ def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any
     own = {part: params[part] for part in params if part not in source.shared}
     (heads,) = values.weights.shape
     rows = {leaf.shape[0] for leaf in jax.tree.leaves(own)}
-    _promise(rows <= {heads}, what, f"params outside of `shared` begin with an axis of {heads} heads, not {sorted(rows)}")
+    rule = f"params outside of `shared` begin with an axis of {heads} heads, not {sorted(rows)}"
+    _promise(rows <= {heads}, what, rule)
     both = jax.jit(
         lambda step: (
             source.refresh(step, params, state, _info(source, params, state, now))[0],
