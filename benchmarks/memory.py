@@ -24,8 +24,8 @@ USUAL = 128 * 1024  # bytes; glibc's own thresholds
 def measure(target: str, network: str, norm: str) -> dict[str, int]:
     """Bytes of one source, in a process that has measured nothing else."""
     from benchmarks.atari_update import NETWORKS, Updates, batches
-    from sharedq.analysis.cost import size
     from sharedq.training.seeds import keep_freed_memory
+    from sharedq.trees import size
 
     keep_freed_memory(trim=USUAL, mmap=USUAL)  # unlike in training: what was freed is not to count
     updates = Updates(target, dataclasses.replace(NETWORKS[network], norm=norm), batches(1))

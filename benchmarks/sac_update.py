@@ -28,13 +28,13 @@ from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.replay import Uniform
 from sharedq.training import Interactive
-from sharedq.training.learning import example_batch, learner, step_like, zero_metrics
+from sharedq.training.learning import example_batch, make_update, step_like, zero_metrics
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
 HUMANOID = EnvironmentSpec("humanoid", jax.ShapeDtypeStruct((OBS,), np.float32), Continuous(-BOUND, BOUND))
 PLAIN, SIMBA = recipe("sac-mlp"), recipe("sac-simba-humanoid-run")
-NINE = {"target.heads": 9, "target.polyak": 1.0, "target.period": 400, "target.loss_discount": 0.25}
+NINE = {"target.heads": 9, "target.tau": 1.0, "target.period": 400, "target.loss_discount": 0.25}
 ROWS = {
     "plain, target network": PLAIN,
     "plain, shared heads K=1": PLAIN.replace(target="shared_heads"),
@@ -60,7 +60,7 @@ class Ours:
         )
         self.flops = flops(algorithm.update, self.held[0], example, key, jnp.int32(1))
         self._learn = jax.jit(
-            lambda held, number: learner(algorithm, replay, training)(key, *held, number),
+            lambda carry, number: make_update(algorithm, replay, training)(key, *carry, number),
             donate_argnums=0,
             compiler_options=OPTIONS,
         )

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.analysis.cost import size
 from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError
 from sharedq.experiment import Built, Experiment, Trust
-from sharedq.reports import video
+from sharedq.networks.convolution import traced_natively
+from sharedq.playing import film_file
+from sharedq.playing.episodes import apart, film, first_episodes, play, play_on_host
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import check_count, require
 from sharedq.trainer import spec_of
-from sharedq.training.evaluation import apart, film, first_episodes, play, play_on_host
 from sharedq.training.interactive import WORLDS
 from sharedq.training.memory import check_fits
+from sharedq.trees import size
 from sharedq.validation import numbers
 
 EPISODES = 10_000_000  # ours: played at once, if the memory lets them
@@ -39,8 +40,8 @@ class Compiled:
 
     def __init__(self, built: Built):
         self.built = built
-        self.act = jax.jit(partial(built.algorithm.act, step=None))
-        self.values = jax.jit(built.algorithm.values)
+        self.act = jax.jit(traced_natively(partial(built.algorithm.act, step=None)))
+        self.values = jax.jit(traced_natively(built.algorithm.values))
         self._plays: dict[tuple[int, int], Any] = {}  # compiled, for so many episodes of so many steps
 
     @cached_property
@@ -123,7 +124,7 @@ class Agent:
             nonlocal returned
             returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
 
-        return video.write(Path(out), pictures(), rate, overwrite), returned
+        return film_file.write(Path(out), pictures(), rate, overwrite), returned
 
     def _key(self, draw: int) -> jax.Array:
         return random_keys.at(random_keys.root(self.seed), draw)

@@ -138,14 +138,15 @@ def _trust(parsed: argparse.Namespace):
 
 def _read(file: Path, trust: Any):
     """What a run's experiment.json describes. It may still name code that is not trusted."""
+    from sharedq import formats
     from sharedq.experiment import Experiment
-    from sharedq.runs.run_directory import SCHEMA
 
     described = read_json(file, {"schema": int, "experiment": dict}, "name a recipe or the experiment.json of a run")
     schema, experiment = described["schema"], described["experiment"]
-    if schema != SCHEMA:
+    if schema != formats.RUN:
         raise SharedqError(
-            f"{file} was written in format {schema}, this version reads format {SCHEMA}: use the version that wrote it"
+            f"{file} was written in format {schema}, this version reads format {formats.RUN}: "
+            "use the version that wrote it"
         )
     return Experiment.described(experiment, trust)
 

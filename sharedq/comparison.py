@@ -14,7 +14,7 @@ from typing import Any
 
 from sharedq import reports
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
-from sharedq.experiment import Experiment, Trust
+from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
 from sharedq.settings import require
@@ -43,7 +43,8 @@ def kind_and_options(wanted: str) -> tuple[str, str]:
     """The name of a source and its options. The name `package.module:Class` has a colon itself."""
     first, _, rest = wanted.partition(":")
     second, _, options = rest.partition(":")
-    return (f"{first}:{second}", options) if second and "=" not in second else (first, rest)
+    is_module = first not in TABLES["target"] and second and "=" not in second
+    return (f"{first}:{second}", options) if is_module else (first, rest)
 
 
 def labels_of(experiments: Sequence[Experiment]) -> list[str]:
@@ -218,6 +219,8 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
         except Stopped as stopped:
             onwards = f"sharedq resume {out}{to_trust(experiment)}"
             raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
+        if number < len(experiments):
+            say(f"report so far: {reports.write(out, say=say)}")
     page = reports.write(out, say=say)
     if lost:
         raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")

@@ -15,7 +15,7 @@ import jax
 
 from sharedq import old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
-from sharedq.analysis.cost import Cost, cost_of, size
+from sharedq.analysis.cost import Cost, cost_of
 from sharedq.environments import ENVIRONMENTS, EnvironmentSpec
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import NETWORKS, Convolutional
@@ -27,6 +27,7 @@ from sharedq.training import TRAININGS, Fused
 from sharedq.training.learning import example_batch, example_step, step_like
 from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
+from sharedq.trees import size
 
 TABLES = {
     part: Table(part, kinds)

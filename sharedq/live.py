@@ -12,7 +12,6 @@ import numpy as np
 
 from sharedq import random_keys, settings
 from sharedq.algorithms import StreamQ
-from sharedq.analysis.cost import size
 from sharedq.environments import Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES
@@ -22,6 +21,7 @@ from sharedq.settings import require
 from sharedq.targets import OnlineNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
+from sharedq.trees import size
 from sharedq.validation import numbers
 
 EXPERIMENT = "live"  # in place of an experiment's digest: what was saved by a live agent

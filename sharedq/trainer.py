@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sharedq.analysis.cost import size
 from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import Built, Experiment, Trust
@@ -16,6 +15,7 @@ from sharedq.training.memory import check_fits, check_open_files
 from sharedq.training.program import Program
 from sharedq.training.progress import Progress, Silent
 from sharedq.training.seeds import use_all_cores
+from sharedq.trees import size
 
 
 def train(

@@ -30,9 +30,7 @@ def undrawn(monkeypatch):
     from sharedq.reports.figures import Figure
 
     def draw(summary):
-        return {
-            name: [Figure("areas", "caption", b"", b"", b"")] for name in ("", *(task.name for task in summary.tasks))
-        }
+        return {name: [Figure("areas", "caption", b"", b"")] for name in ("", *(task.name for task in summary.tasks))}
 
     monkeypatch.setattr("sharedq.reports.page.draw", draw)
 

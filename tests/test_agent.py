@@ -15,9 +15,9 @@ from sharedq.agent import Compiled, load_all
 from sharedq.environments import Gymnasium
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
-from sharedq.reports import video
+from sharedq.playing import film_file
+from sharedq.playing.episodes import apart
 from sharedq.runs import RunDirectory
-from sharedq.training.evaluation import apart
 from sharedq.training.learning import example_batch
 
 CORRIDOR = PROBES["corridor"]
@@ -208,7 +208,7 @@ def test_pictures_are_handed_on_one_by_one(tmp_path, encoder):
             assert sum(one() is not None for one in made) <= 3, "none is kept but the first and the last"
             yield picture
 
-    film = video.write(tmp_path / "films/film.mp4", pictures(), rate=15)
+    film = film_file.write(tmp_path / "films/film.mp4", pictures(), rate=15)
     frames = np.frombuffer(film.read_bytes(), np.uint8).reshape(-1, 320, 400, 3)
     assert [np.unique(frame).tolist() for frame in frames] == [[0], [1], [2], [3], [4]]
     assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
@@ -219,7 +219,7 @@ def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
     (tmp_path / "film.mp4").write_bytes(b"before")
     pictures = (np.zeros((400, 400, 3), np.uint8) for _ in range(50))
     with pytest.raises(SharedqError, match=r"ffmpeg could not write the film \(no room\): choose --out"):
-        video.write(tmp_path / "film.mp4", pictures, rate=15, overwrite=True)
+        film_file.write(tmp_path / "film.mp4", pictures, rate=15, overwrite=True)
     assert (tmp_path / "film.mp4").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
 
@@ -227,9 +227,9 @@ def test_a_film_that_fails_leaves_the_one_before_as_it_was(tmp_path, encoder):
 def test_a_film_replaces_films_and_nothing_else(tmp_path):
     def film(out: str, **options):
         pictures = (np.full((4, 4, 3), shade, np.uint8) for shade in range(3))
-        return video.write(tmp_path / out, pictures, rate=15, **options)
+        return film_file.write(tmp_path / out, pictures, rate=15, **options)
 
-    assert film("film.gif").read_bytes().count(video.MARK) == 1
+    assert film("film.gif").read_bytes().count(film_file.MARK) == 1
     film("film.gif")
     (tmp_path / "holiday.gif").write_bytes(b"years ago")
     with pytest.raises(SharedqError, match="was not filmed by this program, so it is left alone"):
@@ -246,7 +246,7 @@ def test_a_film_replaces_films_and_nothing_else(tmp_path):
 def test_the_umask_says_who_may_see_a_film(tmp_path):
     before = os.umask(0o077)
     try:
-        film = video.write(tmp_path / "film.gif", (np.zeros((4, 4, 3), np.uint8) for _ in range(2)), rate=15)
+        film = film_file.write(tmp_path / "film.gif", (np.zeros((4, 4, 3), np.uint8) for _ in range(2)), rate=15)
     finally:
         os.umask(before)
     assert film.stat().st_mode & 0o777 == 0o600

@@ -22,6 +22,29 @@ def test_bellman_adds_the_discounted_future_unless_the_world_ended():
     assert target.tolist() == [5.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    "equation",
+    [
+        lambda b, b1: backups.bellman(b, b, b1),
+        lambda b, b1: backups.bellman(b1, b1, b),
+        lambda b, b1: backups.bellman(b, b1, b),
+        lambda b, b1: backups.soft(b, b1, 1.0),
+        lambda b, b1: backups.double(b1, b[None]),
+        lambda b, b1: backups.of_action(b[None], jnp.zeros(3, int)),
+        lambda b, b1: backups.min_over_critics(b1[None], b),
+    ],
+)
+def test_a_row_does_not_become_a_square(equation):
+    """[B] against [B, 1] would broadcast to [B, B] without a word."""
+    with pytest.raises(ValueError, match="shape"):
+        equation(jnp.ones(3), jnp.ones((3, 1)))
+
+
+def test_heads_in_front_and_an_axis_of_one_on_purpose_are_broadcast():
+    assert backups.bellman(jnp.ones(3), jnp.ones(3), jnp.ones((2, 3))).shape == (2, 3)
+    assert backups.bellman(jnp.ones((3, 1)), jnp.ones((3, 1)), jnp.ones((2, 3, 5))).shape == (2, 3, 5)
+
+
 def test_of_action_takes_one_value_per_row_on_any_axes():
     values = jnp.arange(24.0).reshape(2, 3, 4)
     action = jnp.array([[0, 1, 2], [3, 0, 1]])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from sharedq.algorithms import DQN
-from sharedq.analysis.cost import count
 from sharedq.analysis.tables import cost_table
 from sharedq.environments import CartPole, MinAtar
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense
 from sharedq.replay import Uniform
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.trees import count
 
 WIDTH, BATCH = 64, 256
 TRUNK = (4 * WIDTH + WIDTH) + (WIDTH * WIDTH + WIDTH)

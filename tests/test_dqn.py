@@ -83,7 +83,7 @@ def learned(experiment: Experiment):
     [
         (OnlineNetwork(), Dense((64,))),
         pytest.param(TargetNetwork(period=40), Dense((64,)), marks=pytest.mark.slow),
-        pytest.param(SharedHeads(heads=1, period=40), Dense((64,)), marks=pytest.mark.slow),
+        (SharedHeads(heads=1, period=40), Dense((64,))),
         (TargetNetwork(period=40), Table()),
         (SharedHeads(heads=1, period=40), Table()),
         (SharedHeads(heads=3, period=40), Table()),

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sharedq.analysis.cost import count
 from sharedq.errors import SharedqError
 from sharedq.networks import Impala
 from sharedq.networks import network as networks
 from sharedq.networks.convolution import max_pool
 from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.trees import count
 
 KEY = jax.random.key(0)
 FRAMES = jax.ShapeDtypeStruct((1, 84, 84, 4), jnp.uint8)

@@ -18,10 +18,10 @@ from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv
 from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
+from sharedq.playing.episodes import play, play_on_host
 from sharedq.replay import NoReplay, Uniform
 from sharedq.targets import SharedHeads
 from sharedq.training import Fused, Interactive, Streaming
-from sharedq.training.evaluation import play, play_on_host
 from sharedq.training.learning import step_like
 from sharedq.transitions import Step
 

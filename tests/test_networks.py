@@ -13,7 +13,7 @@ from sharedq.errors import SharedqError
 from sharedq.networks import Convolutional, Dense, FlaxTrunk, Impala, Table
 from sharedq.networks import network as networks
 from sharedq.networks.batch_renormalisation import BatchRenorm
-from sharedq.networks.convolution import convolve
+from sharedq.networks.convolution import convolve, traced_natively
 from sharedq.networks.heads import linear
 from sharedq.networks.initialisation import sparse
 from sharedq.networks.normalisation import activate
@@ -318,3 +318,18 @@ def test_batch_renormalisation_is_plain_until_its_statistics_are_trusted_and_the
     np.testing.assert_allclose(outputs[:, 1], cut, atol=1e-4)
     slope = jax.grad(lambda x: layer.apply(trusted, x, mutable=["batch_stats"])[0][:, 0].sum())(x)
     np.testing.assert_allclose(slope, 0, atol=1e-5)  # a common shift of the batch changes nothing, as in the plain one
+
+
+def test_whoever_traces_a_function_chooses_how_convolutions_are_lowered():
+    network = Impala((3,), (7,)).build(2)
+    x = jax.random.normal(KEY, (2, 8, 8, 3))
+    trunk, batch_stats = network.init_trunk(KEY, x)
+
+    def features(trunk, x):
+        return network.trunk(trunk, batch_stats, x, False)[0]
+
+    plain, native = jax.jit(features), jax.jit(traced_natively(features))
+    for operation in ("stablehlo.convolution", "stablehlo.reduce_window"):
+        assert operation not in plain.lower(trunk, x).as_text()
+        assert operation in native.lower(trunk, x).as_text()
+    np.testing.assert_allclose(plain(trunk, x), native(trunk, x), rtol=1e-4, atol=1e-5)

@@ -150,9 +150,7 @@ def test_files_beside_the_page(pair, tmp_path):
     assert write(pair, out) == out / "report.html"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     drawn = {
-        f"figures/{name}{end}"
-        for name in ("learning_curves", "areas", "memory", "speed")
-        for end in ("-light.svg", "-dark.svg", ".png")
+        f"figures/{name}{end}" for name in ("learning_curves", "areas", "memory", "speed") for end in (".svg", ".png")
     }
     assert names == drawn | {"report.html", "summary.json", "summary.csv", "curves.csv"}
     assert not (pair / "report.html").exists()
@@ -171,8 +169,10 @@ def test_the_same_runs_give_the_same_bytes(pair, tmp_path):
 def test_one_label_one_colour_in_light_and_dark(pair):
     write(pair)
     for name in ("learning_curves", "areas", "memory", "speed"):
-        assert "#0b66b0" in (pair / "figures" / f"{name}-light.svg").read_text()
-        assert "#62b5f5" in (pair / "figures" / f"{name}-dark.svg").read_text()
+        drawn = (pair / "figures" / f"{name}.svg").read_text()
+        assert 'style="fill: #0b66b0' in drawn or "stroke: #0b66b0" in drawn
+        assert '[style*="fill: #0b66b0"]{fill:#62b5f5!important}' in drawn
+        assert drawn.index("prefers-color-scheme:dark") < drawn.index("<g")
 
 
 def test_one_seed_has_no_interval_and_says_why(tmp_path):

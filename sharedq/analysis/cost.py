@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
+from sharedq.trees import count, size
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -27,14 +29,6 @@ class Cost:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def count(shapes: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(shapes))
-
-
-def size(shapes: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def flops(function: Callable, *arguments: Any) -> float:

@@ -29,12 +29,22 @@ class Outcome(NamedTuple):
     life_lost: Any = None  # bool, of worlds on the host: the game goes on, but an episode ends for what learns
 
 
+class Reset(Protocol):
+    def __call__(self, key: jax.Array, /) -> tuple[Any, Any]:
+        """The state and the first observation of an episode."""
+
+
+class StepFunction(Protocol):
+    def __call__(self, key: jax.Array, state: Any, action: jax.Array, /) -> tuple[Any, Outcome]:
+        """The state after the action, and what the action led to."""
+
+
 class Environment(NamedTuple):
     """An environment on the device: two pure functions that can be compiled, and what they take and give."""
 
     spec: EnvironmentSpec
-    reset: Callable  # (key) -> state, obs
-    step: Callable  # (key, state, action) -> state, Outcome
+    reset: Reset
+    step: StepFunction
 
 
 class VectorEnv(Protocol):

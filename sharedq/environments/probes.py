@@ -1,4 +1,4 @@
-"""VectorEnv small enough that their Q-values are known, each made to catch one kind of mistake in a learner.
+"""Environments small enough that their Q-values are known, each made to catch one kind of mistake in a learner.
 
 An observation is the one-hot vector of the state, so that a table is a special case of a network. Where the world
 ends, the state in which it ended is observed once more: a learner that bootstraps over the end is found out.

@@ -1,31 +1,62 @@
-"""A 2-D convolution lowered by platform: matrix products over patches on a CPU, the native operation elsewhere.
+"""A 2-D convolution, lowered to matrix products over patches on a CPU and to the native operation elsewhere.
 
 Inside a compiled loop XLA's CPU convolution is about ten times slower than the same sums written as one matrix
-product; `benchmarks/convolution.py` measures it. Pooling is lowered alike, to maxima of slices. Both lowerings are the
-same function (a test compares them).
+product; `benchmarks/convolution.py` measures it. Outside of loops the native one is faster, so whoever traces a
+function may ask for it with `with native_convolutions():`. Pooling is lowered alike, to maxima of slices. Both
+lowerings are the same function (a test compares them).
 Images are [B, height, width, channels], kernels [height, width, channels, filters].
 """
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 Padding = Literal["SAME", "VALID"]
+Function = TypeVar("Function", bound=Callable)
+
+_native_asked_for: ContextVar[bool] = ContextVar("native convolutions", default=False)
+
+
+@contextmanager
+def native_convolutions() -> Iterator[None]:
+    """What is traced within uses the platform's own convolution and pooling, also on a CPU."""
+    token = _native_asked_for.set(True)
+    try:
+        yield
+    finally:
+        _native_asked_for.reset(token)
+
+
+def traced_natively(function: Function) -> Function:
+    """The function, traced with native convolutions: for what is compiled by itself and is no part of a loop."""
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with native_convolutions():
+            return function(*arguments, **keywords)
+
+    return call  # type: ignore[return-value]
+
+
+def _by_products_here(platform: str | None) -> bool:
+    return (platform or jax.default_backend()) == "cpu" and not _native_asked_for.get()
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, platform: str | None = None) -> jax.Array:
     """In the kernel's type."""
-    platform = platform or jax.default_backend()
-    return (_by_products if platform == "cpu" else _native)(x, kernel, stride, padding)
+    return (_by_products if _by_products_here(platform) else _native)(x, kernel, stride, padding)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, platform: str | None = None) -> jax.Array:
     """The largest value of each size x size square; SAME padding. Of equal values the first has the gradient."""
-    platform = platform or jax.default_backend()
-    if platform != "cpu":
-        return nn.max_pool(x, (size, size), (stride, stride), "SAME")
+    if not _by_products_here(platform):
+        return nn.max_pool(x, (size, size), strides=(stride, stride), padding="SAME")
     for axis in (2, 1):  # within rows first: so the first of equal values is the native one's
         x = _largest(x, size, stride, axis)
     return x

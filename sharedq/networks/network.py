@@ -7,8 +7,7 @@ Shape letters: B batch, F features, H heads, A outputs of one head.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -17,15 +16,35 @@ Params = Any
 BatchStats = Any  # running statistics of batch normalisation; an empty dict where there are none
 
 
+class InitTrunk(Protocol):
+    def __call__(self, key: jax.Array, example: Any, /) -> tuple[Params, BatchStats]:
+        """Parameters and running statistics of a trunk that takes inputs like `example` [B, ...]."""
+
+
+class Trunk(Protocol):
+    def __call__(self, params: Params, batch_stats: BatchStats, inputs: Any, train: bool, /) -> tuple[Any, BatchStats]:
+        """Features [B, F] of inputs [B, ...], or a tree of such, and the running statistics after them."""
+
+
+class InitHeads(Protocol):
+    def __call__(self, key: jax.Array, features: Any, count: int, /) -> Params:
+        """So many heads on features like these: every leaf begins with the axis of heads."""
+
+
+class Heads(Protocol):
+    def __call__(self, params: Params, features: Any, /) -> Any:
+        """The outputs [H, B, A] of all heads, or a tree of such."""
+
+
 class Network(NamedTuple):
-    init_trunk: Callable  # (key, example [B, ...]) -> params, batch_stats
-    trunk: Callable  # (params, batch_stats, inputs [B, ...], train) -> features [B, F], batch_stats
-    init_heads: Callable  # (key, features [B, F], count) -> heads, leaves [count, ...]
-    heads: Callable  # (heads, features [B, F]) -> outputs [H, B, A]
+    init_trunk: InitTrunk
+    trunk: Trunk
+    init_heads: InitHeads
+    heads: Heads
     normalises_batch: bool = False  # the trunk's output for one input depends on the others in its batch
 
 
-def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
+def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
     """`init(key, example)` and `apply(params, batch_stats, inputs, train)` of a flax module, each with its statistics.
 
     One with batch normalisation takes the argument `train`.
@@ -51,7 +70,7 @@ def functions_of(module: nn.Module) -> tuple[Callable, Callable]:
     return init, apply
 
 
-def of_flax(module: nn.Module, init_heads: Callable, heads: Callable) -> Network:
+def of_flax(module: nn.Module, init_heads: InitHeads, heads: Heads) -> Network:
     """A network whose trunk is a flax module."""
     return Network(*functions_of(module), init_heads, heads, normalises_batch=_takes_train(module))
 

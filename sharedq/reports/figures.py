@@ -1,4 +1,4 @@
-"""The figures of a report, each drawn for light and for dark paper as SVG, and once as PNG.
+"""The figures of a report, each drawn once: as SVG, which a style sheet inside it colours for dark pages, and as PNG.
 
 The same label has the same colour, line and marker in every figure. Colours are told apart by colour-blind readers
 and stand out from both papers; line styles and markers say the same once more. The text is set in a size that
@@ -51,8 +51,7 @@ class Figure(NamedTuple):
 
     name: str
     caption: str
-    light: bytes  # SVG
-    dark: bytes  # SVG
+    svg: bytes  # light, or dark where the reader's setting is dark
     png: bytes  # on white
 
 
@@ -233,15 +232,15 @@ def _rows_height(rows: int) -> float:
 
 
 def _render(plan: Plan, labels: list[str]) -> Figure:
-    """One figure on light paper, on dark paper and as PNG."""
+    """One figure, as SVG and as PNG."""
     try:
         from matplotlib import rc_context
     except ImportError:
         raise missing_extra("matplotlib", "report", "a report") from None
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font does not have is drawn as a box
-        light, dark = _on_paper(LIGHT, plan, labels), _on_paper(DARK, plan, labels)
-        return Figure(plan.name, plan.caption, _save(light, "svg"), _save(dark, "svg"), _save(light, "png"))
+        canvas = _on_paper(LIGHT, plan, labels)
+        return Figure(plan.name, plan.caption, _svg(canvas), _png(canvas))
 
 
 def styles(paper: Paper, labels: list[str]) -> dict[str, Style]:
@@ -275,13 +274,25 @@ def _on_paper(paper: Paper, plan: Plan, labels: list[str]) -> Any:
     return canvas
 
 
-def _save(canvas: Any, kind: str) -> bytes:
+def _svg(canvas: Any) -> bytes:
     file = io.BytesIO()
-    if kind == "svg":
-        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    else:
-        canvas.savefig(file, format="png", dpi=200, metadata={"Software": None})
+    canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue().replace(b"</style>", b"</style><style>" + _dark_style().encode() + b"</style>", 1)
+
+
+def _png(canvas: Any) -> bytes:
+    file = io.BytesIO()
+    canvas.savefig(file, format="png", dpi=200, metadata={"Software": None})
     return file.getvalue()
+
+
+def _dark_style() -> str:
+    """CSS that shows each colour of light paper as that of dark paper, where the reader's setting is dark."""
+    pairs = zip((LIGHT.ink, LIGHT.faint, *LIGHT.colours), (DARK.ink, DARK.faint, *DARK.colours), strict=True)
+    rules = [
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in pairs for what in ("fill", "stroke")
+    ]
+    return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
 
 
 def _shown(label: str) -> str:

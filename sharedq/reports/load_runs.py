@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe
 from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
 from sharedq.reports.plan import PLAN, read_plan
 from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_metrics
 
-SCHEMA = 1  # of experiment.json
 DEPTH = 3  # folders below the one asked for in which runs are looked for
 MOST_SEEDS = 10_000  # a bootstrap over more takes hours
 LARGEST_COUNT = 2**63  # bytes, parameters
@@ -190,7 +190,7 @@ def _load_listed(folder: Path) -> Comparison:
 
 def load_run(folder: Path, label: str) -> Run:
     """The run in `folder`, under the name it has in the report."""
-    described = read_json(folder, "experiment.json", EXPERIMENT, schema=SCHEMA)
+    described = read_json(folder, "experiment.json", EXPERIMENT, schema=formats.RUN)
     if described is None:
         raise SharedqError(f"{folder} holds no run (it has no experiment.json): name the folder of a run")
     experiment = described["experiment"]

@@ -57,8 +57,7 @@ def write(
         "curves.csv": curves_csv(summary).encode(),
     }
     for figure in (figure for group in drawn.values() for figure in group):
-        contents[f"{FIGURES}/{figure.name}-light.svg"] = figure.light
-        contents[f"{FIGURES}/{figure.name}-dark.svg"] = figure.dark
+        contents[f"{FIGURES}/{figure.name}.svg"] = figure.svg
         contents[f"{FIGURES}/{figure.name}.png"] = figure.png
     write_files(out, contents, overwrite)
     if say is not None:
@@ -106,12 +105,8 @@ def _list(lines: list[str]) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    light, dark = (f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" for svg in (figure.light, figure.dark))
-    caption = escape(figure.caption)
-    return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>'
-    )
+    source, caption = f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}", escape(figure.caption)
+    return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _table(task: Task, summary: Summary) -> str:

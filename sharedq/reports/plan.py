@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe
 from sharedq.reports.files import printable, read_json, refuse_links
 
 PLAN = "compare.json"
-SCHEMA = 1
 FORM = {
     "recipe": Maybe(str),
     "command": Maybe(str),
@@ -23,7 +23,7 @@ def read_plan(folder: Path, remedy: str) -> dict[str, Any]:
     The folders of its runs lie inside `folder`, are told apart, and are no links.
     """
     path = folder / PLAN
-    plan = read_json(folder, PLAN, FORM, remedy, SCHEMA)
+    plan = read_json(folder, PLAN, FORM, remedy, formats.PLAN)
     if plan is None:
         raise SharedqError(f"there is no {path}: {remedy}")
     if not plan["runs"]:

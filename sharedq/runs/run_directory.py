@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe, read_json
 from sharedq.runs import run_files
@@ -21,7 +22,6 @@ from sharedq.runs.durable import atomic_write, checksum, refuse_links, sync_fold
 from sharedq.runs.lock import locked
 from sharedq.runs.sealed import read_sealed, sealed
 
-SCHEMA = 1
 PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
@@ -53,7 +53,7 @@ class RunDirectory:
         if replaced:
             _check_replaceable(path)
         unfinished, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("new", "old"))
-        described = {"schema": SCHEMA, "experiment": experiment}
+        described = {"schema": formats.RUN, "experiment": experiment}
         try:
             _sweep_beside(path)
             unfinished.mkdir(parents=True)
@@ -106,9 +106,9 @@ class RunDirectory:
     def experiment(self) -> dict:
         """What was asked for, as it was given to `create`."""
         described = read_json(self.path / "experiment.json", DESCRIBED, UNKNOWN)
-        if described["schema"] != SCHEMA:
+        if described["schema"] != formats.RUN:
             raise SharedqError(
-                f"{self.path} was written in format {described['schema']}, this version reads format {SCHEMA}: "
+                f"{self.path} was written in format {described['schema']}, this version reads format {formats.RUN}: "
                 "use the version named in its versions.json"
             )
         return described["experiment"]

@@ -15,7 +15,6 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.analysis.cost import size
 from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
@@ -32,6 +31,7 @@ from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
+from sharedq.trees import size
 
 
 @dataclass(frozen=True)

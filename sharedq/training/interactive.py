@@ -25,7 +25,6 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, no_observation
-from sharedq.analysis.cost import size
 from sharedq.environments.contract import HostEnvironment, Outcome, VectorEnv
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import EnvironmentFailed, Unphysical
@@ -45,6 +44,7 @@ from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
+from sharedq.trees import size
 
 WORLDS = 10_000  # ours: those of a seed that this process steps
 

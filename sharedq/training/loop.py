@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sharedq.analysis.cost import size
 from sharedq.errors import (
     DeviceFailed,
     Diverged,
@@ -33,6 +32,7 @@ from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
 from sharedq.training.progress import Progress, counted, duration
 from sharedq.training.signals import StopRequest, stop_requests
+from sharedq.trees import size
 from sharedq.units import readable
 
 KEPT = 2  # checkpoints of a run that goes on

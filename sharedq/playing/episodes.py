@@ -11,8 +11,8 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.environments.contract import Environment, HostEnvironment, Outcome
-from sharedq.environments.pictures import has_picture, picture
 from sharedq.errors import SharedqError
+from sharedq.playing.pictures import has_picture, picture
 
 
 def apart(seed: int) -> int:

@@ -1,0 +1,4 @@
+"""The formats of what runs and comparisons leave on disk, by number: a file of another format is not guessed at."""
+
+RUN = 1  # of experiment.json
+PLAN = 1  # of compare.json

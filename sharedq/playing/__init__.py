@@ -1,0 +1,1 @@
+"""Playing whole episodes with a trained agent: their returns, pictures of them, and films."""
