@@ -42,7 +42,7 @@ class SharedHeads:
     tau: float = 1.0  # 1 shifts whole heads, as in the paper; 0.005 with period 1 is a slow average instead
     tau_moves: Literal["first", "chain"] = "first"  # if tau < 1: average head 0 only, or every head with its next
     initial_heads: Literal["drawn", "copies"] = "drawn"  # random, as columns of one layer (public code), or all equal
-    behaviour_head: str = "uniform"  # head that acts: uniform draws one at every step, mean, or its number
+    behaviour_head: str = "uniform"  # head that acts: uniform (one is drawn at every step), mean, or a number
     loss_weights: tuple[float, ...] = ()  # weight of each learning head's loss; all are 1 by default
     loss_discount: float = 1.0  # head k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 
