@@ -42,7 +42,7 @@ def watched(folder: Path, act: Callable[[str], None]) -> Iterator[None]:
         if acting or isinstance(path, int):
             return
         text = os.fsdecode(path)
-        if os.path.isabs(text) and not text.startswith(str(folder)):
+        if Path(text).is_absolute() and not text.startswith(str(folder)):
             return  # relative names are those of `shutil.rmtree`, and the commands of these tests work in the folder
         acting = True
         try:
