@@ -177,9 +177,16 @@ def recovered(inside: Path, words: list[str], whole: dict) -> str:
     return looked.trouble or ("" if looked.code == 0 else f"not whole at the end: {looked.err}")
 
 
-def walk(
-    part: str, words: list[str], start: Path, root: Path, wholes: Path, share: float, losses, record_property
-) -> None:
+@contextlib.contextmanager
+def a_process_that_ends():
+    """Within, this process has a number that will be nobody's when what it left is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: DEAD)
+        patch.setattr("sharedq.runs.run_directory._lives", lambda number: True)
+        yield
+
+
+def walk(part: str, words: list[str], start: Path | None, root: Path, share: float, losses, record_property) -> None:
     """Runs a command once, and goes on from each moment of it, or from this share of them."""
     inside = root / "recorded"
     copy(start, inside) if start else inside.mkdir(parents=True)
