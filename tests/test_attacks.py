@@ -171,7 +171,10 @@ def recovered(inside: Path, words: list[str], whole: dict) -> str:
         return f"it does not go on: {answer.err}"
     if left := sorted(path.name for path in inside.iterdir() if path != run):
         return f"left behind: {left}"
-    if differing := differences(outcome(run), whole):
+    ended = outcome(run)
+    if left := sorted(name for name in ended.keys() - whole.keys() if Path(name).name.startswith(".")):
+        return f"left behind: {left}"
+    if differing := differences(ended, whole):
         return f"silent: another end: {differing}"
     looked = ask("verify", "run", folder=inside)
     return looked.trouble or ("" if looked.code == 0 else f"not whole at the end: {looked.err}")
@@ -182,7 +185,7 @@ def a_process_that_ends():
     """Within, this process has a number that will be nobody's when what it left is found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "getpid", lambda: DEAD)
-        patch.setattr("sharedq.runs.run_directory._lives", lambda number: True)
+        patch.setattr("sharedq.runs.run_directory.lives", lambda number: True)
         yield
 
 

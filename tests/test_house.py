@@ -17,7 +17,9 @@ ROOT = Path(sharedq.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {  # of each package or module right under sharedq/; a room imports from lower floors, or from beside it
-    **dict.fromkeys(["errors", "given", "json_files", "settings", "imports", "output", "random_keys", "units"], 1),
+    **dict.fromkeys(
+        ["errors", "given", "json_files", "settings", "imports", "output", "random_keys", "units", "processes"], 1
+    ),
     **dict.fromkeys(["tables", "old_names"], 1),
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
