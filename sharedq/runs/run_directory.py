@@ -81,7 +81,7 @@ class RunDirectory:
                 _rename_onto_nothing(unfinished, path)
         except OSError as error:
             raise SharedqError(
-                f"cannot make a run at {path} ({error.strerror}: {error.filename}): choose another --out"
+                f"cannot make a run at {path} ({error.strerror}: {error.filename or path}): choose another --out"
             ) from None
         finally:
             if unfinished.exists():
@@ -212,6 +212,8 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
     try:
         unfinished.rename(path)
     except OSError:
+        if not os.path.lexists(path):  # a full disk, say
+            raise
         if (path / "experiment.json").is_file():
             raise SharedqError(
                 f"{path} already holds a run: choose another --out, continue it with 'sharedq resume {path}', "

@@ -38,6 +38,7 @@ def ask(*words: object, folder: Path) -> Answer:
     code, trouble, began = None, "", time.monotonic()
     with contextlib.chdir(folder), _impatient(), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # which Python tells nobody unless asked
         streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = out, err
         try:
