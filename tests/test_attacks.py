@@ -264,7 +264,7 @@ def test_killed_at_each_moment_of_a_comparison(tmp_path, wholes, number, record_
     walk("a comparison, killed", COMPARE, None, tmp_path, number, (0.0,), record_property)
 
 
-@sampled(4, 100)
+@sampled(2, 100)
 def test_killed_processes(tmp_path, wholes, number, record_property):
     """Real ones, each run killed up to three times: at a change by its number, or after a random time."""
     whole, counts, draw = outcome(wholes / "finished"), Counts("processes killed"), random.Random(number)
@@ -294,7 +294,7 @@ def test_killed_processes(tmp_path, wholes, number, record_property):
     counts.check(record_property)
 
 
-@sampled(5, 10_000)
+@sampled(3, 10_000)
 def test_full_disks(tmp_path, wholes, number, record_property):
     """Full from the n-th change on, then mended: one line names the file, and what goes on comes to the same end."""
     counts, draw = Counts("full disks"), random.Random(number)
@@ -350,7 +350,7 @@ def undamaged(tmp_path_factory, wholes) -> dict:
     return found
 
 
-@sampled(40, 700)
+@sampled(25, 700)
 def test_damaged_files(tmp_path, wholes, undamaged, number, record_property):
     """Verify names it, or the commands refuse or remark, or what they come to is what it would have been."""
     counts = Counts("damages")
@@ -384,7 +384,7 @@ def test_damaged_files(tmp_path, wholes, undamaged, number, record_property):
     counts.check(record_property)
 
 
-@sampled(60, 1000)
+@sampled(30, 1000)
 def test_mutated_command_lines(tmp_path, wholes, number, record_property):
     counts, known = Counts("command lines"), command_lines.options()
     for attack in range(number):
@@ -432,6 +432,9 @@ STRANGE = (
     "%s{0}",
     "checkpoints.old",
 )
+
+
+IN_CHECKPOINT = re.compile(r"run/checkpoints/(\d{12,}|\.unfinished|\.removed)/.*")  # what goes with a checkpoint
 
 
 def hostile(attack: int, inside: Path, precious: Path, wholes: Path) -> tuple[str, list[str]]:
@@ -485,9 +488,9 @@ def hostile(attack: int, inside: Path, precious: Path, wholes: Path) -> tuple[st
     return f"{kind} at {place.relative_to(inside)} of {name}", theirs
 
 
-@sampled(30, 300)
+@sampled(20, 300)
 def test_hostile_folders(tmp_path, wholes, number, record_property):
-    """Nothing is touched through a link or beside the run, and what is no run's is left alone."""
+    """Nothing is touched through a link in a run or beside it, and what is no run's is left alone."""
     counts = Counts("hostile folders")
     for attack in range(number):
         root = tmp_path / str(attack)
@@ -497,9 +500,14 @@ def test_hostile_folders(tmp_path, wholes, number, record_property):
         outside = states(precious)
         answer = ask(*words, folder=inside)
         bad = answer.trouble
-        if states(precious) != outside:
+        named = (inside / "run").is_symlink() and words[0] in (
+            "resume",
+            "report",
+            "record",
+        )  # what it leads to is meant
+        if states(precious) != outside and not named:
             bad = "outside: something beside the run was changed"
-        if gone := [name for name in theirs if not os.path.lexists(inside / name)]:
+        if gone := [name for name in theirs if not (os.path.lexists(inside / name) or IN_CHECKPOINT.match(name))]:
             bad = f"outside: it removed {gone}"
         counts.add(f"{attack}: {what}, {words[0]} {words[-1]}", f"exit code {answer.code}", bad)
         shutil.rmtree(root)
@@ -522,15 +530,15 @@ PIPED = (
 )
 
 
-@sampled(3, len(PIPED))
+@sampled(2, len(PIPED))
 @pytest.mark.parametrize("closed", ["reader", "all"])
 def test_closed_pipes(tmp_path, wholes, number, closed, record_property):
     """A reader that leaves at once, and streams that are closed from the start: no traceback, and training ends."""
     counts = Counts(f"closed pipes ({closed})")
     code = "import sys; from sharedq.command_line import main; sys.exit(main())"
-    for words, codes in PIPED[:number]:
-        inside = tmp_path / words[0] / words[1] if len(words) > 1 else tmp_path / words[0]
-        inside.mkdir(parents=True, exist_ok=True)
+    for attack, (words, codes) in enumerate(PIPED[:number]):
+        inside = tmp_path / str(attack)
+        inside.mkdir()
         for name in ("finished", "stopped", "both"):
             copy(wholes / name, inside / name)
         arguments = [sys.executable, "-c", code, *words]
