@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
 from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
+from sharedq.runs.durable import unfinished_name
 from sharedq.settings import require
 from sharedq.targets import TargetNetwork
 from sharedq.trainer import prepared, resume, to_trust, train, use_cores_for
@@ -25,6 +26,7 @@ from sharedq.training.progress import Progress
 Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
 
 LOCK = "lock"
+UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it wrote the plan
 
 
 def with_target(experiment: Experiment, wanted: str) -> Experiment:
@@ -82,7 +84,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
         _require_same(out, described)
         return
     old = _what_may_go(out, described) if _is_planned(out) else []
-    if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK}):
+    if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK, UNFINISHED}):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_cores_for(experiments[0])
     for experiment in experiments:  # what cannot be built or does not fit leaves no folder
@@ -121,7 +123,7 @@ def _what_may_go(out: Path, described: dict[str, Any]) -> list[Path]:
     try:
         read_plan(out)
     except SharedqError as error:  # edited, damaged, or another file of this name
-        if strange := _names(out) - {PLAN, LOCK, "runs", *reports.FILES}:
+        if strange := _names(out) - {PLAN, LOCK, UNFINISHED, "runs", *reports.FILES}:
             raise SharedqError(f"{error}; but {out} also holds {min(strange)}, which no comparison has") from None
     reports.check_place(out)
     old = sorted(path for path in out.glob("runs/*") if os.path.lexists(path / "experiment.json"))
@@ -149,11 +151,14 @@ def _remove(run: Path) -> None:
         run_files.remove(run)
 
 
-def _writing(out: Path) -> AbstractContextManager[None]:
-    """Holds the comparison for this process, as a run is held."""
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Holds the comparison for this process, as a run is held, and removes what was only begun, as there."""
     if (out / LOCK).is_symlink():
         raise SharedqError(f"{out / LOCK} is a link, and links inside a comparison are not followed: remove it")
-    return RunDirectory(out).writing()
+    with RunDirectory(out).writing():
+        (out / UNFINISHED).unlink(missing_ok=True)
+        yield
 
 
 def _check_report() -> None:

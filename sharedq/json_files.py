@@ -5,6 +5,7 @@ A form says what is expected: a type, `X | None`, `[form]` for a list, `{str: fo
 Names that a form does not list are left as they are.
 """
 
+import hashlib
 import json
 import sys
 import types
@@ -42,6 +43,20 @@ def parse_json(content: bytes | str, form: Any, what: str, remedy: str) -> Any:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error))
         raise SharedqError(f"{what} was edited or damaged ({reason}): {remedy}") from None
     return value
+
+
+def seal(content: dict[str, Any]) -> str:
+    """The checksum that a JSON file can carry of itself, in the field `sha256`: of what it says besides."""
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def is_as_sealed(content: dict[str, Any]) -> bool:
+    """Whether a JSON file says what it said when it got its checksum. One without a checksum is taken as it is."""
+    try:
+        return "sha256" not in content or content["sha256"] == seal(content)
+    except RecursionError:  # nothing of ours is nested so deeply
+        return False
 
 
 def check_form(value: Any, form: Any, where: str = "") -> None:

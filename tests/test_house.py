@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {  # of each package or module right under sharedq/; a room imports from lower floors, or from beside it
     **dict.fromkeys(["errors", "validation", "json_files", "settings", "imports", "output", "random_keys", "units"], 1),
-    **dict.fromkeys(["tables", "old_names", "trees", "formats"], 1),
+    **dict.fromkeys(["tables", "old_names", "trees", "formats", "processes"], 1),
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
     **dict.fromkeys(["targets", "replay", "environments", "reports", "analysis"], 2),
@@ -91,7 +91,7 @@ def test_no_circles_between_wings():
 
 
 def test_reports_read_run_directories_and_know_nothing_else():
-    assert {b for a, b in arrows() if a == "reports"} <= {"errors", "formats", "json_files", "units"}
+    assert {b for a, b in arrows() if a == "reports"} <= {"errors", "formats", "json_files", "processes", "units"}
 
 
 def test_recipes_stand_on_experiments_and_not_the_other_way():

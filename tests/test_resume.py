@@ -287,6 +287,22 @@ def test_a_log_that_was_edited_is_refused_and_left_as_it_is(tmp_path, stopped, c
     assert f"{name}: NOT WHOLE: its checksum differs" in capsys.readouterr().out
 
 
+def test_an_edited_description_is_told_and_not_vouched_for_at_the_end(tmp_path, stopped, capsys):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    costs = json.loads((run / "cost.json").read_text())
+    costs["parameters"]["held"] += 1
+    (run / "cost.json").write_text(json.dumps(costs))
+    assert main(["resume", str(run)]) == 0
+    assert f"{run}/cost.json is not as the checkpoint saw it" in capsys.readouterr().out
+    assert main(["verify", str(run)]) == 2
+    assert "cost.json: NOT WHOLE: its checksum differs" in capsys.readouterr().out
+    assert main(["report", str(run)]) == 0
+    assert "cost.json is not the file that the run finished with" in capsys.readouterr().out
+    ended = json.loads((run / "finished.json").read_text())
+    (run / "finished.json").write_text(json.dumps(ended | {"seconds": 1.0}))
+    assert "finished.json was edited or damaged (its checksum differs)" in refused(capsys, "report", run)
+
+
 @pytest.mark.parametrize(
     "offsets", [{}, {"metrics.csv": 1}, {"metrics.csv": -1, "episodes.csv": 1}, {"a": 1}, None, []]
 )

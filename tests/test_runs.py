@@ -150,6 +150,9 @@ def test_a_run_that_a_killed_overwrite_had_moved_aside_comes_back(run):
     with refused("already holds a run"):
         RunDirectory.create(run.path, {}, "again")
     assert run.experiment() == EXPERIMENT
+    run.path.rename(run.path.with_name(f".one.{gone.pid}.old"))
+    RunDirectory.create(run.path, {}, "again", overwrite=True)
+    assert run.experiment() == {} and [path.name for path in run.path.parent.iterdir()] == ["one"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -1,6 +1,7 @@
 """The files that a report reads and writes. No link inside a folder is followed, and no text is trusted."""
 
 import os
+import re
 import stat
 import unicodedata
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from sharedq.errors import SharedqError
 from sharedq.json_files import parse_json
+from sharedq.processes import lives
 
 REMEDY = "restore it or remove its folder"
 LARGEST_TEXT = 16 * 2**20  # bytes of a JSON file or a command, which have a few thousand as a rule
@@ -63,6 +65,7 @@ def is_there(path: Path) -> bool:
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file so that a reader meets the old one or the new one, never a half. The umask says who may read it."""
+    sweep_beside(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     make_empty(unfinished)
     try:
@@ -70,6 +73,14 @@ def replace(path: Path, content: bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sweep_beside(path: Path) -> None:
+    """Removes what processes that are no more left of the file while they wrote it."""
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        named = re.fullmatch(re.escape(f".{path.name}.") + "([0-9]{1,9})", left.name)
+        if named and not lives(int(named[1])) and (left.is_symlink() or left.is_file()):
+            left.unlink(missing_ok=True)
 
 
 def make_empty(path: Path) -> None:

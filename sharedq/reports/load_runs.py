@@ -1,5 +1,6 @@
 """Reads run directories: what a report knows about a run is what the run wrote down, as CSV and JSON."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 
 from sharedq import formats
 from sharedq.errors import SharedqError
-from sharedq.json_files import Maybe
+from sharedq.json_files import Maybe, is_as_sealed
 from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
 from sharedq.reports.plan import PLAN, read_plan
 from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_metrics
@@ -36,7 +37,10 @@ FINISHED = {
     "steps_per_second": Maybe(float),
     "compile_seconds": Maybe(float),
     "logs": Maybe({str: str}),
+    "files": Maybe({str: str}),
+    "sha256": Maybe(str),
 }
+DESCRIPTIONS = ("experiment.json", "cost.json", "versions.json", "command.txt")  # what a page tells of, beside the logs
 DIVERGED = {"step": int, "seed": int}
 VERSIONS = {str: str | int | None}
 
@@ -174,7 +178,8 @@ def _search(folder: Path, links: list[str], depth: int) -> Iterator[Path]:
 def _load_listed(folder: Path) -> Comparison:
     path, listed = folder / PLAN, read_plan(folder, "run the comparison again")
     planned = [(one["label"], folder / one["folder"]) for one in listed["runs"]]
-    started = [(label, where) for label, where in planned if is_there(where / "experiment.json")]
+    # A run's folder gets its name once it holds an experiment: one that holds something else is damaged, and said so.
+    started = [(label, where) for label, where in planned if where.is_dir() and any(where.iterdir())]
     if not started:
         raise SharedqError(f"no run of the comparison in {folder} has started: run it first")
     reference = listed["reference"]
@@ -210,6 +215,8 @@ def load_run(folder: Path, label: str) -> Run:
         _bound(folder, "cost.json", cost.get(part, {}), 0, LARGEST_COUNT)
     _bound(folder, "diverged.json", diverged, 0, LARGEST_STEP)
     _bound(folder, "finished.json", finished, 0, LARGEST_RATE)
+    if not is_as_sealed(finished):
+        raise SharedqError(f"{folder / 'finished.json'} was edited or damaged (its checksum differs): {REMEDY}")
     episodes, metrics = read_episodes(folder, seeds, bool(diverged)), read_metrics(folder, seeds)
     return Run(
         label=printable(label),
@@ -224,7 +231,9 @@ def load_run(folder: Path, label: str) -> Run:
         diverged=diverged,
         command=_command(folder),
         versions={printable(name): printable(str(version)) for name, version in versions.items()},
-        damages=tuple(_damages(experiment, seeds, finished, episodes, metrics)) if finished else (),
+        damages=(*_redescribed(folder, finished), *_damages(experiment, seeds, finished, episodes, metrics))
+        if finished
+        else (),
         vouched=not finished or "logs" in finished,
     )
 
@@ -254,6 +263,17 @@ def _bound(folder: Path, name: str, numbers: Mapping[str, Any], low: float, high
         if isinstance(value, (int, float)) and not low <= value <= high:
             reason = f"{printable(key)} is not between {low:g} and {high:g}"
             raise SharedqError(f"{folder / name} was edited or damaged ({reason}): {REMEDY}")
+
+
+def _redescribed(folder: Path, finished: Mapping[str, Any]) -> Iterator[str]:
+    """What of the files that describe a finished run is not as it was when the run finished."""
+    known = finished.get("files", {})
+    for name in DESCRIPTIONS:
+        content = read(folder, name, LARGEST_TEXT)
+        if name in known and content is None:
+            yield f"{name} is missing"
+        elif name in known and hashlib.sha256(content or b"").hexdigest() != known[name]:
+            yield f"{name} is not the file that the run finished with (its checksum differs)"
 
 
 def _damages(

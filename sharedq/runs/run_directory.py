@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +15,7 @@ from typing import Any, Self
 from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe, read_json
+from sharedq.processes import lives
 from sharedq.runs import run_files
 from sharedq.runs.checkpoints import SCHEMA as CHECKPOINT_FORMAT
 from sharedq.runs.checkpoints import UNSEALED
@@ -49,16 +50,19 @@ class RunDirectory:
             raise SharedqError(f"{path} is the folder that this command runs in, or one above: choose another --out")
         if path.name in ("", ".."):
             path = Path(os.path.realpath(path))
+        try:
+            _sweep_beside(path)  # first, for it may bring back a run, which is to be replaced then
+        except OSError as error:
+            raise _cannot_make(path, error) from None
         replaced = overwrite and os.path.lexists(path)
         if replaced:
             _check_replaceable(path)
         unfinished, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("new", "old"))
         described = {"schema": formats.RUN, "experiment": experiment}
         try:
-            _sweep_beside(path)
             unfinished.mkdir(parents=True)
         except OSError as error:
-            raise SharedqError(f"cannot make a run in {path.parent} ({error.strerror}): choose another --out") from None
+            raise _cannot_make(path, error) from None
         try:
             write_synced(unfinished / "experiment.json", [_json(described)])
             if spec is not None:
@@ -77,7 +81,7 @@ class RunDirectory:
                 _rename_onto_nothing(unfinished, path)
         except OSError as error:
             raise SharedqError(
-                f"cannot make a run at {path} ({error.strerror}: {error.filename}): choose another --out"
+                f"cannot make a run at {path} ({error.strerror}: {error.filename or path}): choose another --out"
             ) from None
         finally:
             if unfinished.exists():
@@ -131,19 +135,26 @@ class RunDirectory:
         """The oldest format that a checkpoint of this run can have: that of the version that began it."""
         return self.begun_with().get("checkpoint_format", UNSEALED)
 
-    def remarks(self) -> Iterator[str]:
-        """What is worth knowing before the run is gone on with."""
-        now, then = metadata.version("jax"), self.begun_with().get("jax")
-        if then is not None and _series(then) != _series(now):
-            yield f"this run was begun with jax {then} and goes on with {now}: it may not equal one that never stopped"
+    def remarks(self, described: Mapping[str, str] | None = None) -> Iterator[str]:
+        """What is worth knowing before the run is gone on with; `described` is its description as it was."""
+        now = self.description()
+        for name, known in (described or {}).items():
+            if name in run_files.DESCRIPTIONS and now.get(name) != known:
+                yield f"{self.path / name} is not as the checkpoint saw it: it was edited or damaged, restore it"
+        jax, then = metadata.version("jax"), self.begun_with().get("jax")
+        if then is not None and _series(then) != _series(jax):
+            yield f"this run was begun with jax {then} and goes on with {jax}: it may not equal one that never stopped"
 
     def description(self) -> dict[str, str]:
         """The checksums of the files that describe the run."""
         return {name: checksum(self.path / name) for name in run_files.DESCRIPTIONS if (self.path / name).exists()}
 
-    def finish(self, summary: dict, logs: dict[str, str]) -> None:
-        """Marks the run as complete; `logs` are the checksums of its log, by their paths in the folder."""
-        ended = summary | {"logs": logs, "files": self.description()}
+    def finish(self, summary: dict, logs: dict[str, str], files: dict[str, str] | None = None) -> None:
+        """Marks the run as complete; `logs` and `files` are the checksums of its log and of what describes it.
+
+        A run that was gone on with hands on the description that its checkpoint knows: an edit is not vouched for.
+        """
+        ended = summary | {"logs": logs, "files": self.description() if files is None else files}
         atomic_write(self.path / "finished.json", sealed(ended))
 
     def finished(self) -> dict | None:
@@ -201,12 +212,18 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
     try:
         unfinished.rename(path)
     except OSError:
+        if not os.path.lexists(path):  # a full disk, say
+            raise
         if (path / "experiment.json").is_file():
             raise SharedqError(
                 f"{path} already holds a run: choose another --out, continue it with 'sharedq resume {path}', "
                 "or replace it with --overwrite"
             ) from None
         raise _not_a_run(path) from None
+
+
+def _cannot_make(path: Path, error: OSError) -> SharedqError:
+    return SharedqError(f"cannot make a run in {path.parent} ({error.strerror}): choose another --out")
 
 
 def _not_a_run(path: Path) -> SharedqError:
@@ -237,22 +254,12 @@ def _sweep_beside(path: Path) -> None:
         return
     for found in path.parent.iterdir():
         named = re.fullmatch(re.escape(f".{path.name}.") + r"([0-9]{1,9})\.(new|old)", found.name)
-        if not named or found.is_symlink() or not found.is_dir() or _lives(int(named[1])):
+        if not named or found.is_symlink() or not found.is_dir() or lives(int(named[1])):
             continue
         if named[2] == "old" and not os.path.lexists(path):
             found.rename(path)
         else:
             run_files.remove(found)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def _series(version: str) -> list[str]:

@@ -41,6 +41,7 @@ META = {
     "compile_seconds": float,
     "offsets": {str: int},
     "logs": Maybe({str: str}),
+    "files": Maybe({str: str}),
 }  # beside the arrays
 TIMINGS = ("steps_per_second", "seconds")
 
@@ -64,15 +65,16 @@ def train(
         saved_at = checkpoints.latest(directory.checkpoints)
         saved = _read(directory, saved_at) if saved_at else {"offsets": {}}
         logs = (saved["offsets"], saved.get("logs"))
+        files = saved.get("files") or directory.description()  # as they were when the run began, whatever came after
         if saved_at:
             check_log(directory.path, *logs)
-            for remark in directory.remarks():
+            for remark in directory.remarks(files):
                 progress.say(remark)
         if saved_at and int(saved_at.name) == program.log_steps[-1]:  # killed after its last checkpoint
             checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
             with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
                 checkpoints.sweep(directory.checkpoints, keep=1)
-                _finish(program, directory, progress, saved, log)
+                _finish(program, directory, progress, saved | {"files": files}, log)
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
@@ -95,7 +97,7 @@ def train(
                 _check_finite(program, directory, stop, told)
                 last = stop == program.log_steps[-1]
                 if last or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
-                    meta = {"seconds": seconds, "compile_seconds": compile_seconds}
+                    meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
                     _save(program, directory, log, run, stop, meta, whole=not last)
                 step = stop
                 if request.number is not None and not last:
@@ -110,7 +112,7 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
     steps, seconds = program.log_steps[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
     times = {name: meta[name] for name in ("seconds", "compile_seconds")}
-    directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums())
+    directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums(), meta["files"])
     progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
 
 
@@ -214,7 +216,6 @@ def _save(
         parts["rest"] = host._replace(agent=())  # most of it the replay, of which a stretch of training changes a part
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # which lie on the disk once they are told
-    meta = meta | {"files": directory.description()}
     keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
