@@ -41,7 +41,7 @@ TABLES = {
     }.items()
 }
 
-SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
+SHORT = {"steps": "training.steps", "game": "environment.game"}  # short names of options
 
 
 Trust = bool | Collection[str]  # in the code that an experiment names: all, none, or these import strings
@@ -57,8 +57,8 @@ class Experiment:
     network: Any = field(default_factory=Convolutional)
     replay: Any = field(default_factory=Uniform)
     training: Any = field(default_factory=Fused)
-    seeds: int = 1  # how many seeds are trained, side by side
-    seed: int = 0  # the first of them; the others follow it
+    seeds: int = 1  # number of seeds, trained in parallel
+    seed: int = 0  # the first seed; the others are the numbers after it
 
     def __post_init__(self):
         for part, table in TABLES.items():

@@ -40,15 +40,15 @@ NOOP, FIRE = 0, 1  # the emulator's numbers for doing nothing and for the button
 class Atari:
     """An Atari 2600 game: 84x84 grey frames, minimal actions, raw rewards. An episode of the logs is a whole game."""
 
-    game: str = "Breakout"  # any of ale-py's games, in any spelling
+    game: str = "Breakout"  # a game of ale-py, in any spelling
     sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
-    frame_skip: int = 4  # frames of the game for one action
-    stack: int = 4  # frames in an observation, the newest last
-    stack_begins: Literal["black", "repeated"] = "black"  # frames before an episode's first: black, or the first itself
-    time_limit: int = 27_000  # actions until an episode is truncated: 108,000 frames, half an hour of play
-    noops: int = 0  # a game begins with 1 to so many frames of doing nothing, drawn; 0: with none
-    fire: Literal["never", "start", "life"] = "never"  # press FIRE, if there is one: at start; life: and after each
-    life_loss: bool = False  # a lost life ends the episode for what learns, and for nothing else
+    frame_skip: int = 4  # frames of the game per action
+    stack: int = 4  # number of frames in an observation, the newest last
+    stack_begins: Literal["black", "repeated"] = "black"  # fill a new stack with black, or with the first frame
+    time_limit: int = 27_000  # actions until an episode is truncated; 27,000 are half an hour of play
+    noops: int = 0  # a game starts with a random number of no-op frames, from 1 to this; 0 means none
+    fire: Literal["never", "start", "life"] = "never"  # press FIRE at the start, or also after each lost life
+    life_loss: bool = False  # a lost life ends the episode for the learner, but not in logs and evaluation
 
     def __post_init__(self):
         require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")

@@ -33,9 +33,9 @@ from sharedq.settings import check_count
 class Control:
     """A task of the DeepMind Control Suite: continuous actions, rewards of 0 to 1 per control step, no early ends."""
 
-    task: str = "cheetah-run"  # any domain-task of the suite, in any spelling
-    action_repeat: int = 1  # control steps for one action; their rewards are summed
-    time_limit: int = 1_000  # control steps until an episode is truncated, before any repeat; the suite has 1,000 too
+    task: str = "cheetah-run"  # a domain-task of the suite, in any spelling
+    action_repeat: int = 1  # control steps per action; their rewards are summed
+    time_limit: int = 1_000  # control steps (not actions) until an episode is truncated; the suite's own is 1,000
 
     def __post_init__(self):
         for name in ("action_repeat", "time_limit"):

@@ -11,7 +11,7 @@ from sharedq.imports import own_errors, references, resolve
 class Custom:
     """A user's own environment that lives on the device, by where its factory is."""
 
-    factory: str = ""  # package.module:function, a function without arguments that returns an Environment
+    factory: str = ""  # package.module:function; the function takes no arguments and returns an Environment
 
     def imports(self) -> list[str]:
         """What building it imports and runs."""

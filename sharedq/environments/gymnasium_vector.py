@@ -33,9 +33,9 @@ class Gymnasium:
     as the episode was, and exact if the environment draws only from its own generator; another end is refused.
     """
 
-    id: str = "LunarLander-v3"  # a registered id, or package.module:function that returns a new gymnasium.Env
-    time_limit: int | None = None  # steps until an episode is truncated; none: what the environment brings
-    frame_stacks: bool = False  # observations are uint8 frames [..., time], the newest last, zeros before the first
+    id: str = "LunarLander-v3"  # a registered id, or a package.module:function that returns a new gymnasium.Env
+    time_limit: int | None = None  # steps until an episode is truncated; none keeps the environment's own limit
+    frame_stacks: bool = False  # observations are stacks of uint8 frames [..., time], newest last, zeros at the start
 
     def __post_init__(self):
         require(

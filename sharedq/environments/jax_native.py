@@ -26,7 +26,7 @@ class CartPole:
     """CartPole-v1 as Gymnasium plays it: balance a pole, 500 steps at most."""
 
     time_limit: int = 500  # steps until an episode is truncated
-    tell_time: bool = False  # the time of the episode is a fifth number of an observation, -0.5 to 0.5 at its limit
+    tell_time: bool = False  # add the elapsed time to the observation, as a fifth number from -0.5 to 0.5 at the limit
 
     def __post_init__(self):
         check_count("time_limit", self.time_limit)

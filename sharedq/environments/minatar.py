@@ -38,7 +38,7 @@ class MinAtar:
 
     game: str = "breakout"  # asterix, breakout, freeway, seaquest or space_invaders
     sticky: float = 0.1  # probability that the last action is repeated instead of the chosen one
-    time_limit: int | None = None  # steps until an episode is truncated; none as in the original games
+    time_limit: int | None = None  # steps until an episode is truncated; none, as in the original games, is no limit
 
     def __post_init__(self):
         object.__setattr__(self, "game", _canonical(self.game))

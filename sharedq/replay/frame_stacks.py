@@ -50,8 +50,8 @@ class FrameStacks(Uniform):
     Shapes do not tell such stacks from colours or from stacks that begin otherwise: the environment has to say it.
     """
 
-    capacity: int = 1_000_000  # steps kept, of all environments of a seed together
-    truncations: int = 64  # final frames kept of truncated episodes, of all environments of a seed together
+    capacity: int = 1_000_000  # environment steps kept per seed, summed over its environments
+    truncations: int = 64  # final frames kept of the last truncated episodes, per seed
 
     def __post_init__(self):
         super().__post_init__()
