@@ -63,7 +63,7 @@ class Uniform:
         return self.capacity // environments
 
     def draw(self, written: jax.Array, key: jax.Array, environments: int) -> tuple[jax.Array, jax.Array]:
-        """When the first step of each drawn transition was written, [B], and in which environment, [B]."""
+        """Samples the first step of each transition: when it was written, [B], and in which environment, [B]."""
         age_key, environment_key = jax.random.split(key)
         stored = jnp.minimum(written, self.rows(environments))
         age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)

@@ -1,4 +1,4 @@
-"""Training loops. To add one, write a file with a frozen dataclass whose `build` returns a `Program`; add a line here."""
+"""Training loops. To add one, write a frozen dataclass whose `build` returns a `Program`, and add a line here."""
 
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive

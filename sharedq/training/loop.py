@@ -1,7 +1,7 @@
 """The loop around a training program: it logs, saves and reports progress, and stops on request or on divergence.
 
-A run advances from one log step of its program to the next, in compiled code. Checkpoints are written only at log steps,
-so a resumed run passes the same log steps and equals an uninterrupted one bit for bit.
+A run advances from one log step of its program to the next, in compiled code. Checkpoints are written only at log
+steps, so a resumed run passes the same log steps and equals an uninterrupted one bit for bit.
 """
 
 import signal
@@ -207,7 +207,7 @@ def _kept(directory: RunDirectory) -> str:
 def _save(
     program: Program, directory: RunDirectory, log: MetricsLog, run: Any, step: int, meta: dict, whole: bool
 ) -> None:
-    """Saves everything that resuming needs; at the end of training only the agent, because nothing else is used then."""
+    """Saves all that resuming needs; at the end of training only the agent, because nothing else is used then."""
     host = program.to_host(run)
     parts = {"agent": host.agent}
     if whole:

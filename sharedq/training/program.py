@@ -23,7 +23,7 @@ class ChunkResult(NamedTuple):
 
 
 class Program(Protocol):
-    """Trains all seeds. A run, `Any`, is one pytree on the devices; on the host each leaf starts with an axis of seeds."""
+    """Trains seeds. A run, `Any`, is a pytree on the devices. On the host each leaf starts with an axis of seeds."""
 
     seeds: list[int]
     metric_names: list[str]

@@ -1,7 +1,7 @@
 """How several seeds run at once. The layout depends on the platform; the results of a seed do not depend on the layout.
 
-On a CPU, batching the small matrix products of several seeds is slower than running the seeds one after another. So each
-core is a device of its own and works through its share of the seeds. On a GPU the seeds are one more array axis.
+On a CPU, batching the small matrix products of several seeds is slower than running the seeds one after another. So
+each core is a device of its own and works through its share of the seeds. On a GPU the seeds are one more array axis.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class Layout:
         return jax.device_put(tree, NamedSharding(self.mesh, SEEDS))
 
     def fetch(self, tree: Any) -> Any:
-        """Moves arrays to the host, without the padding. Random keys stay as they are, because numpy cannot hold them."""
+        """Moves arrays to the host, without the padding. Random keys stay there, because numpy cannot hold them."""
 
         def get(x):
             return x[: self.count] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)[: self.count]

@@ -13,7 +13,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Inside, a first signal is only recorded. Outside the main thread Python allows no handlers, so nothing changes."""
+    """Inside, a first signal is only recorded. Only the main thread may set handlers; elsewhere nothing changes."""
     request = StopRequest()
 
     def note(number, frame):
