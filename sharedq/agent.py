@@ -1,4 +1,4 @@
-"""An agent that has been trained: it acts on observations, tells its values and plays episodes."""
+"""A trained agent: it acts on observations, returns its values and plays episodes."""
 
 from functools import cached_property, partial
 from itertools import count
@@ -25,28 +25,28 @@ from sharedq.training.memory import check_fits
 from sharedq.trees import size
 from sharedq.validation import numbers
 
-EPISODES = 10_000_000  # ours: played at once, if the memory lets them
-RATE = 1_000  # ours: pictures a second
+EPISODES = 10_000_000  # ours: the most episodes played at once, if memory allows
+RATE = 1_000  # ours: the most pictures per second
 
 
 class Evaluation(NamedTuple):
     returns: np.ndarray
     lengths: np.ndarray
-    ended: np.ndarray  # whether the episode ended by itself, and not by the bound on its steps
+    ended: np.ndarray  # whether the episode ended by itself, and not at the bound on its steps
 
 
 class Compiled:
-    """What the agents of a run share: the experiment's parts, and functions that are compiled once for all of them."""
+    """What the agents of a run share: the parts of the experiment, and functions that are compiled only once."""
 
     def __init__(self, built: Built):
         self.built = built
         self.act = jax.jit(traced_natively(partial(built.algorithm.act, step=None)))
         self.values = jax.jit(traced_natively(built.algorithm.values))
-        self._plays: dict[tuple[int, int], Any] = {}  # compiled, for so many episodes of so many steps
+        self._plays: dict[tuple[int, int], Any] = {}  # compiled functions, by number of episodes and of steps
 
     @cached_property
     def on_host(self) -> bool:
-        """Whether the host steps the environment, which is built when this is first asked."""
+        """Whether the host steps the environment. The first access builds the environment."""
         return isinstance(self.built.environment, HostEnvironment)
 
     def play(self, state: Any, seed: int, episodes: int, max_steps: int):
@@ -60,7 +60,7 @@ class Compiled:
         wanted = (episodes, max_steps)
         if wanted not in self._plays:
             first = jax.eval_shape(lambda: first_episodes(self.built.environment, seed, episodes))
-            check_fits(2 * size(first), "lower --episodes")  # those now, and those that follow
+            check_fits(2 * size(first), "lower --episodes")  # the current and the next states
             function = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
             compiled = function.lower(state, seed, episodes=episodes, max_steps=max_steps).compile()
             scratch = compiled.memory_analysis()
@@ -80,10 +80,11 @@ class Agent:
         self._compiled, self._state, self._calls = compiled, state, count()
 
     def act(self, obs: Any, draw: int | None = None) -> int | np.ndarray:
-        """The action for one observation, as the world itself takes it: a number, or a vector between its bounds.
+        """The action for one observation, in the environment's own form: a number, or a vector between its bounds.
 
-        What the policy draws (a random action, the head to act with) depends on nothing but the seed and the number
-        `draw`. Without a number the agent counts its calls: each draws anew, and an agent loaded again repeats them.
+        The random choices of the policy (a random action, the behaviour head) depend only on the seed and on `draw`.
+        Without `draw`, the agent uses the number of the call: each call draws anew, and a newly loaded agent repeats the
+        same draws.
         """
         batch = self._one(obs)
         key = self._key(next(self._calls) if draw is None else draw)
@@ -91,9 +92,9 @@ class Agent:
         return self._compiled.built.spec.actions.in_units(action)
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
-        """What the policy follows for one observation: the value of every action, where they can be counted.
+        """The values of the behaviour head for one observation: of every action, or, if actions are continuous, of one.
 
-        Where a head is drawn, it is by the number `draw`.
+        If the behaviour head is drawn at random, it is drawn with the number `draw`.
         """
         return np.asarray(self._compiled.values(self._state, self._key(draw), self._one(obs))[0])
 
@@ -108,10 +109,10 @@ class Agent:
     def record(
         self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15, overwrite: bool = False
     ) -> tuple[Path, float]:
-        """Films one episode at `rate` pictures a second; where the film lies, and the episode's return.
+        """Films one episode at `rate` pictures per second. Returns the path of the film and the return of the episode.
 
-        The film is MP4 or GIF as `out` ends; without the program ffmpeg a GIF takes the place of an MP4. A file that
-        is no film of ours is replaced only with `overwrite`.
+        The ending of `out` chooses MP4 or GIF; without the program ffmpeg a GIF is written instead of an MP4. A file
+        that is not a film of sharedq is replaced only with `overwrite`.
         """
         check_count("max_steps", max_steps)
         require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
@@ -134,9 +135,9 @@ class Agent:
 
 
 def load(run: str | Path, seed: int | None = None, *, trust: Trust = False) -> Agent:
-    """The agent of a run's latest checkpoint; of its first seed unless another is asked for.
+    """The agent of a run's latest checkpoint, of the run's first seed unless `seed` is given.
 
-    Code that the run names is imported only if it is trusted: all of it (`True`), or these import strings.
+    Code that the run names is imported only if `trust` allows it: `True` allows all, a list these import strings.
     """
     agents = load_all(run, trust=trust)
     found = [agent for agent in agents if seed in (None, agent.seed)]

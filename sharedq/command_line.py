@@ -1,6 +1,6 @@
-"""The command `sharedq`: parses what is typed, calls the library, prints. No logic of its own.
+"""The command `sharedq`: it parses its arguments, calls the library and prints. It has no logic of its own.
 
-JAX is imported inside the verbs, so that `--help` and mistakes answer at once.
+JAX is imported inside the commands, so that `--help` and error messages appear at once.
 """
 
 import argparse
@@ -29,7 +29,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.getLogger("jax._src.callback").disabled = True  # it prints the traceback of what we tell in a line
+    logging.getLogger(
+        "jax._src.callback"
+    ).disabled = True  # it prints the traceback of errors that we report in one line
     with outlets() as out:
         try:
             with device_errors():
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)
-        except BrokenPipeError:  # the reader of our output left, as `| head` does
+        except BrokenPipeError:  # the reader of our output has gone, as with `| head`
             out.zero_metrics()
             return 128 + signal.SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
@@ -90,13 +92,13 @@ def _run(arguments: list[str], out: Outlet) -> None:
 def _is_text(word: str) -> bool:
     try:
         word.encode()
-    except UnicodeEncodeError:  # bytes that the system handed on, although they spell nothing
+    except UnicodeEncodeError:  # bytes from the system that are not valid text
         return False
     return True
 
 
 def _pairs(rest: list[str], verb: str) -> dict[str, str]:
-    """`--option value` and `--option=value`, those that the verb itself does not know."""
+    """Parses `--option value` and `--option=value` for options that the command itself does not have."""
     pairs, words = {}, iter(rest)
     for word in words:
         if not word.startswith("--"):
@@ -115,12 +117,12 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
 
 
 def _experiment(parsed: argparse.Namespace):
-    """The recipe, or the experiment file, with the options typed; refused if it names code that is not trusted."""
+    """The recipe or experiment file with the typed options; raises if it names code that is not trusted."""
     return _described(parsed).trusted(_trust(parsed))
 
 
 def _described(parsed: argparse.Namespace):
-    """The same, which may still name code that is not trusted; no such code is imported."""
+    """Like `_experiment`, but it may name code that is not trusted. Such code is not imported."""
     from sharedq.recipes import recipe
 
     name = parsed.recipe
@@ -129,7 +131,7 @@ def _described(parsed: argparse.Namespace):
 
 
 def _trust(parsed: argparse.Namespace):
-    """The code that may be imported: what this command names itself, or all with `--trust`."""
+    """The code that may be imported: what the command itself names, or all code with `--trust`."""
     from sharedq.comparison import kind_and_options
 
     targets = [kind_and_options(wanted)[0] for wanted in getattr(parsed, "targets", None) or ()]
@@ -137,7 +139,7 @@ def _trust(parsed: argparse.Namespace):
 
 
 def _read(file: Path, trust: Any):
-    """What a run's experiment.json describes. It may still name code that is not trusted."""
+    """The experiment of a run's experiment.json. It may name code that is not trusted."""
     from sharedq import formats
     from sharedq.experiment import Experiment
 
@@ -152,7 +154,7 @@ def _read(file: Path, trust: Any):
 
 
 def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]) -> str:
-    """If help is asked for: the options of what is typed, with the values it gives them, or the recipes to name."""
+    """The text below the help: the options of the named recipe with their values, or, without one, the recipes."""
     words = [word for word in arguments[1:] if word not in ("-h", "--help")]
     if name not in arguments[:1] or words == arguments[1:]:
         return ""
@@ -161,7 +163,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
 
     try:
         parsed, rest = verb.parse_known_args(words)
-    except SharedqError:  # no recipe yet, or a mistake that the parser will tell
+    except SharedqError:  # no recipe yet, or a mistake that the parser will report
         recipes = "\n".join(f"  {recipe:26}{one.about}" for recipe, one in RECIPES.items())
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
     parsed.options = _pairs(rest, name)
@@ -183,7 +185,7 @@ def _show(name: str, steps: int, seeds: int):
 def _train(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument("--out", type=Path, help="folder of the run (default: a new one in runs/)")
-    verb.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing run")
     _takes_mirror(verb)
 
     def call(parsed):
@@ -203,7 +205,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _free(parent: Path, name: str) -> Path:
-    """A folder of this name that is not there yet."""
+    """A folder of this name, numbered if necessary, that does not exist yet."""
     name = name.replace(" ", "-").replace("=", "").lower()
     numbered = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
     return next(path for path in numbered if not path.exists())
@@ -219,7 +221,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         help=f"{TARGETS_HELP} (default: {' '.join(DEFAULT_TARGETS)})",
     )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: comparisons/RECIPE)")
-    verb.add_argument("--overwrite", action="store_true", help="train again what is there")
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
 
     def call(parsed):
         from sharedq.comparison import carry_out, plan, with_target
@@ -236,7 +238,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _resume(verb: argparse.ArgumentParser) -> Callable:
-    verb.add_argument("folder", type=Path, help="of a run or of a comparison")
+    verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
     _takes_mirror(verb)
     _takes_trust(verb)
 
@@ -267,8 +269,8 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run")
     _takes_trust(verb)
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
-    verb.add_argument("--max-steps", type=int, default=10_000, help="bound on an episode (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
+    verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of an episode (default: %(default)s)")
 
     def call(parsed):
         from sharedq.agent import load_all
@@ -292,15 +294,15 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument(
         "--out",
         type=Path,
-        help="the film, .gif, or .mp4, which without the program ffmpeg becomes a GIF "
+        help="the film, .gif or .mp4; without the program ffmpeg an MP4 becomes a GIF "
         "(default: episode.mp4 in the run's folder)",
     )
-    verb.add_argument("--agent", type=int, help="which trained seed plays (default: the first)")
-    verb.add_argument("--seed", type=int, default=0, help="of the episode (default: %(default)s)")
-    verb.add_argument("--max-steps", type=int, default=10_000, help="bound on the episode (default: %(default)s)")
-    verb.add_argument("--rate", type=int, default=15, help="pictures a second (default: %(default)s)")
+    verb.add_argument("--agent", type=int, help="the trained seed that plays (default: the first)")
+    verb.add_argument("--seed", type=int, default=0, help="random seed of the episode (default: %(default)s)")
+    verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of the episode (default: %(default)s)")
+    verb.add_argument("--rate", type=int, default=15, help="pictures per second (default: %(default)s)")
     _takes_trust(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace a file there that is no film of sharedq")
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing file that is not a film of sharedq")
 
     def call(parsed):
         from sharedq.agent import load
@@ -315,9 +317,9 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _report(verb: argparse.ArgumentParser) -> Callable:
-    verb.add_argument("folder", type=Path, help="of a comparison, of several runs, or of one")
+    verb.add_argument("folder", type=Path, help="folder of a comparison, of several runs, or of one run")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
-    verb.add_argument("--overwrite", action="store_true", help="replace files there that no report wrote")
+    verb.add_argument("--overwrite", action="store_true", help="replace existing files that no report wrote")
 
     def call(parsed):
         from sharedq import reports
@@ -328,7 +330,7 @@ def _report(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _verify(verb: argparse.ArgumentParser) -> Callable:
-    verb.add_argument("folder", type=Path, help="of a run or of a comparison")
+    verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
 
     def call(parsed):
         from sharedq.runs.verify import verify
@@ -349,7 +351,7 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
         "--targets", nargs="+", metavar="TARGET", help=f"{TARGETS_HELP} (default: those of compare, then every other)"
     )
     verb.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: %(default)s)")
-    verb.add_argument("--no-time", action="store_true", help="measure nothing, allocate nothing")
+    verb.add_argument("--no-time", action="store_true", help="do not measure time, and allocate nothing")
 
     def call(parsed):
         from sharedq.analysis.tables import cost_table
@@ -397,16 +399,16 @@ def _takes_trust(verb: argparse.ArgumentParser) -> None:
 
 TAKES_OPTIONS = ("train", "compare", "cost")
 
-TRAINS = ("train", "compare", "resume")  # what they do counts, whether or not anybody reads what they say
+TRAINS = ("train", "compare", "resume")  # these continue even if nobody reads their output
 
 VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
-    "train": (_train, "train a recipe, all its seeds at once, into a run folder"),
+    "train": (_train, "train a recipe, all seeds at once, and write a run folder"),
     "compare": (_compare, "train a recipe on several sources of targets and write a report"),
-    "resume": (_resume, "go on with a run or a comparison that was stopped or killed"),
+    "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
-    "report": (_report, "write the report over runs that are there"),
-    "verify": (_verify, "say of every file of a run or a comparison whether it is as it was written"),
-    "cost": (_cost, "say what an agent costs before it is trained, all sources side by side"),
-    "list": (_list, "list recipes, sources of targets, networks and environments"),
+    "report": (_report, "write a report on existing runs"),
+    "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
+    "cost": (_cost, "show what an agent costs before it is trained, for all sources side by side"),
+    "list": (_list, "list the recipes and the kinds of all parts"),
 }

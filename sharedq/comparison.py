@@ -30,10 +30,10 @@ UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it
 
 
 def with_target(experiment: Experiment, wanted: str) -> Experiment:
-    """The experiment on the source that `name:option=value,option=value` describes."""
+    """The experiment with the source that `name:option=value,option=value` describes."""
     name, rest = kind_and_options(wanted)
     texts = {"target": name}
-    for pair in filter(None, re.split(r",(?=[^,=]*=)", rest)):  # a part without = goes on with the value before it
+    for pair in filter(None, re.split(r",(?=[^,=]*=)", rest)):  # a part without = belongs to the value before it
         option, equals, value = pair.partition("=")
         require(bool(equals), f"'{wanted}' is not of the form source:option=value,option=value")
         require(f"target.{option}" not in texts, f"'{wanted}' gives {option} twice")
@@ -42,7 +42,7 @@ def with_target(experiment: Experiment, wanted: str) -> Experiment:
 
 
 def kind_and_options(wanted: str) -> tuple[str, str]:
-    """The name of a source and its options. The name `package.module:Class` has a colon itself."""
+    """The name of a source, and its options. The name `package.module:Class` itself contains a colon."""
     first, _, rest = wanted.partition(":")
     second, _, options = rest.partition(":")
     is_module = first not in TABLES["target"] and second and "=" not in second
@@ -50,7 +50,7 @@ def kind_and_options(wanted: str) -> tuple[str, str]:
 
 
 def labels_of(experiments: Sequence[Experiment]) -> list[str]:
-    """A name for each source; sources of one name are told apart by all that their settings differ in."""
+    """A label for each source. Sources with the same name get the settings in which they differ."""
     shared = Counter(one.target.label for one in experiments)
 
     def label(one: Experiment) -> str:
@@ -69,7 +69,7 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, overwrite: bool) -> None:
-    """Writes down what to compare at `out`, or finds the same comparison there, begun."""
+    """Writes the plan of a comparison to `out`, unless the same plan is there already."""
     require(len(experiments) >= 1, "name at least one source to compare")
     labels = labels_of(experiments)
     _check_report()
@@ -87,7 +87,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
     if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK, UNFINISHED}):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_cores_for(experiments[0])
-    for experiment in experiments:  # what cannot be built or does not fit leaves no folder
+    for experiment in experiments:  # this raises before a folder is made
         prepared(experiment)
     out.mkdir(parents=True, exist_ok=True)
     with _writing(out):
@@ -113,9 +113,9 @@ def _require_same(out: Path, described: dict[str, Any]) -> None:
 
 
 def _what_may_go(out: Path, described: dict[str, Any]) -> list[Path]:
-    """The runs of the comparison at `out`, so that none of them is taken for one of that which takes its place.
+    """The runs of the comparison at `out`. They are removed, so that none is mistaken for a run of the new comparison.
 
-    Raises, before anything is changed, if something of somebody else's would go or stand in the way.
+    Raises, before anything is changed, if a file that is not the comparison's would be removed or is in the way.
     """
     for path in (out, out / PLAN, out / "runs"):
         if path.is_symlink():
@@ -137,7 +137,7 @@ def _what_may_go(out: Path, described: dict[str, Any]) -> list[Path]:
 
 
 def _require_run(path: Path) -> None:
-    """Raises unless the folder is a run with nothing in it that a run does not have."""
+    """Raises unless the folder is a run and contains only files of a run."""
     if path.is_symlink():
         raise SharedqError(f"{path} is a link, and what a link leads to is not removed: choose another --out")
     RunDirectory.open(path)
@@ -153,7 +153,7 @@ def _remove(run: Path) -> None:
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Holds the comparison for this process, as a run is held, and removes what was only begun, as there."""
+    """Locks the comparison for this process, as a run is locked, and removes files that were only begun."""
     if (out / LOCK).is_symlink():
         raise SharedqError(f"{out / LOCK} is a link, and links inside a comparison are not followed: remove it")
     with RunDirectory(out).writing():
@@ -162,7 +162,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _check_report() -> None:
-    """A report that cannot be drawn is found out before hours of training, not after."""
+    """Raises if the report cannot be drawn, before hours of training instead of after them."""
     if find_spec("matplotlib") is None:
         raise missing_extra("matplotlib", "report", "the report at the end")
 
@@ -187,13 +187,13 @@ def read_plan(out: Path) -> dict[str, Any]:
 
 
 def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[str], None] = print) -> Path:
-    """Trains what the plan at `out` still lacks, then writes the report. Returns the page.
+    """Trains the runs of the plan at `out` that are not finished, then writes the report. Returns the page.
 
-    Code that the plan names is imported only if it is trusted: all of it (`True`), or these import strings. A
-    source that diverges does not keep the others from being trained: the report says so, and the end is an error.
-    What is not whole of the runs is handed to `say`.
+    Code that the plan names is imported only if `trust` allows it: `True` allows all, a list these import strings. If a
+    source diverges, the others are still trained; the report says so, and an error is raised at the end. `say` gets a
+    line for each run that is not whole.
     """
-    for one in read_plan(out)["runs"]:  # what is refused leaves no lock behind
+    for one in read_plan(out)["runs"]:  # this raises before the lock is made
         Experiment.from_dict(one["experiment"], trust)
     with _writing(out):
         return _carry_out(out, read_plan(out), shown, trust, say)
@@ -203,7 +203,7 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
     _check_report()
     reports.check_place(out)
     experiments = [Experiment.from_dict(one["experiment"], trust) for one in described["runs"]]
-    for one in described["runs"]:  # what cannot be gone on with is found out before anything is trained
+    for one in described["runs"]:  # this raises before anything is trained
         _begun(out, one)
     lost = []
     for number, (one, experiment) in enumerate(zip(described["runs"], experiments, strict=True), start=1):
@@ -233,7 +233,7 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
 
 
 def _begun(out: Path, one: dict[str, Any]) -> RunDirectory | None:
-    """The run that the plan asks for, if it has begun."""
+    """The run that the plan names, if it has begun."""
     folder = out / one["folder"]
     if not os.path.lexists(folder / "experiment.json"):
         if os.path.lexists(folder) and (not folder.is_dir() or _names(folder)):

@@ -1,7 +1,7 @@
 """An experiment: environment, algorithm, source of targets, network, replay, training and seeds, as plain settings.
 
-The only file that knows all wings. An experiment can be changed by option names, written to JSON and read back; it
-builds the program that trains it and the agent that acts.
+Only this file imports all kinds of parts. An experiment can be changed by option names, written to JSON and read back.
+It builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
@@ -41,15 +41,15 @@ TABLES = {
     }.items()
 }
 
-SHORT = {"steps": "training.steps", "game": "environment.game"}  # options long typed in full
+SHORT = {"steps": "training.steps", "game": "environment.game"}  # short names of options
 
 
-Trust = bool | Collection[str]  # in the code that an experiment names: all, none, or these import strings
+Trust = bool | Collection[str]  # the code of an experiment that may be imported: all, none, or these import strings
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Each part is a value of one of its kinds; the name of a kind, or `(name, fields)`, is made into one."""
+    """Each part is a settings object of one of its kinds. You can also give the name of a kind, or `(name, fields)`."""
 
     environment: Any
     algorithm: Any = field(default_factory=DQN)
@@ -57,8 +57,8 @@ class Experiment:
     network: Any = field(default_factory=Convolutional)
     replay: Any = field(default_factory=Uniform)
     training: Any = field(default_factory=Fused)
-    seeds: int = 1  # how many seeds are trained, side by side
-    seed: int = 0  # the first of them; the others follow it
+    seeds: int = 1  # number of seeds, trained in parallel
+    seed: int = 0  # the first seed; the others are the numbers after it
 
     def __post_init__(self):
         for part, table in TABLES.items():
@@ -75,13 +75,13 @@ class Experiment:
         return list(range(self.seed, self.seed + self.seeds))
 
     def kind(self, part: str) -> str:
-        """The name of the kind that a part is of."""
+        """The name of a part's kind."""
         return TABLES[part].name_of(type(getattr(self, part)))
 
     def replace(self, **options: Any) -> "Experiment":
         """The experiment with other settings: `target="shared_heads"`, `**{"target.heads": 9}`, `steps=20_000`.
 
-        Another kind keeps those of the old kind's settings that it has too: a comparison of sources keeps the period.
+        A new kind keeps the settings that it shares with the old kind. So all sources of a comparison keep the period.
         """
         changes: dict[str, dict[str, Any]] = {}
         kinds: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Experiment:
         return found | {n: o for n, o in settings.options_of(self).items() if n in ("seeds", "seed")}
 
     def parse(self, texts: Mapping[str, str]) -> "Experiment":
-        """`replace` with values as they are typed."""
+        """Like `replace`, with the values as text, as they are typed."""
         kinds = {part: text for part, text in texts.items() if part in TABLES}
         changed = self.replace(**kinds)
         known = changed.options()
@@ -129,7 +129,7 @@ class Experiment:
                 continue
             if elsewhere := _elsewhere(part, name, known):
                 raise SharedqError(f"there is no option --{option}: did you mean {' or '.join(elsewhere)}?")
-            if part in TABLES and name:  # says which kind it is that lacks the option
+            if part in TABLES and name:  # raises an error that names the kind which lacks the option
                 changed.replace(**{full: texts[option]})
             raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
         try:
@@ -138,35 +138,35 @@ class Experiment:
             raise SharedqError(_as_typed(str(error), texts)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold: every setting of every part, and the kind of each part."""
+        """Every setting and the kind of every part, in a form that JSON can hold."""
         plain = {part: {"kind": self.kind(part), **settings.to_plain(getattr(self, part))} for part in TABLES}
         return plain | {"seeds": self.seeds, "seed": self.seed}
 
     def imports(self) -> list[str]:
-        """The code of others that building it imports and runs: `package.module:name` of every part that has one."""
+        """The import strings `package.module:name` of code that building the experiment imports and runs."""
         parts = [getattr(self, part) for part in TABLES]
         kinds = [kind for kind in map(self.kind, TABLES) if needs_import(kind)]
         return kinds + [reference for part in parts if hasattr(part, "imports") for reference in part.imports()]
 
     def trusted(self, trust: Trust) -> "Experiment":
-        """The same experiment, refused if it would import what is not trusted."""
+        """Returns the same experiment; raises if it would import code that is not trusted."""
         _refuse_strangers(self.imports(), trust)
         return self
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
-        """The experiment that `to_dict` described. It names only code that is trusted."""
+        """The experiment that `to_dict` described; raises if it names code that is not trusted."""
         return Experiment.described(plain, trust).trusted(trust)
 
     @staticmethod
     def described(plain: Mapping[str, Any], trust: Trust = False) -> "Experiment":
-        """The same, which may still name code that it would import when it is built; no such code is imported here.
+        """Like `from_dict`, but the experiment may name code that would be imported only when it is built.
 
-        Kinds that say where they are have to be imported to be described, and so must be trusted.
+        A kind `package.module:Class` must be imported here to be described, so it must be trusted.
         """
         try:
             parts = {}
-            for part in TABLES.keys() & plain.keys():  # one that is absent takes its default
+            for part in TABLES.keys() & plain.keys():  # an absent part takes its default
                 fields = _current_fields(part, plain[part])
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
@@ -179,7 +179,7 @@ class Experiment:
             raise SharedqError(f"not a complete experiment: {error}") from None
 
     def build(self, spec: EnvironmentSpec | None = None) -> "Built":
-        """The parts, put together. With the description of the environment, the environment itself is not built yet."""
+        """Puts the parts together. If `spec` is given, the environment itself is not built yet."""
         environment = None
         if spec is None:
             environment = self.environment.build()
@@ -193,7 +193,7 @@ class Experiment:
         return Built(self, spec, algorithm, replay, environment)
 
     def _check_fit(self, learns_from: str) -> None:
-        """Whether replay and training are made for what the algorithm learns from."""
+        """Raises if the replay or the training loop does not provide what the algorithm learns from."""
         for part in ("replay", "training"):
             if getattr(self, part).learns_from != learns_from:
                 table = TABLES[part]
@@ -208,7 +208,7 @@ LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without
 
 
 def _as_typed(message: str, texts: Mapping[str, str]) -> str:
-    """An error about a setting, which begins with its full name, with the option that was typed instead."""
+    """The error about a setting, with the option that was typed in place of the setting's full name."""
     for option in texts:
         full = old_names.OPTIONS.get(option, SHORT.get(option, option))
         if message.startswith(f"{full} "):
@@ -217,7 +217,7 @@ def _as_typed(message: str, texts: Mapping[str, str]) -> str:
 
 
 def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
-    """Refuses import strings that are not trusted."""
+    """Raises if an import string is not trusted."""
     if trust is not True and (strange := set(references) - set(trust or ())):
         raise SharedqError(
             f"this experiment would import and run {' and '.join(sorted(strange))}: add --trust (from Python "
@@ -226,7 +226,7 @@ def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
 
 
 def _current(option: str) -> str:
-    """The name that an option has now; a warning says so to whoever uses its old name."""
+    """The current name of an option; an old name gives a warning."""
     new = old_names.OPTIONS.get(option, option)
     if new != option:
         warnings.warn(f"{option} is called {new} now", FutureWarning, stacklevel=3)
@@ -234,7 +234,7 @@ def _current(option: str) -> str:
 
 
 def _current_fields(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a saved part by the names of now, without those that are gone and changed nothing."""
+    """The fields of a saved part under their current names, without removed fields that had no effect."""
     found = {}
     for name, value in fields.items():
         option = f"{part}.{name}"
@@ -245,13 +245,13 @@ def _current_fields(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _elsewhere(part: str, name: str, known: Mapping[str, Any]) -> list[str]:
-    """Options of other parts that begin with this name, if none of its own part does."""
+    """Options of other parts that begin with this name, unless an option of its own part does."""
     found = [option for option in known if option.partition(".")[2].startswith(name)] if name else []
     return [] if any(option.startswith(f"{part}.") for option in found) else [f"--{option}" for option in found]
 
 
 def _kept(old: Any, kind: type) -> dict[str, Any]:
-    """Those settings of `old` that a kind has too."""
+    """The settings of `old` that `kind` has too."""
     hints, mine = settings.hints(kind), settings.hints(type(old))
     names = {f.name for f in dataclasses.fields(old) if hints.get(f.name) == mine[f.name]}
     if hasattr(old, "handed_on"):
@@ -261,17 +261,17 @@ def _kept(old: Any, kind: type) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Built:
-    """An experiment's parts, put together. Nothing is allocated yet."""
+    """The parts of an experiment, put together. Nothing is allocated yet."""
 
     experiment: Experiment
     spec: EnvironmentSpec
     algorithm: Algorithm
     replay: Replay
-    opened: Any = None  # the environment, if it had to be built to know its description
+    opened: Any = None  # the environment, if its description was not known without building it
 
     @cached_property
     def environment(self) -> Any:
-        """The environment, of which the experiment holds the settings: an Environment or a HostEnvironment."""
+        """The built environment: an `Environment` or a `HostEnvironment`."""
         return self.experiment.environment.build() if self.opened is None else self.opened
 
     def program(self) -> Program:
@@ -279,19 +279,19 @@ class Built:
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
 
     def agent_shapes(self) -> Any:
-        """The shapes of one seed's agent."""
+        """The shapes of the agent of one seed."""
         key = jax.eval_shape(random_keys.root, 0)
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         return jax.eval_shape(self.algorithm.init, key, batch)
 
     def check_fits(self) -> None:
-        """Refuses a run whose agents and replays alone need more memory than is free; allocates nothing."""
+        """Raises if the agents and replays alone need more memory than is free; allocates nothing."""
         one = self.experiment
         agents, replays = (one.seeds * size(x) for x in (self.agent_shapes(), jax.eval_shape(self.replay.init)))
         check_fits(agents + replays, self.advice(), replays, one.replay.room)
 
     def cost(self, timed: bool = False, compiled: bool = True) -> Cost:
-        """What one seed costs. Not compiled it takes no seconds, and does not know of activations."""
+        """The cost of one seed. With `compiled=False` it is computed at once, but lacks the memory of activations."""
         one, algorithm, replay = self.experiment, self.algorithm, jax.eval_shape(self.replay.init)
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         step = jax.eval_shape(lambda: example_step(self.spec, one.training.environments))
@@ -299,5 +299,5 @@ class Built:
         return cost_of(algorithm, learning_of(algorithm), batch, learned, replay, timed, compiled or timed)
 
     def advice(self) -> str:
-        """What to lower when the run does not fit."""
+        """Says what to lower if the run does not fit into memory."""
         return f"lower {'--replay.capacity, ' * bool(self.experiment.replay.room)}--seeds or --training.environments"

@@ -1,6 +1,6 @@
-"""An agent on a live stream: it learns from each step as it happens and answers with the next action.
+"""An agent on a live stream: it learns from each step as it happens and returns the next action.
 
-One compiled call for each step, constant memory, no replay and no environment: whoever calls is the world.
+Each step is one compiled call with constant memory. There is no replay and no environment; the caller is the environment.
 """
 
 from pathlib import Path
@@ -24,16 +24,16 @@ from sharedq.transitions import Step
 from sharedq.trees import size
 from sharedq.validation import numbers
 
-EXPERIMENT = "live"  # in place of an experiment's digest: what was saved by a live agent
-LARGEST = 1e18  # of what is observed: its square, which moments hold, is a float32 still
+EXPERIMENT = "live"  # marks what a live agent saved, in place of the digest of an experiment
+LARGEST = 1e18  # the largest observation: its square, which the moments hold, still fits into float32
 ALGORITHM, TARGET = StreamQ(), OnlineNetwork()
 NETWORK = Dense((32, 32), norm="layer_whole", activation="leaky_relu", init="sparse")
 
 
 class LiveAgent:
-    """Learns from a stream of observations [*shape] and rewards, with `actions` to choose from.
+    """Learns from a stream of observations [*shape] and rewards, with a number of `actions` to choose from.
 
-    Algorithm, target and network are settings, such as `SharedHeads(heads=3)`, or the name of a kind: its defaults.
+    Algorithm, target and network are settings, such as `SharedHeads(heads=3)`, or the name of a kind with its defaults.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LiveAgent:
         self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
 
     def begin(self, obs: Any) -> int:
-        """The action for the first observation of the stream. After a pause too: what was before it is not credited."""
+        """The action for the first observation of the stream, or after a pause. Earlier steps get no credit for what follows."""
         self._obs, self._begun = self._one(obs), True
         if "trace_mask" in self._state._fields:
             self._state = self._state._replace(trace_mask=jnp.zeros_like(self._state.trace_mask))
@@ -97,12 +97,12 @@ class LiveAgent:
         return int(self._action[0])
 
     def values(self, obs: Any) -> np.ndarray:
-        """The values of the actions, as the agent sees them now."""
+        """The current values of the actions for an observation."""
         return np.asarray(self._values(self._state, self._key, self._one(obs))[0])
 
     @property
     def bytes(self) -> int:
-        """What it holds between two steps, which never grows."""
+        """The bytes that the agent holds between two steps. They never grow."""
         return size(self._whole())
 
     def save(self, folder: str | Path) -> Path:
@@ -123,7 +123,7 @@ class LiveAgent:
             raise SharedqError(f"cannot save to {folder} ({error.strerror}): choose another folder") from None
 
     def restore(self, folder: str | Path) -> None:
-        """Puts an agent of the same settings where `save` left it."""
+        """Restores what an agent with the same settings saved."""
         path = checkpoints.latest(Path(folder))
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")

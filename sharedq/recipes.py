@@ -1,4 +1,4 @@
-"""Named experiments, as plain values. A number says where it comes from; one that says nothing is ours.
+"""Named experiments, as plain values. The comment behind a number names its source; a number without one is ours.
 
 [IS]  the public iS-DQN code, https://github.com/theovincent/iS-DQN
 [CR]  CleanRL's dqn.py, https://github.com/vwxyzjn/cleanrl
@@ -60,7 +60,7 @@ def _minatar(game: str) -> Experiment:
 
 
 def _atari(network: Convolutional | Impala) -> Experiment:
-    """The protocol of the paper's online setting."""
+    """Atari by the protocol of the paper's online setting."""
     return Experiment(
         environment=Atari("Breakout"),  # [IS] the game is an option; sticky actions, stacks and horizon as in [IS]
         algorithm=DQN(
@@ -88,7 +88,7 @@ def _atari(network: Convolutional | Impala) -> Experiment:
 def _stream(
     environment: Any, network: Convolutional | Dense, steps: int, exploration: float, normalise: Normalise = "each"
 ) -> Experiment:
-    """Stream Q(lambda), which has one set of numbers for all its environments; explores in a share of the steps."""
+    """Stream Q(lambda) with one set of numbers for all environments. `exploration` is the share of exploring steps."""
     return Experiment(
         environment=environment,
         algorithm=StreamQ(
@@ -125,7 +125,7 @@ HARD = tuple(f"dog-{gait}" for gait in ("stand", "walk", "trot", "run")) + tuple
 
 
 def _simba(task: str) -> Experiment:
-    """The paper's base agent, as its authors say: SAC with SimbaV2. They add BatchNorm, at places not known to us."""
+    """The paper's base agent, as its authors state it: SAC with SimbaV2. They add BatchNorm, but we do not know where."""
     return Experiment(
         environment=Control(task, action_repeat=2),  # [SV]
         algorithm=SAC(
@@ -161,7 +161,7 @@ def _simba(task: str) -> Experiment:
 
 
 def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) -> Experiment:
-    """An agent for easy tasks, which every source of targets can learn with."""
+    """An agent for easy tasks, which learns with every source of targets."""
     return Experiment(
         environment=environment,
         algorithm=SAC(  # [HA] but for

@@ -1,8 +1,8 @@
-"""Settings are frozen dataclasses whose fields speak: read them, print them, change one, write them to JSON.
+"""Settings are frozen dataclasses: you can read them, print them, change a field, and write them to JSON.
 
 A *kind* is a dataclass that has a name in a table (sources, networks, ...; see `tables.py`). In JSON a kind is its
 fields plus `"kind": name`; on the command line `--target NAME` chooses the kind and `--target.period 500` sets a field.
-The comment behind a field is its help text. Values are validated in `__post_init__`, which raises `SharedqError`.
+The comment behind a field is its help text. Values are checked in `__post_init__`, which raises `SharedqError`.
 """
 
 import dataclasses
@@ -18,26 +18,26 @@ from typing import Any
 from sharedq.errors import SharedqError, unknown
 from sharedq.tables import Table
 
-COUNTABLE = 2**31 - 1  # what is counted on the device, steps and seeds too, is counted in 32 bits
-LAYERS = 100  # ours: a network of more takes minutes to compile
-WIDTH = 1_000_000  # ours: of a layer
+COUNTABLE = 2**31 - 1  # counters on the device have 32 bits, those of steps and seeds too
+LAYERS = 100  # ours: a network with more layers takes minutes to compile
+WIDTH = 1_000_000  # ours: the largest width of a layer
 
 
 def require(condition: bool, message: str) -> None:
-    """A setting's own check: what is wrong and what to write instead, in one line."""
+    """A check of a setting. The message says in one line what is wrong and what to write instead."""
     if not condition:
         raise SharedqError(message)
 
 
 def check_count(name: str, value: int, least: int = 1, most: int = COUNTABLE) -> None:
-    """Refuses a number that is too small, or larger than its use allows."""
+    """Raises if a number is too small or too large for its use."""
     too_small = f"must be at least {least}, not" if least else "cannot be negative:"
     require(value >= least, f"{name} {too_small} {value}")
     require(value <= most, f"{name} can be {most:,} at most, not {value:,}")
 
 
 def check_layers(name: str, widths: tuple[int, ...], most: int = WIDTH) -> None:
-    """Refuses too many layers, or a number of one of them that is too large."""
+    """Raises if there are too many layers, or if a layer is too wide."""
     require(len(widths) <= LAYERS, f"{name} can have {LAYERS} layers at most, not {len(widths):,}")
     check_count(f"{name} of a layer", max(widths, default=0), 0, most)
 
@@ -48,27 +48,27 @@ def hints(kind: type) -> dict[str, Any]:
 
 @functools.cache
 def comments(kind: type) -> dict[str, str]:
-    """The comment behind each field, read from the source: help for people, written once."""
+    """The comment behind each field, read from the source. It is the help text of the field."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):
             try:
                 source = inspect.getsource(base)
-            except OSError:  # typed at a prompt: no text to read
+            except OSError:  # defined at a prompt, so there is no source to read
                 continue
             found.update({m[1]: m[2].strip() for m in re.finditer(r"^    (\w+):[^#\n]*#\s*(.*)$", source, re.M)})
     return found
 
 
 class Chosen(typing.NamedTuple):
-    """A part of an experiment that is not made yet: the name of its kind, and the fields that differ from its own."""
+    """A part of an experiment that is not made yet: the name of its kind, and the fields that differ from defaults."""
 
     kind: str
     fields: Mapping[str, Any] = {}
 
 
 def make(table: Table, given: Any) -> Any:
-    """A part: of a kind's name, of `Chosen`, or of a value of a kind. This is where values get their declared types."""
+    """Makes a part from the name of a kind, a `Chosen`, or a settings object. Values get their declared types here."""
     if isinstance(given, str):
         given = Chosen(given)
     if isinstance(given, tuple) and len(given) == 2:
@@ -83,7 +83,7 @@ def make(table: Table, given: Any) -> Any:
             raise SharedqError(
                 f"{table.part} must be one of {', '.join(table)}, or settings of your own, not {given!r}"
             )
-        table.name_of(kind)  # raises if it can be no part
+        table.name_of(kind)  # raises if it cannot be a part
         fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(kind)}
     hinted = hints(kind)
     return kind(**{name: convert(value, hinted[name], f"{table.part}.{name}") for name, value in fields.items()})
@@ -96,7 +96,7 @@ def _options(field: str, known: set[str]) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """What JSON can hold of a setting's value."""
+    """The value of a setting in a form that JSON can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
@@ -107,7 +107,7 @@ def to_plain(value: Any) -> Any:
 
 
 def parse(text: str, hint: Any, option: str) -> Any:
-    """The value that `text` means for a field of type `hint`; bool, int, float, str, choices, tuples, None."""
+    """Reads `text` as a value for a field of type `hint`: bool, int, float, str, choices, tuples or None."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         for choice in arguments:
@@ -141,7 +141,7 @@ def parse(text: str, hint: Any, option: str) -> Any:
 
 
 def convert(value: Any, hint: Any, option: str) -> Any:
-    """The value as its text would be read: 2e5 steps are 200,000, a list is a tuple, and text is no number."""
+    """Converts a value as if its text were parsed: 2e5 steps become 200,000, and a list becomes a tuple."""
     text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
     return parse(text, hint, option)
 
@@ -157,13 +157,13 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        if float(text).is_integer():  # 2e5 is a whole number to everyone who types it
+        if float(text).is_integer():  # someone who types 2e5 means a whole number
             return int(float(text))
         raise
 
 
 def type_name(hint: Any) -> str:
-    """How a field's type reads in a help text."""
+    """The type of a field as the help text shows it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "|".join(str(choice) for choice in arguments)
@@ -177,7 +177,7 @@ def type_name(hint: Any) -> str:
 
 
 class Option(typing.NamedTuple):
-    """A setting as a help text shows it."""
+    """A setting as the help text shows it."""
 
     takes: str
     value: Any

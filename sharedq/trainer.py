@@ -1,4 +1,4 @@
-"""Training an experiment into a run directory, and going on with one."""
+"""Training an experiment into a run directory, and resuming a run."""
 
 import shlex
 import sys
@@ -27,19 +27,21 @@ def train(
     progress: Progress | None = None,
     mirror: Mirror | None = None,
 ) -> RunDirectory:
-    """Trains every seed of an experiment and leaves a run directory at `out`."""
+    """Trains every seed of an experiment and writes the run directory `out`."""
     if Path(out).absolute().name in ("", ".."):
         raise SharedqError(f"{out} names no folder of its own: choose another --out")
     use_cores_for(experiment)
-    built, program = prepared(experiment)  # what cannot be built or does not fit leaves no folder
+    built, program = prepared(experiment)  # this raises before a folder is made
     command = command or shlex.join(sys.argv)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec))
     return _go_on(built, program, directory, progress, mirror)
 
 
 def prepared(experiment: Experiment) -> tuple[Built, Program]:
-    """An experiment's parts put together, nothing allocated; refused if it asks for more than there is."""
-    check_open_files(experiment.seeds, "lower --seeds, or allow more with  ulimit -n")  # each has a log of its own
+    """Puts the parts of an experiment together without allocating; raises if it needs more than the machine has."""
+    check_open_files(
+        experiment.seeds, "lower --seeds, or allow more with  ulimit -n"
+    )  # each seed has its own event file
     built = experiment.build()
     built.check_fits()
     program = built.program()
@@ -50,9 +52,9 @@ def prepared(experiment: Experiment) -> tuple[Built, Program]:
 def resume(
     out: str | Path, *, trust: Trust = False, progress: Progress | None = None, mirror: Mirror | None = None
 ) -> RunDirectory:
-    """Goes on with a run from its last checkpoint, so that its end equals that of a run that never stopped.
+    """Resumes a run from its last checkpoint. Its result equals that of a run that was never interrupted.
 
-    Code that the run names is imported only if it is trusted: all of it (`True`), or these import strings.
+    Code that the run names is imported only if `trust` allows it: `True` allows all, a list these import strings.
     """
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
@@ -64,7 +66,7 @@ def resume(
     built, program = prepared(experiment)
     if (begun := spec_of(directory)) is not None and to_json(begun) != to_json(built.spec):
         raise SharedqError(
-            f"the environment is another than when {directory.path} began, which spec.json describes: "
+            f"the environment has changed since {directory.path} began (spec.json describes it as it was): "
             "restore it, or train again"
         )
     return _go_on(built, program, directory, progress, mirror)
@@ -80,7 +82,7 @@ def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
 
 
 def use_cores_for(experiment: Experiment) -> None:
-    """All of them, laid out before JAX first runs. A seed alone on the host's worlds has a large network as a rule."""
+    """Sets up all cores before JAX first runs. One seed with an environment on the host usually has a large network."""
     use_all_cores(for_one=experiment.seeds == 1 and experiment.training.on_host)
 
 
@@ -98,12 +100,12 @@ def _go_on(
 
 
 def to_trust(experiment: Experiment) -> str:
-    """What a command that reads this experiment from a file has to end with."""
+    """The option that a command needs at its end to read this experiment from a file."""
     return " --trust" if experiment.imports() else ""
 
 
 def _remarks(experiment: Experiment) -> Iterator[str]:
-    """What whoever starts this is likely not to have meant, as the parts that know it say."""
+    """Warnings of the parts about settings that the user probably did not mean."""
     for part in (experiment.training, experiment.algorithm):
         if hasattr(part, "remarks"):
             yield from part.remarks(experiment.training.steps)

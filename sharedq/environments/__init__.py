@@ -1,4 +1,4 @@
-"""Worlds to learn in. To add one: a file with a frozen dataclass whose `build` gives it, and a line here."""
+"""Environments. To add one, write a file with a frozen dataclass whose `build` returns it, and add a line here."""
 
 from sharedq.environments.atari import Atari
 from sharedq.environments.contract import (

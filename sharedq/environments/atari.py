@@ -1,15 +1,15 @@
-"""Atari games as in the paper's protocol, on the Arcade Learning Environment (ale-py).
+"""Atari games by the paper's protocol, on the Arcade Learning Environment (ale-py).
 
-The frames are those of Gymnasium's `AtariPreprocessing`: of the frames of a step the last two are kept, in grey, the
-maximum of both is shrunk to 84x84 by area. Where a game ends within a step, the frames that it did not reach keep what
-they last showed, there as here; nothing is learned from the value of that observation.
+The frames equal those of Gymnasium's `AtariPreprocessing`: the last two frames of a step are taken in grey, and their
+maximum is resized to 84x84 by area. If a game ends within a step, the frames that it did not reach keep their previous
+content, as in Gymnasium; the value of that observation is never used for learning.
 
-Sticky actions are drawn here and not by the emulator, by its rule: its saved states do not hold the action that it
-repeats, so that a game could not be continued to the bit. The worlds of a run are stepped one after another, because
-ale-py keeps Python's lock while it emulates: two threads on two cores were as slow as one.
+Sticky actions are drawn here by the emulator's rule, and not by the emulator. Its saved states lack the action that it
+repeats, so a resumed game would not continue bit for bit. The environments of a run are stepped one after another,
+because ale-py holds Python's lock while it emulates: two threads on two cores were as slow as one.
 
-No-ops, FIRE and lost lives are those of the usual wrappers, and off by the paper's protocol. A lost life is one if some
-are left: where a game shows none while it still runs, its own end counts.
+No-ops, FIRE and lost lives work as in the usual wrappers; the paper's protocol does not use them. A loss counts as a
+lost life only if lives are left. If a game shows no lives while it still runs, its own end counts.
 """
 
 import base64
@@ -29,26 +29,26 @@ from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv
 from sharedq.errors import letters, missing_extra, unknown
 from sharedq.settings import COUNTABLE, check_count, require
 
-FRAMES = 1_000  # ours: of one action, of one observation, and of doing nothing
+FRAMES = 1_000  # ours: the most frames per action, per observation, and of no-ops
 
-SIDE = 84  # pixels of a frame, both ways
-MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but not for one player
-NOOP, FIRE = 0, 1  # the emulator's numbers for doing nothing and for the button
+SIDE = 84  # height and width of a frame in pixels
+MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but they need several players
+NOOP, FIRE = 0, 1  # the emulator's numbers of these actions
 
 
 @dataclass(frozen=True)
 class Atari:
-    """An Atari 2600 game: 84x84 grey frames, minimal actions, raw rewards. An episode of the logs is a whole game."""
+    """An Atari 2600 game: 84x84 grey frames, minimal actions, raw rewards. Logged episodes are whole games."""
 
-    game: str = "Breakout"  # any of ale-py's games, in any spelling
+    game: str = "Breakout"  # a game of ale-py, in any spelling
     sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
-    frame_skip: int = 4  # frames of the game for one action
-    stack: int = 4  # frames in an observation, the newest last
-    stack_begins: Literal["black", "repeated"] = "black"  # frames before an episode's first: black, or the first itself
-    time_limit: int = 27_000  # actions until an episode is truncated: 108,000 frames, half an hour of play
-    noops: int = 0  # a game begins with 1 to so many frames of doing nothing, drawn; 0: with none
-    fire: Literal["never", "start", "life"] = "never"  # press FIRE, if there is one: at start; life: and after each
-    life_loss: bool = False  # a lost life ends the episode for what learns, and for nothing else
+    frame_skip: int = 4  # frames of the game per action
+    stack: int = 4  # number of frames in an observation, the newest last
+    stack_begins: Literal["black", "repeated"] = "black"  # fill a new stack with black, or with the first frame
+    time_limit: int = 27_000  # actions until an episode is truncated; 27,000 are half an hour of play
+    noops: int = 0  # a game starts with a random number of no-op frames, from 1 to this; 0 means none
+    fire: Literal["never", "start", "life"] = "never"  # press FIRE at the start, or also after each lost life
+    life_loss: bool = False  # a lost life ends the episode for the learner, but not in logs and evaluation
 
     def __post_init__(self):
         require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
@@ -73,7 +73,7 @@ class Atari:
 
 
 class Game:
-    """One game: the emulator, the frames of the stack, and the draws by which actions stick."""
+    """One game: the emulator, the frames of the stack, and the random generator of the sticky actions."""
 
     def __init__(self, settings: Atari, rom: str, seed: np.random.SeedSequence):
         import cv2
@@ -103,7 +103,7 @@ class Game:
         lives = self._emulator.lives()
         reward, over = self._play(self._actions[action])
         lost = not over and 0 < self._emulator.lives() < lives
-        if lost and self._fires == "life":  # within this step, whose successor is then the first to act on
+        if lost and self._fires == "life":  # part of this step: its successor is the frame after FIRE
             more, over = self._play(FIRE)
             reward += more
         self._steps += 1
@@ -111,7 +111,7 @@ class Game:
         return HostTimeStep(self._observe(), reward, over, truncated, self._settings.life_loss and lost and not over)
 
     def _play(self, action: int) -> tuple[float, bool]:
-        """The frames of one step, of which the last two are kept: their reward, and whether the game is over."""
+        """Plays the frames of one step and keeps the last two; returns the reward and whether the game is over."""
         emulator, skip, reward = self._emulator, self._settings.frame_skip, 0
         for frame, draw in enumerate(self._random.random(skip), start=1):
             if draw >= self._settings.sticky:
@@ -148,7 +148,7 @@ class Game:
 
         self._emulator.restoreState(ALEState(_from_text(saved["emulator"])))
         self._screen[:] = np.frombuffer(_from_text(saved["screen"]), np.uint8).reshape(self._screen.shape)
-        self._before[:] = 0  # what it showed is in the screen, which is the maximum of both
+        self._before[:] = 0  # its content is in the screen, which is the maximum of both
         self._frames.extend(np.frombuffer(_from_text(saved["frames"]), np.uint8).reshape(-1, SIDE, SIDE))
         self._random.bit_generator.state = saved["random"]
         self._repeated, self._steps = saved["repeated"], saved["steps"]
@@ -163,16 +163,16 @@ def _emulator(rom: str) -> Any:
     import ale_py
     from ale_py import roms
 
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets at every start
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # otherwise it prints a greeting at every start
     emulator: Any = ale_py.ALEInterface()
     emulator.setFloat("repeat_action_probability", 0.0)
-    emulator.setInt("random_seed", 1)  # nothing is drawn without its own sticky actions; the default is the time of day
+    emulator.setInt("random_seed", 1)  # it draws nothing without its own sticky actions; the default is the clock
     emulator.loadROM(roms.get_rom_path(rom))
     return emulator
 
 
 def _find(game: str) -> tuple[str, str]:
-    """What ale-py and Gymnasium call a game, from any spelling: MsPacman, ms_pacman, Ms. Pacman."""
+    """The names of a game in ale-py and in Gymnasium, from any spelling: MsPacman, ms_pacman, Ms. Pacman."""
     for module, package in (("ale_py", "ale-py"), ("cv2", "opencv-python-headless")):
         try:
             importlib.import_module(module)

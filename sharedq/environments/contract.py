@@ -1,8 +1,8 @@
-"""What an environment is, on the device and on the host, and a public checker for those on the device.
+"""The contract of environments on the device and on the host, and a public checker for those on the device.
 
-On the device it is a record of two pure functions. It never resets itself: `step` returns the true successor
-observation even when the episode ends, and says in two separate words why it ended. `autoreset` turns it into
-the form that a training loop wants. On the host it is several worlds, stepped together, which do reset themselves.
+An environment on the device is a record of two pure functions. It never resets itself: `step` returns the true
+successor observation even when the episode ends, and two separate flags say why it ended. `autoreset` turns it into the
+form that a training loop needs. On the host, several environments are stepped together and reset themselves.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from sharedq.imports import place_of
 
 
 class Outcome(NamedTuple):
-    """What one action led to. Without autoreset `obs` and `final_obs` are the same thing."""
+    """The result of one action. Without autoreset `obs` and `final_obs` are the same."""
 
-    obs: Any  # what to act on next: after an end, the first observation of the next episode
+    obs: Any  # the observation to act on next; after an end, the first one of the next episode
     reward: jax.Array  # float32
-    terminated: jax.Array  # bool: the world ended
-    truncated: jax.Array  # bool: a time limit ended the watching; the world went on
-    final_obs: Any  # the true successor of the action, also at an end
-    life_lost: Any = None  # bool, of worlds on the host: the game goes on, but an episode ends for what learns
+    terminated: jax.Array  # bool: the episode ended in the environment itself
+    truncated: jax.Array  # bool: the episode was cut off, for example by a time limit
+    final_obs: Any  # the true successor observation, also at the end of an episode
+    life_lost: Any = None  # bool, only on the host: the episode ends for the learner, but the game goes on
 
 
 class Reset(Protocol):
@@ -36,11 +36,11 @@ class Reset(Protocol):
 
 class StepFunction(Protocol):
     def __call__(self, key: jax.Array, state: Any, action: jax.Array, /) -> tuple[Any, Outcome]:
-        """The state after the action, and what the action led to."""
+        """The state after the action, and the outcome of the action."""
 
 
 class Environment(NamedTuple):
-    """An environment on the device: two pure functions that can be compiled, and what they take and give."""
+    """An environment on the device: two pure functions that can be compiled, and the description of what they take."""
 
     spec: EnvironmentSpec
     reset: Reset
@@ -48,44 +48,44 @@ class Environment(NamedTuple):
 
 
 class VectorEnv(Protocol):
-    """Several worlds on the host, stepped together. One that ended begins its next episode by itself.
+    """Several environments on the host, stepped together. Each one starts its next episode by itself.
 
-    Everything that happens follows from the seed and the actions, so that two equal runs are equal.
+    Everything depends only on the seed and the actions, so two runs with the same seed are equal.
     """
 
     def reset(self) -> np.ndarray:
         """The first observations [N, ...]."""
 
     def step(self, actions: np.ndarray) -> Outcome:
-        """What the actions [N] led to, numpy arrays [N, ...] that the caller may keep; as after `autoreset`."""
+        """The outcomes of the actions [N], as after `autoreset`: numpy arrays [N, ...] that the caller may keep."""
 
     def save(self) -> Any:
-        """Where the worlds are, as JSON can hold it."""
+        """The state of the environments, in a form that JSON can hold."""
 
     def load(self, saved: Any) -> None:
-        """Puts the worlds where `save` found them, in place of `reset`: what follows is the same to the bit."""
+        """Restores what `save` returned; called instead of `reset`. What follows is the same bit for bit."""
 
     def picture(self) -> np.ndarray:
-        """What the first world looks like, uint8 [H, W, 3]; asked only of worlds that were opened to be seen."""
+        """An image of the first environment, uint8 [H, W, 3]; called only if it was opened with `render=True`."""
 
     def close(self) -> None: ...
 
 
 class HostEnvironment(NamedTuple):
-    """An environment that Python steps: an emulator, a simulator, anything from Gymnasium."""
+    """An environment that Python steps: an emulator, a simulator, or any environment of Gymnasium."""
 
     spec: EnvironmentSpec
-    open: Callable[..., VectorEnv]  # (how many, seed, render=False)
+    open: Callable[..., VectorEnv]  # (count, seed, render=False)
 
 
 def follows(stack: np.ndarray, before: Any = 0) -> bool:
-    """Whether stacks show the frames of those before, moved on by one; `before` an episode all are zero."""
+    """Whether each stack holds the frames of the stack `before`, shifted by one; `before` an episode they are zero."""
     older = stack[..., :-1]
     return np.array_equal(older, np.broadcast_to(before, stack.shape)[..., 1:])
 
 
 def autoreset(environment: Environment) -> Environment:
-    """The same environment, which begins a new episode where one ended; `final_obs` keeps the true end."""
+    """The same environment, but it starts a new episode when one ends; `final_obs` keeps the last observation."""
 
     def step(key, state, action):
         step_key, reset_key = jax.random.split(key)
@@ -101,9 +101,9 @@ def autoreset(environment: Environment) -> Environment:
 
 
 def time_limited(environment: Environment, limit: int | None, told: bool = False) -> Environment:
-    """The same environment, which truncates an episode that has not ended by itself after `limit` steps.
+    """The same environment, but it truncates an episode that has not ended after `limit` steps.
 
-    Where the time is `told` it is one more number of an observation, which is a vector: from -0.5 to 0.5 at the limit.
+    If the time is `told`, the observation, a vector, gets one more number: from -0.5 at the start to 0.5 at the limit.
     """
     if limit is None:
         return environment
@@ -131,8 +131,8 @@ def time_limited(environment: Environment, limit: int | None, told: bool = False
 def check(environment: Environment, key: jax.Array | None = None, steps: int = 200) -> None:
     """Raise a `SharedqError` that names the first rule of this contract that `environment` breaks.
 
-    Structure, shapes and dtypes are checked without running anything. Then two walks of random actions run under jit,
-    vmap and scan, twice from fresh traces, so that randomness which does not come from the key is seen.
+    First the function checks structure, shapes and dtypes, without running anything. Then it takes two random walks
+    under jit, vmap and scan. It traces and runs them twice, which reveals randomness that does not come from the key.
     """
     key = random_keys.root(0) if key is None else key
     _check_declaration(environment)
@@ -214,7 +214,7 @@ def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -
     function = getattr(environment, name)
     try:
         result = jax.eval_shape(function, *arguments)
-    except (Exception, SystemExit) as error:  # whatever the user's function raises is what the user has to know
+    except (Exception, SystemExit) as error:  # the user needs to see whatever the user's function raises
         place = place_of(error, getattr(function, "__module__", ""))
         raise SharedqError(
             f"environment '{environment.spec.name}': {name} cannot be traced by jax.jit: {told(error)} ({place})"
@@ -245,7 +245,7 @@ def _random_action(actions: Actions, key: jax.Array) -> jax.Array:
 
 
 def _random_walk(environment: Environment, key: jax.Array, steps: int) -> tuple[jax.Array, Outcome]:
-    """The first observation and the outcomes of random actions, leaves [2, ...] and [2, T, ...], freshly traced."""
+    """The first observations and the outcomes of two random walks, leaves [2, ...] and [2, T, ...], traced anew."""
     world = autoreset(environment)
 
     def walk(key):

@@ -1,12 +1,12 @@
-"""Tasks of the DeepMind Control Suite, on dm_control itself.
+"""Tasks of the DeepMind Control Suite, through dm_control itself.
 
-An observation is the task's dictionary in the task's own order, each part flat, a single number as one, in float32. A
-package that goes between sorts the names instead, so that its agents and ours do not understand each other's inputs.
+An observation is the task's dictionary in the task's own order, with each part flattened, in float32. Wrapper packages
+sort the names instead, so agents trained with them expect other inputs than ours.
 
-A world is saved as its episode's number, the control steps since, and what MuJoCo calls the integration state: time,
-positions, velocities, activations, what the solver starts from, and the forces and bodies that a task may move. Its
-episode is begun again first, because some tasks draw into the model (a target's place, the ground), and no task draws
-after that. So it goes on to the bit.
+The saved state of an environment is the number of its episode, the control steps since its start, and MuJoCo's
+integration state: time, positions, velocities, activations, the start of the solver, and the forces and bodies that a
+task may move. To load it, the episode is first started again, because some tasks draw parts of the model at random (the
+place of a target, the ground). No task draws after that, so the episode continues bit for bit.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from sharedq.settings import check_count
 
 @dataclass(frozen=True)
 class Control:
-    """A task of the DeepMind Control Suite: continuous actions, rewards of 0 to 1 per control step, no early ends."""
+    """A task of the DeepMind Control Suite: continuous actions, rewards of 0 to 1 per control step, no terminations."""
 
-    task: str = "cheetah-run"  # any domain-task of the suite, in any spelling
-    action_repeat: int = 1  # control steps for one action; their rewards are summed
-    time_limit: int = 1_000  # control steps until an episode is truncated, before any repeat; the suite has 1,000 too
+    task: str = "cheetah-run"  # a domain-task of the suite, in any spelling
+    action_repeat: int = 1  # control steps per action; their rewards are summed
+    time_limit: int = 1_000  # control steps (not actions) until an episode is truncated; the suite's own is 1,000
 
     def __post_init__(self):
         for name in ("action_repeat", "time_limit"):
@@ -95,12 +95,12 @@ class Simulation:
         self._steps = saved["steps"]
         physics = self._environment.physics
         physics.set_state(np.array(saved["state"]), _integration())
-        mujoco.mj_step1(physics.model.ptr, physics.data.ptr)  # with which every step of dm_control ends
+        mujoco.mj_step1(physics.model.ptr, physics.data.ptr)  # every step of dm_control ends with this call
 
     def picture(self) -> np.ndarray:
         try:
             return self._environment.physics.render(240, 320, camera_id=0)
-        except Exception as error:  # each of the ways to draw without a screen has errors of its own
+        except Exception as error:  # each way to draw without a screen raises other errors
             raise SharedqError(
                 f"'{self._settings.task}' cannot be drawn ({reason(error)}): "
                 "install EGL or OSMesa and set MUJOCO_GL to it"
@@ -121,7 +121,7 @@ def _integration() -> int:
 
 
 def _load(task: str) -> tuple[str, Any]:
-    """The name of a task, from any spelling, and a new environment of it that has no limit of its own."""
+    """The name of a task, from any spelling, and a new environment of it without a time limit."""
     suite = _suite()
     for domain, name in suite.ALL_TASKS:
         if letters(domain + name) == letters(task):
@@ -132,7 +132,7 @@ def _load(task: str) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MuJoCo's warnings of how the suite's own files are written."""
+    """Hides MuJoCo's warnings about the suite's own files."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -143,13 +143,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _suite() -> Any:
-    """dm_control's suite, which chooses when it is imported how it will draw: where there is no screen, without one."""
+    """Imports dm_control's suite. It chooses how to draw when it is imported; without a screen, we choose EGL."""
     if importlib.util.find_spec("dm_control") is None:
         raise missing_extra("dm_control", "control", "the Control Suite")
     if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
         os.environ["MUJOCO_GL"] = "egl"
         try:
             return importlib.import_module("dm_control.suite")
-        except Exception:  # EGL is not there, or has no device: everything but pictures works without
+        except Exception:  # no EGL, or no device for it: everything except pictures still works
             os.environ["MUJOCO_GL"] = "disabled"
     return importlib.import_module("dm_control.suite")

@@ -9,12 +9,12 @@ from sharedq.imports import own_errors, references, resolve
 
 @dataclass(frozen=True)
 class Custom:
-    """A user's own environment that lives on the device, by where its factory is."""
+    """Your own environment in JAX, given by the import string of its factory."""
 
-    factory: str = ""  # package.module:function, a function without arguments that returns an Environment
+    factory: str = ""  # package.module:function; the function takes no arguments and returns an Environment
 
     def imports(self) -> list[str]:
-        """What building it imports and runs."""
+        """The import strings that building runs."""
         return references(self.factory)
 
     def build(self) -> Environment:

@@ -1,4 +1,4 @@
-"""Any environment of Gymnasium, or a user's own, several of them stepped one after another in this process."""
+"""Any environment of Gymnasium, or a user's own. Several of them are stepped one after another in this process."""
 
 import warnings
 import zlib
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gymnasium:
-    """An environment of Gymnasium, or a user's own with its interface, stepped by Python on the host.
+    """An environment of Gymnasium, or your own with its interface, stepped by Python on the host.
 
-    Observations are arrays, which keep their type if it is uint8 or bool and are float32 otherwise, or one of n things,
-    which are a vector with a single 1.
+    Observations are arrays or discrete. Arrays keep the dtypes uint8 and bool and become float32 otherwise; discrete
+    observations become one-hot vectors.
 
-    Every episode begins with a seed of its own, made from the run's seed, the number of the world and that of the
-    episode. So a world is saved as its episode's number and the actions since, and loaded by taking them again: as long
-    as the episode was, and exact if the environment draws only from its own generator; another end is refused.
+    Every episode has a seed of its own, derived from the seed of the run, the number of the environment and the number
+    of the episode. The saved state is the number of the episode and its actions so far, and loading replays them. This
+    takes as long as the episode took, and is exact if the environment draws only from its own generator. If the replay
+    ends at another observation, it is refused.
     """
 
-    id: str = "LunarLander-v3"  # a registered id, or package.module:function that returns a new gymnasium.Env
-    time_limit: int | None = None  # steps until an episode is truncated; none: what the environment brings
-    frame_stacks: bool = False  # observations are uint8 frames [..., time], the newest last, zeros before the first
+    id: str = "LunarLander-v3"  # a registered id, or a package.module:function that returns a new gymnasium.Env
+    time_limit: int | None = None  # steps until an episode is truncated; none keeps the environment's own limit
+    frame_stacks: bool = False  # observations are stacks of uint8 frames [..., time], newest last, zeros at the start
 
     def __post_init__(self):
         require(
@@ -45,7 +46,7 @@ class Gymnasium:
         check_count("time_limit", self.time_limit or 1)
 
     def imports(self) -> list[str]:
-        """What building it imports and runs: a factory, or the module that Gymnasium's own module:id names."""
+        """The import strings that building runs: a factory, or the module of Gymnasium's own form module:id."""
         return references(self.id)
 
     def build(self) -> HostEnvironment:
@@ -103,7 +104,7 @@ class Gymnasium:
             raise unknown("Gymnasium environment", self.id, gymnasium.registry) from error
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever hinders an environment is what the user has to know
+        except BaseException as error:  # the user needs to see whatever goes wrong
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
             module = self.id.partition(":")[0]
@@ -136,7 +137,7 @@ class Player:
             return HostTimeStep(obs, float(reward), bool(terminated), bool(truncated and not terminated))
 
     def _see(self, obs: np.ndarray, before: Any) -> np.ndarray:
-        """Keeps the newest observation. If it is said to be a stack, its older frames are those of `before`."""
+        """Keeps the newest observation. If stacks are declared, checks that its older frames are those of `before`."""
         require(
             not self._stacked or follows(obs, before),
             f"observations of environment '{self._name}' are no stacks of frames [..., time], the newest last, with "
@@ -173,12 +174,12 @@ class Player:
 
 
 def _is_factory(reference: str) -> bool:
-    """Gymnasium's own module:id is none, because its ids hold a '-'."""
+    """Whether the string names a factory. Gymnasium's own form module:id does not, because its ids contain a '-'."""
     return ":" in reference and reference.partition(":")[2].replace(".", "").isidentifier()
 
 
 def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any], np.ndarray]]:
-    """The form of an environment's observations, and what turns one into a new array of that form."""
+    """The shape and dtype of observations, and a function that turns one into a new array of this form."""
     from gymnasium import spaces
 
     def checked(obs: Any, wanted: str, right: Callable[[np.ndarray], bool]) -> np.ndarray:
@@ -197,7 +198,7 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
 
         def read_array(obs: Any) -> np.ndarray:
             found = checked(obs, wanted, lambda found: found.shape == form and found.dtype.kind == declared.kind)
-            return found.astype(dtype)  # a copy too: some environments write into the array that they gave
+            return found.astype(dtype)  # also a copy: some environments reuse the array that they returned
 
         return jax.ShapeDtypeStruct(form, dtype), read_array
 
@@ -223,7 +224,7 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
 
 
 def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
-    """The actions of an environment, and what turns one of ours into one of its own."""
+    """The actions of an environment, and a function that turns one of ours into one of its own."""
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -231,6 +232,6 @@ def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
         return numbered, numbered.in_units
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
         actions = Continuous(space.low, space.high)
-        return actions, lambda action: actions.in_units(np.asarray(action, np.float32))  # from a save it is a list
+        return actions, lambda action: actions.in_units(np.asarray(action, np.float32))  # a saved action is a list
     kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__
     raise SharedqError(f"environment '{name}' has actions of {kind}; they must be Discrete or a Box of floats")

@@ -23,10 +23,10 @@ POSITION_LIMIT = 2.4  # m, beyond which the cart has left the track
 
 @dataclass(frozen=True)
 class CartPole:
-    """CartPole-v1 as Gymnasium plays it: balance a pole, 500 steps at most."""
+    """CartPole-v1 of Gymnasium, written in JAX: balance a pole for at most 500 steps."""
 
     time_limit: int = 500  # steps until an episode is truncated
-    tell_time: bool = False  # the time of the episode is a fifth number of an observation, -0.5 to 0.5 at its limit
+    tell_time: bool = False  # add the elapsed time to the observation, as a fifth number from -0.5 to 0.5 at the limit
 
     def __post_init__(self):
         check_count("time_limit", self.time_limit)

@@ -3,13 +3,13 @@
 pgx is Apache-2.0, but its MinAtar files call themselves forks of the GPL-3 original. So pgx is an optional extra,
 imported only when a game is built.
 
-Four games equal the original step by step. pgx's Seaquest differs in three rules: the game ends one step later when
-the air is gone; enemies speed up one surfacing earlier; and an enemy bullet that has left on the left side holds up
-those fired after it, while one that has left on the right keeps its place in a table of 25. It is kept as it is, so
-that results compare with others obtained with pgx.
+Four games equal the original step by step. pgx's Seaquest differs in three rules. The game ends one step later when the
+air runs out. Enemies speed up one surfacing earlier. An enemy bullet that left the screen on the left holds up the
+bullets fired after it, and one that left on the right keeps its place in a table of 25. We keep Seaquest as it is, so
+that results can be compared with other results from pgx.
 
-The games go through pgx's public `init` and `step`: calling its inner functions instead, to skip the checks for
-illegal actions and ended games, was no faster beyond the noise (1 and 8 environments, scanned, on a CPU).
+We call pgx's public `init` and `step`. Calling its inner functions, which skips the checks for illegal actions and
+ended games, was not faster beyond the noise (1 and 8 environments, scanned, on a CPU).
 """
 
 import importlib
@@ -38,7 +38,7 @@ class MinAtar:
 
     game: str = "breakout"  # asterix, breakout, freeway, seaquest or space_invaders
     sticky: float = 0.1  # probability that the last action is repeated instead of the chosen one
-    time_limit: int | None = None  # steps until an episode is truncated; none as in the original games
+    time_limit: int | None = None  # steps until an episode is truncated; none, as in the original games, is no limit
 
     def __post_init__(self):
         object.__setattr__(self, "game", _canonical(self.game))
@@ -77,7 +77,7 @@ class MinAtar:
 
 
 def _canonical(name: str) -> str:
-    """The game's name as pgx writes it, from any spelling: SpaceInvaders, space-invaders, Space Invaders."""
+    """pgx's name of a game, from any spelling: SpaceInvaders, space-invaders, Space Invaders."""
     for game in GAMES:
         if letters(game) == letters(name):
             return game

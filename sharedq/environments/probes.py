@@ -1,7 +1,7 @@
-"""Environments small enough that their Q-values are known, each made to catch one kind of mistake in a learner.
+"""Environments so small that their Q-values are known. Each one catches one kind of mistake in a learner.
 
-An observation is the one-hot vector of the state, so that a table is a special case of a network. Where the world
-ends, the state in which it ended is observed once more: a learner that bootstraps over the end is found out.
+An observation is the one-hot vector of the state, so that a table is a special case of a network. When an episode
+terminates, the last state is observed once more, so a learner that bootstraps past the end gets wrong values.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbeEnvironment:
-    """A tiny world whose Q-values are known."""
+    """A small environment whose Q-values are known."""
 
-    name: str = "corridor"  # a world with known Q-values: the names are the keys of PROBES
+    name: str = "corridor"  # which probe: a key of sharedq.environments.probes.PROBES
 
     def __post_init__(self):
         if self.name not in PROBES:
@@ -38,13 +38,13 @@ class ProbeEnvironment:
 
 
 class _World(NamedTuple):
-    """A world's tables, a row for each state and a column for each action, and their optimal values."""
+    """The tables of a probe, with one row per state and one column per action, and its optimal values."""
 
     rewards: list[list[float]]  # the mean rewards
-    successors: list[list[int | None]]  # None ends the world
+    successors: list[list[int | None]]  # None ends the episode
     q_values: Callable[[float], list[list[float]]]  # gamma -> values, solved by hand
     starts: tuple[int, ...] = (0,)  # equally likely
-    noise: tuple[float, ...] | None = None  # the standard deviation of the rewards in each state, none for 0
+    noise: tuple[float, ...] | None = None  # standard deviation of the rewards in each state; None means 0
     time_limit: int | None = None
 
 
@@ -58,11 +58,11 @@ _WORLDS = {
     "observation": _World(
         rewards=[[-1], [1]], successors=[[END], [END]], q_values=lambda gamma: [[-1], [1]], starts=(0, 1)
     ),
-    # Does it reach back in time, discounted once?
+    # Does the value reach back in time, discounted once?
     "discounting": _World(rewards=[[0], [1]], successors=[[1], [END]], q_values=lambda gamma: [[gamma], [1]]),
     # Does it depend on the action?
     "action": _World(rewards=[[-1, 1]], successors=[[END, END]], q_values=lambda gamma: [[-1, 1]]),
-    # And on both together?
+    # Does it depend on both together?
     "observation_and_action": _World(
         rewards=[[1, -1], [-1, 1]],
         successors=[[END, END], [END, END]],
@@ -75,8 +75,8 @@ _WORLDS = {
         successors=[[0, 1], [1, 2], [2, 3], [3, END]],
         q_values=lambda gamma: [[gamma ** (4 - cell), gamma ** (3 - cell)] for cell in range(4)],
     ),
-    # A reward of 1 for ever, watched for five steps at a time. A learner that takes the truncation for a death
-    # finds a finite sum.
+    # A reward of 1 at every step, truncated after five steps. A learner that mistakes the truncation for a termination
+    # learns a value that is too small.
     "time_limit": _World(rewards=[[1]], successors=[[0]], q_values=lambda gamma: [[1 / (1 - gamma)]], time_limit=5),
     # Sutton & Barto, example 6.7: action 0 ends with nothing; every other action leads to arms whose noisy rewards
     # have the mean -0.1. The largest of ten noisy estimates looks better than nothing.

@@ -1,7 +1,7 @@
-"""What an environment is apart from its dynamics: a name, the form of observations and the actions.
+"""The description of an environment without its dynamics: its name, its observations and its actions.
 
-Algorithms, replays and trained agents need no more than this. A run keeps it as JSON, so that its agent can act, be
-exported or be trained further without the environment itself.
+Algorithms, replays and trained agents need no more than this. A run keeps the description as JSON, so that its agent
+can act without the environment itself.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -14,10 +14,10 @@ from sharedq.json_files import Maybe
 
 
 class Discrete(NamedTuple):
-    """Actions 0 .. n-1: what the algorithms give, the replay holds and `step` takes, everywhere."""
+    """Actions 0 .. n-1. Algorithms return them, replays store them and `step` takes them in this form."""
 
     n: int
-    first: int = 0  # what the world itself calls action 0, as `Discrete(n, start)` of Gymnasium does
+    first: int = 0  # the environment's own number of action 0, like `start` in Gymnasium's `Discrete(n, start)`
 
     @property
     def one(self) -> jax.ShapeDtypeStruct:
@@ -25,18 +25,18 @@ class Discrete(NamedTuple):
         return jax.ShapeDtypeStruct((), jnp.int32)
 
     def in_units(self, action: Any) -> int:
-        """What the world itself calls an action."""
+        """The environment's own number of an action."""
         return self.first + int(action)
 
 
 class Continuous(NamedTuple):
-    """Real vectors, of -1 to 1 each: what the algorithms give, the replay holds and `step` takes, everywhere.
+    """Vectors of numbers from -1 to 1. Algorithms return them, replays store them and `step` takes them in this form.
 
-    What they stand for in the world's own units is the environment's business, and `in_units` its way to say it.
+    The environment converts them to its own units with `in_units`.
     """
 
-    low: np.ndarray  # what -1 stands for
-    high: np.ndarray  # what 1 stands for
+    low: np.ndarray  # the value of -1 in the environment's units
+    high: np.ndarray  # the value of 1 in the environment's units
 
     @property
     def one(self) -> jax.ShapeDtypeStruct:
@@ -44,26 +44,26 @@ class Continuous(NamedTuple):
         return jax.ShapeDtypeStruct(np.shape(self.low), jnp.float32)
 
     def in_units(self, action: Any) -> Any:
-        """What an action of -1 to 1 stands for, never beyond the bounds, in the bounds' type."""
+        """An action of -1 to 1 in the environment's units, in the dtype of the bounds and never beyond them."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         return (middle + half * action).clip(self.low, self.high)
 
 
 Actions = Discrete | Continuous
-Stacks = Literal["black"] | None  # black: frames, the last axis is time, zeros where the episode had not begun
+Stacks = Literal["black"] | None  # black: frames with time on the last axis; those before the episode are zeros
 
 
 class EnvironmentSpec(NamedTuple):
     """The description of an environment."""
 
     name: str
-    observation: jax.ShapeDtypeStruct  # of one observation
+    observation: jax.ShapeDtypeStruct  # shape and dtype of one observation
     actions: Actions
-    stacks: Stacks = None  # whether an observation is a stack of frames, and what it shows before the first
+    stacks: Stacks = None  # whether an observation is a stack of frames, and how a new stack is filled
 
 
 def stackable(observation: jax.ShapeDtypeStruct) -> bool:
-    """Whether observations of this form can be stacks of frames."""
+    """Whether observations of this shape and dtype can be stacks of frames."""
     return observation.dtype == np.uint8 and len(observation.shape) >= 2
 
 
@@ -83,7 +83,7 @@ JSON_FORM = {
 
 
 def to_json(spec: EnvironmentSpec) -> dict[str, Any]:
-    """The description as JSON can hold it; floats are written so that they read back to the bit."""
+    """The description in a form that JSON can hold; floats read back bit for bit."""
     observation = {"shape": list(spec.observation.shape), "dtype": np.dtype(spec.observation.dtype).name}
     return {
         "name": spec.name,
@@ -94,7 +94,7 @@ def to_json(spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def from_json(plain: dict[str, Any]) -> EnvironmentSpec:
-    """The description that `to_json` wrote; raises a `ValueError` if it describes none."""
+    """The description that `to_json` wrote; raises a `ValueError` if `plain` is not one."""
     try:
         observation = plain["observation"]
         form = jax.ShapeDtypeStruct(tuple(observation["shape"]), np.dtype(observation["dtype"]))

@@ -1,4 +1,4 @@
-"""Several worlds on the host, made of single ones that are stepped one after another in this process."""
+"""A `VectorEnv` made of single environments, which are stepped one after another in this process."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,14 +12,14 @@ from sharedq.validation import numbers
 
 
 def episode_seed(seed: int, world: int, episode: int) -> int:
-    """A seed for each episode of each world, so that an episode can be begun again without those before it."""
+    """A seed for each episode of each environment, so that an episode can be replayed without the earlier ones."""
     return int(np.random.SeedSequence(seed, spawn_key=(world, episode)).generate_state(1)[0])
 
 
 class HostTimeStep(NamedTuple):
-    """What one action led to in one world."""
+    """The result of one action in one environment."""
 
-    obs: np.ndarray  # the true successor, also at an end; a new array each time
+    obs: np.ndarray  # the true successor observation, also at the end of an episode; a new array each time
     reward: float
     terminated: bool
     truncated: bool
@@ -27,7 +27,7 @@ class HostTimeStep(NamedTuple):
 
 
 class World(Protocol):
-    """One world. It never begins an episode by itself."""
+    """One environment. It never starts an episode by itself."""
 
     def begin(self) -> np.ndarray:
         """The first observation of the next episode."""
@@ -44,7 +44,7 @@ class World(Protocol):
 
 
 class SyncVectorEnv:
-    """`VectorEnv` of the contract: steps each world in turn, and begins the next episode where one ended."""
+    """A `VectorEnv` that steps each environment in turn and starts the next episode when one has ended."""
 
     def __init__(self, worlds: Sequence[World]):
         self._worlds = worlds
@@ -62,7 +62,7 @@ class SyncVectorEnv:
             obs.append(world.begin() if one.terminated or one.truncated else one.obs)
         final_obs, reward, terminated, truncated, life_lost = zip(*happened, strict=True)
         return Outcome(
-            obs=_stacked(obs),  # which an episode may have begun with
+            obs=_stacked(obs),  # some may be the first of an episode
             reward=_physical(reward, jax.ShapeDtypeStruct((len(reward),), np.float32), "a reward"),
             terminated=np.array(terminated, bool),
             truncated=np.array(truncated, bool),
@@ -91,7 +91,7 @@ def _stacked(observations: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _physical(values: Any, wanted: Any, what: str) -> np.ndarray:
-    """The values as the shape and the dtype of `wanted`; an error of the world's if one is not a finite number."""
+    """The values in the shape and dtype of `wanted`; raises `Unphysical` if one is not a finite number."""
     try:
         return numbers(values, wanted, what)
     except NotFinite as error:

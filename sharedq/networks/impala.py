@@ -50,10 +50,10 @@ class ImpalaTrunk(nn.Module):
 class Impala:
     """Stacks of residual blocks, then dense layers. The defaults are the paper's on Atari; the paper adds LayerNorm."""
 
-    filters: tuple[int, ...] = (32, 64, 64)  # filters of each stack, which halves the sides of the image
+    filters: tuple[int, ...] = (32, 64, 64)  # filters of each stack; each stack halves the sides of the image
     hidden: tuple[int, ...] = (512,)  # width of each dense layer after the stacks
-    norm: Norm = "none"  # LayerNorm (layer*) before each ReLU, or BatchNorm (batch*) after it: docs/algorithms.md
-    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+    norm: Norm = "none"  # layer*: LayerNorm before each ReLU; batch*: BatchNorm after it; see docs/algorithms.md
+    compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
         require(bool(self.filters), "network.filters needs a number for at least one stack")

@@ -112,10 +112,10 @@ class Branch(nn.Module):
 class SimbaV2:
     """SimbaV2: unit features, unit kernels and learned gains. The defaults are its critic's."""
 
-    width: int = 512  # features between the blocks
-    blocks: int = 2  # each with a hidden layer of four times the width
-    norm: Norm = "none"  # BatchNorm of the inputs alone (batch_input), or also before or after the ReLU of each block
-    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+    width: int = 512  # number of features between the blocks
+    blocks: int = 2  # number of residual blocks; each has a hidden layer of four times the width
+    norm: Norm = "none"  # BatchNorm of the inputs (batch_input), or also before or after each block's ReLU
+    compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
         check_count("network.width", self.width, most=WIDTH)

@@ -114,10 +114,10 @@ class Dense:
     """Dense layers, with ReLU unless another activation is asked for."""
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
-    norm: Norm = "none"  # LayerNorm (layer*) before each activation, or BatchNorm (batch*) after it: docs/algorithms.md
-    activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
-    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+    norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
+    activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
+    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
@@ -137,15 +137,15 @@ class Dense:
 class Convolutional:
     """Convolutions with ReLU, then dense layers. The defaults are the MinAtar network (Young & Tian, 2019)."""
 
-    filters: tuple[int, ...] = (16,)  # filters of each convolution
-    sizes: tuple[int, ...] = (3,)  # side of its kernel
-    strides: tuple[int, ...] = (1,)  # its stride
-    padding: Padding = "VALID"  # SAME keeps the border
+    filters: tuple[int, ...] = (16,)  # number of filters of each convolution
+    sizes: tuple[int, ...] = (3,)  # kernel size of each convolution
+    strides: tuple[int, ...] = (1,)  # stride of each convolution
+    padding: Padding = "VALID"  # SAME pads the border of the image with zeros, VALID does not
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
-    norm: Norm = "none"  # LayerNorm (layer*) before each activation, or BatchNorm (batch*) after it: docs/algorithms.md
-    activation: Activation = "relu"  # of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # of all layers, heads too; sparse sets nine tenths of each unit's inputs to 0
-    compute: Compute = "float32"  # bfloat16 makes the products of layers and heads in it; parameters stay float32
+    norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
+    activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
+    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
         layers = {len(self.filters), len(self.sizes), len(self.strides)}
@@ -170,7 +170,7 @@ class FlaxTrunk:
     A module with batch normalisation takes the keyword `train` and keeps its statistics in `batch_stats`.
     """
 
-    module: str = ""  # where it is: package.module:ClassOrInstance
+    module: str = ""  # import string of the module: package.module:ClassOrInstance
 
     @staticmethod
     def of(module: nn.Module | type[nn.Module]) -> "FlaxTrunk":

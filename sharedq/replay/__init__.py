@@ -1,4 +1,4 @@
-"""Replays, on the device. To add one: a file with a frozen dataclass that has `build(...)`, and a line here."""
+"""Replays, on the device. To add one, write a file with a frozen dataclass with `build(...)`, and add a line here."""
 
 from sharedq.replay.frame_stacks import FrameStacks
 from sharedq.replay.none import NoReplay

@@ -1,14 +1,15 @@
-"""Uniform replay of stacks of frames that stores each frame once, and builds the stacks on reading.
+"""Uniform replay of stacks of frames. It stores each frame once and rebuilds the stacks when it reads them.
 
-An observation of depth D shows the D newest frames of its episode, [..., D], oldest first, zeros where the episode had
-not begun. Of a step only the newest of them is kept; the others are in the steps before. Where a stack begins is read
-off the zeros and not off the end of an episode, because after a lost life frames go on. The ring has D rows more than
-are drawn from: D-1 hold what came before the oldest step, and one holds what followed the newest.
+An observation of depth D holds the D newest frames of its episode, [..., D], oldest first. Frames from before the
+episode are zeros. The replay keeps only the newest frame of each step; the other frames are in the steps before it. It
+finds the start of a stack by the zeros and not by the end of an episode, because after a lost life the stack continues.
+The ring has D more rows than it samples from: D-1 hold the frames before the oldest step, and one holds the frame after
+the newest step.
 
-What follows a step is the newest frame of the next one, except at the end of an episode:
-- where the world ended, the last frame stands still; what it would be worth is never asked;
-- where only the watching ended, it is asked. The true final frame then lies in a small ring of its own. A transition
-  whose final frame has been overwritten there by that of a later episode gets weight 0.
+The frame after a step is the newest frame of the next step, except at the end of an episode:
+- after a termination, the last frame is repeated; its value is never used;
+- after a truncation, the value of the final observation is needed. The final frame is kept in a small ring of its own.
+  If a later episode has overwritten it there, the transition gets weight 0.
 """
 
 from dataclasses import dataclass
@@ -26,39 +27,39 @@ from sharedq.transitions import Batch, Step, Transition
 
 
 class Row(NamedTuple):
-    """What is kept of a step."""
+    """What the ring keeps of a step."""
 
-    frame: jax.Array  # the newest that it saw
-    begins: jax.Array  # it saw no other
+    frame: jax.Array  # the newest frame of its observation
+    begins: jax.Array  # whether all its older frames are zeros
     action: jax.Array
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    truncated_before: jax.Array  # how many steps were: where its own final frame is, if it is truncated too
+    truncated_before: jax.Array  # count of truncated steps before it; places its final frame
 
 
 class Data(NamedTuple):
-    ring: Row  # one after the other in time, the environments of one time side by side
-    final_frames: jax.Array  # of the last truncated steps
-    truncated_so_far: jax.Array  # how many steps were
+    ring: Row  # ordered by time, then by environment
+    final_frames: jax.Array  # the final frames of the last truncated steps
+    truncated_so_far: jax.Array  # how many steps were truncated
 
 
 @dataclass(frozen=True)
 class FrameStacks(Uniform):
-    """As uniform replay, for observations that are stacks of frames, uint8 [..., time]: stores each frame once.
+    """Uniform replay for stacks of frames, uint8 [..., time]; it stores each frame once.
 
-    Shapes do not tell such stacks from colours or from stacks that begin otherwise: the environment has to say it.
+    Colour images and stacks that begin differently can have the same shape, so the environment must declare its stacks.
     """
 
-    capacity: int = 1_000_000  # steps kept, of all environments of a seed together
-    truncations: int = 64  # final frames kept of truncated episodes, of all environments of a seed together
+    capacity: int = 1_000_000  # environment steps kept per seed, summed over its environments
+    truncations: int = 64  # final frames kept of the last truncated episodes, per seed
 
     def __post_init__(self):
         super().__post_init__()
         check_count("replay.truncations", self.truncations)
 
     def check(self, spec: Any, training: Any) -> None:
-        """Refuses an environment that does not say that its observations are such stacks."""
+        """Refuses an environment that does not declare that its observations are such stacks."""
         super().check(spec, training)
         require(
             spec.stacks == "black",
@@ -81,8 +82,8 @@ class FrameStacks(Uniform):
         def add(data, written, steps: Step):
             numbers = data.truncated_so_far + jnp.cumsum(steps.truncated) - steps.truncated
             so_far = data.truncated_so_far + steps.truncated.sum()
-            keep = steps.truncated & (so_far - numbers <= self.truncations)  # more may end at once than have room
-            slots = jnp.where(keep, numbers % self.truncations, self.truncations)  # beyond the end: not written
+            keep = steps.truncated & (so_far - numbers <= self.truncations)  # more may end at once than fit
+            slots = jnp.where(keep, numbers % self.truncations, self.truncations)  # beyond the end nothing is written
             final = steps.next_obs[..., -1]
             begins = ~steps.obs[..., :-1].any(axis=tuple(range(1, steps.obs.ndim)))
             row = Row(steps.obs[..., -1], begins, *steps[1:5], numbers)
@@ -99,14 +100,14 @@ class FrameStacks(Uniform):
             def place(when):
                 return (when % rows) * environments + environment
 
-            def places(start, length):  # of steps that follow each other, [B, length]
+            def places(start, length):  # places of consecutive steps, [B, length]
                 return jax.vmap(place, out_axes=1)(start + jnp.arange(length)[:, None])
 
             def stack(when):
-                """What the steps saw. Rows from before the first step of all are still zero."""
+                """The observations of the steps. Rows from before the first step of the run are still zero."""
                 seen = places(when - depth + 1, depth)
                 begins = ring.begins[seen[:, 1:]]
-                begun = jnp.cumsum(begins[:, ::-1], axis=1)[:, ::-1] == 0  # nothing began between it and the newest
+                begun = jnp.cumsum(begins[:, ::-1], axis=1)[:, ::-1] == 0  # no stack begins after this frame
                 begun = jnp.pad(begun, ((0, 0), (0, 1)), constant_values=True)
                 frames = jnp.where(jnp.expand_dims(begun, range(2, 2 + frame.ndim)), ring.frame[seen], 0)
                 return jnp.moveaxis(frames, 1, -1)
@@ -133,7 +134,7 @@ class FrameStacks(Uniform):
 
 
 def _frame_and_depth(obs: Any) -> tuple[jax.ShapeDtypeStruct, int]:
-    """One frame of a stack, and how many a stack has."""
+    """The shape of one frame of a stack, and the number of frames in a stack."""
     known = hasattr(obs, "shape") and obs.dtype == jnp.uint8 and len(obs.shape) >= 2 and obs.shape[-1] >= 1
     kind = f"{obs.dtype}{list(obs.shape)}" if hasattr(obs, "shape") else type(obs).__name__
     require(known, f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay uniform")

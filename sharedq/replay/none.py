@@ -9,13 +9,13 @@ from sharedq.transitions import Batch, Step
 
 @dataclass(frozen=True)
 class NoReplay:
-    """Keeps nothing."""
+    """No replay, for streaming algorithms."""
 
     learns_from: ClassVar = "stream"
     room: ClassVar = 0
 
     def build(self, step: Step, gamma: float, environments: int) -> Replay:
         def sample(data, written, key) -> Batch:
-            raise TypeError("nothing can be drawn where nothing is kept")
+            raise TypeError("there is no replay to sample from")
 
         return Replay(1, lambda: (), lambda data, written, steps: data, sample, lambda data, ids, errors: data)

@@ -1,7 +1,7 @@
-"""What a replay is: a record of pure functions over its data.
+"""The contract of a replay: a record of pure functions over its data.
 
-The loop owns the count of steps written, so that it has no axis of seeds; `update` is for replays that prefer some
-transitions over others and want to hear how surprising they were.
+The loop owns the count of steps written, so that the count has no axis of seeds. `update` is for prioritised replays,
+which need the errors of the transitions that were sampled.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -18,17 +18,17 @@ class Init(Protocol):
 
 class Add(Protocol):
     def __call__(self, data: Any, written: Any, steps: Step, /) -> Any:
-        """The data with one step of every environment [N, ...] more; `written` counts the steps of each before."""
+        """The data after adding one step of every environment [N, ...]; `written` counts each one's earlier steps."""
 
 
 class Sample(Protocol):
     def __call__(self, data: Any, written: Any, key: jax.Array, /) -> Batch:
-        """A batch, drawn from what is stored when each environment has written so many steps."""
+        """A random batch of the stored steps; `written` counts the steps that each environment has written."""
 
 
 class Update(Protocol):
     def __call__(self, data: Any, ids: Any, errors: jax.Array, /) -> Any:
-        """The data after an update on the transitions with these ids, whose errors [B] were so large."""
+        """The data after an update on the transitions with these ids; `errors` [B] are their errors."""
 
 
 class Replay(NamedTuple):

@@ -1,7 +1,7 @@
-"""A ring of items on the device: any pytree, written in place when the caller donates it.
+"""A ring buffer on the device. Its items are any pytree, and it is written in place when the caller donates it.
 
-The ring does not know how much has been written: the training loop counts steps, outside the axis of seeds, and
-tells it. Boolean arrays are stored as bits: MinAtar images take an eighth of the memory, and of the checkpoint.
+The ring does not know how much has been written; the training loop counts the steps, outside the axis of seeds, and
+passes the count. Boolean arrays are stored as bits, so MinAtar images take an eighth of the memory and the checkpoint.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PACKED_FROM = 8  # boolean items with at least so many entries are packed; a lone flag is not worth it
+PACKED_FROM = 8  # boolean items with at least this many entries are packed; single flags are not
 
 
 def init(item: Any, capacity: int) -> Any:
-    """Room for `capacity` items like `item`, zero everywhere."""
+    """A ring of zeros with room for `capacity` items like `item`."""
 
     def room(leaf):
         stored = jax.eval_shape(_encode, jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype))
@@ -23,7 +23,7 @@ def init(item: Any, capacity: int) -> Any:
 
 
 def write(ring: Any, start: jax.Array, items: Any) -> Any:
-    """Items [N, ...] into places start .. start+N-1, which must lie within the ring."""
+    """Writes items [N, ...] to the places start .. start+N-1, which must lie within the ring."""
 
     def put(data, new):
         return jax.lax.dynamic_update_slice_in_dim(data, _encode(new), start, axis=0)
@@ -32,7 +32,7 @@ def write(ring: Any, start: jax.Array, items: Any) -> Any:
 
 
 def read(ring: Any, places: jax.Array, item: Any) -> Any:
-    """The items at `places` (any shape), each like `item`."""
+    """Reads the items at `places` (of any shape), each like `item`."""
     return jax.tree.map(lambda data, like: _decode(data[places], like), ring, item)
 
 

@@ -12,18 +12,18 @@ from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
 from sharedq.transitions import Batch, Step, Transition
 
-N_STEP = 10_000  # ours: rewards summed at most
+N_STEP = 10_000  # ours: the largest number of rewards summed
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """A ring of the last `capacity` steps, drawn from uniformly."""
+    """A ring buffer of the last `capacity` steps, sampled uniformly."""
 
     learns_from: ClassVar = "replay"
 
-    capacity: int = 100_000  # steps kept, of all environments of a seed together
-    batch_size: int = 32  # transitions in each update
-    n_step: int = 1  # rewards summed before bootstrapping
+    capacity: int = 100_000  # environment steps kept per seed, summed over its environments
+    batch_size: int = 32  # transitions per update
+    n_step: int = 1  # number of rewards before the bootstrap (n-step returns)
 
     def __post_init__(self):
         require(self.capacity >= 1, f"replay.capacity must be at least 1, not {self.capacity}")
@@ -40,11 +40,11 @@ class Uniform:
 
     @property
     def room(self) -> int:
-        """Steps that can be kept."""
+        """How many steps the replay can keep."""
         return self.capacity
 
     def check(self, spec: Any, training: Any) -> None:
-        """Refuses a training that cannot learn from this replay."""
+        """Refuses a training loop that could not learn from this replay."""
         environments = training.environments
         rows = self.rows(environments)
         require(
@@ -59,11 +59,11 @@ class Uniform:
         )
 
     def rows(self, environments: int) -> int:
-        """Steps kept of each environment."""
+        """Steps kept per environment."""
         return self.capacity // environments
 
     def draw(self, written: jax.Array, key: jax.Array, environments: int) -> tuple[jax.Array, jax.Array]:
-        """When the first step of each drawn transition was written, [B], and in which environment, [B]."""
+        """Samples the first step of each transition: when it was written, [B], and in which environment, [B]."""
         age_key, environment_key = jax.random.split(key)
         stored = jnp.minimum(written, self.rows(environments))
         age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)

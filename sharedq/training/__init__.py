@@ -1,4 +1,4 @@
-"""Loops. To add one: a file with a frozen dataclass that has `build(...)` and gives a `Program`, and a line here."""
+"""Training loops. To add one, write a frozen dataclass whose `build` returns a `Program`, and add a line here."""
 
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive

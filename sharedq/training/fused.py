@@ -1,7 +1,7 @@
-"""Collecting and learning in one compiled scan, for environments that live on the device.
+"""Collecting and learning in one compiled loop, for environments on the device.
 
-A *chunk* is many cycles (see `schedule.py`) in one compiled call, all seeds in it. Between chunks, `loop.py` logs and
-saves.
+A *chunk* is one compiled call that runs many cycles (see `schedule.py`) of all seeds. Between chunks, `loop.py` logs
+and saves.
 
 Shape letters: N environments of a seed, V vector steps of a chunk.
 """
@@ -47,14 +47,14 @@ class Fused(Schedule):
 
 
 class Episode(NamedTuple):
-    """The episode that an environment is in, [N] each."""
+    """The current episode of each environment: its return so far and its length so far, [N] each."""
 
     returned: jax.Array
     length: jax.Array
 
 
 class Run(NamedTuple):
-    """One seed's whole run: everything that changes, so that jit, checkpoints and resuming come from one place."""
+    """Everything that changes during the run of one seed, in one pytree for jit, checkpoints and resuming."""
 
     seed: jax.Array
     agent: Any
@@ -65,17 +65,17 @@ class Run(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What a chunk tells of itself. Of a chunk shorter than its room only the first rows of the episodes hold."""
+    """What a chunk reports. If the chunk is shorter than the arrays, only the first rows of the episodes are valid."""
 
     metrics: dict[str, jax.Array]  # means over the chunk's steps and updates; empty before the first update
-    bad_step: jax.Array  # environment step of the first loss that was not a finite number, else -1
+    bad_step: jax.Array  # environment step of the first loss that was not finite, or -1
     params_finite: jax.Array
-    ended: jax.Array  # [V, N] whether an episode ended at the chunk's vector step V
+    ended: jax.Array  # [V, N] whether an episode ended at this vector step of the chunk
     episode: Episode  # [V, N] each
 
 
 def begin(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused):
-    """`begin(seed) -> Run`: one seed before its first step."""
+    """Returns `begin(seed) -> Run`, which makes the run of one seed before its first step."""
 
     def function(seed: jax.Array) -> Run:
         key = random_keys.root(seed)
@@ -94,7 +94,7 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
 def advance(
     environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, zero: MetricSums, learn: bool
 ):
-    """`advance(span, run) -> Run, Log`: one chunk of one seed, cycles span[0] .. span[1]-1."""
+    """Returns `advance(span, run) -> Run, Log`, which runs the cycles span[0] .. span[1]-1 of one seed."""
     size, steps_per_cycle = training.environments, training.steps_per_cycle
     step_all = jax.vmap(autoreset(environment).step)
     watch, learn_all = make_observe(algorithm, training), make_update(algorithm, replay, training)
@@ -103,7 +103,7 @@ def advance(
         key = random_keys.root(run.seed)
         act_key, world_key = (random_keys.named(key, name) for name in ("act", "environment"))
 
-        def collect(carry, time: jax.Array):  # time counts steps of each environment
+        def collect(carry, time: jax.Array):  # time counts the steps of each environment
             run, sums = carry
             action = algorithm.act(run.agent, random_keys.at(act_key, time), run.obs, time * size)
             keys = jax.random.split(random_keys.at(world_key, time), size)
@@ -119,7 +119,7 @@ def advance(
             agent, sums = watch(key, run.agent, sums, step, outcome.obs, time)
             return (Run(run.seed, agent, data, state, outcome.obs, fresh), sums), (ended, episode)
 
-        def cycle(number: jax.Array, carry):  # number counts cycles of the run
+        def cycle(number: jax.Array, carry):  # number counts the cycles of the run
             run, episodes, sums = carry
             (run, sums), new = jax.lax.scan(
                 collect, (run, sums), number * steps_per_cycle + jnp.arange(steps_per_cycle)
@@ -144,7 +144,7 @@ def advance(
 
 
 class FusedProgram:
-    """The compiled programs of an experiment whose environment lives on the device (see `program.Program`)."""
+    """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
 
     def __init__(
         self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]

@@ -1,14 +1,15 @@
-"""Learning on the device from worlds that Python steps on the host: emulators, simulators, anything of Gymnasium.
+"""Learning on the device from environments that Python steps on the host: emulators, simulators and Gymnasium.
 
-In each cycle (see `schedule.py`) the device chooses actions and the host steps its worlds, `steps_per_cycle` times;
-then one compiled call stores what happened and makes all updates that are due, for all seeds. So the next actions wait
-for the updates, and the worlds for the actions. With `learn_while_stepping` the updates are sent off before the worlds
-move, once a cycle's first actions are chosen, and learn from what was stored in the cycles before.
+In each cycle (see `schedule.py`) the device chooses actions and the host steps its environments, `steps_per_cycle`
+times. Then one compiled call stores the steps and makes all updates that are due, for all seeds. So the next actions
+wait for the updates, and the environments wait for the actions. With `learn_while_stepping` the updates are dispatched
+right after the first actions of a cycle are chosen, before the environments step, and learn from the steps of earlier
+cycles.
 
-An algorithm that observes does so in the call that chooses its next actions; what is left over is observed where a
-cycle ends, or without a replay where a stretch of the log does.
+An algorithm with `observe` observes a step in the same call that chooses its next actions. The last step of a cycle
+(or, without a replay, of a chunk) is observed at its end.
 
-Where a life is lost, what is learned from says that the world ended; what is logged and begun again does not.
+When a life is lost, the step that is learned from is terminated. The logs and the environment do not end the episode.
 
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
@@ -46,7 +47,7 @@ from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
 from sharedq.trees import size
 
-WORLDS = 10_000  # ours: those of a seed that this process steps
+WORLDS = 10_000  # ours: the most environments per seed that this process steps
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Interactive(Schedule):
 
     on_host: ClassVar = True
 
-    environments: int = 1  # environments of each seed, stepped side by side
-    learn_while_stepping: bool = False  # update while the worlds are stepped, from the steps of earlier cycles
+    environments: int = 1  # environments per seed, stepped in parallel
+    learn_while_stepping: bool = False  # update while the environments step, from the steps of earlier cycles
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,7 +70,7 @@ class Interactive(Schedule):
 
 
 class Learner(NamedTuple):
-    """What a seed holds on the device."""
+    """What one seed has on the device."""
 
     seed: jax.Array
     agent: Any
@@ -77,14 +78,14 @@ class Learner(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The whole run but for the worlds: the learner on the devices, the rest on the host, [S, N] each."""
+    """The whole run except the environments: the learner on the devices, the rest on the host, [S, N] each."""
 
     seed: Any
     agent: Any
     replay: Any
-    obs: np.ndarray  # to act on next
-    returned: np.ndarray  # by the episode that each world is in
-    length: np.ndarray
+    obs: np.ndarray  # the observations to act on next
+    returned: np.ndarray  # return so far of each environment's current episode
+    length: np.ndarray  # its length so far
 
 
 def _learner(run: Run) -> Learner:
@@ -96,28 +97,28 @@ def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.nda
 
 
 class PendingStep(NamedTuple):
-    """A vector step that the algorithm has not observed yet, on the devices, and the observations that came after."""
+    """A vector step on the devices that the algorithm has not observed yet, and the observations to act on after it."""
 
     step: Step
     obs: Any
 
 
 class Live(NamedTuple):
-    """What is on the devices while worlds are stepped."""
+    """What is on the devices while the environments step."""
 
     learner: Learner
     sums: MetricSums
-    pending: PendingStep | None  # None: everything was observed, or nothing ever is
+    pending: PendingStep | None  # None if every step was observed, or if the algorithm observes nothing
 
 
 class Parts(NamedTuple):
-    """What the functions below, which are compiled for one seed, are made of."""
+    """The parts that the functions below need. These functions are written for one seed and compiled."""
 
     algorithm: Algorithm
     replay: Replay
     settings: Interactive
-    observe: Callable  # of `make_observe`
-    update: Callable  # of `make_update`
+    observe: Callable  # from `make_observe`
+    update: Callable  # from `make_update`
 
 
 def begin(parts: Parts, spec: EnvironmentSpec, shared: jax.Array, seed: jax.Array) -> tuple[jax.Array, Learner]:
@@ -128,7 +129,7 @@ def begin(parts: Parts, spec: EnvironmentSpec, shared: jax.Array, seed: jax.Arra
 
 
 def act(parts: Parts, time: jax.Array, given: tuple[Learner, Any]) -> jax.Array:
-    """Actions for the observations; `time` counts steps of each environment."""
+    """Actions for the observations; `time` counts the steps of each environment."""
     learner, obs = given
     key = random_keys.named(random_keys.root(learner.seed), "act")
     step = time * parts.settings.environments
@@ -143,14 +144,14 @@ def observe(parts: Parts, time: jax.Array, learner: Learner, sums: MetricSums, p
 
 
 def observe_and_act(parts: Parts, time: jax.Array, own: tuple):
-    """The algorithm observes the last step, and then acts."""
+    """The algorithm observes the previous step and then acts."""
     learner, sums, pending = own
     learner, sums = observe(parts, time - 1, learner, sums, pending)
     return (learner, sums, pending), act(parts, time, (learner, pending.obs))
 
 
 def store(parts: Parts, number: jax.Array, own: tuple):
-    """The last step of cycle `number` is observed, and all its steps [V, N, ...] go into the replay."""
+    """Observes the last step of cycle `number` and adds all its steps [V, N, ...] to the replay."""
     learner, sums, steps, pending = own
     settings = parts.settings
     if pending is not None:
@@ -168,14 +169,14 @@ def store(parts: Parts, number: jax.Array, own: tuple):
 
 
 def learn(parts: Parts, number: jax.Array, own: tuple):
-    """The updates of cycle `number`."""
+    """Makes the updates of cycle `number`."""
     learner, sums = own
     key = random_keys.root(learner.seed)
 
     def cycle(number, carry):
         return parts.update(key, *carry, number)
 
-    # A loop of one turn: within a loop the parameters are changed in place, outside of it XLA copies them.
+    # A loop with one iteration: XLA changes the parameters in place inside a loop and copies them outside.
     before = (learner.agent, learner.replay, sums)
     agent, data, sums = jax.lax.fori_loop(number, number + 1, cycle, before)
     return (learner._replace(agent=agent, replay=data), sums), ()
@@ -188,7 +189,7 @@ def store_and_learn(parts: Parts, number: jax.Array, own: tuple):
 
 
 class InteractiveProgram:
-    """The compiled programs, and the worlds, of an experiment on the host (see `program.Program`)."""
+    """The compiled programs and the environments of an experiment on the host (see `program.Program`)."""
 
     def __init__(
         self,
@@ -205,14 +206,14 @@ class InteractiveProgram:
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
         self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments)
         self.metric_names = self._zero_metrics.names
-        lag = int(settings.learn_while_stepping)  # a warm-up is at least a cycle, so that the first finds something
+        lag = int(settings.learn_while_stepping)  # a warm-up is at least one cycle, so the first update finds data
         update = make_update(algorithm, replay, settings, lag)
         parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings), update)
         self._set_functions(parts, environment.spec)
         self._set_shapes(parts, environment.spec)
 
     def _set_functions(self, parts: Parts, spec: EnvironmentSpec) -> None:
-        """The functions above for all seeds, which `prepare` compiles."""
+        """Lays the functions above out over all seeds; `prepare` compiles them."""
         self._begin = self.layout.spread(partial(begin, parts, spec))
         self._store = self.layout.spread(partial(store, parts))
         self._learn = self.layout.spread(partial(learn, parts))
@@ -222,7 +223,7 @@ class InteractiveProgram:
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def _set_shapes(self, parts: Parts, spec: EnvironmentSpec) -> None:
-        """The shapes of what one seed has on the device."""
+        """Sets the shapes of what one seed has on the device."""
 
         def several(x, *count: int):
             return jax.ShapeDtypeStruct((*count, *x.shape), x.dtype)
@@ -307,9 +308,9 @@ class InteractiveProgram:
         return _run(live.learner, obs, returned, length), told
 
     def _step(self, live: Live, obs: np.ndarray, time: int, due: int | None) -> tuple[Live, Step, Outcome]:
-        """One step of every world of every seed: what is learned from, and what happened, [S, N, ...].
+        """Steps every environment of every seed; returns the step to learn from and the outcome, [S, N, ...].
 
-        While the worlds move, the devices make the updates of the cycle that is due, if one is.
+        While the environments step, the devices make the updates of cycle `due`, if it is given.
         """
         learner, sums, pending = live
         if pending is None:
@@ -319,7 +320,7 @@ class InteractiveProgram:
             (learner, sums, pending), actions = self._observe_and_act(np.int32(time), (learner, sums, pending))
             placed, pending = pending.obs, None
         chosen = self.layout.fetch(actions)
-        if due is not None:  # nobody waits for it here
+        if due is not None:  # dispatched here, not waited for
             (learner, sums), _ = self._learn(np.int32(due), (learner, sums))
         out = self._outcome(chosen, time)
         followed = (out.reward, *_ends_to_learn(out), out.final_obs)
@@ -328,7 +329,7 @@ class InteractiveProgram:
         return Live(learner, sums, pending), Step(obs, chosen, *followed), out
 
     def _outcome(self, chosen: np.ndarray, time: int) -> Outcome:
-        """What the actions lead to in every world of every seed, [S, N, ...]."""
+        """The outcomes of the actions in every environment of every seed, [S, N, ...]."""
         outcomes = []
         at = (time + 1) * self.settings.environments
         for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
@@ -337,9 +338,9 @@ class InteractiveProgram:
         return jax.tree.map(lambda *x: np.stack(x), *outcomes)
 
     def _absorb(self, live: Live, steps: list[Step], number: int, warming_up: bool) -> Live:
-        """Settles what happened in a cycle: the last step is observed, all are stored, and updates made that are due.
+        """Finishes a cycle: observes its last step, stores all its steps and makes the updates that are due.
 
-        Nobody waits for it here.
+        The call is dispatched here, not waited for.
         """
         stacked = Step(*(np.stack(x, axis=1) for x in zip(*steps, strict=True)))  # [S, V, N, ...]
         own = (live.learner, live.sums, self.layout.place(stacked) if self._updates else (), live.pending)
@@ -351,7 +352,7 @@ class InteractiveProgram:
         return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._zero_metrics)
 
     def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> ChunkResult:
-        """`learned` counts cycles in which something was."""
+        """The report of a chunk; `learned` counts the cycles of the chunk in which updates were made."""
         episodes = [FinishedEpisodes(*(np.array(x) for x in zip(*one, strict=True))) if one else _NONE for one in ended]
         finite = self.layout.fetch(self._finite(jnp.int32(0), live.learner))
         sums = self.layout.fetch(live.sums)
@@ -381,17 +382,17 @@ class InteractiveProgram:
 
 @contextmanager
 def _placed(seed: int, step: int) -> Iterator[None]:
-    """Tells of a world that breaks down, or whose code fails, at which step of which seed it did."""
+    """Adds seed and step to the error of an environment that breaks down or whose code fails."""
     try:
         yield
     except Unphysical as error:
         raise type(error)(error.what, seed, step) from error
-    except EnvironmentFailed as error:  # which names its seed
+    except EnvironmentFailed as error:  # it names its seed already
         raise EnvironmentFailed(f"{error} at step {step:,}") from error
 
 
 def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:
-    """Terminated and truncated, for what learns."""
+    """The flags terminated and truncated as the learner gets them: a lost life is a termination."""
     if out.life_lost is None:
         return out.terminated, out.truncated
     return out.terminated | out.life_lost, out.truncated & ~out.life_lost

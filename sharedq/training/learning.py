@@ -1,4 +1,4 @@
-"""What every loop does with an algorithm and a replay, whoever steps the environments."""
+"""What all loops do with an algorithm and a replay, wherever the environments step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,36 +23,36 @@ def step_like(spec: EnvironmentSpec) -> Step:
 
 
 def example_step(spec: EnvironmentSpec, size: int) -> Step:
-    """Steps of zeros."""
+    """Steps that are all zeros, one per environment."""
     return jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), step_like(spec))
 
 
 def example_batch(spec: EnvironmentSpec, size: int) -> Batch:
-    """A batch of zeros, to build networks on."""
+    """A batch of zeros, to initialise networks with."""
     step = example_step(spec, size)
     transition = Transition(step.obs, step.action, step.reward, jnp.zeros(size), step.next_obs)
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
 
 def bounded(step: Step, bound: float | None) -> Step:
-    """The step as it is learned from."""
+    """The step with its reward clipped to -bound .. bound, as the learner gets it."""
     return step if bound is None else step._replace(reward=jnp.clip(step.reward, -bound, bound))
 
 
 class MetricSums(NamedTuple):
-    """What a seed's algorithm told since the last row of the log."""
+    """Sums of the metrics that the algorithm of one seed reported since the last row of the log."""
 
     observed: dict[str, jax.Array]  # sums over vector steps
     updated: dict[str, jax.Array]  # sums over updates
-    bad_step: jax.Array  # environment step of the first loss that was not a finite number, or -1
+    bad_step: jax.Array  # environment step of the first loss that was not finite, or -1
 
     def observing(self, metrics: dict, step: jax.Array) -> "MetricSums":
-        """After one vector step, which ends at environment step `step`."""
+        """Adds the metrics of one vector step, which ends at environment step `step`."""
         metrics, steps = jax.tree.map(lambda x: jnp.mean(x)[None], metrics), jnp.reshape(step, 1)
         return self._replace(observed=_added(self.observed, metrics), bad_step=self._first_bad(metrics, steps))
 
     def updating(self, metrics: dict, steps: jax.Array) -> "MetricSums":
-        """After updates [U] that are due at these environment steps."""
+        """Adds the metrics of updates [U], which are due at these environment steps."""
         return self._replace(updated=_added(self.updated, metrics), bad_step=self._first_bad(metrics, steps))
 
     def _first_bad(self, metrics: dict, steps: jax.Array) -> jax.Array:
@@ -67,7 +67,7 @@ class MetricSums(NamedTuple):
         return sorted({**self.observed, **self.updated})
 
     def means(self, steps: Any, updates: Any) -> dict[str, Any]:
-        """Of what was told in so many vector steps and updates."""
+        """The means over this many vector steps and updates."""
         observed = {name: x / steps for name, x in self.observed.items()}
         return observed | {name: x / updates for name, x in self.updated.items()}
 
@@ -77,7 +77,7 @@ def _added(sums: dict, metrics: dict) -> dict:
 
 
 def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int) -> MetricSums:
-    """Nothing sums yet, of the metrics that there will be; nothing is run to find their names."""
+    """Sums of zero for all metrics of the algorithm. Their names are found by tracing, without running anything."""
 
     def metrics(key: jax.Array, count: jax.Array):
         batch, step = example_batch(spec, replay.batch_size), example_step(spec, environments)
@@ -92,7 +92,7 @@ def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, en
 
 
 def make_observe(algorithm: Algorithm, training: Schedule) -> Callable:
-    """`watch(key, agent, sums, step, obs, time) -> agent, sums`: the algorithm observes vector step `time`."""
+    """Returns `watch(key, agent, sums, step, obs, time) -> agent, sums`: the algorithm observes vector step `time`."""
 
     def watch(key: jax.Array, agent: Any, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
         key, count = random_keys.at(random_keys.named(key, "observe"), time), time + 1
@@ -103,9 +103,9 @@ def make_observe(algorithm: Algorithm, training: Schedule) -> Callable:
 
 
 def make_update(algorithm: Algorithm, replay: Replay, training: Schedule, lag: int = 0) -> Callable:
-    """`learn(key, agent, data, sums, number) -> agent, data, sums`: the updates of cycle `number`.
+    """Returns `learn(key, agent, data, sums, number) -> agent, data, sums`: it makes the updates of cycle `number`.
 
-    They learn from the steps of that cycle too, or of those up to `lag` cycles before it.
+    The updates learn from all steps up to the end of cycle `number - lag`.
     """
     updates, update = training.updates_per_cycle, algorithm.update
 

@@ -1,7 +1,7 @@
-"""The loop around a training program: it logs, saves, tells where it is, and stops when asked or when learning breaks.
+"""The loop around a training program: it logs, saves and reports progress, and stops on request or on divergence.
 
-A run goes from stop to stop of its program; what lies between is compiled. Checkpoints are written at stops, so a
-resumed run passes the same stops and equals an unbroken one to the bit.
+A run advances from one log step of its program to the next, in compiled code. Checkpoints are written only at log
+steps, so a resumed run passes the same log steps and equals an uninterrupted one bit for bit.
 """
 
 import signal
@@ -35,17 +35,17 @@ from sharedq.training.signals import StopRequest, stop_requests
 from sharedq.trees import size
 from sharedq.units import readable
 
-KEPT = 2  # checkpoints of a run that goes on
+KEPT = 2  # checkpoints that an unfinished run keeps
 META = {
     "seconds": float,
     "compile_seconds": float,
     "offsets": {str: int},
     "logs": Maybe({str: str}),
     "files": Maybe({str: str}),
-}  # beside the arrays
+}  # of a checkpoint, beside its arrays
 TIMINGS = ("steps_per_second", "seconds")
 
-Mirror = Callable[[int, dict[str, float]], None]  # also hears what is logged, averaged over seeds
+Mirror = Callable[[int, dict[str, float]], None]  # also receives what is logged, averaged over seeds
 
 
 def train(
@@ -57,9 +57,9 @@ def train(
     mirror: Mirror | None = None,
     onwards: str = "",
 ) -> None:
-    """Trains until the program's last stop, from the last checkpoint if there is one.
+    """Trains until the last log step of the program, from the last checkpoint if there is one.
 
-    `advice` says what to lower, `onwards` is the command that goes on with the run.
+    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
@@ -103,7 +103,7 @@ def train(
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
             _finish(program, directory, progress, meta, log)
-        if request.number is not None:  # whoever asked may mean more than this run: a comparison stops here too
+        if request.number is not None:  # the signal may be for more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)
 
 
@@ -117,7 +117,7 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
 
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:
-    """Compiles, says what memory is needed, and refuses a run that does not fit before anything is allocated."""
+    """Compiles and prints how much memory the run needs; refuses one that does not fit, before allocating anything."""
     check_fits(size(program.shapes()), advice)
     progress.say("compiling")
     began = time.perf_counter()
@@ -133,7 +133,7 @@ def _prepare(program: Program, progress: Progress, advice: str) -> float:
 def _write(
     log: MetricsLog, seeds: list[int], step: int, told: ChunkResult, rate: float, seconds: float
 ) -> float | None:
-    """Logs a stretch; returns the mean return of the episodes that ended in it."""
+    """Logs a chunk; returns the mean return of the episodes that ended in it."""
     timings = {"steps_per_second": rate, "seconds": seconds}
     for place, seed in enumerate(seeds):
         if told.metrics:
@@ -151,7 +151,7 @@ def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_ret
 
 @contextmanager
 def _naming(directory: RunDirectory, onwards: str) -> Iterator[None]:
-    """Tells of a file of the run that could not be written, a full disk being the usual reason, and how to go on."""
+    """Names a file of the run that could not be written, usually because the disk is full, and says how to resume."""
     try:
         yield
     except OSError as error:
@@ -163,7 +163,7 @@ def _naming(directory: RunDirectory, onwards: str) -> Iterator[None]:
 
 @contextmanager
 def _stops(directory: RunDirectory, onwards: str) -> Iterator[StopRequest]:
-    """Within, a first signal asks to stop; a second one ends the run where it is, and tells what is left of it."""
+    """Inside, a first signal requests a stop; a second one ends the run at once and says which checkpoint is left."""
     with stop_requests() as request:
         try:
             yield request
@@ -174,7 +174,7 @@ def _stops(directory: RunDirectory, onwards: str) -> Iterator[StopRequest]:
 
 @contextmanager
 def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
-    """Tells of a world that breaks down, or of code that fails, what is left of the run; the first also marks it."""
+    """Adds the last good checkpoint to errors of environments and devices; values that are not finite mark the run."""
     try:
         with device_errors():
             yield
@@ -195,7 +195,7 @@ def _check_finite(program: Program, directory: RunDirectory, step: int, told: Ch
 
 
 def _diverged(directory: RunDirectory, what: str, seed: int, step: int, hint: str) -> Diverged:
-    """Marks the run, and gives the error that says where it diverged and what is left of it."""
+    """Marks the run as diverged; returns the error that says where it diverged and which checkpoint is left."""
     message = f"{what} of seed {seed} is not a finite number at step {step:,}; {_kept(directory)}; {hint}"
     directory.diverge(step, seed, message)
     return Diverged(message)
@@ -209,19 +209,19 @@ def _kept(directory: RunDirectory) -> str:
 def _save(
     program: Program, directory: RunDirectory, log: MetricsLog, run: Any, step: int, meta: dict, whole: bool
 ) -> None:
-    """Everything to go on from; at the end of training only the agent, which is all that is used from then on."""
+    """Saves all that resuming needs; at the end of training only the agent, because nothing else is used then."""
     host = program.to_host(run)
     parts = {"agent": host.agent}
     if whole:
-        parts["rest"] = host._replace(agent=())  # most of it the replay, of which a stretch of training changes a part
+        parts["rest"] = host._replace(agent=())  # most of it is the replay, and a chunk changes only a part of it
         meta = meta | {"worlds": program.save_worlds()}
-    meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # which lie on the disk once they are told
+    meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # asking for them flushes the log to the disk
     keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
 def _read(directory: RunDirectory, path: Path) -> dict:
-    """What a checkpoint says beside its arrays. Only one of version 0.1.0 may lack the checksums of the log."""
+    """The metadata of a checkpoint. Only a checkpoint of version 0.1.0 may lack the checksums of the log."""
     oldest = directory.oldest_checkpoint()
     form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
     meta = checkpoints.read_meta(path, directory.digest(), form, oldest)
@@ -231,7 +231,7 @@ def _read(directory: RunDirectory, path: Path) -> dict:
 
 
 def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
-    """Where a checkpoint left off: step, seconds, run. Nobody else keeps the run, which may be most of the memory."""
+    """The step, seconds and run of a checkpoint. Nothing else keeps a reference to the run, which can be very large."""
     shapes = program.shapes()
     agent = checkpoints.load_agent(path, shapes.agent)
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))

@@ -1,4 +1,4 @@
-"""Whether a run fits, said before it is allocated."""
+"""Checks whether a run fits into memory, before anything is allocated."""
 
 import os
 import resource
@@ -10,11 +10,11 @@ import jax
 from sharedq.errors import SharedqError
 from sharedq.units import readable
 
-SPARE_FILES = 24  # what a run opens for a while: its tables, a checkpoint, its lock, what JAX reads
+SPARE_FILES = 24  # files that a run opens for a while: its tables, a checkpoint, its lock, files of JAX
 
 
 def free_bytes() -> int | None:
-    """What the devices have left for a run, or None where nobody tells."""
+    """The memory that the devices have left for a run, or None if it is unknown."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         known = device.memory_stats() or {}
@@ -35,7 +35,7 @@ def _machine_free() -> int | None:
 
 
 def groups(listed: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
-    """The control groups that this process is in, of version 1 or 2, each with those around it: any may have a limit.
+    """The control groups of this process, version 1 or 2, with the groups around them; each may have a limit.
 
     A container sees its own group as the root, and SLURM gives each job a group below others.
     """
@@ -51,14 +51,14 @@ def groups(listed: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/
         yield from [group, *(one for one in group.parents if one.is_relative_to(outermost))]
 
 
-NAMES = (  # of a group's limit, of what it uses, and of the part that are cached files: version 2, and version 1
+NAMES = (  # files with a group's limit and use, and the name of its cached bytes: version 2, version 1
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def container_free(group: Path) -> int | None:
-    """What the control group in this folder has left, with the cached files that it drops when memory is short."""
+    """The bytes that this control group has left, including cached files, which it drops when memory is short."""
     for limit, used, cached in NAMES:
         try:
             counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -69,7 +69,7 @@ def container_free(group: Path) -> int | None:
 
 
 def slurm_free(environment: Mapping[str, str]) -> int | None:
-    """What this process has left of the memory that SLURM allots to its job, told in MB; 0 of it is no limit."""
+    """The bytes left of the memory that SLURM gives to this job. SLURM states it in MB, and 0 means no limit."""
     try:
         per_cpu = int(environment.get("SLURM_MEM_PER_CPU", 0)) * int(environment.get("SLURM_CPUS_ON_NODE", 1))
         allotted = int(environment.get("SLURM_MEM_PER_NODE", per_cpu)) * 2**20
@@ -80,7 +80,7 @@ def slurm_free(environment: Mapping[str, str]) -> int | None:
 
 
 def check_open_files(needed: int, advice: str) -> None:
-    """Refuses what keeps more files open than this process may."""
+    """Refuses a run that needs more open files than this process may have."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed += SPARE_FILES + sum(1 for _ in Path("/proc/self/fd").glob("*"))
     if allowed != resource.RLIM_INFINITY and needed > allowed:
@@ -88,9 +88,9 @@ def check_open_files(needed: int, advice: str) -> None:
 
 
 def check_fits(needed: int, advice: str, replays: int = 0, capacity: int = 0) -> None:
-    """Refuses what needs more than is free; `advice` says what to lower.
+    """Refuses a run that needs more memory than is free; `advice` says what to lower.
 
-    Of the bytes needed, `replays` are those of replays with this `capacity`: then it says which capacity would fit.
+    If `replays` of the needed bytes are replays of this `capacity`, the error also says which capacity would fit.
     """
     free = free_bytes()
     if free is None or needed <= free:
@@ -102,7 +102,7 @@ def check_fits(needed: int, advice: str, replays: int = 0, capacity: int = 0) ->
 
 
 def largest_capacity(capacity: int, size: int, room: int) -> int:
-    """The capacity that fills `room` bytes where `capacity` fills `size`: two digits of it, the rest is headroom."""
+    """The capacity that fits into `room` bytes if `capacity` takes `size`, rounded down to two digits."""
     fits = max(0, capacity * room // size)
     digits = 10 ** max(0, len(str(fits)) - 2)
     return fits // digits * digits

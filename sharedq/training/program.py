@@ -1,4 +1,4 @@
-"""What the loop drives: a training program that advances all seeds from one step to a later one."""
+"""The interface between the loop and a training program, which advances all seeds from one step to a later one."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -6,50 +6,50 @@ import numpy as np
 
 
 class FinishedEpisodes(NamedTuple):
-    """Episodes of one seed that ended, in order."""
+    """The episodes of one seed that ended, in order."""
 
-    steps: np.ndarray  # environment steps of the seed when they ended
+    steps: np.ndarray  # environment step of the seed at the end of each episode
     returns: np.ndarray
     lengths: np.ndarray
 
 
 class ChunkResult(NamedTuple):
-    """What a stretch of training tells of itself."""
+    """What a chunk of training reports."""
 
-    metrics: dict[str, np.ndarray]  # [S] each; empty while nothing is learned
+    metrics: dict[str, np.ndarray]  # [S] each; empty while no updates are made
     episodes: list[FinishedEpisodes]  # one per seed
-    bad_step: np.ndarray  # [S] environment step of the first loss that was not a finite number, else -1
+    bad_step: np.ndarray  # [S] environment step of the first loss that was not finite, or -1
     params_finite: np.ndarray  # [S]
 
 
 class Program(Protocol):
-    """A run, `Any`, is one pytree on the devices; on the host it has a leading axis of seeds on every leaf."""
+    """Trains seeds. A run, `Any`, is a pytree on the devices. On the host each leaf starts with an axis of seeds."""
 
     seeds: list[int]
     metric_names: list[str]
-    log_steps: list[int]  # the environment steps at which to log, in order; the last is the end of training
+    log_steps: list[int]  # the environment steps at which to log, in order; the last one ends the training
 
     def shapes(self) -> Any:
-        """The run's shapes on the host, nothing allocated."""
+        """The shapes of the run on the host; allocates nothing."""
 
     def prepare(self) -> int:
-        """Compiles, and returns the bytes that training will hold on the devices; allocates nothing."""
+        """Compiles, and returns the bytes that training will need on the devices; allocates nothing."""
 
     def begin(self) -> Any:
         """The run before its first step."""
 
     def advance(self, run: Any, start: int, stop: int) -> tuple[Any, ChunkResult]:
-        """The run at environment step `stop`, given it at `start`, which is used up."""
+        """Advances the run from environment step `start` to `stop`; the given run must not be used afterwards."""
 
     def to_host(self, run: Any) -> Any: ...
 
     def to_devices(self, run: Any) -> Any: ...
 
     def save_worlds(self) -> Any:
-        """Where worlds outside the run are, as JSON can hold it; None if the run holds all there is."""
+        """The state of environments outside the run, in a form that JSON can hold; None if there is none."""
 
     def load_worlds(self, saved: Any, step: int) -> None:
-        """Puts them where `save_worlds` found them, at that environment step."""
+        """Restores what `save_worlds` returned at this environment step."""
 
     def close(self) -> None:
-        """Ends what the program holds outside this process's memory."""
+        """Closes what the program has open outside the memory of this process."""

@@ -1,4 +1,4 @@
-"""How a run tells a person where it is: a bar in a terminal, a plain line now and then elsewhere."""
+"""How a run shows its progress: a bar in a terminal, and a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """For code that calls `train` and wants no words."""
+    """Shows nothing; for code that calls `train`."""
 
     def say(self, text: str) -> None:
         pass
@@ -46,7 +46,7 @@ class PlainLines:
 
 
 class Bar:
-    """A live bar, by rich."""
+    """A live bar, drawn by the package rich."""
 
     def __init__(self, name: str, steps: int, seeds: int):
         from rich.progress import BarColumn, Progress, TextColumn
@@ -67,7 +67,7 @@ class Bar:
 
 @contextmanager
 def shown(name: str, steps: int, seeds: int) -> Iterator[Progress]:
-    """The progress that suits where the output goes."""
+    """The progress display that suits the output: a bar in a terminal, else plain lines."""
     if sys.stdout.isatty():
         bar = Bar(name, steps, seeds)
         with bar.live:
@@ -77,7 +77,7 @@ def shown(name: str, steps: int, seeds: int) -> Iterator[Progress]:
 
 
 def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None, learning: bool) -> str:
-    """`rate` counts the steps of all seeds. Before learning begins it says nothing of the time left."""
+    """One line of progress. `rate` counts the steps of all seeds. The time left is shown once learning has begun."""
     returned = "" if mean_return is None else f", return {mean_return:.2f}"
     rest = f"{duration((steps - step) * seeds / rate)} left" if learning and rate > 0 else "warming up"
     return f"{step:,} of {steps:,} steps, {rate:,.0f} steps/s{returned}, {rest}"

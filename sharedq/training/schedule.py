@@ -1,4 +1,4 @@
-"""How long a run trains, how often it learns and how often it writes that down: the settings that all loops share."""
+"""The settings that all training loops share: how long a run trains, how often it updates and how often it logs."""
 
 import math
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ from typing import Any, ClassVar
 
 from sharedq.settings import COUNTABLE, check_count, require
 
-ENVIRONMENTS = 1_000_000  # ours, as are those that follow: of each seed
-ROWS = 1_000_000  # of the log of each seed
-STRETCH = 10_000_000  # environment steps from one row to the next: what happens between them is kept until then
-UPDATES = 1_000_000  # made at once
+ENVIRONMENTS = 1_000_000  # per seed; this limit and the next three are ours
+ROWS = 1_000_000  # of the log, per seed
+STRETCH = 10_000_000  # environment steps between two rows of the log; the episodes between them are kept in memory
+UPDATES = 1_000_000  # per cycle
 
 
 @dataclass(frozen=True)
 class Length:
-    """What every training has, whether or not it makes updates from a replay."""
+    """The settings of every training loop, with or without a replay."""
 
-    on_host: ClassVar = False  # whether environments are stepped by the host in every case
+    on_host: ClassVar = False  # whether the host steps the environments in every case
 
-    steps: int = 1_000_000  # environment steps of each seed, all its environments together
-    environments: int = 8  # environments of each seed, stepped side by side
-    reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs show them as they were
+    steps: int = 1_000_000  # environment steps per seed, summed over its environments
+    environments: int = 8  # environments per seed, stepped in parallel
+    reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
 
@@ -35,11 +35,11 @@ class Length:
 
     @property
     def cycle(self) -> int:
-        """Environment steps after which all environments have moved, and what is due has been learned."""
+        """Environment steps of one cycle: every environment steps, and all updates that are due are made."""
         raise NotImplementedError
 
     def check_length(self) -> None:
-        """Refuses what its numbers make together, before anything is as large as they say."""
+        """Refuses combinations of numbers that are too large, before anything of that size is allocated."""
         last = self.steps + self.cycle
         require(last <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.steps:,}")
         cycles = -(-self.steps // self.cycle)
@@ -58,13 +58,13 @@ class Length:
 
 @dataclass(frozen=True)
 class Schedule(Length):
-    """One *cycle* is the smallest number of environment steps after which a whole number of updates is due."""
+    """Settings of loops with a replay. A *cycle* is the smallest number of steps after which whole updates are due."""
 
     learns_from: ClassVar = "replay"
 
     warm_up: int = 5_000  # environment steps before the first update
-    update_period: int = 4  # environment steps from one update to the next
-    gradient_steps: int = 1  # updates made there, one after another
+    update_period: int = 4  # environment steps between two updates
+    gradient_steps: int = 1  # gradient steps at each of these updates, one after another
 
     def __post_init__(self):
         super().__post_init__()
@@ -104,16 +104,16 @@ class Schedule(Length):
         return self.cycle // self.update_period * self.gradient_steps
 
     def step_of(self, update: Any) -> Any:
-        """The environment steps at which updates, counted from the run's first as 1, are made."""
+        """The environment steps at which updates are made. The first update of the run has number 1."""
         return -(-update // self.gradient_steps) * self.update_period
 
     def cycles(self, steps: int) -> int:
-        """The cycles that cover so many environment steps."""
+        """The number of cycles that cover this many environment steps."""
         return -(-steps // self.cycle)
 
     @cached_property
     def log_steps(self) -> list[int]:
-        """The environment steps at which to log, the end of the warm-up and of the training among them."""
+        """The environment steps at which to log; the ends of the warm-up and of the training are among them."""
         warm, end = self.cycles(self.warm_up), self.cycles(self.steps)
         room = self.cycles_between_logs
         return [c * self.cycle for c in sorted({*range(room, end, room), min(warm, end), end} - {0})]
@@ -123,5 +123,5 @@ class Schedule(Length):
         return min(max(self.log_period // self.cycle, 1), self.cycles(self.steps))
 
     def warms_up(self, stop: int) -> bool:
-        """Whether the stretch that ends at `stop` still only steps_per_cycle."""
+        """Whether the chunk that ends at `stop` only collects steps, and makes no updates yet."""
         return stop <= self.cycles(self.warm_up) * self.cycle

@@ -1,7 +1,7 @@
-"""How many seeds run at once: laid out by platform, with results per seed that do not depend on the layout.
+"""How several seeds run at once. The layout depends on the platform; the results of a seed do not depend on the layout.
 
-On a CPU, batching the small matrix products of several seeds is slower than running the seeds one after another, so
-each core is a device of its own and works through its share of the seeds. On a GPU the seeds are one more axis.
+On a CPU, batching the small matrix products of several seeds is slower than running the seeds one after another. So
+each core is a device of its own and works through its share of the seeds. On a GPU the seeds are one more array axis.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
 def use_all_cores(for_one: bool = False) -> None:
-    """Makes every core a device and leaves each to its own seeds; must come before JAX first runs, else no effect.
+    """Makes every core a device with its own seeds. It has no effect once JAX has run.
 
-    A pool of threads shared by the devices would make them wait for each other within every matrix product. With
-    `for_one` seed all cores share each operation instead, which pays where operations are large.
+    With a pool of threads shared by the devices, they would wait for each other in every matrix product. With `for_one`
+    seed, all cores share each operation instead, which is faster if the operations are large.
     """
     keep_freed_memory()
     if for_one:
@@ -36,31 +36,31 @@ def use_all_cores(for_one: bool = False) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    with contextlib.suppress(RuntimeError, AttributeError):  # JAX runs already; a platform that hides its cores
+    with contextlib.suppress(RuntimeError, AttributeError):  # JAX has run already, or the platform hides its cores
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def keep_freed_memory(trim: int = 2**31 - 1, mmap: int = 2**30) -> None:
-    """Leaves what a compiled call frees with this process, for its next call.
+    """Keeps the memory that a compiled call frees in this process, for the next call.
 
-    Else glibc gives large blocks back to the system at once, and each call touches fresh pages, which the system must
-    clear: an update of the paper's Atari network, called by itself, took 36 to 50 ms, and 21 to 23 with it.
-    Blocks above `mmap` bytes, and free memory above `trim`, are given back all the same.
+    Otherwise glibc returns large blocks to the system at once, and each call touches fresh pages, which the system must
+    clear: an update of the paper's Atari network, called by itself, took 36 to 50 ms without this and 21 to 23 with it.
+    Blocks above `mmap` bytes and free memory above `trim` bytes are still returned.
     """
     trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, which has no such call
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, without this call
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(trim_threshold, trim)
         mallopt(mmap_threshold, mmap)
 
 
 def side_by_side() -> bool:
-    """Whether seeds are one more axis of every operation, and not each on a device of its own."""
+    """Whether the seeds are one more axis of every operation, instead of running on separate devices."""
     return jax.default_backend() != "cpu"
 
 
 class Layout:
-    """`count` seeds on the devices at hand. Arrays with an axis of seeds are padded to `padded` of them."""
+    """Lays `count` seeds out on the devices. Arrays with an axis of seeds are padded to `padded` seeds."""
 
     def __init__(self, count: int):
         self.count = count
@@ -72,18 +72,18 @@ class Layout:
         self.mesh = Mesh(np.array(devices), ("seeds",))
 
     def spread(self, function: Callable) -> jax.stages.Wrapped:
-        """`function(shared, own) -> own, out` of one seed, as a function of all of them; `own` is donated."""
+        """Turns `function(shared, own) -> own, out` of one seed into a function of all seeds; `own` is donated."""
         if self.batched:
             return jax.jit(jax.vmap(function, in_axes=(None, 0)), donate_argnums=1)
         places = (PartitionSpec(), SEEDS)
         share = partial(_one_after_another, function, self.count)
         mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
-        # named, because JAX would not spread an array without entries, which some games have in their state
+        # stated, because JAX would not shard an empty array, which some games have in their state
         spread = NamedSharding(self.mesh, SEEDS)
         return jax.jit(mapped, donate_argnums=1, out_shardings=spread, compiler_options=CPU_OPTIONS)
 
     def ask(self, function: Callable) -> Callable:
-        """`function(shared, given) -> out` of one seed, as a function of all of them; nothing is used up."""
+        """Turns `function(shared, given) -> out` of one seed into a function of all seeds; nothing is donated."""
         if self.batched:
             return jax.jit(jax.vmap(function, in_axes=(None, 0)))
         share = partial(_asked_one_after_another, function)
@@ -96,15 +96,15 @@ class Layout:
         return self.mesh.size
 
     def shapes(self, one: Any) -> Any:
-        """The shapes of all seeds on the devices, given those of one."""
+        """The shapes of all seeds on the devices, given the shapes of one seed."""
         sharding = NamedSharding(self.mesh, SEEDS)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.padded, *x.shape), x.dtype, sharding=sharding), one)
 
     def place(self, tree: Any) -> Any:
-        """Arrays [count, ...] to the devices, padded with copies of the last seed.
+        """Moves arrays [count, ...] to the devices, padded with copies of the last seed.
 
-        What needs no padding is not copied where it lies on the right device already: who uses up the one array uses up
-        the other. So a replay that is loaded is there twice for a moment, and not four times.
+        An array that needs no padding and is on the right device already is not copied: donating the result also
+        donates the argument. So a replay that is being loaded is in memory twice for a moment, and not four times.
         """
         if self.padded > self.count:
             seats = np.minimum(np.arange(self.padded), self.count - 1)
@@ -112,7 +112,7 @@ class Layout:
         return jax.device_put(tree, NamedSharding(self.mesh, SEEDS))
 
     def fetch(self, tree: Any) -> Any:
-        """Arrays to the host, without the padding. Random keys, which numpy does not know, stay as they are."""
+        """Moves arrays to the host, without the padding. Random keys stay there, because numpy cannot hold them."""
 
         def get(x):
             return x[: self.count] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)[: self.count]
@@ -121,13 +121,13 @@ class Layout:
 
 
 def _asked_one_after_another(function: Callable, shared: Any, given: Any) -> Any:
-    if jax.tree.leaves(given)[0].shape[0] == 1:  # nothing is copied where there is nothing to choose from
+    if jax.tree.leaves(given)[0].shape[0] == 1:  # a single seed needs no copy
         return jax.tree.map(lambda x: x[None], function(shared, jax.tree.map(lambda x: x[0], given)))
     return jax.lax.map(partial(function, shared), given)
 
 
 def _one_after_another(function: Callable, count: int, shared: Any, own: Any) -> Any:
-    """The seeds of one device, each in place; a device at the end may hold fewer than its share."""
+    """Runs the seeds of one device one after another, in place; the last device may have fewer than its share."""
     room = jax.tree.leaves(own)[0].shape[0]
     first = jax.lax.axis_index("seeds") * room
 

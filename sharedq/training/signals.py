@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop where it can be continued; a second one does not wait."""
+"""Ctrl-C and SIGTERM ask a run to stop at a point where it can be resumed; a second signal stops it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class StopRequest:
-    """Which signal asked to stop, if any; the last one, if several did."""
+    """The number of the signal that requested a stop, if any; of several signals, the last one."""
 
     number: int | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within, the two signals are noted and not obeyed. Outside the main thread Python allows no handlers."""
+    """Inside, a first signal is only recorded. Only the main thread may set handlers; elsewhere nothing changes."""
     request = StopRequest()
 
     def note(number, frame):

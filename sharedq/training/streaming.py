@@ -1,4 +1,4 @@
-"""Learning from each step as it happens, without a replay, in environments on the device and on the host."""
+"""Learning from each step as it happens, without a replay, for environments on the device and on the host."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from sharedq.training.schedule import Length
 
 @dataclass(frozen=True)
 class Streaming(Length):
-    """Act, step, observe: for algorithms that learn from one step at a time and keep none."""
+    """For algorithms that learn from one step at a time, without a replay: act, step, observe."""
 
     learns_from: ClassVar = "stream"
 
-    environments: int = 1  # environments of each seed, stepped side by side
+    environments: int = 1  # environments per seed, stepped in parallel
 
     @property
     def cycle(self) -> int:
