@@ -1,6 +1,7 @@
 """An agent on a live stream: it learns from each step as it happens and returns the next action.
 
-Each step is one compiled call with constant memory. There is no replay and no environment; the caller is the environment.
+Each step is one compiled call with constant memory. There is no replay and no environment:
+the caller is the environment.
 """
 
 from pathlib import Path
@@ -68,7 +69,10 @@ class LiveAgent:
         self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
 
     def begin(self, obs: Any) -> int:
-        """The action for the first observation of the stream, or after a pause. Earlier steps get no credit for what follows."""
+        """The action for the first observation of the stream, or after a pause.
+
+        Earlier steps get no credit for what follows.
+        """
         self._obs, self._begun = self._one(obs), True
         if "trace_mask" in self._state._fields:
             self._state = self._state._replace(trace_mask=jnp.zeros_like(self._state.trace_mask))

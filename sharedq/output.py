@@ -28,7 +28,7 @@ class Outlet:
         with self._dropped():
             self._stream.flush()
 
-    def zero_metrics(self) -> None:
+    def discard(self) -> None:
         """What is still to be written, here or by Python when it ends, goes nowhere."""
         with contextlib.suppress(OSError, ValueError):  # a stream that is no file of the system
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -42,7 +42,7 @@ class Outlet:
         except OSError:
             if not self.dispensable:
                 raise
-            self.zero_metrics()
+            self.discard()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

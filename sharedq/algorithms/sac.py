@@ -202,9 +202,9 @@ def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.A
     (total, info), gradient = jax.value_and_grad(loss_of_critics, has_aux=True)(state.params["critic"])
     state = with_steps(state, {"critic": stepped(parts, state, "critic", gradient, step)})
     state = refresh(parts, state, info.for_refresh, step)
-    errors = info.errors.mean(axis=(0, 2))
-    metrics = {"loss": total, "td_error": errors.mean(), "q_value": info.predictions.mean(), **info.metrics}
-    return state, errors, metrics
+    td_error = info.errors.mean(axis=(0, 2)).mean()
+    metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
+    return state, info.errors.mean(axis=2), metrics
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:

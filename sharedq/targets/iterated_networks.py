@@ -66,11 +66,11 @@ class IteratedNetworks:
             return params, state
 
         def values(params, state, now, then=None):
-            def learner(trunk, heads, stats):
+            def predict(trunk, heads, stats):
                 features, stats = network.trunk(trunk, stats, now, True)
-                return features, first_head(None, None, network.heads(heads, features)), stats
+                return features, first_head(None, None, network.heads(heads, features)), jax.lax.stop_gradient(stats)
 
-            features, predicted, stats = jax.vmap(learner)(params["trunk"], params["heads"], state["batch_stats"])
+            features, predicted, stats = jax.vmap(predict)(params["trunk"], params["heads"], state["batch_stats"])
             inputs = now if then is None else then
             bootstrap = chain(state["target_params"], state["target_batch_stats"], inputs)
             if then is None:

@@ -145,7 +145,7 @@ def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, t
     else:
         at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
         at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), batch_stats, then, True)
-    return at_now, jax.lax.stop_gradient(at_then), batch_stats
+    return at_now, jax.lax.stop_gradient(at_then), jax.lax.stop_gradient(batch_stats)
 
 
 def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:

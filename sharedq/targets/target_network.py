@@ -59,6 +59,7 @@ class TargetNetwork:
 
         def values(params, state, now, then=None):
             at_now, stats = network.trunk(params["trunk"], state["batch_stats"], now, True)
+            stats = jax.lax.stop_gradient(stats)
             predicted = network.heads(params["heads"], at_now)
             inputs = now if then is None else then
             bootstrap = evaluate(network, state["target_params"], state["target_batch_stats"], inputs)
