@@ -67,10 +67,7 @@ def _mp4(path: Path, pictures: Iterator[np.ndarray], rate: int) -> None:
     first = next(pictures)
     height, width = (side - side % 2 for side in first.shape[:2])  # the format needs even sides
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
-    path, marked = (
-        path.absolute(),
-        ["-metadata", f"comment={MARK.decode()}"],
-    )  # absolute, because a name may look like an option
+    path, marked = path.absolute(), ["-metadata", f"comment={MARK.decode()}"]  # a name may look like an option
     command = ["ffmpeg", "-y", "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", *marked, str(path)]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as ffmpeg:
