@@ -116,7 +116,7 @@ class Dense:
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
     norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
@@ -144,7 +144,7 @@ class Convolutional:
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
     norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
