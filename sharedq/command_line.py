@@ -29,9 +29,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.getLogger(
-        "jax._src.callback"
-    ).disabled = True  # it prints the traceback of errors that we report in one line
+    logging.getLogger("jax._src.callback").disabled = True  # it prints the traceback of errors that we report
     with outlets() as out:
         try:
             with device_errors():

@@ -204,12 +204,12 @@ def leaks(source):
 
 
 def draws_without_a_key(source):
-    def values(params, state, now, then=None):
-        found = source.values(params, state, now, then)
-        noise = np.random.default_rng().normal()
-        return found._replace(bootstrap=found.bootstrap + (0.0 if then is None else noise))
+    def refresh(step, params, state, info):
+        params, state = source.refresh(step, params, state, info)
+        noise = np.random.default_rng().normal()  # drawn when it is traced
+        return {**params, "trunk": jax.tree.map(lambda w: w + noise, params["trunk"])}, state
 
-    return values
+    return source._replace(refresh=refresh)
 
 
 def forgets_then(source):
@@ -225,7 +225,7 @@ BREAKS = {
     "follow one rule": lambda source: source._replace(select=lambda state, key, values: values[0] + 1),
     "keeps the form": lambda source: source._replace(refresh=lambda step, params, state, info: (params, {})),
     "follow moves rows": lambda source: source._replace(follow=lambda step, tree: jax.tree.map(jnp.zeros_like, tree)),
-    "every draw uses a key": lambda source: source._replace(values=draws_without_a_key(source)),
+    "every draw uses a key": draws_without_a_key,
     "a slot 'batch_stats'": lambda source: source._replace(
         init=lambda key, x: (source.init(key, x)[0], {"target_params": {}})
     ),
