@@ -51,9 +51,7 @@ class StreamQ:
     kappa: float = 2.0  # ObGD moves the parameters by at most 1 / kappa per step, in the 1-norm; 0 means no bound
     bound: Bound = "joint"  # joint: one bound for all heads; each: one per head, so the trunk may move K times as far
     trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one for all heads, less memory but a biased update
-    credit: Literal["naive", "forward"] = (
-        "naive"  # earlier steps' error: target - Q(s, a); forward: target - bootstrap V(s)
-    )
+    credit: Literal["naive", "forward"] = "naive"  # earlier steps' error: target - Q; forward: target - bootstrap V(s)
     cut: Literal["after", "before"] = "after"  # non-greedy action: reset traces after the update or before it (Watkins)
     normalise: Normalise = "each"  # each: by each element's statistics; newest: by the newest frame's; none: off
     scale_rewards: bool = True  # divide rewards by the running deviation of the discounted return
