@@ -64,7 +64,7 @@ class Loss(Protocol):
 
 class Refresh(Protocol):
     def __call__(self, state: Any, info: RefreshInfo, step: jax.Array) -> Any:
-        """The state after the source's refresh that follows gradient step number `step`, which counts from 1."""
+        """The state after the source's refresh that follows update `step`, which counts from 1."""
 
 
 class Observe(Protocol):

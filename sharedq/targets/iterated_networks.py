@@ -37,7 +37,7 @@ class IteratedNetworks:
     networks: int = 5  # K, the number of networks that learn
     period: int = 1500  # gradient steps between two shifts of the chain
     copy_period: int = 8  # gradient steps between two refreshes of copies 1 to K-1
-    behaviour_head: str = "uniform"  # network that acts: uniform (drawn at every step), mean, or a number
+    behaviour_head: str = "uniform"  # network that acts: uniform (a random one), mean (of all), or a number
     loss_weights: tuple[float, ...] = ()  # weight of each network's loss; all are 1 by default
     loss_discount: float = 1.0  # network k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 

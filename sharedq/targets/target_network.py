@@ -27,7 +27,7 @@ class TargetNetwork:
 
     period: int = 2000  # gradient steps between two refreshes of the copy
     tau: float = 1.0  # how far the copy moves: 1 copies the weights; 0.005 with period 1 is the usual slow average
-    joint_batch: bool = False  # normalise now and then as one batch, in the network and in the copy
+    joint_batch: bool = False  # BatchNorm: normalise states and next states in one batch, in network and copy
 
     def __post_init__(self):
         check_period("period", self.period)
