@@ -38,7 +38,7 @@ class Unlearned(Unphysical):
     """An agent gave an action that is not a finite number, so that the world cannot be blamed for what follows."""
 
     why = "learning diverged"
-    hint = "gradient steps were too large for it: lower the learning rate, bound rewards or gradients"
+    hint = "gradient steps were too large: lower the learning rate, or bound rewards or gradients"
 
 
 class EnvironmentFailed(SharedqError):
