@@ -83,8 +83,8 @@ class Agent:
         """The action for one observation, in the environment's own form: a number, or a vector between its bounds.
 
         The random choices of the policy (a random action, the behaviour head) depend only on the seed and on `draw`.
-        Without `draw`, the agent uses the number of the call: each call draws anew, and a newly loaded agent repeats the
-        same draws.
+        Without `draw`, the agent uses the number of the call: each call draws anew, and a newly loaded agent repeats
+        the same draws.
         """
         batch = self._one(obs)
         key = self._key(next(self._calls) if draw is None else draw)

@@ -8,7 +8,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.getLogger(
-        "jax._src.callback"
-    ).disabled = True  # it prints the traceback of errors that we report in one line
+    logging.getLogger("jax._src.callback").disabled = True  # it prints the traceback of errors that we report
     with outlets() as out:
         try:
             with device_errors():
@@ -43,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)
         except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-            out.zero_metrics()
+            out.discard()
             return 128 + signal.SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
-            out.zero_metrics()
+            out.discard()
             return _fail(f"{error.strerror or error}: {error.filename or 'while writing'}", SharedqError.exit_code)
         except MemoryError as error:
             return _fail(f"the memory is full ({reason(error)}): ask for less at once", SharedqError.exit_code)
@@ -118,7 +116,12 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
 
 def _experiment(parsed: argparse.Namespace):
     """The recipe or experiment file with the typed options; raises if it names code that is not trusted."""
-    return _described(parsed).trusted(_trust(parsed))
+    from sharedq.recipes import recipe
+
+    name, trust = parsed.recipe, _trust(parsed)
+    if not name.endswith(".json") and trust is not True:  # the command names the recipe, and so its parts
+        trust = {*trust, *recipe(name).imports()}
+    return _described(parsed).trusted(trust)
 
 
 def _described(parsed: argparse.Namespace):
@@ -164,7 +167,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     try:
         parsed, rest = verb.parse_known_args(words)
     except SharedqError:  # no recipe yet, or a mistake that the parser will report
-        recipes = "\n".join(f"  {recipe:26}{one.about}" for recipe, one in RECIPES.items())
+        recipes = "\n".join(f"  {one:26}{_about(RECIPES, one, 'about')}" for one in RECIPES)
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
     parsed.options = _pairs(rest, name)
     options = _described(parsed).options()
@@ -356,11 +359,11 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.analysis.tables import cost_table
         from sharedq.comparison import labels_of, with_target
-        from sharedq.targets import SOURCES
+        from sharedq.experiment import TABLES
 
         base = _experiment(parsed)
         compared = {wanted.partition(":")[0] for wanted in DEFAULT_TARGETS}
-        targets = parsed.targets or [*DEFAULT_TARGETS, *(name for name in SOURCES if name not in compared)]
+        targets = parsed.targets or [*DEFAULT_TARGETS, *(name for name in TABLES["target"] if name not in compared)]
         experiments = [base] if "target" in parsed.options else [with_target(base, wanted) for wanted in targets]
         costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
         say(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
@@ -374,14 +377,22 @@ def _list(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.recipes import RECIPES
 
         print("recipes")
-        for name, one in RECIPES.items():
-            print(f"  {name:26}{one.about}")
+        for name in RECIPES:
+            print(f"  {name:26}{_about(RECIPES, name, 'about')}")
         for part, table in TABLES.items():
             print(f"\n--{part}")
-            for name, kind in table.items():
-                print(f"  {name:26}{(kind.__doc__ or '').strip().splitlines()[0]}")
+            for name in table:
+                print(f"  {name:26}{_about(table, name, '__doc__')}")
 
     return call
+
+
+def _about(entries: Mapping[str, Any], name: str, attribute: str) -> str:
+    """The first line of a description, or why it cannot be had: one broken package does not hide the others."""
+    try:
+        return ((getattr(entries[name], attribute) or "").strip().splitlines() or [""])[0]
+    except SharedqError as error:
+        return f"({error})"
 
 
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:
@@ -389,7 +400,11 @@ def _takes_mirror(verb: argparse.ArgumentParser) -> None:
 
 
 def _takes_recipe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", metavar="RECIPE", help="a name from 'sharedq list', or an experiment.json")
+    verb.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="a name from 'sharedq list', your own package.module:NAME, or an experiment.json",
+    )
     _takes_trust(verb)
 
 

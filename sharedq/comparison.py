@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sharedq import reports
+from sharedq import formats, reports
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
 from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
@@ -73,15 +73,16 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
     require(len(experiments) >= 1, "name at least one source to compare")
     labels = labels_of(experiments)
     _check_report()
+    trust = {reference for one in experiments for reference in one.imports()}
     described = {
-        "schema": 1,
+        "schema": formats.PLAN,
         "recipe": name,
         "command": command,
         "reference": next((x for x, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None),
         "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
     }
     if _is_planned(out) and not overwrite:
-        _require_same(out, described)
+        _require_same(out, described, trust)
         return
     old = _what_may_go(out, described) if _is_planned(out) else []
     if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK, UNFINISHED}):
@@ -92,7 +93,7 @@ def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, 
     out.mkdir(parents=True, exist_ok=True)
     with _writing(out):
         if _is_planned(out) and not overwrite:  # another process was faster
-            _require_same(out, described)
+            _require_same(out, described, trust)
             return
         for run in old:
             _remove(run)
@@ -107,8 +108,8 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def _require_same(out: Path, described: dict[str, Any]) -> None:
-    if _wanted(read_plan(out)) != _wanted(described):
+def _require_same(out: Path, described: dict[str, Any], trust: Trust) -> None:
+    if _experiments(read_plan(out), trust) != _experiments(described, trust):
         raise SharedqError(f"{out} holds another comparison: choose another --out, or add --overwrite")
 
 
@@ -167,8 +168,9 @@ def _check_report() -> None:
         raise missing_extra("matplotlib", "report", "the report at the end")
 
 
-def _wanted(described: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(one["label"], one["experiment"]) for one in described["runs"]]
+def _experiments(described: dict[str, Any], trust: Trust) -> list[tuple[str, Any]]:
+    """Each label with its experiment, by the names of now: a plan of an older version may be the same."""
+    return [(one["label"], Experiment.described(one["experiment"], trust).to_dict()) for one in described["runs"]]
 
 
 def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:

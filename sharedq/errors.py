@@ -1,4 +1,4 @@
-"""Errors a user can cause: one clear line that says what is wrong and what to do."""
+"""Errors that a user can cause. Each is one line that says what is wrong and what to do."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,23 +7,23 @@ from difflib import get_close_matches
 
 
 class SharedqError(Exception):
-    """Ends a command with its message as the only line, no traceback, and this exit code."""
+    """Ends a command with this exit code. Its message is the only output, without a traceback."""
 
     exit_code = 2
 
 
 class Diverged(SharedqError):
-    """A loss, a parameter or an environment stopped being a finite number while training."""
+    """A loss, a parameter or a value of the environment became a number that is not finite during training."""
 
     exit_code = 3
 
 
 class NotFinite(SharedqError):
-    """A number that was given is not finite, or too large for what it is to be."""
+    """A given number is not finite, or too large for its use."""
 
 
 class Unphysical(SharedqError):
-    """A world gave something that is not a finite number: what, and while training of which seed and at which step."""
+    """An environment returned a number that is not finite. `what` names it; seed and step say when it happened."""
 
     exit_code = 3
     why = "the environment broke down"
@@ -35,22 +35,22 @@ class Unphysical(SharedqError):
 
 
 class Unlearned(Unphysical):
-    """An agent gave an action that is not a finite number, so that the world cannot be blamed for what follows."""
+    """An agent chose an action that is not finite, so the environment is not the cause of what follows."""
 
     why = "learning diverged"
     hint = "gradient steps were too large: lower the learning rate, or bound rewards or gradients"
 
 
 class EnvironmentFailed(SharedqError):
-    """The code of an environment, which may be the user's own, raised an error: which environment, and what it said."""
+    """The code of an environment, which may be the user's own, raised an error."""
 
 
 class DeviceFailed(SharedqError):
-    """The device gave up while it ran compiled code, or what that code called back raised an error."""
+    """The device failed while it ran compiled code, or a callback of that code raised an error."""
 
 
 class Stopped(SharedqError):
-    """A run was asked to stop (Ctrl-C, SIGTERM) and left a checkpoint to continue from."""
+    """A run was asked to stop (Ctrl-C, SIGTERM) and has saved a checkpoint to resume from."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -58,7 +58,7 @@ class Stopped(SharedqError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> SharedqError:
-    """The error for a name that is not in a table: the nearest names first, else all of them."""
+    """The error for a name that is not in a table. It lists similar names, or all names if none is similar."""
     known = sorted(known)
     near = get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
@@ -71,27 +71,27 @@ def missing_extra(package: str, extra: str, purpose: str) -> SharedqError:
 
 
 def told(error: BaseException) -> str:
-    """What somebody else's code raised, as part of a line: its kind and its reason."""
+    """The type and reason of an error, as part of a line."""
     return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else reason(error)}"
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what it says."""
+    """The first line of the error's message."""
     return str(error).strip().partition("\n")[0]
 
 
 def visible(text: str) -> str:
-    """The text with control characters spelt out: what comes from a file commands no terminal. Lines stay lines."""
+    """The text with control characters escaped, so that text from a file cannot control a terminal. Lines are kept."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Tells an error that JAX reports from compiled code in one line."""
+    """Turns an error that JAX reports from compiled code into one line."""
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "JaxRuntimeError":  # known by its name, so that nothing imports JAX for it
+        if type(error).__name__ != "JaxRuntimeError":  # recognised by its name, so that JAX is not imported for it
             raise
         raise DeviceFailed(_device_error(str(error))) from error
 
@@ -110,5 +110,5 @@ def _device_error(text: str) -> str:
 
 
 def letters(name: str) -> str:
-    """A name in any spelling, as its letters and digits alone: Space Invaders, space-invaders and SpaceInvaders."""
+    """The letters and digits of a name, equal for Space Invaders, space-invaders and SpaceInvaders."""
     return "".join(filter(str.isalnum, name)).lower()

@@ -7,6 +7,7 @@ It builds the program that trains it and the agent that acts.
 import dataclasses
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,8 +17,11 @@ import jax
 from sharedq import old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
 from sharedq.analysis.cost import Cost, cost_of
-from sharedq.environments import ENVIRONMENTS, EnvironmentSpec
+from sharedq.environments import ENVIRONMENTS, Environment, EnvironmentSpec
+from sharedq.environments import check as check_environment
+from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError, unknown
+from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
 from sharedq.settings import COUNTABLE, Chosen, require
@@ -83,23 +87,41 @@ class Experiment:
 
         A new kind keeps the settings that it shares with the old kind. So all sources of a comparison keep the period.
         """
+        options = self._by_current_names(options)
         changes: dict[str, dict[str, Any]] = {}
-        kinds: dict[str, Any] = {}
+        kinds = {part: options[part] for part in TABLES if part in options}
         own: dict[str, Any] = {}
         for option, value in options.items():
-            option = _current(SHORT.get(option, option))
             part, _, name = option.partition(".")
-            if part in TABLES and not name:
-                kinds[part] = value
-            elif part in TABLES:
+            if part in TABLES and name:
                 changes.setdefault(part, {})[name] = value
             elif option in ("seeds", "seed"):
                 own[option] = value
-            else:
+            elif option not in kinds:
                 raise unknown("option", option, self.options())
         for part in {**kinds, **changes}:
             own[part] = self._part(part, kinds.get(part), changes.get(part, {}))
         return dataclasses.replace(self, **own)
+
+    def _by_current_names(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options by their full names of now. A warning tells the new name to whoever uses an old one."""
+        found: dict[str, Any] = {}
+        for option, value in options.items():
+            full = SHORT.get(option, option)
+            part, _, name = full.partition(".")
+            if full in old_names.OPTIONS and name not in self._fields(part, options.get(part)):
+                warnings.warn(f"{full} is called {old_names.OPTIONS[full]} now", FutureWarning, stacklevel=4)
+                full = old_names.OPTIONS[full]
+            if full in found:
+                raise SharedqError(f"{full} is given twice, by two of its names: which of the two?")
+            found[full] = value
+        return found
+
+    def _fields(self, part: str, kind: Any) -> set[str]:
+        """The names of the fields of a part, or of the kind that takes its place."""
+        if isinstance(kind, str):
+            kind = TABLES[part][kind]
+        return {field.name for field in dataclasses.fields(kind or getattr(self, part))}
 
     def _part(self, part: str, kind: Any, fields: Mapping[str, Any]) -> Any:
         old = getattr(self, part)
@@ -119,23 +141,23 @@ class Experiment:
 
     def parse(self, texts: Mapping[str, str]) -> "Experiment":
         """Like `replace`, with the values as text, as they are typed."""
+        typed, texts = texts, self._by_current_names(texts)
         kinds = {part: text for part, text in texts.items() if part in TABLES}
         changed = self.replace(**kinds)
         known = changed.options()
         for option in texts:
-            full = _current(SHORT.get(option, option))
-            part, _, name = full.partition(".")
-            if full in known or (part in TABLES and not name):
+            part, _, name = option.partition(".")
+            if option in known or (part in TABLES and not name):
                 continue
             if elsewhere := _elsewhere(part, name, known):
                 raise SharedqError(f"there is no option --{option}: did you mean {' or '.join(elsewhere)}?")
-            if part in TABLES and name:  # raises an error that names the kind which lacks the option
-                changed.replace(**{full: texts[option]})
+            if part in TABLES and name:  # says which kind it is that lacks the option
+                changed.replace(**{option: texts[option]})
             raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
         try:
             return changed.replace(**{option: text for option, text in texts.items() if option not in kinds})
         except SharedqError as error:
-            raise SharedqError(_as_typed(str(error), texts)) from None
+            raise SharedqError(_as_typed(str(error), typed)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting and the kind of every part, in a form that JSON can hold."""
@@ -166,12 +188,13 @@ class Experiment:
         """
         try:
             parts = {}
-            for part in TABLES.keys() & plain.keys():  # an absent part takes its default
-                fields = _current_fields(part, plain[part])
+            saved = {part: plain[part] for part in TABLES if part in plain}  # an absent part takes its default
+            _refuse_strangers([one["kind"] for one in saved.values() if needs_import(one["kind"])], trust)
+            for part, one in saved.items():
+                fields = _current_fields(part, one)
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
                 raise KeyError("environment")
-            _refuse_strangers([chosen.kind for chosen in parts.values() if needs_import(chosen.kind)], trust)
             return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
         except KeyError as error:
             raise SharedqError(f"not a complete experiment: {error} is missing") from None
@@ -182,22 +205,43 @@ class Experiment:
         """Puts the parts together. If `spec` is given, the environment itself is not built yet."""
         environment = None
         if spec is None:
-            environment = self.environment.build()
+            environment = self.built("environment")
             spec = environment.spec
-        algorithm = self.algorithm.build(spec, self.target, self.network)
+        algorithm = self.built("algorithm", spec, self.target, self.network)
         self._check_fit(algorithm.learns_from)
         for part in TABLES:
             if hasattr(one := getattr(self, part), "check"):
-                one.check(spec, self.training)
-        replay = self.replay.build(step_like(spec), self.algorithm.gamma, self.training.environments)
+                with self._blaming(part):
+                    one.check(spec, self.training)
+        replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments)
         return Built(self, spec, algorithm, replay, environment)
 
+    def built(self, part: str, *arguments: Any) -> Any:
+        """What `build` of a part gives. An environment that is not ours is checked too."""
+        one = getattr(self, part)
+        with self._blaming(part):
+            found = one.build(*arguments)
+        if isinstance(found, Environment) and not TABLES[part].is_ours(type(one)):
+            check_environment(found)
+        return found
+
+    def _blaming(self, part: str) -> AbstractContextManager[None]:
+        """Reports an error in the code of a part that is not ours in one line, with file and line."""
+        kind = type(getattr(self, part))
+        if TABLES[part].is_ours(kind):
+            return nullcontext()
+        return own_errors(f"{part} '{self.kind(part)}'", kind.__module__)
+
     def _check_fit(self, learns_from: str) -> None:
-        """Raises if the replay or the training loop does not provide what the algorithm learns from."""
+        """Whether replay and training are made for what the algorithm learns from."""
         for part in ("replay", "training"):
-            if getattr(self, part).learns_from != learns_from:
-                table = TABLES[part]
-                fitting = [name for name in table if getattr(table[name], "learns_from", None) == learns_from]
+            found = getattr(getattr(self, part), "learns_from", None)
+            if found is None:
+                raise SharedqError(f"{part} '{self.kind(part)}' does not say learns_from: see docs/adding.md")
+            if found != learns_from:
+                fitting = [
+                    name for name, kind in TABLES[part].ours.items() if getattr(kind, "learns_from", "") == learns_from
+                ]
                 raise SharedqError(
                     f"algorithm '{self.kind('algorithm')}' learns from {LEARNS_FROM[learns_from]}, and {part} "
                     f"'{self.kind(part)}' does not provide that: add --{part} {' or '.join(fitting)}"
@@ -225,22 +269,18 @@ def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
         )
 
 
-def _current(option: str) -> str:
-    """The current name of an option; an old name gives a warning."""
-    new = old_names.OPTIONS.get(option, option)
-    if new != option:
-        warnings.warn(f"{option} is called {new} now", FutureWarning, stacklevel=3)
-    return new
-
-
 def _current_fields(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a saved part under their current names, without removed fields that had no effect."""
-    found = {}
+    table, found = TABLES[part], {}
+    known = {field.name for field in dataclasses.fields(table[fields["kind"]])}
     for name, value in fields.items():
         option = f"{part}.{name}"
-        if option in old_names.REMOVED and value == old_names.REMOVED[option]:
-            continue
-        found[old_names.OPTIONS.get(option, option).partition(".")[2]] = value
+        if name in known or option not in {**old_names.OPTIONS, **old_names.REMOVED}:
+            found[name] = value
+        elif option in old_names.OPTIONS:
+            found[old_names.OPTIONS[option].partition(".")[2]] = value
+        elif value != old_names.REMOVED[option]:
+            found[name] = value  # which is refused as unknown
     return found
 
 
@@ -272,7 +312,15 @@ class Built:
     @cached_property
     def environment(self) -> Any:
         """The built environment: an `Environment` or a `HostEnvironment`."""
-        return self.experiment.environment.build() if self.opened is None else self.opened
+        if self.opened is not None:
+            return self.opened
+        environment = self.experiment.built("environment")
+        if to_json(environment.spec) != to_json(self.spec):
+            raise SharedqError(
+                f"the environment '{environment.spec.name}' is another than when the run began, as its spec.json "
+                "describes it: restore the environment, or train again"
+            )
+        return environment
 
     def program(self) -> Program:
         one = self.experiment
@@ -284,11 +332,16 @@ class Built:
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         return jax.eval_shape(self.algorithm.init, key, batch)
 
+    @property
+    def room(self) -> int:
+        """The steps that the replay can keep; 0 if it does not say."""
+        return getattr(self.experiment.replay, "room", 0)
+
     def check_fits(self) -> None:
         """Raises if the agents and replays alone need more memory than is free; allocates nothing."""
         one = self.experiment
         agents, replays = (one.seeds * size(x) for x in (self.agent_shapes(), jax.eval_shape(self.replay.init)))
-        check_fits(agents + replays, self.advice(), replays, one.replay.room)
+        check_fits(agents + replays, self.advice(), replays, self.room)
 
     def cost(self, timed: bool = False, compiled: bool = True) -> Cost:
         """The cost of one seed. With `compiled=False` it is computed at once, but lacks the memory of activations."""
@@ -300,4 +353,4 @@ class Built:
 
     def advice(self) -> str:
         """Says what to lower if the run does not fit into memory."""
-        return f"lower {'--replay.capacity, ' * bool(self.experiment.replay.room)}--seeds or --training.environments"
+        return f"lower {'--replay.capacity, ' * bool(self.room)}--seeds or --training.environments"

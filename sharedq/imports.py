@@ -1,7 +1,6 @@
-"""What an import string `package.module:name` points at, for the parts that users bring themselves.
+"""Resolves import strings `package.module:name`, for parts that users bring themselves.
 
-An import runs code. Who decides whether it may is the experiment that names it (`Experiment.from_dict`); what comes
-here is trusted.
+An import runs code. `Experiment.from_dict` decides whether that is allowed; the strings that come here are trusted.
 """
 
 import importlib
@@ -16,12 +15,12 @@ from sharedq.errors import SharedqError, told
 
 
 def references(*texts: str) -> list[str]:
-    """Those of the texts that would be imported: what has no colon names no module."""
+    """The texts that name a module to import. A text without a colon names none."""
     return [text for text in texts if ":" in text]
 
 
 def resolve(reference: str, what: str) -> Any:
-    """The object behind `package.module:name`; `what` says in an error what was looked for.
+    """The object behind `package.module:name`; `what` names it in errors.
 
     An error inside the user's own module is told with the line of that module.
     """
@@ -34,11 +33,11 @@ def resolve(reference: str, what: str) -> Any:
             found = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module is there; something that it imports is not
+                raise  # the module exists, but something that it imports does not
             raise SharedqError(f"{what} '{reference}': no module '{error.name}' here or among the packages") from error
         for part in name.split("."):
             if not hasattr(found, part):
-                where = getattr(found, "__file__", None)  # it may be another module than the user means
+                where = getattr(found, "__file__", None)  # it may not be the module that the user means
                 found_in = f" ({where})" if where else ""
                 raise SharedqError(f"{what} '{reference}': '{found.__name__}' has no '{part}'{found_in}")
             found = getattr(found, part)
@@ -46,7 +45,7 @@ def resolve(reference: str, what: str) -> Any:
 
 
 def search_here() -> None:
-    """Lets the current directory be searched too, after all packages: a file beside the user cannot shadow one."""
+    """Lets Python search the current directory too, after all packages: a file there cannot shadow a package."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -54,20 +53,20 @@ def search_here() -> None:
 
 @contextmanager
 def own_errors(whose: str, module: str, kind: type[SharedqError] = SharedqError) -> Iterator[None]:
-    """Tells an error of somebody else's code in one line, with the last place in `module` that it went through.
+    """Turns an error of a user's code into one line, with the last place in `module` that it passed.
 
-    `sys.exit()` is such an error too. Ctrl-C is none.
+    `sys.exit()` counts as such an error. Ctrl-C does not.
     """
     try:
         yield
     except (SharedqError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever it is: the code is not ours
+    except BaseException as error:  # any error, because the code is not ours
         raise kind(f"{whose} raised {told(error)} ({place_of(error, module)})") from error
 
 
 def place_of(error: BaseException, module: str) -> str:
-    """File and line of the last place in `module` that an error went through, or of where it was raised."""
+    """File and line of the last place in `module` that an error passed, or else of the place where it was raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = list(traceback.walk_tb(error.__traceback__))

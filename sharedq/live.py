@@ -1,6 +1,6 @@
 """An agent on a live stream: it learns from each step as it happens and returns the next action.
 
-Each step is one compiled call with constant memory. There is no replay and no environment; the caller is the environment.
+Each step is one compiled call with constant memory. There is no replay, and the caller acts as the environment.
 """
 
 from pathlib import Path
@@ -68,7 +68,7 @@ class LiveAgent:
         self._observe_and_act = jax.jit(self._absorb, donate_argnums=0)
 
     def begin(self, obs: Any) -> int:
-        """The action for the first observation of the stream, or after a pause. Earlier steps get no credit for what follows."""
+        """The action for the first observation of the stream, or after a pause. Earlier steps get no further credit."""
         self._obs, self._begun = self._one(obs), True
         if "trace_mask" in self._state._fields:
             self._state = self._state._replace(trace_mask=jnp.zeros_like(self._state.trace_mask))
@@ -78,10 +78,10 @@ class LiveAgent:
     def observe(
         self, obs: Any, reward: float, terminated: bool = False, truncated: bool = False, final_obs: Any = None
     ) -> int:
-        """Learns what the last action led to; the next action.
+        """Learns from the result of the last action and returns the next action.
 
-        `obs` is what to act on next: after an end, the first observation of the next episode. `final_obs` is then
-        the last of the episode that ended, whose value counts if it was truncated.
+        `obs` is the observation to act on next; after an end it is the first one of the next episode. `final_obs` is
+        then the last observation of the episode that ended. Its value is used if the episode was truncated.
         """
         require(self._begun, "the stream has not begun: call begin(obs) with its first observation")
         ended = terminated or truncated
@@ -106,9 +106,9 @@ class LiveAgent:
         return size(self._whole())
 
     def save(self, folder: str | Path) -> Path:
-        """Everything that was learned; `restore` goes on from it to the bit.
+        """Saves everything that was learned; `restore` continues from it bit for bit.
 
-        Takes the place of what a live agent saved there before: only the newest is kept. Any other folder that is
+        It replaces what a live agent saved in this folder before; only the newest is kept. Any other folder that is
         not empty is refused.
         """
         meta = {"begun": self._begun, "shape": self._shape, "actions": self._actions}
@@ -153,12 +153,12 @@ class LiveAgent:
 
 
 def _given(value: Any, shape: tuple[int, ...], what: str) -> jax.Array:
-    """What was given as a batch of one; a copy, because whoever calls may write into his array for the next step."""
+    """The value as a batch of one. It is a copy, because the caller may reuse its array for the next step."""
     return jnp.array(numbers(value, jax.ShapeDtypeStruct(shape, np.float32), what, LARGEST))[None]
 
 
 def _may_be_saved_to(folder: Path) -> bool:
-    """Whether a folder is new, or holds what a live agent saved; `checkpoints.save` removes nothing else then."""
+    """Whether a folder is new or contains only what a live agent saved, which `checkpoints.save` may remove."""
     try:
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def _may_be_saved_to(folder: Path) -> bool:
 
 
 def _saved_live(path: Path) -> bool:
-    """Whether a folder is a checkpoint of a live agent, or what is left of one that was being written or removed."""
+    """Whether a folder is a checkpoint of a live agent, or the remains of one that was being written or removed."""
     if path.is_symlink() or not path.is_dir():
         return False
     if {file.name for file in path.iterdir()} - {"live.safetensors", "checkpoint.json"}:

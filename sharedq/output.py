@@ -1,4 +1,4 @@
-"""What a command says and where it says it: on streams that may be closed, know few letters, or have lost their reader.
+"""The output of a command, on streams that may be closed, lack letters, or have lost their reader.
 
 A training is worth more than what it says of itself: where nobody listens any more it falls silent and goes on.
 """
@@ -14,7 +14,7 @@ from sharedq.errors import visible
 
 
 class Outlet:
-    """A stream; once it is `dispensable`, what cannot be written to it is dropped, and no error."""
+    """A stream. Once it is `dispensable`, output that cannot be written is dropped without an error."""
 
     def __init__(self, stream: TextIO, dispensable: bool = False):
         self._stream, self.dispensable = stream, dispensable
@@ -28,9 +28,9 @@ class Outlet:
         with self._dropped():
             self._stream.flush()
 
-    def zero_metrics(self) -> None:
-        """What is still to be written, here or by Python when it ends, goes nowhere."""
-        with contextlib.suppress(OSError, ValueError):  # a stream that is no file of the system
+    def discard(self) -> None:
+        """Discards what is still to be written, here or by Python at its end."""
+        with contextlib.suppress(OSError, ValueError):  # the stream is not a file of the system
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -42,7 +42,7 @@ class Outlet:
         except OSError:
             if not self.dispensable:
                 raise
-            self.zero_metrics()
+            self.discard()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -76,5 +76,5 @@ def _safe(stream: TextIO | None) -> TextIO:
 
 
 def say(text: object) -> None:
-    """Prints what may come from a file or a folder's name, in which control characters are spelt out."""
+    """Prints text that may come from a file or the name of a folder, with control characters escaped."""
     print(visible(str(text)), flush=True)

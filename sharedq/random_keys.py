@@ -1,4 +1,4 @@
-"""Random keys are called by name and by step, never split in sequence.
+"""Random keys are derived from a name and a step, never split in sequence.
 
 A stream is the seed's root key folded with a name; a draw is the stream folded with the step at which it is
 made. So no key has to be carried from step to step, adding a stream does not disturb the others, and a
@@ -11,15 +11,15 @@ import jax
 
 
 def root(seed: jax.Array | int) -> jax.Array:
-    """The key that a whole seed of a run hangs from."""
+    """The key from which all keys of one seed of a run are derived."""
     return jax.random.key(seed)
 
 
 def named(key: jax.Array, name: str) -> jax.Array:
-    """The stream `name` of `key`."""
+    """The key of the stream `name`, derived from `key`."""
     return jax.random.fold_in(key, crc32(name.encode()))
 
 
 def at(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The draw that stream `key` makes at `step`."""
+    """The key of the stream `key` at `step`."""
     return jax.random.fold_in(key, step)

@@ -125,7 +125,7 @@ HARD = tuple(f"dog-{gait}" for gait in ("stand", "walk", "trot", "run")) + tuple
 
 
 def _simba(task: str) -> Experiment:
-    """The paper's base agent, as its authors state it: SAC with SimbaV2. They add BatchNorm, but we do not know where."""
+    """The paper's base agent, as its authors state it: SAC with SimbaV2. They add BatchNorm; we do not know where."""
     return Experiment(
         environment=Control(task, action_repeat=2),  # [SV]
         algorithm=SAC(

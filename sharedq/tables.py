@@ -12,20 +12,19 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from sharedq.errors import SharedqError, told, unknown
-from sharedq.imports import resolve
+from sharedq.errors import SharedqError, unknown
+from sharedq.imports import own_errors, resolve
 
 
 class Table(Mapping[str, type]):
     """The kinds of one part of an experiment, by name."""
 
     def __init__(self, part: str, ours: Mapping[str, type]):
-        self.part = part
-        self._ours = ours
+        self.part, self.ours = part, ours
 
     def __getitem__(self, name: str) -> type:
-        if name in self._ours:
-            return self._ours[name]
+        if name in self.ours:
+            return self.ours[name]
         if name in (found := entry_points(f"sharedq.{self.part}s")):
             return self._checked(load_entry_point(found[name]), name)
         if needs_import(name):
@@ -33,18 +32,26 @@ class Table(Mapping[str, type]):
         raise unknown(self.part, name, self)
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._ours, **entry_points(f"sharedq.{self.part}s")})
+        return iter({**self.ours, **entry_points(f"sharedq.{self.part}s")})
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether the name is ours or a package's. This imports nothing."""
+        return name in self.ours or name in entry_points(f"sharedq.{self.part}s")
+
+    def is_ours(self, kind: type) -> bool:
+        return any(one is kind for one in self.ours.values())
+
     def name_of(self, kind: type) -> str:
         """The name of a kind, by which another process finds it too."""
-        for name, one in self._ours.items():
+        for name, one in self.ours.items():
             if one is kind:
                 return name
         for name, entry in entry_points(f"sharedq.{self.part}s").items():
-            if entry.value == f"{kind.__module__}:{kind.__qualname__}":
+            imported = entry.module.partition(".")[0] == kind.__module__.partition(".")[0]
+            if name not in self.ours and imported and load_entry_point(entry) is kind:
                 return name
         self._checked(kind, kind.__qualname__)
         if "<locals>" in kind.__qualname__:
@@ -76,8 +83,7 @@ def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def load_entry_point(entry: metadata.EntryPoint) -> Any:
-    try:
+    """What an entry point names. An error in the package's code is reported with its file and line."""
+    package = entry.dist.name if entry.dist else entry.value
+    with own_errors(f"'{entry.name}' of the package {package} cannot be loaded: it", entry.module):
         return entry.load()
-    except Exception as error:  # the user needs to know any error of the other package
-        package = entry.dist.name if entry.dist else entry.value
-        raise SharedqError(f"'{entry.name}' of the package {package} cannot be loaded: {told(error)}") from error

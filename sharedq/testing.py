@@ -147,10 +147,10 @@ def _check_heads_follow(what: str, source: TargetSource, params: Any, state: Any
 
 def _check_training(what: str, source: TargetSource) -> None:
     """Trains deep Q-learning on the source. Losses must stay finite, and two equal trainings have equal results."""
-    algorithm = DQN(gamma=0.9, learning_rate=0.01).on(source)
     first = next(_batches())
 
     def train() -> tuple[Any, list[float]]:
+        algorithm = DQN(gamma=0.9, learning_rate=0.01).on(source)  # anew, so that each training is traced by itself
         update, state, losses = jax.jit(algorithm.update), algorithm.init(KEY, first), []  # type: ignore[arg-type]
         for step, batch in enumerate(_batches(), start=1):
             state, _, metrics = update(state, batch, KEY, jnp.int32(step))
@@ -160,7 +160,9 @@ def _check_training(what: str, source: TargetSource) -> None:
     (one, losses), (other, _) = train(), train()
     _promise(bool(np.isfinite(losses).all()), what, "losses of deep Q-learning stay finite")
     _promise(_same(one.params, other.params), what, "two equal trainings have equal results: every draw uses a key")
-    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (algorithm.init(KEY, first).source, one.source)]
+    shapes = [
+        jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (DQN().on(source).init(KEY, first).source, one.source)
+    ]
     _promise(shapes[0] == shapes[1], what, "its state keeps its form in training")
 
 

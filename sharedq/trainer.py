@@ -39,9 +39,7 @@ def train(
 
 def prepared(experiment: Experiment) -> tuple[Built, Program]:
     """Puts the parts of an experiment together without allocating; raises if it needs more than the machine has."""
-    check_open_files(
-        experiment.seeds, "lower --seeds, or allow more with  ulimit -n"
-    )  # each seed has its own event file
+    check_open_files(experiment.seeds, "lower --seeds, or allow more with  ulimit -n")  # each seed has a log file
     built = experiment.build()
     built.check_fits()
     program = built.program()

@@ -1,4 +1,4 @@
-"""What holds of a whole tree of arrays, or of their shapes."""
+"""Sizes of a whole tree of arrays, or of shapes."""
 
 from typing import Any
 

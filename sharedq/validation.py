@@ -1,4 +1,4 @@
-"""What somebody gave, as the array that is wanted, or one line that says why it cannot be that."""
+"""Converts a given value to the wanted array, or raises an error that says why this is not possible."""
 
 import reprlib
 from typing import Any
@@ -12,7 +12,7 @@ NO_NUMBERS = "cmMSUT"  # kinds that a cast would take: complex by half, times as
 
 
 def numbers(given: Any, wanted: Any, what: str, largest: float | None = None) -> np.ndarray:
-    """An array of the shape and the dtype that `wanted` has; `largest` bounds floats, which are finite in any case.
+    """An array with the shape and dtype of `wanted`. Floats must be finite and at most `largest`.
 
     Nothing that is right already is copied: the answer may be the array that was given.
     """

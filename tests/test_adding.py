@@ -88,7 +88,7 @@ class Replayed:
 
         def update(state, batch, key, step):
             params, error = learned(state.params, *batch.transition)
-            return state._replace(params=params), jnp.abs(error), {"loss": error**2}
+            return state._replace(params=params), jnp.abs(error)[None], {"loss": error**2}
 
         return Algorithm(*functions, observe, update)
 

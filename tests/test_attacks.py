@@ -49,7 +49,16 @@ OPTIONS = {
 SETTINGS = [f"--{name}={value}" for name, value in OPTIONS.items()]
 TRAIN = ["train", "corridor", *SETTINGS, "--out", "run"]
 PAIR = [word for word in SETTINGS if not word.startswith("--target")]
-COMPARE = ["compare", "corridor", *PAIR, "--targets", "online_network", "target_network", "--out", "run"]
+COMPARE = [
+    "compare",
+    "corridor",
+    *PAIR,
+    "--targets",
+    "shared_heads:heads=2,period=30",
+    "online_network",
+    "--out",
+    "run",
+]
 WORDS = {"a run": TRAIN, "a comparison": COMPARE}
 TOLD = (
     "not whole",
@@ -488,7 +497,7 @@ def hostile(attack: int, inside: Path, precious: Path, wholes: Path) -> tuple[st
     return f"{kind} at {place.relative_to(inside)} of {name}", theirs
 
 
-@sampled(20, 300)
+@sampled(15, 300)
 def test_hostile_folders(tmp_path, wholes, number, record_property):
     """Nothing is touched through a link in a run or beside it, and what is no run's is left alone."""
     counts = Counts("hostile folders")
@@ -530,7 +539,7 @@ PIPED = (
 )
 
 
-@sampled(2, len(PIPED))
+@sampled(1, len(PIPED))
 @pytest.mark.parametrize("closed", ["reader", "all"])
 def test_closed_pipes(tmp_path, wholes, number, closed, record_property):
     """A reader that leaves at once, and streams that are closed from the start: no traceback, and training ends."""

@@ -42,7 +42,7 @@ def test_recipes_go_through_json_unchanged_and_can_be_built(name):
     after, *errors, _ = jax.eval_shape(learning_of(built.algorithm), state, learned, key, step)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
-    assert [one.shape for one in errors] == ([(size,)] if built.algorithm.update else [])
+    assert [(one.ndim, one.shape[1]) for one in errors] == ([(2, size)] if built.algorithm.update else [])
     actions = jax.eval_shape(built.algorithm.act, state, key, batch.transition.obs, step)
     assert actions.shape == (size, *built.environment.spec.actions.one.shape)
 

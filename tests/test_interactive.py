@@ -181,7 +181,7 @@ def _update(state, batch, key, step):
     sample = batch.transition
     more = (sample.obs[:, 0] + 3 * sample.next_obs[:, 0] + 5 * sample.action).sum().astype(jnp.int32)
     metrics = {"loss": jnp.where(step == BROKEN, jnp.nan, 0.0)}
-    return state._replace(params=(7 * state.params + more + state.observed + step) % 9973), batch.weights, metrics
+    return state._replace(params=(7 * state.params + more + state.observed + step) % 9973), batch.weights[None], metrics
 
 
 WHOLE = Algorithm(

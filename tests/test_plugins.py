@@ -38,7 +38,7 @@ def install(tmp_path, monkeypatch):
     tables.entry_points.cache_clear()
     yield install
     tables.entry_points.cache_clear()
-    for module in [name for name in sys.modules if name.startswith(("sharedq_plugin", "own_parts"))]:
+    for module in [name for name in sys.modules if name.startswith(("sharedq_plugin", "own_", "leaving"))]:
         del sys.modules[module]
 
 
@@ -77,6 +77,44 @@ def test_an_installed_source_is_compared_with_ours(capsys):
     words = ["corridor", *SHORT, "--targets", "target_network", "young_average:final_tau=0.1", "--out", "comparison"]
     assert main(["compare", *words]) == 0
     assert "young average" in Path("comparison/report.html").read_text()
+
+
+def test_an_entry_point_may_name_what_the_package_exports_but_not_take_our_name(install, tmp_path, capsys):
+    install({"sharedq.targets": {"mine": "own_package:Slow", "target_network": "own_package:Slow"}}, name="own-package")
+    (tmp_path / "site" / "own_package").mkdir()
+    (tmp_path / "site" / "own_package" / "__init__.py").write_text("from own_package.inner import Slow as Slow")
+    (tmp_path / "site" / "own_package" / "inner.py").write_text(OWN)
+    assert main(["train", "corridor", *SHORT, "--out", "run", "--target", "mine"]) == 0
+    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert TABLES["target"].name_of(type(Experiment.from_dict(sharedq.recipe("corridor").to_dict()).target)) == (
+        "target_network"
+    )
+
+
+def test_a_broken_package_is_reported_and_hides_nothing_else(install, tmp_path, capsys):
+    install({"sharedq.targets": {"leaves": "leaving:Slow"}}, name="leaving-package")
+    (tmp_path / "site" / "leaving.py").write_text("import sys\nsys.exit()")
+    assert main(["list"]) == 0
+    told = capsys.readouterr().out
+    assert "leaving.py:2" in told and "cartpole" in told
+    assert main(["train", "corridor", "--target", "leaves"]) == 2
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_errors_in_parts_of_ones_own_are_told_with_their_line(tmp_path, capsys):
+    (tmp_path / "own_failing.py").write_text(OWN.replace("return TargetNetwork", "1 / 0; return TargetNetwork"))
+    assert main(["train", "corridor", "--target", "own_failing:Slow", "--out", "run"]) == 2
+    told = capsys.readouterr().err
+    assert "target 'slow copy' raised ZeroDivisionError" in told and "own_failing.py:" in told
+
+
+def test_an_old_name_stays_the_own_name_of_somebody_elses_kind(own_parts, tmp_path):
+    (tmp_path / "own_fields.py").write_text(
+        OWN.replace("period: int", "polyak: int").replace("self.period", "self.polyak")
+    )
+    experiment = sharedq.recipe("corridor").replace(target="own_fields:Slow", **{"target.polyak": 7})
+    assert experiment.target.polyak == 7
+    assert Experiment.from_dict(experiment.to_dict(), trust=True) == experiment
 
 
 OWN = '''

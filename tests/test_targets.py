@@ -170,6 +170,18 @@ def test_the_contract_is_kept(settings):
     testing.check_source(settings)
 
 
+@named(SOURCES)
+def test_under_batch_normalisation_too_only_the_prediction_carries_a_gradient(settings):
+    source, x = settings.build(Dense((6,), norm="batch").build(ACTIONS)), FIRST.transition
+    params, state = source.init(KEY, x.obs)
+
+    def others(params):
+        found = source.values(params, state, x.obs, x.next_obs)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves((found.bootstrap, found.selector, found.batch_stats)))
+
+    assert not any(leaf.any() for leaf in jax.tree.leaves(jax.grad(others)(params)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Broken:
     """A target network with one promise broken."""
@@ -191,6 +203,15 @@ def leaks(source):
     return source._replace(values=values)
 
 
+def draws_without_a_key(source):
+    def refresh(step, params, state, info):
+        params, state = source.refresh(step, params, state, info)
+        noise = np.random.default_rng().normal()  # drawn when it is traced
+        return {**params, "trunk": jax.tree.map(lambda w: w + noise, params["trunk"])}, state
+
+    return source._replace(refresh=refresh)
+
+
 def forgets_then(source):
     def values(params, state, now, then=None):
         return source.values(params, state, now, jnp.zeros_like(now) if then is None else then)
@@ -204,6 +225,7 @@ BREAKS = {
     "follow one rule": lambda source: source._replace(select=lambda state, key, values: values[0] + 1),
     "keeps the form": lambda source: source._replace(refresh=lambda step, params, state, info: (params, {})),
     "follow moves rows": lambda source: source._replace(follow=lambda step, tree: jax.tree.map(jnp.zeros_like, tree)),
+    "every draw uses a key": draws_without_a_key,
     "a slot 'batch_stats'": lambda source: source._replace(
         init=lambda key, x: (source.init(key, x)[0], {"target_params": {}})
     ),

@@ -13,7 +13,7 @@ def of(dtype, *shape: int) -> jax.ShapeDtypeStruct:
 
 
 @pytest.mark.parametrize(
-    ("validation", "wanted"),
+    ("given", "wanted"),
     [
         ([0, 1], of(np.float32, 2)),
         ([True, 0.5], of(np.float32, 2)),

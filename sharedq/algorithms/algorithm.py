@@ -64,7 +64,7 @@ class Loss(Protocol):
 
 class Refresh(Protocol):
     def __call__(self, state: Any, info: RefreshInfo, step: jax.Array) -> Any:
-        """The state after the source's refresh that follows gradient step number `step`, which counts from 1."""
+        """The state after the source's refresh that follows update `step`, which counts from 1."""
 
 
 class Observe(Protocol):
@@ -78,7 +78,7 @@ class Observe(Protocol):
 
 class Update(Protocol):
     def __call__(self, state: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, dict]:
-        """State, errors [B] and metrics after one gradient update; the errors go back to the replay."""
+        """The state, errors [H, B] and metrics after one gradient update. The errors go back to the replay."""
 
 
 def no_observation(state: Any, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[Any, dict]:

@@ -117,8 +117,8 @@ class DQN:
             (total, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch, key)
             params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
             state = refresh(State(params, state.source, moments), info.for_refresh, step)
-            errors = info.errors.mean(axis=0)
-            metrics = {"loss": total, "td_error": errors.mean(), "q_value": info.predictions.mean()}
-            return state, errors, metrics
+            td_error = info.errors.mean(axis=0).mean()
+            metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean()}
+            return state, info.errors, metrics
 
         return Algorithm(init, act, values, decide, update=update, loss=loss, refresh=refresh)

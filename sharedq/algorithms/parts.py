@@ -10,9 +10,12 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError, told
+from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS
+from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble, of_pairs
 from sharedq.tables import Table
+from sharedq.targets import SOURCES
 from sharedq.targets.source import TargetSource
 
 UNLIMITED = 1e10  # a bound from here on means none: the Control Suite gives it to unbounded actuators
@@ -56,9 +59,14 @@ def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, c
 
 def _known_to_take(one: Any, spec: EnvironmentSpec, target: Any, network: Any, build: Callable) -> TargetSource:
     key = jax.eval_shape(random_keys.root, 0)
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
     with blaming(network, spec):
-        source = target.build(build())
-        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+        built = build()
+        jax.eval_shape(lambda key, example: networks.init(built, key, example, 1), key, example)
+    if Table("target", SOURCES).is_ours(type(target)):
+        return target.build(built)
+    with own_errors(f"target '{target.label}'", type(target).__module__):
+        source = target.build(built)
         jax.eval_shape(source.init, key, example)
     return source
 

@@ -52,7 +52,7 @@ class SAC:
     """Soft actor-critic, for continuous actions."""
 
     gamma: float = 0.99  # discount of future rewards, per step
-    critics: int = 2  # number of critics; the smallest of their values counts
+    critics: int = 2  # number of critics; the target and the actor use the minimum of their values
     values: Literal["scalar", "categorical"] = "scalar"  # a critic predicts the mean return, or its distribution
     atoms: int = 101  # number of returns in a categorical distribution
     value_bound: float = 5.0  # the distribution goes from -value_bound to value_bound; scaled returns stay within
@@ -64,11 +64,11 @@ class SAC:
     initial_temperature: float = 1.0  # weight of the entropy (alpha) at the start; it is learned
     target_entropy: float = -1.0  # entropy that the temperature aims at, per dimension of an action
     actor_period: int = 1  # critic updates per update of actor and temperature
-    actor_width: int = 256  # width of the actor's layers, which are of the network's kind
+    actor_width: int = 256  # width of the actor's layers, which are of the same type as the network's
     actor_depth: int = 2  # number of layers or blocks of the actor
     random_steps: int = 5_000  # environment steps at the start in which actions are uniformly random
     normalise_observations: bool = False  # bring observations to mean 0 and deviation 1, by running statistics
-    scale_rewards: bool = False  # divide rewards by the running deviation or size of returns, in the first environment
+    scale_rewards: bool = False  # divide rewards by the larger of deviation and size of the first environment's returns
 
     def __post_init__(self):
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
@@ -202,9 +202,9 @@ def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.A
     (total, info), gradient = jax.value_and_grad(loss_of_critics, has_aux=True)(state.params["critic"])
     state = with_steps(state, {"critic": stepped(parts, state, "critic", gradient, step)})
     state = refresh(parts, state, info.for_refresh, step)
-    errors = info.errors.mean(axis=(0, 2))
-    metrics = {"loss": total, "td_error": errors.mean(), "q_value": info.predictions.mean(), **info.metrics}
-    return state, errors, metrics
+    td_error = info.errors.mean(axis=(0, 2)).mean()
+    metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
+    return state, info.errors.mean(axis=2), metrics
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:

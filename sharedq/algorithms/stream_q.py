@@ -6,7 +6,7 @@
 
 There is no replay and no batch. Each delta multiplies the past gradients of its own head, so weights that several heads
 share have a trace for each head. Traces are cut after the update if an episode ends (also by a time limit), and if the
-action was not greedy. When a source moves heads along its chain, their traces move with them.
+action was not greedy. When a source shifts its heads, their traces shift with them.
 """
 
 from collections.abc import Iterator
@@ -47,14 +47,14 @@ class StreamQ:
 
     gamma: float = 0.99  # discount of future rewards, per step
     trace_decay: float = 0.8  # lambda, the decay of the eligibility traces
-    learning_rate: float = 1.0  # alpha of ObGD; it has no effect while ObGD's bound holds, which is nearly always
+    learning_rate: float = 1.0  # alpha of overshooting-bounded gradient descent (ObGD); mostly kappa limits the step
     kappa: float = 2.0  # ObGD moves the parameters by at most 1 / kappa per step, in the 1-norm; 0 means no bound
-    bound: Bound = "joint"  # one bound for all heads, or one for each, which lets the trunk move K times as far
-    trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one trace for all heads saves memory, biased
-    credit: Literal["naive", "forward"] = "naive"  # forward: earlier steps get the bootstrap's own error, not Q's
-    cut: Literal["after", "before"] = "after"  # if not greedy: cut traces after the update, or before (Watkins)
-    normalise: Normalise = "each"  # normalise each number of an observation, or each pixel of its newest frame
-    scale_rewards: bool = True  # divide rewards by the deviation of the running return
+    bound: Bound = "joint"  # joint: one bound for all heads; each: one per head, so the trunk may move K times as far
+    trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one for all heads, less memory but a biased update
+    credit: Literal["naive", "forward"] = "naive"  # earlier steps' error: target - Q; forward: target - bootstrap V(s)
+    cut: Literal["after", "before"] = "after"  # non-greedy action: reset traces after the update or before it (Watkins)
+    normalise: Normalise = "each"  # each: by each element's statistics; newest: by the newest frame's; none: off
+    scale_rewards: bool = True  # divide rewards by the running deviation of the discounted return
     epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
     epsilon_steps: int = 10_000  # environment steps over which epsilon falls, in a straight line

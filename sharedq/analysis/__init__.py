@@ -1,1 +1,1 @@
-"""What learning costs and what it does inside."""
+"""The cost of learning."""

@@ -18,31 +18,31 @@ from sharedq.trees import count, size
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one seed. Bytes of a part are those it holds while training."""
+    """The cost of one seed. The bytes of a part are those that it needs during training."""
 
     parameters: dict[str, int]  # trained; held: trained and not trained; and each part: trunk, heads, untrained
     bytes: dict[str, int]  # the agent, its weights, statistics, other, further slots; replay; activations, if compiled
-    flops_per_update: float  # an ordinary update of one batch; without a replay, of one vector step
-    flops_per_refresh: float  # what the source adds at an update that refreshes its targets
+    flops_per_update: float  # of an update without a refresh, on one batch or, without a replay, one vector step
+    flops_per_refresh: float  # added by the source at an update that refreshes its targets
     flops_per_action: float  # choosing the action for one observation
-    update_seconds: float | None  # measured here, the median of several; None: not measured
+    update_seconds: float | None  # median of several measurements; None if not measured
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def flops(function: Callable, *arguments: Any) -> float:
-    """The operations of one call: the compiler's count, which takes the body of a scan once, and the repeats."""
+    """The operations of one call. The compiler counts the body of a scan once; the repeats are added here."""
     traced = jax.jit(function).trace(*arguments)
     return _counted(traced) + _repeats(traced.jaxpr.jaxpr)
 
 
 def _counted(traced: Any) -> float:
-    return float(traced.lower().cost_analysis().get("flops", 0.0))  # absent where there are none
+    return float(traced.lower().cost_analysis().get("flops", 0.0))  # absent if there are none
 
 
 def _repeats(jaxpr: Any) -> float:
-    """What the compiler's count leaves out of the scans in `jaxpr`, and of those within them."""
+    """The operations of scans in `jaxpr`, and of scans inside them, that the compiler does not count."""
     more = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
@@ -57,7 +57,7 @@ def _repeats(jaxpr: Any) -> float:
 
 
 def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
-    """The programs that an equation calls: the branches of a condition, the body of a function."""
+    """The programs that an equation calls: branches of a condition, or the body of a function."""
     for value in parameters.values():
         for one in value if isinstance(value, tuple) else (value,):
             if hasattr(one, "eqns"):
@@ -67,7 +67,7 @@ def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def parameters_of(state: Any) -> dict[str, int]:
-    """Of an agent, or of its shapes, as `Cost` has them."""
+    """The parameter counts of an agent, or of its shapes, as `Cost` lists them."""
     trained, untrained = state.params, getattr(state, "source", {}).get("target_params", {})
     parts = trained if isinstance(trained, Mapping) else {}
     return {
@@ -120,7 +120,7 @@ def _flops_of_refresh(algorithm: Any, state: Any, batch: Any, key: Any, step: An
 
 
 def _timed(compiled: Any, init: Callable, batch: Any, learned: Any) -> float:
-    """Seconds of one update, dispatched alone: the median of 30 after 5 that are not counted."""
+    """Seconds of one update that is dispatched by itself: the median of 30 updates after 5 for warming up."""
     batch, learned = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (batch, learned))
     key = jax.random.key(0)
     state, seconds = jax.jit(init)(key, batch), []

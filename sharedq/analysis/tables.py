@@ -1,4 +1,4 @@
-"""Costs side by side, as text for people and as JSON or CSV for programs."""
+"""Tables of costs, as text for people and as JSON or CSV for programs."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from sharedq.analysis.cost import Cost
 
 
 def cost_table(costs: Mapping[str, Cost], kind: str) -> str:
-    """`kind` is text, json or csv; sources are the text's columns and the CSV's rows."""
+    """The table as text, json or csv. Sources are the columns of the text and the rows of the CSV."""
     if kind == "json":
         return json.dumps({label: cost.to_dict() for label, cost in costs.items()}, indent=2)
     rows = {label: _flat(cost) for label, cost in costs.items()}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def mean(logits: jax.Array, support: jax.Array) -> jax.Array:
@@ -24,4 +25,4 @@ def projected(atoms: jax.Array, probabilities: jax.Array, support: jax.Array) ->
 
 def cross_entropy(probabilities: jax.Array, logits: jax.Array) -> jax.Array:
     """The cross entropy [...] between target probabilities [..., n] and predicted logits [..., n]."""
-    return -jnp.sum(probabilities * jax.nn.log_softmax(logits), axis=-1)
+    return optax.losses.softmax_cross_entropy(logits, probabilities)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def squared(error: jax.Array) -> jax.Array:
@@ -10,6 +11,4 @@ def squared(error: jax.Array) -> jax.Array:
 
 def huber(error: jax.Array, bend: float = 1.0) -> jax.Array:
     """Half the square up to `bend`, and beyond it a straight line of slope `bend`."""
-    size = jnp.abs(error)
-    near = jnp.minimum(size, bend)
-    return 0.5 * near**2 + bend * (size - near)
+    return optax.losses.huber_loss(error, delta=bend)

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from sharedq.bellman.shapes import check_equal
+
 
 def discount(terminated: jax.Array, gamma: float, steps: jax.Array | int = 1) -> jax.Array:
     """The discount of the value after so many steps. It is 0 if the episode terminated, and only then."""
@@ -18,6 +20,8 @@ def n_step(
     sum of the m rewards up to and with the first end, the discount of the value that follows (gamma^m; 0 if the episode
     terminated, and only then), and the index m-1 of the last step used, on whose successor the return bootstraps.
     """
+    check_equal("terminated", terminated.shape, "reward", reward.shape)
+    check_equal("truncated", truncated.shape, "reward", reward.shape)
     ended = terminated | truncated
     n = reward.shape[-1]
     before = jnp.concatenate([jnp.zeros_like(ended[..., :1]), ended[..., :-1]], axis=-1)

@@ -107,11 +107,16 @@ def _actions_to_json(actions: Actions) -> dict[str, Any]:
     if isinstance(actions, Discrete):
         return {"kind": "discrete", **actions._asdict()}
     low, high = np.asarray(actions.low), np.asarray(actions.high)
-    return {"kind": "continuous", "dtype": low.dtype.name, "low": low.tolist(), "high": high.tolist()}
+    return {"kind": "continuous", "dtype": low.dtype.name, "low": _plain(low), "high": _plain(high)}
+
+
+def _plain(bounds: np.ndarray) -> Any:
+    """Nested lists. JSON has no infinity, so that an infinite bound is a text."""
+    return np.where(np.isfinite(bounds), bounds.astype(object), bounds.astype(str)).tolist()
 
 
 def _actions_from_json(plain: dict[str, Any]) -> Actions:
     if plain["kind"] == "discrete":
         return Discrete(plain["n"], plain["first"])
     dtype = np.dtype(plain["dtype"])
-    return Continuous(np.array(plain["low"], dtype), np.array(plain["high"], dtype))
+    return Continuous(*(np.array(plain[bound], object).astype(dtype) for bound in ("low", "high")))

@@ -1,4 +1,4 @@
-"""Networks, cut where heads are added. To add one: a frozen dataclass with `build(outputs)`, and a line in NETWORKS."""
+"""Networks, split into trunk and heads. To add one, write a frozen dataclass with `build(outputs)`; extend NETWORKS."""
 
 from sharedq.networks.impala import Impala
 from sharedq.networks.network import Network, of_flax

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
 MOMENTUM, EPSILON, LARGEST_SCALE, LARGEST_SHIFT = 0.99, 1e-3, 3.0, 5.0
-PLAIN_STEPS = 100_000  # so many batches are normalised plainly, until the running statistics can be trusted
+PLAIN_STEPS = 100_000  # for this many batches it is plain batch normalisation, until the running statistics are good
 
 
 class BatchRenorm(nn.Module):
-    """Batch normalisation over the last axis that, in training too, gives nearly what the running statistics would.
+    """Batch normalisation over the last axis. In training too, its output is close to that of the running statistics.
 
-    The batch's own are corrected towards them by a scale and a shift that are bounded and have no gradient.
+    A bounded scale and shift without gradient correct the statistics of the batch towards the running statistics.
     """
 
     use_running_average: bool

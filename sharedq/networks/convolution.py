@@ -2,8 +2,8 @@
 
 Inside a compiled loop XLA's CPU convolution is about ten times slower than the same sums written as one matrix
 product; `benchmarks/convolution.py` measures it. Outside of loops the native one is faster, so whoever traces a
-function may ask for it with `with native_convolutions():`. Pooling is lowered alike, to maxima of slices. Both
-lowerings are the same function (a test compares them).
+function can request it with `with native_convolutions():`. Pooling is lowered in the same way, to maxima of slices.
+Both lowerings compute the same function (a test compares them).
 Images are [B, height, width, channels], kernels [height, width, channels, filters].
 """
 
@@ -25,7 +25,7 @@ _native_asked_for: ContextVar[bool] = ContextVar("native convolutions", default=
 
 @contextmanager
 def native_convolutions() -> Iterator[None]:
-    """What is traced within uses the platform's own convolution and pooling, also on a CPU."""
+    """Code traced inside uses the platform's own convolution and pooling, also on a CPU."""
     token = _native_asked_for.set(True)
     try:
         yield
@@ -34,7 +34,7 @@ def native_convolutions() -> Iterator[None]:
 
 
 def traced_natively(function: Function) -> Function:
-    """The function, traced with native convolutions: for what is compiled by itself and is no part of a loop."""
+    """The function, traced with native convolutions. Use it for functions that are not compiled inside a loop."""
 
     @wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -49,15 +49,15 @@ def _by_products_here(platform: str | None) -> bool:
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, platform: str | None = None) -> jax.Array:
-    """In the kernel's type."""
+    """The convolution of `x` with `kernel`, computed in the dtype of the kernel."""
     return (_by_products if _by_products_here(platform) else _native)(x, kernel, stride, padding)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, platform: str | None = None) -> jax.Array:
-    """The largest value of each size x size square; SAME padding. Of equal values the first has the gradient."""
+    """The largest value of each size x size square; SAME padding. Of equal values the first gets the gradient."""
     if not _by_products_here(platform):
         return nn.max_pool(x, (size, size), strides=(stride, stride), padding="SAME")
-    for axis in (2, 1):  # within rows first: so the first of equal values is the native one's
+    for axis in (2, 1):  # rows first, so that of equal values the same one is taken as in the native pooling
         x = _largest(x, size, stride, axis)
     return x
 
@@ -75,7 +75,7 @@ def _largest(x: jax.Array, size: int, stride: int, axis: int) -> jax.Array:
 
 
 def as_features(x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-    """Observations as numbers; bytes are taken to be pixels and scaled to 0 .. 1."""
+    """Observations as floats. Bytes are treated as pixels and scaled to 0 .. 1."""
     scale = 255.0 if x.dtype == jnp.uint8 else 1.0
     return x.astype(dtype) / scale
 
@@ -89,20 +89,20 @@ def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> j
 def _by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     size = kernel.shape[:2]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding)
-    # Behind the barrier the image lies in memory once; without it each slice below computes it again from its source.
+    # The barrier puts the image into memory once; without it each slice below computes the image again.
     x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     if stride > 1 and all(side % stride == 0 for side in size):
         x, kernel = _space_to_depth(x, kernel, stride)
         stride = 1
     height, width, channels, filters = kernel.shape
-    whole, in_rows = height * width * channels, width * channels + height * filters  # numbers moved for each output
+    whole, in_rows = height * width * channels, width * channels + height * filters  # numbers read per output
     if stride == 1 and in_rows <= whole:
         return _over_rows(x, kernel)
     return _over_patches(x, kernel, stride)
 
 
 def _over_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """One product over all that each output sees."""
+    """One product over the whole patch of each output."""
     height, width, channels, filters = kernel.shape
     rows = (x.shape[1] - height) // stride + 1
     columns = (x.shape[2] - width) // stride + 1
@@ -116,7 +116,7 @@ def _over_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _over_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One product over what each output sees of one row, for all rows of the kernel; then their sum."""
+    """One product over one row of each output's patch, for all rows of the kernel; then the rows are summed."""
     height, width, channels, filters = kernel.shape
     rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
     patches = as_features(jnp.concatenate([x[:, :, j : j + columns] for j in range(width)], axis=-1), kernel.dtype)
@@ -127,7 +127,7 @@ def _over_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _product(patches: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`patches @ kernel`, whose gradient by the kernel is written out."""
+    """`patches @ kernel`, with its own gradient with respect to the kernel."""
     return patches @ kernel
 
 
@@ -136,7 +136,7 @@ def _product_forward(patches: jax.Array, kernel: jax.Array):
 
 
 def _product_backward(kept, slope: jax.Array):
-    """The patches are turned before their product: along their rows it is half as long as along their columns."""
+    """Transposes the patches before their product: along their rows the product takes half as long as along columns."""
     patches, kernel = kept
     slope = jax.lax.optimization_barrier(slope)
     turned = jax.lax.optimization_barrier(patches.reshape(-1, patches.shape[-1]).T)
@@ -149,7 +149,7 @@ _product.defvjp(_product_forward, _product_backward)
 def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
     """The same convolution with stride 1: each stride x stride square of pixels becomes one pixel's channels."""
     batch, rows, columns, channels = x.shape
-    rows, columns = rows // stride, columns // stride  # what is cut off reached no output
+    rows, columns = rows // stride, columns // stride  # the part cut off affects no output
     x = x[:, : rows * stride, : columns * stride].reshape(batch, rows, stride, columns, stride, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, stride * stride * channels)
     height, width, channels, filters = kernel.shape

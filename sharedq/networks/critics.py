@@ -1,4 +1,4 @@
-"""Networks made into critics: of an observation and an action together, and several of them side by side.
+"""Turns networks into critics: networks of an observation and an action, and ensembles of them.
 
 Shape letters: H heads, B batch, C critics, F features, A outputs of one head.
 """
@@ -12,7 +12,7 @@ from sharedq.networks.normalisation import flat
 
 
 def of_pairs(network: Network) -> Network:
-    """The same network, whose inputs are (observations, actions), put behind each other."""
+    """The same network for inputs (observations, actions), which are concatenated."""
 
     def joined(pair):
         return jnp.concatenate([flat(as_features(part)) for part in pair], axis=-1)
@@ -27,7 +27,7 @@ def of_pairs(network: Network) -> Network:
 
 
 def ensemble(network: Network, critics: int) -> Network:
-    """Several networks that share nothing, as one: features [B, C, F], heads [H, C, ...] and outputs [H, B, C, A]."""
+    """Several independent networks as one: features [B, C, F], heads [H, C, ...] and outputs [H, B, C, A]."""
 
     def init_trunk(key, example):
         draw = jax.vmap(lambda key: network.init_trunk(key, example), axis_size=critics)

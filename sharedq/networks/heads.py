@@ -1,4 +1,4 @@
-"""Linear heads, any number of them at once: [heads, features, outputs] and [heads, outputs]."""
+"""Linear heads, several at once: kernels [heads, features, outputs] and biases [heads, outputs]."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,21 +7,21 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, xavier_uniform
 
-Compute = Literal["float32", "bfloat16"]  # the type that sums of products are made in; parameters are float32
+Compute = Literal["float32", "bfloat16"]  # the dtype of matrix products; parameters are float32
 
 
 def cast(x: jax.Array, compute: Compute) -> jax.Array:
-    """As it enters a product. float32 is the parameters' own type, and so not cast to: tests compute in float64."""
+    """The input of a matrix product. With float32 nothing is cast, because tests compute in float64."""
     return x if compute == "float32" else x.astype(compute)
 
 
 def linear(
     outputs: int, kernel_init: Initializer = xavier_uniform(), use_bias: bool = True, compute: Compute = "float32"
 ) -> tuple[Callable, Callable]:
-    """`init_heads` and `heads` of a network whose heads are linear. Their values are float32.
+    """The functions `init_heads` and `heads` of a network with linear heads. Their outputs are float32.
 
-    Several heads are drawn as the columns of one dense layer, as the public iS-DQN code does, so with Xavier's
-    rule the scale of the draw shrinks as heads are added. A source that wants equal heads draws one and repeats it.
+    Several heads are initialised as the columns of one dense layer, as in the public iS-DQN code. So with Xavier's rule
+    the scale shrinks as heads are added. A source that needs equal heads initialises one and repeats it.
     """
 
     def init_heads(key, features, count):

@@ -1,4 +1,4 @@
-"""The residual network of IMPALA (Espeholt et al., 2018), as the public iS-DQN code has it on Atari."""
+"""The residual network of IMPALA (Espeholt et al., 2018), as the public iS-DQN code uses it on Atari."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from sharedq.settings import check_layers, require
 
 
 class Stack(nn.Module):
-    """A convolution and a pooling that halves the sides, then two residual blocks."""
+    """A convolution, a pooling that halves the sides, and two residual blocks."""
 
     filters: int
     norm: Norm

@@ -13,9 +13,9 @@ SPARSITY = 0.9  # share of each unit's inputs that are 0 (Elsayed et al., 2024)
 
 
 def sparse(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Uniform within 1 / sqrt(inputs), then nine tenths of each unit's inputs are set to 0, rounded up.
+    """Draws uniformly within 1 / sqrt(inputs), then sets nine tenths of each unit's inputs, rounded up, to 0.
 
-    One input of each unit stays, which is ours: with fewer than ten inputs the paper's rule leaves a layer of zeros.
+    One input of each unit always stays. This is ours: with fewer than ten inputs the paper's rule gives only zeros.
     """
     inputs, outputs = math.prod(shape[:-1]), shape[-1]
     draw_key, order_key = jax.random.split(key)
@@ -28,11 +28,11 @@ def sparse(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Arr
 
 
 def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """A matrix [inputs, outputs] with orthonormal columns, or rows where those are fewer, all such alike in likelihood.
+    """A matrix [inputs, outputs] with orthonormal columns (or rows, if there are fewer rows), drawn uniformly.
 
-    It is the orthonormal matrix nearest to a Gaussian one, by Newton and Schulz's iteration. A QR decomposition would
-    do as well, but JAX's on CPUs waits in a thread of the pool for others of the same pool: several at a time, of two
-    seeds or of two layers, wait for each other for ever.
+    It is the orthonormal matrix nearest to a Gaussian one, computed by the Newton-Schulz iteration. A QR decomposition
+    would also work, but on CPUs JAX's implementation waits in a thread of the pool for other threads of the same pool.
+    Several decompositions at a time, of two seeds or of two layers, then wait for each other for ever.
     """
     longer, shorter = max(shape), min(shape)
     drawn = jax.random.normal(key, (longer, shorter)) / (math.sqrt(longer) + math.sqrt(shorter))
@@ -42,7 +42,7 @@ def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
     def unfinished(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         _, rest, turn = state
-        return (jnp.abs(rest).max() > 1e-5) & (turn < 100)  # each turn brings what is small up by half
+        return (jnp.abs(rest).max() > 1e-5) & (turn < 100)  # each turn raises small singular values by half
 
     def nearer(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, rest, turn = state

@@ -13,27 +13,27 @@ import flax.linen as nn
 import jax
 
 Params = Any
-BatchStats = Any  # running statistics of batch normalisation; an empty dict where there are none
+BatchStats = Any  # running statistics of batch normalisation; an empty dict if there are none
 
 
 class InitTrunk(Protocol):
     def __call__(self, key: jax.Array, example: Any, /) -> tuple[Params, BatchStats]:
-        """Parameters and running statistics of a trunk that takes inputs like `example` [B, ...]."""
+        """Parameters and running statistics of a trunk for inputs like `example` [B, ...]."""
 
 
 class Trunk(Protocol):
     def __call__(self, params: Params, batch_stats: BatchStats, inputs: Any, train: bool, /) -> tuple[Any, BatchStats]:
-        """Features [B, F] of inputs [B, ...], or a tree of such, and the running statistics after them."""
+        """Features [B, F] (or a tree of them) of the inputs [B, ...], and the new running statistics."""
 
 
 class InitHeads(Protocol):
     def __call__(self, key: jax.Array, features: Any, count: int, /) -> Params:
-        """So many heads on features like these: every leaf begins with the axis of heads."""
+        """Parameters of `count` heads for such features. The first axis of every leaf is the head."""
 
 
 class Heads(Protocol):
     def __call__(self, params: Params, features: Any, /) -> Any:
-        """The outputs [H, B, A] of all heads, or a tree of such."""
+        """The outputs [H, B, A] (or a tree of them) of all heads."""
 
 
 class Network(NamedTuple):
@@ -41,13 +41,13 @@ class Network(NamedTuple):
     trunk: Trunk
     init_heads: InitHeads
     heads: Heads
-    normalises_batch: bool = False  # the trunk's output for one input depends on the others in its batch
+    normalises_batch: bool = False  # whether the trunk's output for an input depends on the rest of the batch
 
 
 def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
-    """`init(key, example)` and `apply(params, batch_stats, inputs, train)` of a flax module, each with its statistics.
+    """The functions `init(key, example)` and `apply(params, batch_stats, inputs, train)` of a flax module.
 
-    One with batch normalisation takes the argument `train`.
+    Both also return the running statistics. A module with batch normalisation takes the argument `train`.
     """
     takes_train = _takes_train(module)
 
@@ -80,7 +80,7 @@ def _takes_train(module: nn.Module) -> bool:
 
 
 def init(network: Network, key: jax.Array, example: Any, count: int) -> tuple[Params, Params, BatchStats]:
-    """Trunk, `count` heads and running statistics; the trunk does not depend on how many heads are drawn."""
+    """Parameters of the trunk and of `count` heads, and running statistics. The trunk does not depend on `count`."""
     trunk_key, heads_key = jax.random.split(key)
     trunk, batch_stats = network.init_trunk(trunk_key, example)
     features = jax.eval_shape(lambda t, s, x: network.trunk(t, s, x, False)[0], trunk, batch_stats, example)

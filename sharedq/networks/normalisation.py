@@ -1,14 +1,17 @@
-"""Where normalisation sits in a layer: LayerNorm before the activation, BatchNorm after it, as in the public code.
+"""Normalisation in a layer: LayerNorm before the activation, BatchNorm after it, as in the public code.
 
-Both are over features, so over channels only after a convolution. `batch_pixel` is BatchNorm as the public iS-DQN code
-has it on images: the input is normalised too, the statistics of an image are those of each pixel's place, over the
-batch and the channels, and the last map is normalised when it is flat, by each of its features. `layer_whole` and
-`layer_channels` have no parameters: streaming learning (Elsayed et al., 2024) takes LayerNorm over the whole activation
-of an input, all pixels and channels of a map together; its JAX ports differ, and one takes the channels of each pixel.
-`batch_renorm` is CrossQ's: batch renormalisation of the input and after each activation.
+`layer` and `batch` normalise over features, so after a convolution only over channels. `batch_pixel` is BatchNorm as
+the public iS-DQN code uses it on images. It also normalises the input. Its statistics of an image are per pixel
+position, over the batch and the channels. The last map is normalised after it is flattened, with statistics per
+feature.
 
-Parameters, statistics and the arithmetic of both are float32, whatever a network computes in. All functions here are
-called inside a module.
+`layer_whole` and `layer_channels` have no parameters. Streaming learning (Elsayed et al., 2024) applies LayerNorm to
+the whole activation of an input, over all pixels and channels together. Its JAX ports differ; one of them normalises
+over the channels of each pixel. `batch_renorm` is that of CrossQ: batch renormalisation of the input and after each
+activation.
+
+Parameters, statistics and arithmetic of all of them are float32, in whatever dtype a network computes. All functions
+here are called inside a module.
 """
 
 from typing import Any, Literal
@@ -31,7 +34,7 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 def normalised_input(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
-    """Images [B, height, width, channels], or numbers [B, features], as the first layer takes them."""
+    """The input of the first layer: images [B, height, width, channels] or vectors [B, features]."""
     if norm == "batch_renorm" or (norm == "batch_pixel" and x.ndim == 4):
         return _by_batch(as_features(x), norm, train)
     return x
@@ -40,7 +43,7 @@ def normalised_input(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
 def activate(
     x: jax.Array, norm: Norm, train: bool, flatten: bool = False, activation: Activation = "relu"
 ) -> jax.Array:
-    """The activation with its normalisation; `flatten` makes a map's features of it."""
+    """The activation with its normalisation; `flatten` flattens a map to features."""
     if norm == "layer":
         x = nn.LayerNorm()(x)
     elif norm == "layer_whole":
@@ -64,5 +67,5 @@ def standardised(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Arr
 def _by_batch(x: jax.Array, norm: Norm, train: bool) -> jax.Array:
     if norm == "batch_renorm":
         return BatchRenorm(use_running_average=not train)(x)
-    axis: Any = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # what has statistics of its own
+    axis: Any = (1, 2) if norm == "batch_pixel" and x.ndim == 4 else -1  # the axes that keep separate statistics
     return nn.BatchNorm(use_running_average=not train, axis=axis)(x)

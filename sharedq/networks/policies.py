@@ -21,12 +21,12 @@ class Policy(NamedTuple):
 
 
 class Gaussian(nn.Module):
-    """A mean and a deviation, each read from one body's features."""
+    """A mean and a log deviation, each computed from the features of one body."""
 
     body: nn.Module  # (obs, train) -> features [B, F]
     mean: nn.Module
     log_std: nn.Module
-    bound: Bound  # of the logarithm of the deviation
+    bound: Bound  # bounds the logarithm of the deviation
 
     @nn.compact
     def __call__(self, obs, train: bool):
@@ -39,24 +39,24 @@ def policy_of(module: Gaussian) -> Policy:
 
 
 def clipped(low: float, high: float) -> Bound:
-    """What lies between the bounds stays as it is: a layer that begins near 0 begins with a deviation near 1."""
+    """Clips to the bounds. Outputs near 0 stay near 0, so training starts with a deviation near 1."""
     return lambda x: jnp.clip(x, low, high)
 
 
 def squashed(low: float, high: float) -> Bound:
-    """Every number between the bounds, smoothly: a layer that begins near 0 begins in the middle of them."""
+    """Squashes smoothly to the bounds. Outputs near 0 are mapped to the middle of the bounds."""
     return lambda x: low + 0.5 * (high - low) * (1 + jnp.tanh(x))
 
 
 def sample(key: jax.Array, mean: jax.Array, log_std: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Actions [B, A] in -1 .. 1, differentiable by mean and deviation, and the logarithms [B] of their densities."""
+    """Actions [B, A] in -1 .. 1, differentiable in mean and deviation, and their log densities [B]."""
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     raw = mean + jnp.exp(log_std) * noise
     return jnp.tanh(raw), _log_density(raw, noise, log_std)
 
 
 def log_density(raw: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
-    """The logarithm [B] of the density of the action tanh(raw). It stays finite where tanh(raw) is rounded to 1."""
+    """The log density [B] of the action tanh(raw). It stays finite even where tanh(raw) is rounded to 1."""
     return _log_density(raw, (raw - mean) * jnp.exp(-log_std), log_std)
 
 

@@ -1,8 +1,8 @@
-"""SimbaV2 (Lee et al., ICML 2025): features on the unit sphere, kernels of unit columns, and gains learned apart.
+"""SimbaV2 (Lee et al., ICML 2025): features on the unit sphere, kernels with unit columns, and separate learned gains.
 
-Options put batch normalisation into it, of which the paper has none: at the input, and in every block before or after
-its ReLU. After a projection to the sphere a common scale is lost, so what batch normalisation does here is centring
-and scaling each feature for itself.
+Options add batch normalisation, which the paper does not use: at the input, and in every block before or after its
+ReLU. A projection to the sphere removes a common scale, so batch normalisation only centres and scales each feature
+by itself.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from sharedq.networks.policies import Gaussian, Policy, policy_of, squashed
 from sharedq.networks.unit_kernels import UnitDense, unit, unit_linear
 from sharedq.settings import LAYERS, WIDTH, check_count
 
-SHIFT = 3.0  # a constant input beside the others, so that their common scale is not lost on the sphere
-EXPANSION = 4  # width of a block's hidden layer over that of its features
+SHIFT = 3.0  # a constant extra input, so that the projection does not lose the scale of the other inputs
+EXPANSION = 4  # ratio of a block's hidden width to its feature width
 
 Norm = Literal["none", "batch_input", "batch_before", "batch_after"]
 
 
 class Scaler(nn.Module):
-    """A learned gain for every feature. It begins at `first`; `scale` sets how fast Adam moves it."""
+    """A learned gain for every feature. It starts at `first`; `scale` sets how fast Adam changes it."""
 
     first: float
     scale: float
@@ -40,9 +40,9 @@ class Scaler(nn.Module):
 
 
 class Block(nn.Module):
-    """Features moved some of the way to what a hidden layer makes of them, and back to the sphere."""
+    """Moves the features part of the way to the output of a hidden layer, then projects them to the sphere."""
 
-    blocks: int  # of the whole body
+    blocks: int  # number of blocks in the whole body
     norm: Norm
     compute: Compute
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """From inputs to features on the unit sphere."""
+    """Maps inputs to features on the unit sphere."""
 
     width: int
     blocks: int
@@ -82,7 +82,7 @@ class Body(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The body and the hidden layer of the value head: all but the last layer, which is the heads'."""
+    """The body and the hidden layer of the value head. The last layer belongs to the heads."""
 
     width: int
     blocks: int
@@ -110,7 +110,7 @@ class Branch(nn.Module):
 
 @dataclass(frozen=True)
 class SimbaV2:
-    """SimbaV2: unit features, unit kernels and learned gains. The defaults are its critic's."""
+    """SimbaV2: unit features, unit kernels and learned gains. The defaults are those of its critic."""
 
     width: int = 512  # number of features between the blocks
     blocks: int = 2  # number of residual blocks; each has a hidden layer of four times the width
@@ -127,7 +127,7 @@ class SimbaV2:
         return network._replace(normalises_batch=self.norm != "none")
 
     def policy(self, actions: int, width: int, depth: int) -> Policy:
-        """An actor with a body of its own, of `depth` blocks."""
+        """An actor with its own body of `depth` blocks."""
         body = Body(width, depth, self.norm, self.compute)
         mean, log_std = Branch(actions, self.compute), Branch(actions, self.compute)
         return policy_of(Gaussian(body, mean, log_std, squashed(-10.0, 2.0)))

@@ -21,7 +21,7 @@ from sharedq.networks.normalisation import Activation, Norm, activate, flat, nor
 from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
 from sharedq.settings import check_layers, require
 
-KERNEL = 100  # ours: the side of a convolution's kernel, and its stride
+KERNEL = 100  # ours: the largest side and stride of a convolution's kernel
 
 
 def dense_layers(
@@ -34,7 +34,7 @@ def dense_layers(
     init: Init = "xavier",
 ) -> jax.Array:
     """Called inside a module."""
-    dtype = None if compute == "float32" else compute  # None: as the parameters are
+    dtype = None if compute == "float32" else compute  # None: the dtype of the parameters
     for width in hidden:
         x = nn.Dense(width, dtype=dtype, kernel_init=INITS[init])(x)
         x = activate(x, norm, train, activation=activation)
@@ -111,12 +111,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Dense:
-    """Dense layers, with ReLU unless another activation is asked for."""
+    """Dense layers, with ReLU or another activation."""
 
     hidden: tuple[int, ...] = (64, 64)  # width of each hidden layer
     norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
@@ -128,7 +128,7 @@ class Dense:
         return with_linear_heads(module, outputs, self.init)
 
     def policy(self, actions: int, width: int, depth: int) -> Policy:
-        """An actor with layers of its own, `depth` of one width."""
+        """An actor with its own `depth` layers of equal width."""
         body = DenseTrunk((width,) * depth, self.norm, self.compute, self.activation, self.init)
         return policy_of(Gaussian(body, nn.Dense(actions), nn.Dense(actions), clipped(-20.0, 2.0)))
 
@@ -144,7 +144,7 @@ class Convolutional:
     hidden: tuple[int, ...] = (128,)  # width of each dense layer after the convolutions
     norm: Norm = "none"  # layer*: LayerNorm before activations; batch*: BatchNorm after; see docs/algorithms.md
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
-    init: Init = "xavier"  # how weights start; sparse sets nine tenths of each unit's inputs to 0
+    init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
 
     def __post_init__(self):
@@ -174,7 +174,7 @@ class FlaxTrunk:
 
     @staticmethod
     def of(module: nn.Module | type[nn.Module]) -> "FlaxTrunk":
-        """The settings for a module at hand; it must be importable, so that the run can be resumed."""
+        """The settings for a given module. It must be importable, so that the run can be resumed."""
         kind = module if isinstance(module, type) else type(module)
         if not isinstance(module, type):
             own = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
@@ -182,7 +182,7 @@ class FlaxTrunk:
         return FlaxTrunk(f"{kind.__module__}:{kind.__qualname__}")
 
     def imports(self) -> list[str]:
-        """What building it imports and runs."""
+        """The import strings that building runs."""
         return references(self.module)
 
     def build(self, outputs: int) -> Network:

@@ -1,7 +1,7 @@
-"""Kernels whose columns have length 1: drawn so, used so, and put back so after every gradient step.
+"""Kernels whose columns have length 1, at initialisation and again after every gradient step.
 
-They are known by their name among a network's parameters, whatever axes of heads, critics or networks lie in front:
-[..., inputs, outputs]. What a source holds outside the parameters is not touched.
+They are recognised by their name among the parameters of a network, with any leading axes of heads, critics or
+networks: [..., inputs, outputs]. What a source keeps outside the parameters is not changed.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ NAME = "unit_kernel"
 
 
 def unit(x: jax.Array, axis: int = -1) -> jax.Array:
-    """x over its length; what is shorter than 1e-8 is taken to be 1e-8 long."""
+    """x divided by its length; a length below 1e-8 counts as 1e-8."""
     square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-16))
 
 
 def project(params: Any) -> Any:
-    """The same parameters, every column of every unit kernel at length 1."""
+    """The same parameters, with every column of every unit kernel scaled to length 1."""
 
     def one(path: tuple, leaf: jax.Array) -> jax.Array:
         return unit(leaf, axis=-2) if path and getattr(path[-1], "key", None) == NAME else leaf
@@ -49,7 +49,7 @@ class UnitDense(nn.Module):
 
 
 def unit_linear(outputs: int, compute: Compute = "float32") -> tuple[Callable, Callable]:
-    """`init_heads` and `heads` of linear heads with unit kernels and free biases. Each head is drawn for itself."""
+    """The functions `init_heads` and `heads` of linear heads with unit kernels and free biases, drawn independently."""
     _, heads = linear(outputs, compute=compute)
 
     def init_heads(key, features, count):

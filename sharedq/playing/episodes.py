@@ -16,14 +16,14 @@ from sharedq.playing.pictures import has_picture, picture
 
 
 def apart(seed: int) -> int:
-    """The seed to play with, so that no episode begins as one of a training with `seed` did."""
+    """The seed of evaluation episodes. With it, no episode starts like one of a training with `seed`."""
     return int(np.random.SeedSequence((seed, crc32(b"evaluation"))).generate_state(1)[0] >> 1)
 
 
 def play(environment: Environment, act: Callable, seed: int, episodes: int, max_steps: int):
-    """Returns, lengths and whether each of `episodes` episodes ended by itself within `max_steps`.
+    """Plays episodes. Gives their returns, their lengths, and whether each one ended by itself within `max_steps`.
 
-    `act(key, obs [E, ...]) -> actions [E]`. The episodes are played side by side; none is replaced when it ends.
+    `act(key, obs [E, ...]) -> actions [E]`. The episodes are played in parallel; an episode that ends is not replaced.
     """
     key = random_keys.root(seed)
     act_key, world_key = random_keys.named(key, "act"), random_keys.named(key, "environment")
@@ -48,13 +48,13 @@ def play(environment: Environment, act: Callable, seed: int, episodes: int, max_
 
 
 def first_episodes(environment: Environment, seed: int, episodes: int):
-    """States and observations [E, ...] that episodes of this seed begin with."""
+    """The first states and observations [E, ...] of the episodes of this seed."""
     keys = jax.random.split(random_keys.named(random_keys.root(seed), "first episodes"), episodes)
     return jax.vmap(environment.reset)(keys)
 
 
 def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episodes: int, max_steps: int):
-    """As `play`, with worlds that the host steps; each of them plays one episode that counts."""
+    """Like `play`, with environments on the host. Only the first episode of each one counts."""
     act_key = random_keys.named(random_keys.root(seed), "act")
     returned, length, alive = np.zeros(episodes), np.zeros(episodes, np.int64), np.ones(episodes, bool)
     with closing(environment.open(episodes, seed)) as worlds:
@@ -73,7 +73,7 @@ def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episode
 def film(
     environment: Environment | HostEnvironment, act: Callable, seed: int, max_steps: int
 ) -> Generator[np.ndarray, None, float]:
-    """One episode, a picture before each step and one after the last unless that was its end; returns its return."""
+    """Plays one episode. Yields a picture before each step (and one after `max_steps` steps), and gives its return."""
     act_key = random_keys.named(random_keys.root(seed), "act")
     if isinstance(environment, HostEnvironment):
         worlds: Any = environment.open(1, seed, render=True)
@@ -94,7 +94,7 @@ def film(
 
 
 class _Filmed:
-    """One world of a device's environment, stepped from the host, whose observations are pictures."""
+    """One environment on the device, stepped from the host, whose observations are images."""
 
     def __init__(self, environment: Environment, seed: int):
         if not has_picture(np.zeros(environment.spec.observation.shape)):

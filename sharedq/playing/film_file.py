@@ -1,4 +1,4 @@
-"""Pictures in a row as a film: MP4 where the program ffmpeg is at hand, else GIF."""
+"""Writes pictures as a film: an MP4 if the program ffmpeg is installed, else a GIF."""
 
 import contextlib
 import itertools
@@ -16,16 +16,16 @@ from sharedq.reports.files import is_there, make_empty
 SMALLEST_SIDE = 320  # smaller pictures are enlarged by whole factors, so that their pixels stay square
 
 
-MARK = b"filmed by sharedq"  # a comment in each film, by which it is known
-SEARCHED = 2**20  # bytes at each end of a file, one of which has the comment
+MARK = b"filmed by sharedq"  # a comment in each film, by which we recognise it
+SEARCHED = 2**20  # bytes searched for the comment at each end of a file
 
 
 def write(path: Path, pictures: Iterable[np.ndarray], rate: int, overwrite: bool = False) -> Path:
-    """A film of uint8 pictures [H, W, 3] of equal size, `rate` of them a second, at `path`.
+    """Writes a film of uint8 pictures [H, W, 3] of equal size to `path`, with `rate` pictures per second.
 
-    Each picture is written as it comes, and the film has its name once it is complete. Without ffmpeg an MP4 that was
-    asked for becomes a GIF beside it, whose path is returned. A film takes the place of another one that was made
-    here, and of another file only with `overwrite`.
+    Each picture is written as it comes, and the film gets its name when it is complete. Without ffmpeg a GIF is written
+    in place of an MP4. The path of the film is returned. A film of sharedq is replaced; any other file is replaced only
+    with `overwrite`.
     """
     if path.suffix not in (".mp4", ".gif"):
         raise SharedqError(f"{path} is neither .mp4 nor .gif: give --out one of these endings")
@@ -65,14 +65,14 @@ def _enlarged(picture: np.ndarray) -> np.ndarray:
 
 def _mp4(path: Path, pictures: Iterator[np.ndarray], rate: int) -> None:
     first = next(pictures)
-    height, width = (side - side % 2 for side in first.shape[:2])  # the format wants even sides
+    height, width = (side - side % 2 for side in first.shape[:2])  # the format needs even sides
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
     path, marked = path.absolute(), ["-metadata", f"comment={MARK.decode()}"]  # a name may look like an option
     command = ["ffmpeg", "-y", "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", *marked, str(path)]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as ffmpeg:
             assert ffmpeg.stdin is not None
-            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin as frames:  # it ended early, and said why
+            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin as frames:  # ffmpeg ended early and printed why
                 for picture in itertools.chain([first], pictures):
                     frames.write(np.ascontiguousarray(picture[:height, :width]).data)
         if ffmpeg.returncode:

@@ -1,4 +1,4 @@
-"""Pictures of observations, to watch an agent in an environment that has no pictures of its own."""
+"""Pictures of observations, for films of environments that cannot draw themselves."""
 
 import colorsys
 
@@ -11,7 +11,7 @@ def has_picture(obs: np.ndarray) -> bool:
 
 
 def picture(obs: np.ndarray) -> np.ndarray:
-    """An image [H, W, channels] as uint8 [H, W, 3]: a stack of frames by its newest, other channels a colour each."""
+    """An image [H, W, channels] as uint8 [H, W, 3]: of a stack its newest frame; other channels get a colour each."""
     if obs.dtype == np.uint8:
         return np.repeat(obs[..., -1:], 3, axis=-1)
     channels = obs.shape[-1]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from sharedq.bellman.returns import n_step
+from sharedq.bellman import returns
 from sharedq.replay import ring_storage
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
@@ -88,11 +88,11 @@ class Uniform:
             ring = data["ring"]
             if self.n_step == 1:
                 drawn = ring_storage.read(ring, place(first), step)
-                discount = jnp.where(drawn.terminated, 0.0, gamma)
+                discount = returns.discount(drawn.terminated, gamma)
                 transition = Transition(drawn.obs, drawn.action, drawn.reward, discount, drawn.next_obs)
             else:
                 window = jax.vmap(place, out_axes=1)(first + jnp.arange(self.n_step)[:, None])  # [B, n]
-                reward, discount, last = n_step(
+                reward, discount, last = returns.n_step(
                     ring.reward[window], ring.terminated[window], ring.truncated[window], gamma
                 )
                 obs, action = ring_storage.read((ring.obs, ring.action), place(first), (step.obs, step.action))

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from sharedq import formats
 from sharedq.reports.finding import findings, notes
 from sharedq.reports.load_runs import Run
 from sharedq.reports.statistics import CONFIDENCE, REPETITIONS, Interval
@@ -16,7 +17,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula begins with i
 
 def summary_json(summary: Summary) -> str:
     content = {
-        "schema": 1,
+        "schema": formats.SUMMARY,
         "title": summary.comparison.title,
         "finding": findings(summary),
         "notes": notes(summary),

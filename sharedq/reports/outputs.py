@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.reports.files import is_there, read, read_json, replace
 
@@ -45,7 +46,7 @@ def _is_ours(out: Path, name: str) -> bool:
     known_by = SUMMARY if name.startswith(FIGURES) else name
     if known_by == SUMMARY:
         try:
-            return read_json(out, SUMMARY, SUMMARY_FORM, schema=1) is not None
+            return read_json(out, SUMMARY, SUMMARY_FORM, schema=formats.SUMMARY) is not None
         except SharedqError:
             return False
     content = read(out, known_by) or b""

@@ -8,7 +8,7 @@ from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe
 from sharedq.reports.files import printable, read_json, refuse_links
 
-PLAN = "compare.json"
+PLAN = formats.PLAN_FILE
 FORM = {
     "recipe": Maybe(str),
     "command": Maybe(str),

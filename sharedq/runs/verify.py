@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe, read_json
 from sharedq.runs import checkpoints, run_files
 from sharedq.runs.durable import checksum, refuse_links
 from sharedq.runs.run_directory import RunDirectory
 
-PLAN = "compare.json"
+PLAN = formats.PLAN_FILE
 META = {"offsets": Maybe({str: int}), "logs": Maybe({str: str}), "files": Maybe({str: str})}  # of a run's checkpoint
 NOT_VOUCHED = "nothing vouches for it"
 

@@ -37,7 +37,7 @@ class IteratedNetworks:
     networks: int = 5  # K, the number of networks that learn
     period: int = 1500  # gradient steps between two shifts of the chain
     copy_period: int = 8  # gradient steps between two refreshes of copies 1 to K-1
-    behaviour_head: str = "uniform"  # network that acts: uniform (drawn at every step), mean, or a number
+    behaviour_head: str = "uniform"  # network that acts: uniform (a random one), mean (of all), or a number
     loss_weights: tuple[float, ...] = ()  # weight of each network's loss; all are 1 by default
     loss_discount: float = 1.0  # network k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 
@@ -66,11 +66,11 @@ class IteratedNetworks:
             return params, state
 
         def values(params, state, now, then=None):
-            def learner(trunk, heads, stats):
+            def predict(trunk, heads, stats):
                 features, stats = network.trunk(trunk, stats, now, True)
-                return features, first_head(None, None, network.heads(heads, features)), stats
+                return features, first_head(None, None, network.heads(heads, features)), jax.lax.stop_gradient(stats)
 
-            features, predicted, stats = jax.vmap(learner)(params["trunk"], params["heads"], state["batch_stats"])
+            features, predicted, stats = jax.vmap(predict)(params["trunk"], params["heads"], state["batch_stats"])
             inputs = now if then is None else then
             bootstrap = chain(state["target_params"], state["target_batch_stats"], inputs)
             if then is None:

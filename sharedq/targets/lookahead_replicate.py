@@ -2,7 +2,8 @@
 
 Lookahead is the ordinary regression of the online network. Replicate happens after every `period` of these updates. It
 takes `replicate_steps` gradient steps on the *target* network, which minimise the squared distance between the two
-networks' values of all actions. So the two networks agree as functions while their parameters may differ.
+networks' values (of all actions, if these are discrete). So the two networks come to give equal values, while their
+parameters can differ.
 
 Each replicate step uses another batch. The source keeps the inputs of the last `replicate_steps` updates, which the
 replay drew uniformly. If a refresh comes before there are that many, it takes one step for each batch that there is. We

@@ -37,12 +37,12 @@ from sharedq.targets.source import (
 class SharedHeads:
     """iS-QL: the online and the target network share the trunk, and only the last linear layer is doubled."""
 
-    heads: int = 1  # K, the number of heads that learn; 1 is a target network without its trunk
+    heads: int = 1  # K, the number of heads that learn; with 1 only the target's last layer is a delayed copy
     period: int = 2000  # gradient steps between two shifts of the heads
     tau: float = 1.0  # 1 shifts whole heads, as in the paper; 0.005 with period 1 is a slow average instead
     tau_moves: Literal["first", "chain"] = "first"  # if tau < 1: average head 0 only, or every head with its next
     initial_heads: Literal["drawn", "copies"] = "drawn"  # random, as columns of one layer (public code), or all equal
-    behaviour_head: str = "uniform"  # head that acts: uniform (one is drawn at every step), mean, or a number
+    behaviour_head: str = "uniform"  # head that acts: uniform (a random one), mean (of all), or a number
     loss_weights: tuple[float, ...] = ()  # weight of each learning head's loss; all are 1 by default
     loss_discount: float = 1.0  # head k's loss has weight loss_discount^(k-1); 0.25 in the paper's SAC
 

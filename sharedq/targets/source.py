@@ -1,4 +1,4 @@
-"""Where does the regression target come from? This file has the contract of a target source and its shared functions.
+"""The contract of a source of targets, which says where the bootstrapped value comes from, and shared functions.
 
 A source is a record of pure functions over explicit state, like an optax optimiser. Heads are a leading axis
 everywhere, so the same loss serves one head or fifty.
@@ -34,7 +34,7 @@ class RefreshInfo(NamedTuple):
 
     now: Any  # the inputs of this update
     batch_stats: Any  # the running statistics that `values` returned
-    losses: jax.Array  # [H] the loss of each head, for sources that choose by them
+    losses: jax.Array  # [H] the loss of each head, for sources that choose heads by their losses
 
 
 def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:
@@ -43,7 +43,7 @@ def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:
 
 
 def stay(step: jax.Array, tree: Any) -> Any:
-    """The `follow` of a source whose learning heads keep their places."""
+    """The `follow` of a source whose learning heads never shift."""
     return tree
 
 
@@ -59,22 +59,22 @@ class ValuesOf(Protocol):
 
 class Refresh(Protocol):
     def __call__(self, step: jax.Array, params: Any, state: Any, info: RefreshInfo) -> tuple[Any, Any]:
-        """Parameters and state after gradient step number `step`, which counts from 1."""
+        """Parameters and state after update `step`, counted from 1; the updates that a warm-up leaves out count too."""
 
 
 class ActValues(Protocol):
     def __call__(self, params: Any, state: Any, key: jax.Array | None, inputs: Any) -> Any:
-        """The values [B, A] that the policy follows. Without a key nothing is drawn at random."""
+        """The behaviour head's values [B, A], which the policy follows. Without a key nothing is drawn at random."""
 
 
 class Select(Protocol):
     def __call__(self, state: Any, key: jax.Array | None, values: Any) -> Any:
-        """The values [B, A] that the policy follows, out of the values [H, B, A] of the heads that learn."""
+        """The behaviour head's values [B, A], given the values [H, B, A] of the heads that learn."""
 
 
 class Follow(Protocol):
     def __call__(self, step: jax.Array, tree: Any) -> Any:
-        """Data that belongs to heads, with leaves [H, ...], moved in the same way as `refresh` moves the heads."""
+        """Data that belongs to heads, with leaves [H, ...], shifted in the same way as `refresh` shifts the heads."""
 
 
 class TargetSource(NamedTuple):
@@ -145,7 +145,7 @@ def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, t
     else:
         at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
         at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), batch_stats, then, True)
-    return at_now, jax.lax.stop_gradient(at_then), batch_stats
+    return at_now, jax.lax.stop_gradient(at_then), jax.lax.stop_gradient(batch_stats)
 
 
 def one_per_input(values: jax.Array, head: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ class TargetNetwork:
 
     period: int = 2000  # gradient steps between two refreshes of the copy
     tau: float = 1.0  # how far the copy moves: 1 copies the weights; 0.005 with period 1 is the usual slow average
-    joint_batch: bool = False  # normalise now and then as one batch, in the network and in the copy
+    joint_batch: bool = False  # BatchNorm: normalise states and next states in one batch, in network and copy
 
     def __post_init__(self):
         check_period("period", self.period)
@@ -59,6 +59,7 @@ class TargetNetwork:
 
         def values(params, state, now, then=None):
             at_now, stats = network.trunk(params["trunk"], state["batch_stats"], now, True)
+            stats = jax.lax.stop_gradient(stats)
             predicted = network.heads(params["heads"], at_now)
             inputs = now if then is None else then
             bootstrap = evaluate(network, state["target_params"], state["target_batch_stats"], inputs)

@@ -21,8 +21,8 @@ from sharedq.settings import require
 from sharedq.training.learning import (
     MetricSums,
     all_finite,
+    begin_learner,
     bounded,
-    example_batch,
     make_observe,
     make_update,
     zero_metrics,
@@ -78,11 +78,10 @@ def begin(environment: Environment, algorithm: Algorithm, replay: Replay, traini
     """Returns `begin(seed) -> Run`, which makes the run of one seed before its first step."""
 
     def function(seed: jax.Array) -> Run:
-        key = random_keys.root(seed)
-        agent = algorithm.init(random_keys.named(key, "network"), example_batch(environment.spec, replay.batch_size))
+        learner, key = begin_learner(seed, algorithm, environment.spec, replay), random_keys.root(seed)
         keys = jax.random.split(random_keys.named(key, "first episodes"), training.environments)
         state, obs = jax.vmap(environment.reset)(keys)
-        return Run(seed, agent, replay.init(), state, obs, _no_episode((training.environments,)))
+        return Run(*learner, state, obs, _no_episode((training.environments,)))
 
     return function
 
@@ -97,7 +96,7 @@ def advance(
     """Returns `advance(span, run) -> Run, Log`, which runs the cycles span[0] .. span[1]-1 of one seed."""
     size, steps_per_cycle = training.environments, training.steps_per_cycle
     step_all = jax.vmap(autoreset(environment).step)
-    watch, learn_all = make_observe(algorithm, training), make_update(algorithm, replay, training)
+    observe, update = make_observe(algorithm, training), make_update(algorithm, replay, training)
 
     def function(span: tuple[jax.Array, jax.Array], run: Run) -> tuple[Run, Log]:
         key = random_keys.root(run.seed)
@@ -116,7 +115,7 @@ def advance(
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
             data = replay.add(run.replay, time, step)
-            agent, sums = watch(key, run.agent, sums, step, outcome.obs, time)
+            agent, sums = observe(key, run.agent, sums, step, outcome.obs, time)
             return (Run(run.seed, agent, data, state, outcome.obs, fresh), sums), (ended, episode)
 
         def cycle(number: jax.Array, carry):  # number counts the cycles of the run
@@ -129,7 +128,7 @@ def advance(
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                agent, data, sums = learn_all(key, run.agent, run.replay, sums, number)
+                agent, data, sums = update(key, run.agent, run.replay, sums, number)
                 run = run._replace(agent=agent, replay=data)
             return run, episodes, sums
 

@@ -32,10 +32,11 @@ from sharedq.errors import EnvironmentFailed, Unphysical
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
 from sharedq.training.learning import (
+    Learner,
     MetricSums,
     all_finite,
+    begin_learner,
     bounded,
-    example_batch,
     make_observe,
     make_update,
     step_like,
@@ -67,14 +68,6 @@ class Interactive(Schedule):
         runs = isinstance(environment, HostEnvironment)
         require(runs, f"'{environment.spec.name}' is compiled and not stepped by the host: add --training fused")
         return InteractiveProgram(environment, algorithm, replay, self, seeds)
-
-
-class Learner(NamedTuple):
-    """What one seed has on the device."""
-
-    seed: jax.Array
-    agent: Any
-    replay: Any
 
 
 class Run(NamedTuple):
@@ -119,13 +112,6 @@ class Parts(NamedTuple):
     settings: Interactive
     observe: Callable  # from `make_observe`
     update: Callable  # from `make_update`
-
-
-def begin(parts: Parts, spec: EnvironmentSpec, shared: jax.Array, seed: jax.Array) -> tuple[jax.Array, Learner]:
-    """The learner before its first step."""
-    key = random_keys.named(random_keys.root(seed), "network")
-    agent = parts.algorithm.init(key, example_batch(spec, parts.replay.batch_size))
-    return seed, Learner(seed, agent, parts.replay.init())
 
 
 def act(parts: Parts, time: jax.Array, given: tuple[Learner, Any]) -> jax.Array:
@@ -209,12 +195,13 @@ class InteractiveProgram:
         lag = int(settings.learn_while_stepping)  # a warm-up is at least one cycle, so the first update finds data
         update = make_update(algorithm, replay, settings, lag)
         parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings), update)
-        self._set_functions(parts, environment.spec)
+        self._begin_one = partial(begin_learner, algorithm=algorithm, spec=environment.spec, replay=replay)
+        self._set_functions(parts)
         self._set_shapes(parts, environment.spec)
 
-    def _set_functions(self, parts: Parts, spec: EnvironmentSpec) -> None:
+    def _set_functions(self, parts: Parts) -> None:
         """Lays the functions above out over all seeds; `prepare` compiles them."""
-        self._begin = self.layout.spread(partial(begin, parts, spec))
+        self._begin = self.layout.spread(lambda _, seed: (seed, self._begin_one(seed)))
         self._store = self.layout.spread(partial(store, parts))
         self._learn = self.layout.spread(partial(learn, parts))
         self._store_and_learn = self.layout.spread(partial(store_and_learn, parts))
@@ -229,7 +216,7 @@ class InteractiveProgram:
             return jax.ShapeDtypeStruct((*count, *x.shape), x.dtype)
 
         envs, step = parts.settings.environments, step_like(spec)
-        self._learner_shape = jax.eval_shape(partial(begin, parts, spec), jnp.int32(0), jnp.int32(0))[1]
+        self._learner_shape = jax.eval_shape(self._begin_one, jnp.int32(0))
         self._obs_shape = several(spec.observation, envs)
         cycle = jax.tree.map(lambda x: several(x, parts.settings.steps_per_cycle, envs), step)
         self._steps_shape = cycle if self._updates else ()

@@ -34,6 +34,21 @@ def example_batch(spec: EnvironmentSpec, size: int) -> Batch:
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
 
+class Learner(NamedTuple):
+    """What every loop has of a seed on the device."""
+
+    seed: jax.Array
+    agent: Any
+    replay: Any
+
+
+def begin_learner(seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay) -> Learner:
+    """The learner of a seed before its first step."""
+    key = random_keys.named(random_keys.root(seed), "network")
+    agent = algorithm.init(key, example_batch(spec, replay.batch_size))
+    return Learner(seed, agent, replay.init())
+
+
 def bounded(step: Step, bound: float | None) -> Step:
     """The step with its reward clipped to -bound .. bound, as the learner gets it."""
     return step if bound is None else step._replace(reward=jnp.clip(step.reward, -bound, bound))
@@ -92,14 +107,14 @@ def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, en
 
 
 def make_observe(algorithm: Algorithm, training: Schedule) -> Callable:
-    """Returns `watch(key, agent, sums, step, obs, time) -> agent, sums`: the algorithm observes vector step `time`."""
+    """Returns `observe(key, agent, sums, step, obs, time) -> agent, sums`, which observes the vector step `time`."""
 
-    def watch(key: jax.Array, agent: Any, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
+    def observe(key: jax.Array, agent: Any, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
         key, count = random_keys.at(random_keys.named(key, "observe"), time), time + 1
         agent, metrics = algorithm.observe(agent, key, step, obs, count)
         return agent, sums.observing(metrics, count * training.environments)
 
-    return watch
+    return observe
 
 
 def make_update(algorithm: Algorithm, replay: Replay, training: Schedule, lag: int = 0) -> Callable:
@@ -119,7 +134,7 @@ def make_update(algorithm: Algorithm, replay: Replay, training: Schedule, lag: i
             agent, data = carry
             batch = replay.sample(data, written, random_keys.at(replay_key, count))
             agent, errors, metrics = update(agent, batch, random_keys.at(update_key, count), count)
-            data = replay.update(data, batch.ids, errors)
+            data = replay.update(data, batch.ids, errors.mean(axis=0))  # over heads
             return (agent, data), jax.tree.map(jnp.mean, metrics)
 
         counts = number * updates + 1 + jnp.arange(updates)

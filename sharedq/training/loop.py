@@ -241,6 +241,6 @@ def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
     try:
         program.load_worlds(meta.get("worlds"), step)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        what = f"the environments' states in {path / 'checkpoint.json'} do not fit ({told_of(error)})"
+        what = f"the environments in {path / 'checkpoint.json'} do not fit ({told_of(error)})"
         raise SharedqError(f"{what}: use the settings and version that wrote it") from error
     return step, meta["seconds"], run
