@@ -115,7 +115,7 @@ class Agent:
         that is not a film of sharedq is replaced only with `overwrite`.
         """
         check_count("max_steps", max_steps)
-        require(rate >= 1, f"rate must be at least 1 picture a second, not {rate}")
+        require(rate >= 1, f"rate must be at least 1 frame per second, not {rate}")
         check_count("rate", rate, most=RATE)
         require(seed >= 0, f"seed cannot be negative: {seed}")
         act = partial(self._compiled.act, self._state)
@@ -152,7 +152,7 @@ def load_all(run: str | Path, *, trust: Trust = False) -> list[Agent]:
     experiment = Experiment.from_dict(directory.experiment(), trust)
     path = checkpoints.latest(directory.checkpoints)
     if path is None:
-        raise SharedqError(f"{run} has no checkpoint yet: let it train to the first one")
+        raise SharedqError(f"{run} has no checkpoint yet: wait until it has trained to the first one")
     checkpoints.read_meta(path, directory.digest(), oldest=directory.oldest_checkpoint())
     compiled = Compiled(experiment.build(spec_of(directory)))
     seeds = experiment.all_seeds

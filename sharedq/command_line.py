@@ -105,9 +105,9 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
         if not equals:
             value = next(words, "--")
             if value.startswith("--"):
-                raise SharedqError(f"--{option} is no option or lacks its value (see sharedq {verb} --help)")
+                raise SharedqError(f"--{option} is unknown or has no value (see sharedq {verb} --help)")
         if option in pairs:
-            raise SharedqError(f"--{option} is given twice: which of the two?")
+            raise SharedqError(f"--{option} is given twice: give it once")
         pairs[option] = value
     if pairs and verb not in TAKES_OPTIONS:
         raise SharedqError(f"sharedq {verb} has no option --{next(iter(pairs))} (see sharedq {verb} --help)")

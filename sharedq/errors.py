@@ -38,7 +38,7 @@ class Unlearned(Unphysical):
     """An agent chose an action that is not finite, so the environment is not the cause of what follows."""
 
     why = "learning diverged"
-    hint = "gradient steps were too large for it: lower the learning rate, bound rewards or gradients"
+    hint = "gradient steps were too large: lower the learning rate, or bound rewards or gradients"
 
 
 class EnvironmentFailed(SharedqError):

@@ -265,7 +265,7 @@ def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
     if trust is not True and (strange := set(references) - set(trust or ())):
         raise SharedqError(
             f"this experiment would import and run {' and '.join(sorted(strange))}: add --trust (from Python "
-            "trust=True) if you trust whoever made it and the code that is imported here by that name"
+            "trust=True) if you trust its author and the code that is imported here by that name"
         )
 
 

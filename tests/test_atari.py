@@ -242,7 +242,7 @@ def test_a_game_has_many_spellings(game):
     [
         ({"game": "Breakot"}, "unknown Atari game 'Breakot': did you mean Breakout"),
         ({"game": "Warlords"}, "unknown Atari game"),
-        ({"sticky": 1.5}, "sticky is a probability"),
+        ({"sticky": 1.5}, "sticky must be a probability"),
         ({"stack": 0}, "stack must be at least 1"),
         ({"frame_skip": 0}, "frame_skip must be at least 1"),
         ({"time_limit": 0}, "time_limit must be at least 1"),

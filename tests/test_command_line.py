@@ -249,8 +249,8 @@ MISTAKES = {
     "train corridor --training.warm_up 1e12": ["training.warm_up can be 2,147,483,647 at most"],
     "train corridor --training.checkpoint_period 1e12": ["training.checkpoint_period can be 2,147,483,647 at most"],
     "train corridor --training.environments 1e9": ["training.environments can be 1,000,000 at most"],
-    "train corridor --training.gradient_steps 1e9": ["1,000,000,000 of them at once", "gradient_steps"],
-    "train corridor --training.update_period 2e9": ["2,000,000,000 steps, 10,000,000 at most", "update_period"],
+    "train corridor --training.gradient_steps 1e9": ["1,000,000,000 in each cycle", "gradient_steps"],
+    "train corridor --training.update_period 2e9": ["2,000,000,000 steps between two rows", "update_period"],
     "train corridor --steps 2e9 --training.log_period 1": ["1,000,000,000 rows", "raise training.log_period"],
     "train corridor --steps 2e9 --training.log_period 2e9": ["2,000,000,000 steps", "lower training.log_period"],
     "train corridor --replay.n_step 1e9": ["replay.n_step can be 10,000 at most"],
@@ -358,9 +358,7 @@ def test_a_run_leaves_its_files(finished):
 
 
 def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq):
-    said = (
-        "nothing will be learned: all 200 steps are warm-up, which takes 200; raise --steps or lower --training.warm_up"
-    )
+    said = "nothing will be learned: the warm-up takes 200 steps, and the run has 200; raise --steps"
     assert said in sharedq("train", "corridor", "--steps", 200).out
 
 
@@ -498,7 +496,7 @@ def test_a_loss_that_is_no_number_stops_at_once(sharedq):
     assert answer.code == 3
     step = re.fullmatch(
         r"sharedq: the loss of seed 5 is not a finite number at step (\d+); no checkpoint was written before; "
-        r"gradient steps were too large for it: .*\n",
+        r"gradient steps were too large: .*\n",
         answer.err,
     )
     assert 200 < int(step[1]) < 400
@@ -567,7 +565,8 @@ def test_an_error_in_ones_own_environment_is_told_in_one_line_and_the_run_can_go
     assert answer.err == (
         "sharedq: environment 'my_environment:breaks_down' of seed 2 raised ZeroDivisionError: division by zero "
         f"({here / 'my_environment.py'}:{line}) at step 250; the last good checkpoint is "
-        f"{here / 'run/checkpoints/000000000200'}; once it is mended, go on: sharedq resume {here / 'run'} --trust\n"
+        f"{here / 'run/checkpoints/000000000200'}; once it is corrected, continue with: "
+        f"sharedq resume {here / 'run'} --trust\n"
     )
     assert (
         sharedq("resume", "run", "--trust").code == 0
@@ -856,7 +855,7 @@ FAILURES = {
 @pytest.mark.parametrize("text", FAILURES)
 def test_what_fails_on_the_device_is_told_in_a_line_with_what_is_left_of_the_run(here, text):
     run = RunDirectory.create("run", {}, "sharedq")
-    onwards = "no checkpoint was written before; once it is mended, go on: sharedq resume run"
+    onwards = "no checkpoint was written before; once it is corrected, continue with: sharedq resume run"
     with (
         pytest.raises(DeviceFailed, match=f"^{FAILURES[text]}; {onwards}$"),
         loop._breakdowns(run, "sharedq resume run"),

@@ -84,10 +84,10 @@ def pictures(*shown) -> Environment:
 
 
 VIOLATIONS = {
-    "stacks is None, or 'black' of uint8 .*; not 'white'": counter(stacks="white"),
-    "stacks is None, or 'black' .* not 'black' of float32.2.": counter(stacks="black"),
-    "does not show the frames of the one before.*zeros": pictures((5, 5), (5, 6), (6, 7), (7, 8)),  # first repeated
-    "does not show the frames of the one before, moved": pictures((0, 5), (6, 7), (7, 8), (8, 9)),
+    "stacks must be None, or 'black' for uint8 .*; not 'white'": counter(stacks="white"),
+    "stacks must be None, or 'black' .* not 'black' for float32.2.": counter(stacks="black"),
+    "does not hold the frames of the one before.*zeros": pictures((5, 5), (5, 6), (6, 7), (7, 8)),  # first repeated
+    "does not hold the frames of the one before, shifted": pictures((0, 5), (6, 7), (7, 8), (8, 9)),
     "observation must be a jax.ShapeDtypeStruct": counter(observation=(2,)),
     "actions must be Discrete or Continuous": counter(actions=2),
     "at least 1, not 0": counter(actions=Discrete(0)),
@@ -110,7 +110,7 @@ VIOLATIONS = {
     "reward must be one array": counter(step=outcome_with(reward=lambda _, outcome: None)),
     "terminated is float32": counter(step=outcome_with(terminated=lambda _, outcome: jnp.float32(0))),
     "truncated is int32": counter(step=outcome_with(truncated=lambda _, outcome: jnp.int32(0))),
-    "life_lost is for worlds on the host": counter(step=outcome_with(life_lost=lambda _, outcome: outcome.terminated)),
+    "life_lost is only for environments": counter(step=outcome_with(life_lost=lambda _, outcome: outcome.terminated)),
     "the state of reset is": counter(step=state_with(lambda state: (state,))),
     "the state.'count'. is int32.. after reset but float32": counter(
         step=state_with(lambda state: {"count": jnp.float32(state["count"])})

@@ -253,7 +253,7 @@ def test_other_bytes_are_not_for_frame_stacks(bring, show, bad):
     seen = [worlds.reset, *[lambda: worlds.step(np.zeros(1, int))] * 2]
     for look in seen[:bad]:
         look()
-    with pytest.raises(SharedqError, match=r"no stacks of frames .*frame_stacks false and --replay uniform") as caught:
+    with pytest.raises(SharedqError, match=r"not stacks of frames .*frame_stacks false and --replay uniform") as caught:
         seen[bad]()
     assert "\n" not in str(caught.value)
 
@@ -320,7 +320,7 @@ def test_an_environment_that_draws_elsewhere_is_not_resumed(bring):
     worlds.reset()
     for steps in range(2):
         saved = json.loads(json.dumps(worlds.save()))
-        with pytest.raises(SharedqError, match=r"make' did not come to the same state .*own np_random alone") as caught:
+        with pytest.raises(SharedqError, match=r"make' did not reach the same state .*own np_random alone") as caught:
             worlds.load(saved)
         assert "\n" not in str(caught.value)
         worlds.reset()
@@ -335,7 +335,7 @@ def test_an_episode_that_ends_while_it_is_played_again_is_not_resumed(bring):
     saved = worlds.save()
     worlds.load(saved)
     made[-1]._ends = 3  # as if by chance, and looking the same
-    with pytest.raises(SharedqError, match="did not come to the same state"):
+    with pytest.raises(SharedqError, match="did not reach the same state"):
         worlds.load(saved)
 
 
@@ -401,11 +401,11 @@ def test_a_users_environment_can_be_seen_if_it_has_pictures(bring):
     [
         ("CartPol-v1", "unknown Gymnasium environment 'CartPol-v1': did you mean CartPole-v1"),
         ("CartPole-v9", "unknown Gymnasium environment 'CartPole-v9': did you mean CartPole-v1"),
-        ("no_such_module:Some-v0", "'no_such_module:Some-v0' cannot be made: ModuleNotFoundError"),
+        ("no_such_module:Some-v0", "'no_such_module:Some-v0' cannot be created: ModuleNotFoundError"),
         ("no_such_module:make", "environment factory 'no_such_module:make': no module"),
         ("math:pi", "environment factory 'math:pi' is not a function"),
         ("builtins:list", "returned list, not a gymnasium.Env"),
-        ("Blackjack-v1", "observations of Tuple; Box and Discrete"),
+        ("Blackjack-v1", "observations of Tuple, but only Box and Discrete"),
     ],
 )
 def test_a_name_that_cannot_be_built_is_told_in_one_line(name, message):

@@ -192,7 +192,7 @@ def test_a_full_disk_is_told_with_the_file_and_how_to_go_on(tmp_path, stopped):
     first, kept, onwards = str(told.value).split("; ")
     assert first == f"No space left on device: {run}/metrics.csv"
     assert kept == f"the last good checkpoint is {run}/checkpoints/000000010000"
-    assert onwards == f"once that is mended, go on: sharedq resume {run}"
+    assert onwards == f"once that is corrected, continue with: sharedq resume {run}"
     assert full.seen == [*checkpoints_there, "7"]
     assert not (run / ".finished.json.new").exists()
     assert outcome_of_checkpoints(run) == before

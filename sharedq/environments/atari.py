@@ -51,7 +51,7 @@ class Atari:
     life_loss: bool = False  # a lost life ends the episode for the learner, but not in logs and evaluation
 
     def __post_init__(self):
-        require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
+        require(0 <= self.sticky <= 1, f"sticky must be a probability between 0 and 1, not {self.sticky}")
         for name, most in (("frame_skip", FRAMES), ("stack", FRAMES), ("time_limit", COUNTABLE)):
             check_count(name, getattr(self, name), most=most)
         check_count("noops", self.noops, least=0, most=FRAMES)

@@ -166,7 +166,7 @@ def _check_declaration(environment: Environment) -> None:
     _rule(
         environment,
         environment.spec.stacks is None or (environment.spec.stacks == "black" and stackable(declared)),
-        f"stacks is None, or 'black' of uint8 [..., time]; not {environment.spec.stacks!r} of {_form(declared)}",
+        f"stacks must be None, or 'black' for uint8 [..., time]; not {environment.spec.stacks!r} for {_form(declared)}",
     )
     if isinstance(actions, Discrete):
         whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
@@ -192,7 +192,7 @@ def _check_shapes(environment: Environment, key: jax.Array) -> None:
         f"step must return (state, Outcome), not (state, {_kind(outcome)})",
     )
     before, after = jax.tree.structure(state), jax.tree.structure(next_state)
-    _rule(environment, before == after, f"the state of reset is {before} but that of step is {after}")
+    _rule(environment, before == after, f"the state of reset is {before} but the state of step is {after}")
     paths = jax.tree_util.tree_flatten_with_path(state)[0]
     for (path, one), other in zip(paths, jax.tree.leaves(next_state), strict=True):
         where = f"the state{jax.tree_util.keystr(path)}"
@@ -206,7 +206,7 @@ def _check_shapes(environment: Environment, key: jax.Array) -> None:
     _check_leaf(environment, "reward", outcome.reward, jax.ShapeDtypeStruct((), jnp.float32))
     _check_leaf(environment, "terminated", outcome.terminated, jax.ShapeDtypeStruct((), jnp.bool_))
     _check_leaf(environment, "truncated", outcome.truncated, jax.ShapeDtypeStruct((), jnp.bool_))
-    _rule(environment, outcome.life_lost is None, "life_lost is for worlds on the host: say terminated")
+    _rule(environment, outcome.life_lost is None, "life_lost is only for environments on the host: use terminated")
 
 
 def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -> tuple:
@@ -266,9 +266,7 @@ def _check_walk(environment: Environment, walked: tuple[np.ndarray, Outcome]) ->
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values))
         _rule(environment, finite, f"{what} is not a finite number")
     both = outcome.terminated & outcome.truncated
-    _rule(
-        environment, not both.any(), "a step is both terminated and truncated: truncated means that the world went on"
-    )
+    _rule(environment, not both.any(), "a step is both terminated and truncated: a termination excludes a truncation")
     on = ~(outcome.terminated | outcome.truncated)
     _rule(
         environment,
@@ -281,6 +279,6 @@ def _check_walk(environment: Environment, walked: tuple[np.ndarray, Outcome]) ->
     _rule(
         environment,
         follows(first_obs) and follows(outcome.obs[~on]) and follows(outcome.final_obs, before),
-        "stacks is 'black', but an observation does not show the frames of the one before, moved on by one, and zeros "
+        "stacks is 'black', but an observation does not hold the frames of the one before, shifted by one, with zeros "
         "before an episode's first",
     )

@@ -109,7 +109,7 @@ class Gymnasium:
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
             module = self.id.partition(":")[0]
             where = f" ({place_of(error, module)})" if references(self.id) else ""
-            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be made: {told(error)}{where}") from error
+            raise SharedqError(f"Gymnasium environment '{self.id}' cannot be created: {told(error)}{where}") from error
 
 
 class Player:
@@ -140,7 +140,7 @@ class Player:
         """Keeps the newest observation. If stacks are declared, checks that its older frames are those of `before`."""
         require(
             not self._stacked or follows(obs, before),
-            f"observations of environment '{self._name}' are no stacks of frames [..., time], the newest last, with "
+            f"observations of environment '{self._name}' are not stacks of frames [..., time], the newest last, with "
             "zeros before an episode's first: set --environment.frame_stacks false and --replay uniform, or stack so",
         )
         self._seen = obs
@@ -156,8 +156,8 @@ class Player:
         ended = any(happened.terminated or happened.truncated for happened in map(self.step, saved["actions"]))
         require(
             not ended and zlib.crc32(self._seen.tobytes()) == saved["seen"],
-            f"environment '{self._name}' did not come to the same state when its episode was played again: to be "
-            "resumed exactly it must draw from its own np_random alone; mend that and begin the run anew",
+            f"environment '{self._name}' did not reach the same state when its episode was played again: a run can "
+            "only be resumed if the environment draws from its own np_random alone; correct that and begin a new run",
         )
 
     def picture(self) -> np.ndarray:
@@ -210,7 +210,7 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
             wanted = f"a whole number from {first} to {last}"
             found = checked(obs, wanted, lambda found: found.shape == () and found.dtype.kind in "iu")
             if not first <= found <= last:
-                raise SharedqError(f"environment '{name}' gave the observation {found} and declared {wanted}")
+                raise SharedqError(f"environment '{name}' returned the observation {found} but declared {wanted}")
             one_hot = np.zeros(count, np.float32)
             one_hot[found - first] = 1
             return one_hot
@@ -218,7 +218,7 @@ def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any]
         return jax.ShapeDtypeStruct((count,), np.float32), read_number
 
     raise SharedqError(
-        f"environment '{name}' has observations of {type(space).__name__}; Box and Discrete can be learned from: "
+        f"environment '{name}' has observations of {type(space).__name__}, but only Box and Discrete are supported: "
         "wrap it in gymnasium.wrappers.FlattenObservation"
     )
 

@@ -42,7 +42,7 @@ class MinAtar:
 
     def __post_init__(self):
         object.__setattr__(self, "game", _canonical(self.game))
-        require(0 <= self.sticky <= 1, f"sticky is a probability between 0 and 1, not {self.sticky}")
+        require(0 <= self.sticky <= 1, f"sticky must be a probability between 0 and 1, not {self.sticky}")
         require(
             self.time_limit is None or self.time_limit >= 1,
             f"time_limit must be none or at least 1, not {self.time_limit}",

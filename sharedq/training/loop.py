@@ -158,7 +158,7 @@ def _naming(directory: RunDirectory, onwards: str) -> Iterator[None]:
         if error.filename is None or not Path(error.filename).is_relative_to(directory.path):
             raise
         told = f"{error.strerror}: {error.filename}; {_kept(directory)}"
-        raise SharedqError(f"{told}; once that is mended, go on: {onwards}") from error
+        raise SharedqError(f"{told}; once that is corrected, continue with: {onwards}") from error
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
     except Unphysical as error:
         raise _diverged(directory, error.what, error.seed, error.step, error.hint) from error
     except (EnvironmentFailed, DeviceFailed) as error:
-        raise type(error)(f"{error}; {_kept(directory)}; once it is mended, go on: {onwards}") from error
+        raise type(error)(f"{error}; {_kept(directory)}; once it is corrected, continue with: {onwards}") from error
 
 
 def _check_finite(program: Program, directory: RunDirectory, step: int, told: ChunkResult) -> None:

@@ -46,13 +46,13 @@ class Length:
         stretch = min(max(self.log_period // self.cycle, 1), cycles) * self.cycle
         require(
             stretch <= STRETCH,
-            f"from one row of the log to the next there would be {stretch:,} steps, {STRETCH:,} at most: lower "
+            f"there would be {stretch:,} steps between two rows of the log, and {STRETCH:,} are allowed: lower "
             "training.log_period, training.environments or training.update_period",
         )
         rows = cycles * self.cycle // stretch
         require(
             rows <= ROWS,
-            f"the log would have {rows:,} rows for each seed, {ROWS:,} at most: raise training.log_period",
+            f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: raise training.log_period",
         )
 
 
@@ -77,14 +77,14 @@ class Schedule(Length):
         updates = self.updates_per_cycle * self.cycles(self.steps)
         require(
             updates <= COUNTABLE and self.updates_per_cycle <= UPDATES,
-            f"there would be {updates:,} updates, {self.updates_per_cycle:,} of them at once; {COUNTABLE:,} and "
+            f"there would be {updates:,} updates, {self.updates_per_cycle:,} in each cycle; {COUNTABLE:,} and "
             f"{UPDATES:,} are allowed: lower training.gradient_steps or training.steps",
         )
 
     def remarks(self, steps: int) -> Iterator[str]:
         if self.warms_up(self.log_steps[-1]):
             yield (
-                f"nothing will be learned: all {steps:,} steps are warm-up, which takes {self.warm_up:,}; "
+                f"nothing will be learned: the warm-up takes {self.warm_up:,} steps, and the run has {steps:,}; "
                 "raise --steps or lower --training.warm_up"
             )
 
