@@ -3,7 +3,7 @@
 PYTHON ?= python3
 UV ?= uv
 
-DEMO_STEPS ?= 200000
+DEMO_STEPS ?= 80000
 DEMO_SEEDS ?= 6
 
 VENV := .venv

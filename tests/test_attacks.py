@@ -113,7 +113,7 @@ def no_figures():
 
     def draw(summary):
         names = ("", *(task.name for task in summary.tasks))
-        return {name: [Figure("areas", "caption", b"", b"", b"")] for name in names}
+        return {name: [Figure("areas", "caption", b"", b"")] for name in names}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharedq.reports.page.draw", draw)

@@ -38,7 +38,7 @@ def test_what_is_right_already_is_not_copied(dtype):
 
 
 @pytest.mark.parametrize(
-    ("validation", "wanted", "says"),
+    ("given", "wanted", "says"),
     [
         ("hot", of(np.float32), "x must be one number, not 'hot'"),
         (["1", "2"], of(np.float32, 2), "x must be numbers of shape (2,), not ['1', '2']"),
