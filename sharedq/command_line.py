@@ -116,21 +116,18 @@ def _pairs(rest: list[str], verb: str) -> dict[str, str]:
 
 def _experiment(parsed: argparse.Namespace):
     """The recipe or experiment file with the typed options; raises if it names code that is not trusted."""
-    from sharedq.recipes import recipe
-
-    name, trust = parsed.recipe, _trust(parsed)
-    if not name.endswith(".json") and trust is not True:  # the command names the recipe, and so its parts
-        trust = {*trust, *recipe(name).imports()}
-    return _described(parsed).trusted(trust)
+    base, trust = _base(parsed), _trust(parsed)
+    if not parsed.recipe.endswith(".json") and trust is not True:  # the command names the recipe, and so its parts
+        trust = {*trust, *base.imports()}
+    return base.parse(parsed.options).trusted(trust)
 
 
-def _described(parsed: argparse.Namespace):
-    """Like `_experiment`, but it may name code that is not trusted. Such code is not imported."""
+def _base(parsed: argparse.Namespace):
+    """The recipe or experiment file without the typed options. It may name code that is not trusted or imported."""
     from sharedq.recipes import recipe
 
     name = parsed.recipe
-    base = _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
-    return base.parse(parsed.options)
+    return _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
 
 
 def _trust(parsed: argparse.Namespace):
@@ -170,7 +167,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
         recipes = "\n".join(f"  {one:26}{_about(RECIPES, one, 'about')}" for one in RECIPES)
         return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
     parsed.options = _pairs(rest, name)
-    options = _described(parsed).options()
+    options = _base(parsed).parse(parsed.options).options()
     lines = [f"options of {parsed.recipe} (type, value, meaning); another kind of a part has other options:"]
     for option, (takes, value, about) in options.items():
         value = ",".join(map(str, value)) if isinstance(value, tuple) else value

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from attacks.damages import edit_table
 
 from sharedq import reports
 from sharedq.comparison import carry_out
@@ -23,10 +24,6 @@ VALUES = (
     *(None, True, False, 0, -1, 1, 1.5, 1e12, 1e308, 10**15, 10**30, 10**400, -(10**400), float("nan"), float("inf")),
     *("", "x", "=1+1", "../../x", "/etc/passwd", "\x1b[31mred", "<script>", "\ud800", "\u202e", "雪", "a" * 5000, "\0"),
     *([], {}, [1], [[1]], {"a": {"b": []}}, {"kind": 7}),
-)
-CELLS = (
-    *("", "nan", "-3", "1e300", "-inf", "1e999", "x", "1,1", "1.5", "-0", "9" * 400),
-    *("0x1", "1_0", "=1", "\x00", "#", '"1"'),
 )
 
 
@@ -76,23 +73,6 @@ def edit_json(content: bytes, rng: random.Random) -> bytes:
         except (IndexError, KeyError, TypeError):  # the first change took the place of the second away
             value = rng.choice(VALUES)
     return json.dumps(value).encode()
-
-
-def edit_table(content: bytes, rng: random.Random) -> bytes:
-    lines = content.decode().split("\n")
-    row = rng.randrange(len(lines) - 1)
-    kind = rng.randrange(6)
-    if kind == 0:
-        lines.insert(row, rng.choice(lines))
-    elif kind == 1:
-        del lines[row : row + rng.randint(1, 200)]
-    elif kind == 2:
-        lines[row], lines[-2] = lines[-2], lines[row]
-    else:
-        cells = lines[row].split(",")
-        cells[rng.randrange(len(cells))] = rng.choice(CELLS)
-        lines[row] = ",".join(cells)
-    return "\n".join(lines).encode()
 
 
 def damage(path: Path, rng: random.Random, precious: Path) -> None:

@@ -28,6 +28,8 @@ CELLS = (
     "\x00",
     '"1"',
     "2",
+    "=1",
+    "#",
 )
 KINDS = (
     *("flip", "flip", "flip", "cut", "cut", "longer", "gone", "empty", "zeros", "exchanged"),
