@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
-from sharedq.targets.source import RefreshInfo
+from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
 
 
@@ -31,6 +31,11 @@ class LossInfo(NamedTuple):
     inputs: Any  # the source's input of now
     batch_stats: Any  # the trunk's running statistics after this batch
     metrics: dict[str, jax.Array]  # further metrics for the log
+
+    @property
+    def per_sample(self) -> jax.Array:
+        """The errors [H, B], averaged over critics."""
+        return self.errors if self.errors.ndim == 2 else self.errors.mean(axis=2)
 
     @property
     def for_refresh(self) -> RefreshInfo:
@@ -67,6 +72,15 @@ class Refresh(Protocol):
         """The state after the source's refresh that follows update `step`, which counts from 1."""
 
 
+class Learn(Protocol):
+    def __call__(self, state: Any, *arguments: Any) -> tuple[Any, Any, dict]:
+        """The state after one gradient step, before the source's refresh; what the refresh needs; and metrics.
+
+        With a replay the arguments are those of `update`, and the second result is a `LossInfo`. In a stream they are
+        those of `observe`, and it is a `RefreshInfo`.
+        """
+
+
 class Observe(Protocol):
     def __call__(self, state: Any, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[Any, dict]:
         """State and metrics after one vector step [N, ...], before the updates that are due.
@@ -79,6 +93,16 @@ class Observe(Protocol):
 class Update(Protocol):
     def __call__(self, state: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, dict]:
         """The state, errors [H, B] and metrics after one gradient update. The errors go back to the replay."""
+
+
+def refreshed(learn: Learn, refresh: Refresh) -> Update:
+    """The `update` that makes a gradient step and then refreshes the source."""
+
+    def update(state: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, dict]:
+        state, info, metrics = learn(state, batch, key, step)
+        return refresh(state, info.for_refresh, step), info.per_sample, metrics
+
+    return update
 
 
 def no_observation(state: Any, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[Any, dict]:
@@ -102,6 +126,10 @@ class Algorithm(NamedTuple):
     update: Update | None = None
     loss: Loss | None = None  # None: there is no loss to differentiate, as for a table
     refresh: Refresh | None = None  # None: there is no source to refresh
+    learn: Learn | None = None  # None: the gradient step cannot be told from the refresh, so it cannot be measured
+    source: TargetSource | None = None
+    source_part: str | None = None  # the entry of the state's params that belongs to the source; None: all of it
+    on: Callable[[TargetSource], "Algorithm"] | None = None  # the same algorithm on another source of the same network
 
     @property
     def learns_from(self) -> Literal["replay", "stream"]:

@@ -9,12 +9,13 @@ tabular algorithm.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sharedq.algorithms.algorithm import Algorithm, LossInfo
+from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
 from sharedq.algorithms.parts import discrete_actions, source_on
 from sharedq.bellman import backups, losses
 from sharedq.environments.spec import EnvironmentSpec
@@ -113,12 +114,22 @@ class DQN:
             params, source_state = source.refresh(step, state.params, state.source, info)
             return state._replace(params=params, source=source_state)
 
-        def update(state: State, batch: Batch, key: jax.Array, step: jax.Array):
+        def learn(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
             (total, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch, key)
             params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
-            state = refresh(State(params, state.source, moments), info.for_refresh, step)
             td_error = info.errors.mean(axis=0).mean()
             metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean()}
-            return state, info.errors, metrics
+            return State(params, state.source, moments), info, metrics
 
-        return Algorithm(init, act, values, decide, update=update, loss=loss, refresh=refresh)
+        return Algorithm(
+            init,
+            act,
+            values,
+            decide,
+            update=refreshed(learn, refresh),
+            loss=loss,
+            refresh=refresh,
+            learn=learn,
+            source=source,
+            on=partial(self.on, penalty=penalty),
+        )

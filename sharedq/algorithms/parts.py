@@ -64,11 +64,11 @@ def _known_to_take(one: Any, spec: EnvironmentSpec, target: Any, network: Any, b
         built = build()
         jax.eval_shape(lambda key, example: networks.init(built, key, example, 1), key, example)
     if Table("target", SOURCES).is_ours(type(target)):
-        return target.build(built)
+        return target.build(built)._replace(network=built)
     with own_errors(f"target '{target.label}'", type(target).__module__):
         source = target.build(built)
         jax.eval_shape(source.init, key, example)
-    return source
+    return source._replace(network=built)
 
 
 @contextmanager

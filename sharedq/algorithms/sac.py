@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from sharedq import normalisers
-from sharedq.algorithms.algorithm import Algorithm, LossInfo, no_observation
+from sharedq.algorithms.algorithm import Algorithm, LossInfo, no_observation, refreshed
 from sharedq.algorithms.parts import continuous_actions, critics_on
 from sharedq.bellman import backups, readings
 from sharedq.bellman.readings import Reading
@@ -112,7 +112,11 @@ class SAC:
             loss=partial(loss, parts),
             refresh=partial(refresh, parts),
             observe=partial(observe, parts) if observes else no_observation,
-            update=partial(update, parts),
+            update=refreshed(partial(learn, parts), partial(refresh, parts)),
+            learn=partial(learn, parts),
+            source=source,
+            source_part="critic",
+            on=partial(self.on, reading=reading, policy=policy, actions=actions),
         )
 
 
@@ -191,7 +195,7 @@ def decide(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.A
     return action, critic_values(parts, state, None, obs, action)
 
 
-def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array):
+def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
     """Updates actor and temperature first, every `actor_period` updates, and then the critics."""
     actor_key, critic_key = jax.random.split(key)
     state = improve_policy(parts, state, actor_key, batch.transition.obs, step)
@@ -201,10 +205,9 @@ def update(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.A
 
     (total, info), gradient = jax.value_and_grad(loss_of_critics, has_aux=True)(state.params["critic"])
     state = with_steps(state, {"critic": stepped(parts, state, "critic", gradient, step)})
-    state = refresh(parts, state, info.for_refresh, step)
     td_error = info.errors.mean(axis=(0, 2)).mean()
     metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
-    return state, info.errors.mean(axis=2), metrics
+    return state, info, metrics
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:

@@ -139,7 +139,9 @@ class StreamQ:
             told = {"delta": each(credited, jnp.mean), "decay": decay, "newest": newest}
             return gradient_step(optimiser, slopes, traces, params, **told)
 
-        def observe(state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[State, dict]:
+        def learn(
+            state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array
+        ) -> tuple[State, RefreshInfo, dict]:
             require(len(step.reward) == 1, "Stream Q learns from one stream: set --training.environments 1")
             # Traces move here to where the last refresh moved their heads. Moving them right after that refresh would
             # copy them at every step, because the step along them needs them as they were.
@@ -157,16 +159,21 @@ class StreamQ:
             params, traces = step_along(Traces(z, state.traces.count), state.params, slopes, error, credited, past)
             policy_key = jnp.where(ended, key, state.policy_key)
             state = State(params, state.source, traces, trace_mask, policy_key, inputs)
-            state = refresh(state, RefreshInfo(pair.now, value.batch_stats, jnp.square(error)), count)
             metrics = {
                 "loss": jnp.square(error).mean(),
                 "td_error": jnp.abs(error).mean(),
                 "q_value": q.mean(),
                 "cut": 1 - trace_mask.mean(),
             }
-            return state, metrics
+            return state, RefreshInfo(pair.now, value.batch_stats, jnp.square(error)), metrics
 
-        return Algorithm(init, act, values, decide, observe, loss=loss, refresh=refresh)
+        def observe(state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[State, dict]:
+            state, info, metrics = learn(state, key, step, obs, count)
+            return refresh(state, info, count), metrics
+
+        return Algorithm(
+            init, act, values, decide, observe, loss=loss, refresh=refresh, learn=learn, source=source, on=self.on
+        )
 
     def _cut(
         self, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array

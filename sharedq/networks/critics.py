@@ -23,7 +23,11 @@ def of_pairs(network: Network) -> Network:
     def trunk(params, batch_stats, inputs, train):
         return network.trunk(params, batch_stats, joined(inputs), train)
 
-    return network._replace(init_trunk=init_trunk, trunk=trunk)
+    def activations(params, batch_stats, inputs, train):
+        return network.activations(params, batch_stats, joined(inputs), train)
+
+    shown = network.activations and activations
+    return network._replace(init_trunk=init_trunk, trunk=trunk, activations=shown)
 
 
 def ensemble(network: Network, critics: int) -> Network:
@@ -47,4 +51,12 @@ def ensemble(network: Network, critics: int) -> Network:
     def heads(params, features):
         return jax.vmap(network.heads, in_axes=(1, 1), out_axes=2)(params, features)
 
-    return network._replace(init_trunk=init_trunk, trunk=trunk, init_heads=init_heads, heads=heads)
+    def activations(params, batch_stats, inputs, train):
+        def one(params, batch_stats):
+            return network.activations(params, batch_stats, inputs, train)
+
+        layers = jax.vmap(one, axis_size=critics)(params, batch_stats)
+        return [layer[critic] for layer in layers for critic in range(critics)]
+
+    functions = {"init_trunk": init_trunk, "trunk": trunk, "init_heads": init_heads, "heads": heads}
+    return network._replace(**functions, activations=network.activations and activations)

@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 from jax.nn.initializers import lecun_normal
 
+from sharedq.networks.activation import ActivationLayer
 from sharedq.networks.convolution import max_pool
 from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network
@@ -27,7 +28,7 @@ class Stack(nn.Module):
         x = max_pool(convolution()(x), size=3, stride=2)
         for _ in range(2):
             inside = convolution(lecun_normal())(activate(x, self.norm, train))
-            x = x + convolution(lecun_normal())(nn.relu(inside))
+            x = x + convolution(lecun_normal())(ActivationLayer()(inside))
         return x
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import flax.linen as nn
 import jax
 
+from sharedq.networks.activation import ActivationLayer
+
 Params = Any
 BatchStats = Any  # running statistics of batch normalisation; an empty dict if there are none
 
@@ -36,12 +38,18 @@ class Heads(Protocol):
         """The outputs [H, B, A] (or a tree of them) of all heads."""
 
 
+class Activations(Protocol):
+    def __call__(self, params: Params, batch_stats: BatchStats, inputs: Any, train: bool, /) -> list[jax.Array]:
+        """What each layer of the trunk gives behind its activation: [B, ...] each."""
+
+
 class Network(NamedTuple):
     init_trunk: InitTrunk
     trunk: Trunk
     init_heads: InitHeads
     heads: Heads
     normalises_batch: bool = False  # whether the trunk's output for an input depends on the rest of the batch
+    activations: Activations | None = None  # None: the trunk does not show its layers
 
 
 def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
@@ -72,7 +80,25 @@ def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
 
 def of_flax(module: nn.Module, init_heads: InitHeads, heads: Heads) -> Network:
     """A network whose trunk is a flax module."""
-    return Network(*functions_of(module), init_heads, heads, normalises_batch=_takes_train(module))
+    return Network(*functions_of(module), init_heads, heads, _takes_train(module), activations_of(module))
+
+
+def activations_of(module: nn.Module) -> Activations:
+    """The outputs of every `ActivationLayer` in a flax module. There are none if the module uses other activations."""
+    takes_train = _takes_train(module)
+
+    def activations(params, batch_stats, inputs, train):
+        arguments: dict[str, Any] = {"train": train} if takes_train else {}
+        _, found = module.apply(
+            {"params": params, "batch_stats": batch_stats},
+            inputs,
+            capture_intermediates=lambda one, _: isinstance(one, ActivationLayer),
+            mutable=["intermediates", "batch_stats"],
+            **arguments,
+        )
+        return jax.tree.leaves(found.get("intermediates", {}))
+
+    return activations
 
 
 def _takes_train(module: nn.Module) -> bool:

@@ -20,14 +20,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sharedq.networks.activation import Activation, ActivationLayer
 from sharedq.networks.batch_renormalisation import BatchRenorm
 from sharedq.networks.convolution import as_features
 
 Norm = Literal["none", "layer", "layer_whole", "layer_channels", "batch", "batch_pixel", "batch_renorm"]
-Activation = Literal["relu", "leaky_relu"]  # leaky_relu has slope 0.01 below 0
-
-ACTIVATIONS = {"relu": nn.relu, "leaky_relu": nn.leaky_relu}
-
 
 def flat(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
@@ -50,7 +47,7 @@ def activate(
         x = standardised(x, tuple(range(1, x.ndim)), 1e-5)
     elif norm == "layer_channels":
         x = standardised(x, (-1,), 1e-6)
-    x = ACTIVATIONS[activation](x)
+    x = ActivationLayer(activation)(x)
     if norm in ("batch", "batch_renorm"):
         x = _by_batch(x, norm, train)
     if flatten:

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.nn.initializers import constant, zeros
 
+from sharedq.networks.activation import ActivationLayer
 from sharedq.networks.convolution import as_features
 from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network, of_flax
@@ -53,7 +54,7 @@ class Block(nn.Module):
         hidden = Scaler(gain, gain)(UnitDense(EXPANSION * width, self.compute)(x))
         if self.norm == "batch_before":
             hidden = nn.BatchNorm(use_running_average=not train)(hidden)
-        hidden = nn.relu(hidden) + 1e-8
+        hidden = ActivationLayer()(hidden) + 1e-8
         if self.norm == "batch_after":
             hidden = nn.BatchNorm(use_running_average=not train)(hidden)
         proposed = unit(UnitDense(width, self.compute)(hidden))

@@ -13,11 +13,12 @@ from jax.nn.initializers import Initializer, xavier_uniform, zeros
 
 from sharedq.errors import SharedqError
 from sharedq.imports import own_errors, references, resolve
+from sharedq.networks.activation import Activation
 from sharedq.networks.convolution import Padding, as_features, convolve
 from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
-from sharedq.networks.normalisation import Activation, Norm, activate, flat, normalised_input
+from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
 from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
 from sharedq.settings import check_layers, require
 

@@ -101,4 +101,7 @@ class IteratedNetworks:
         def follow(step, tree):
             return moved_every(step, self.period, one_down, tree)
 
-        return TargetSource(init, values, refresh, act_values, select, shared=(), follow=follow)
+        def first(params, batch_stats):
+            return jax.tree.map(lambda w: w[0], (params, batch_stats))
+
+        return TargetSource(init, values, refresh, act_values, select, shared=(), follow=follow, first=first)

@@ -77,6 +77,16 @@ class Follow(Protocol):
         """Data that belongs to heads, with leaves [H, ...], shifted in the same way as `refresh` shifts the heads."""
 
 
+class First(Protocol):
+    def __call__(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
+        """The first head that learns as a network of its own: {"trunk", "heads"} with one head, and its statistics."""
+
+
+def first_head_and_trunk(params: Any, batch_stats: Any) -> tuple[Any, Any]:
+    """The `first` of a source whose heads share one trunk."""
+    return {**params, "heads": part(params["heads"], 0, 1)}, batch_stats
+
+
 class TargetSource(NamedTuple):
     """The functions work on `params`, which the optimiser updates, and `state`, which it never sees."""
 
@@ -87,6 +97,8 @@ class TargetSource(NamedTuple):
     select: Select = first_head
     shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; leaves of the others begin with H
     follow: Follow = stay
+    first: First = first_head_and_trunk
+    network: Network | None = None  # the network that the source was built on
 
 
 def evaluate(network: Network, weights: Any, batch_stats: Any, inputs: Any) -> Any:
