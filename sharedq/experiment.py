@@ -16,7 +16,10 @@ import jax
 
 from sharedq import old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
+from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
+from sharedq.analysis.measure import Measure
+from sharedq.analysis.measure import check as check_measure
 from sharedq.environments import ENVIRONMENTS, Environment, EnvironmentSpec
 from sharedq.environments import check as check_environment
 from sharedq.environments.spec import to_json
@@ -24,11 +27,12 @@ from sharedq.errors import SharedqError, unknown
 from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
-from sharedq.settings import COUNTABLE, Chosen, require
+from sharedq.settings import COUNTABLE, Chosen, chosen, require
 from sharedq.tables import Table, needs_import
 from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.learning import example_batch, example_step, step_like
+from sharedq.training.measuring import measuring
 from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
 from sharedq.trees import size
@@ -44,6 +48,8 @@ TABLES = {
         "training": TRAININGS,
     }.items()
 }
+
+MEASURE = Table("measure", MEASURES)  # of `training.measures`, of which there can be several
 
 SHORT = {"steps": "training.steps", "game": "environment.game"}  # short names of options
 
@@ -324,7 +330,21 @@ class Built:
 
     def program(self) -> Program:
         one = self.experiment
-        return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds)
+        measures = [self._measure(text) for text in one.training.measures]
+        step = step_like(self.spec)
+        measured = measuring(measures, self.algorithm, one.training.measure_period, step, one.algorithm.gamma)
+        arguments = (self.environment, self.algorithm, self.replay, one.all_seeds)
+        return one.training.build(*arguments, measured) if measured else one.training.build(*arguments)
+
+    def _measure(self, text: str) -> Measure:
+        """The measure that a text names, checked on the shapes of the agent."""
+        name = chosen(text).kind
+        one = settings.make(MEASURE, chosen(text))
+        batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
+        with own_errors(f"measure '{name}'", type(one).__module__):
+            measure = one.build(self.algorithm, self.experiment.target)
+            check_measure(name, measure, self.agent_shapes(), batch)
+        return measure
 
     def agent_shapes(self) -> Any:
         """The shapes of the agent of one seed."""

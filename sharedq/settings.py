@@ -67,6 +67,17 @@ class Chosen(typing.NamedTuple):
     fields: Mapping[str, Any] = {}
 
 
+def chosen(text: str) -> Chosen:
+    """The part that a text names, with its fields behind colons: `name:option=value:option=value`."""
+    kind, *rest = text.strip().split(":")
+    while rest and "=" not in rest[0]:  # an import string has a colon too
+        kind = f"{kind}:{rest.pop(0)}"
+    fields = [field.partition("=") for field in rest]
+    for name, equals, _ in fields:
+        require(bool(name and equals), f"'{text}' is not written as name:option=value:option=value")
+    return Chosen(kind, {name: value for name, _, value in fields})
+
+
 def make(table: Table, given: Any) -> Any:
     """Makes a part from the name of a kind, a `Chosen`, or a settings object. Values get their declared types here."""
     if isinstance(given, str):

@@ -21,9 +21,9 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["tables", "old_names", "trees", "formats", "processes"], 1),
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
-    **dict.fromkeys(["targets", "replay", "environments", "reports", "analysis"], 2),
+    **dict.fromkeys(["targets", "replay", "environments", "reports"], 2),
     "algorithms": 3,
-    **dict.fromkeys(["training", "playing"], 4),
+    **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "trainer", "comparison", "recipes", "testing"], 5),
     "command_line": 7,
 }

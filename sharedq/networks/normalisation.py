@@ -26,6 +26,7 @@ from sharedq.networks.convolution import as_features
 
 Norm = Literal["none", "layer", "layer_whole", "layer_channels", "batch", "batch_pixel", "batch_renorm"]
 
+
 def flat(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
 

@@ -19,6 +19,7 @@ from sharedq.environments.contract import Environment, autoreset
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
 from sharedq.training.learning import (
+    Learner,
     MetricSums,
     all_finite,
     begin_learner,
@@ -27,6 +28,7 @@ from sharedq.training.learning import (
     make_update,
     zero_metrics,
 )
+from sharedq.training.measuring import Measuring, MeasuringProgram
 from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -38,12 +40,19 @@ from sharedq.trees import size
 class Fused(Schedule):
     """Environment and learner in one compiled program, for environments written in JAX."""
 
-    def build(self, environment: Environment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
+    def build(
+        self,
+        environment: Environment,
+        algorithm: Algorithm,
+        replay: Replay,
+        seeds: list[int],
+        measuring: Measuring | None = None,
+    ) -> Program:
         compiles = isinstance(environment, Environment)
         require(
             compiles, f"'{environment.spec.name}' runs on the host and cannot be compiled: add --training interactive"
         )
-        return FusedProgram(environment, algorithm, replay, self, seeds)
+        return FusedProgram(environment, algorithm, replay, self, seeds, measuring)
 
 
 class Episode(NamedTuple):
@@ -62,6 +71,7 @@ class Run(NamedTuple):
     environment: Any
     obs: Any
     episode: Episode
+    measures: Any = ()
 
 
 class Log(NamedTuple):
@@ -74,14 +84,28 @@ class Log(NamedTuple):
     episode: Episode  # [V, N] each
 
 
-def begin(environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused):
+class Parts(NamedTuple):
+    """The parts that the functions below put together."""
+
+    environment: Environment
+    algorithm: Algorithm
+    replay: Replay
+    training: Fused
+    measuring: Measuring | None
+
+
+def begin(parts: Parts):
     """Returns `begin(seed) -> Run`, which makes the run of one seed before its first step."""
 
+    environment, algorithm, replay, training, measuring = parts
+
     def function(seed: jax.Array) -> Run:
-        learner, key = begin_learner(seed, algorithm, environment.spec, replay), random_keys.root(seed)
+        learner = begin_learner(seed, algorithm, environment.spec, replay, measuring)
+        key = random_keys.root(seed)
         keys = jax.random.split(random_keys.named(key, "first episodes"), training.environments)
         state, obs = jax.vmap(environment.reset)(keys)
-        return Run(*learner, state, obs, _no_episode((training.environments,)))
+        episode = _no_episode((training.environments,))
+        return Run(seed, learner.agent, learner.replay, state, obs, episode, learner.measures)
 
     return function
 
@@ -90,13 +114,17 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
     return Episode(jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
 
 
-def advance(
-    environment: Environment, algorithm: Algorithm, replay: Replay, training: Fused, zero: MetricSums, learn: bool
-):
+def _learner(run: Run) -> Learner:
+    return Learner(run.seed, run.agent, run.replay, run.measures)
+
+
+def advance(parts: Parts, zero: MetricSums, learn: bool):
     """Returns `advance(span, run) -> Run, Log`, which runs the cycles span[0] .. span[1]-1 of one seed."""
+    environment, algorithm, replay, training, measuring = parts
     size, steps_per_cycle = training.environments, training.steps_per_cycle
     step_all = jax.vmap(autoreset(environment).step)
-    observe, update = make_observe(algorithm, training), make_update(algorithm, replay, training)
+    observe = make_observe(algorithm, training, measuring)
+    update = make_update(algorithm, replay, training, measuring)
 
     def function(span: tuple[jax.Array, jax.Array], run: Run) -> tuple[Run, Log]:
         key = random_keys.root(run.seed)
@@ -115,8 +143,9 @@ def advance(
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
             data = replay.add(run.replay, time, step)
-            agent, sums = observe(key, run.agent, sums, step, outcome.obs, time)
-            return (Run(run.seed, agent, data, state, outcome.obs, fresh), sums), (ended, episode)
+            learner, sums = observe(_learner(run)._replace(replay=data), sums, step, outcome.obs, time)
+            run = Run(run.seed, learner.agent, learner.replay, state, outcome.obs, fresh, learner.measures)
+            return (run, sums), (ended, episode)
 
         def cycle(number: jax.Array, carry):  # number counts the cycles of the run
             run, episodes, sums = carry
@@ -128,8 +157,8 @@ def advance(
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                agent, data, sums = update(key, run.agent, run.replay, sums, number)
-                run = run._replace(agent=agent, replay=data)
+                learner, sums = update(_learner(run), sums, number)
+                run = run._replace(**learner._asdict())
             return run, episodes, sums
 
         rows = (training.cycles_between_logs * steps_per_cycle, size)
@@ -146,17 +175,24 @@ class FusedProgram:
     """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
 
     def __init__(
-        self, environment: Environment, algorithm: Algorithm, replay: Replay, settings: Fused, seeds: list[int]
+        self,
+        environment: Environment,
+        algorithm: Algorithm,
+        replay: Replay,
+        settings: Fused,
+        seeds: list[int],
+        measuring: Measuring | None = None,
     ):
         self.seeds, self.settings, self.layout, self.log_steps = seeds, settings, Layout(len(seeds)), settings.log_steps
-        parts = (environment, algorithm, replay, settings)
-        zero = zero_metrics(algorithm, environment.spec, replay, settings.environments)
-        begin_one = begin(*parts)
+        parts = Parts(environment, algorithm, replay, settings, measuring)
+        zero = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
+        begin_one = begin(parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
-        self._collect = self.layout.spread(advance(*parts, zero, learn=False))
-        self._learn = self.layout.spread(advance(*parts, zero, learn=True))
-        self.metric_names = zero.names
+        self._collect = self.layout.spread(advance(parts, zero, learn=False))
+        self._learn = self.layout.spread(advance(parts, zero, learn=True))
+        self._measuring = None if measuring is None else MeasuringProgram(measuring, replay, self.layout)
+        self.metric_names = zero.names + ([] if measuring is None else measuring.names_at_log)
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -170,7 +206,8 @@ class FusedProgram:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
         scratch = self._learn.memory_analysis()
-        return size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        needed = size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        return needed + (self._measuring.prepare(_learner(runs)) if self._measuring else 0)
 
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self._seeds())[1]
@@ -182,7 +219,15 @@ class FusedProgram:
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         compiled = self._collect if self.settings.warms_up(stop) else self._learn
         run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
-        return run, self._told(self.layout.fetch(log), start, stop)
+        told = self._told(self.layout.fetch(log), start, stop)
+        if self._measuring and told.metrics:
+            measured = self.settings.measured_updates(start, stop)
+            told.metrics.update(self._measuring.at_log(_learner(run), stop // self.settings.environments, measured))
+        return run, told
+
+    @property
+    def measuring_seconds(self) -> float:
+        return self._measuring.seconds if self._measuring else 0.0
 
     def _told(self, log: Log, start: int, stop: int) -> ChunkResult:
         size = self.settings.environments

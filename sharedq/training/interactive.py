@@ -42,6 +42,7 @@ from sharedq.training.learning import (
     step_like,
     zero_metrics,
 )
+from sharedq.training.measuring import Measuring, MeasuringProgram
 from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -64,10 +65,17 @@ class Interactive(Schedule):
         super().__post_init__()
         check_count("training.environments", self.environments, most=WORLDS)
 
-    def build(self, environment: HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]) -> Program:
+    def build(
+        self,
+        environment: HostEnvironment,
+        algorithm: Algorithm,
+        replay: Replay,
+        seeds: list[int],
+        measuring: Measuring | None = None,
+    ) -> Program:
         runs = isinstance(environment, HostEnvironment)
         require(runs, f"'{environment.spec.name}' is compiled and not stepped by the host: add --training fused")
-        return InteractiveProgram(environment, algorithm, replay, self, seeds)
+        return InteractiveProgram(environment, algorithm, replay, self, seeds, measuring)
 
 
 class Run(NamedTuple):
@@ -79,14 +87,15 @@ class Run(NamedTuple):
     obs: np.ndarray  # the observations to act on next
     returned: np.ndarray  # return so far of each environment's current episode
     length: np.ndarray  # its length so far
+    measures: Any = ()
 
 
 def _learner(run: Run) -> Learner:
-    return Learner(run.seed, run.agent, run.replay)
+    return Learner(run.seed, run.agent, run.replay, run.measures)
 
 
 def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.ndarray) -> Run:
-    return Run(learner.seed, learner.agent, learner.replay, obs, returned, length)
+    return Run(learner.seed, learner.agent, learner.replay, obs, returned, length, learner.measures)
 
 
 class PendingStep(NamedTuple):
@@ -125,8 +134,7 @@ def act(parts: Parts, time: jax.Array, given: tuple[Learner, Any]) -> jax.Array:
 def observe(parts: Parts, time: jax.Array, learner: Learner, sums: MetricSums, pending: PendingStep):
     """The algorithm observes the vector step `time`."""
     step = bounded(pending.step, parts.settings.reward_bound)
-    agent, sums = parts.observe(random_keys.root(learner.seed), learner.agent, sums, step, pending.obs, time)
-    return learner._replace(agent=agent), sums
+    return parts.observe(learner, sums, step, pending.obs, time)
 
 
 def observe_and_act(parts: Parts, time: jax.Array, own: tuple):
@@ -156,16 +164,12 @@ def store(parts: Parts, number: jax.Array, own: tuple):
 
 def learn(parts: Parts, number: jax.Array, own: tuple):
     """Makes the updates of cycle `number`."""
-    learner, sums = own
-    key = random_keys.root(learner.seed)
 
     def cycle(number, carry):
-        return parts.update(key, *carry, number)
+        return parts.update(*carry, number)
 
     # A loop with one iteration: XLA changes the parameters in place inside a loop and copies them outside.
-    before = (learner.agent, learner.replay, sums)
-    agent, data, sums = jax.lax.fori_loop(number, number + 1, cycle, before)
-    return (learner._replace(agent=agent, replay=data), sums), ()
+    return jax.lax.fori_loop(number, number + 1, cycle, tuple(own)), ()
 
 
 def store_and_learn(parts: Parts, number: jax.Array, own: tuple):
@@ -184,18 +188,22 @@ class InteractiveProgram:
         replay: Replay,
         settings: Interactive,
         seeds: list[int],
+        measuring: Measuring | None = None,
     ):
         self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
         self.log_steps = settings.log_steps
         self._environment = environment
         self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
-        self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments)
-        self.metric_names = self._zero_metrics.names
+        self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
+        self._measuring = None if measuring is None else MeasuringProgram(measuring, replay, self.layout)
+        self.metric_names = self._zero_metrics.names + ([] if measuring is None else measuring.names_at_log)
         lag = int(settings.learn_while_stepping)  # a warm-up is at least one cycle, so the first update finds data
-        update = make_update(algorithm, replay, settings, lag)
-        parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings), update)
-        self._begin_one = partial(begin_learner, algorithm=algorithm, spec=environment.spec, replay=replay)
+        update = make_update(algorithm, replay, settings, measuring, lag)
+        parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings, measuring), update)
+        self._begin_one = partial(
+            begin_learner, algorithm=algorithm, spec=environment.spec, replay=replay, measuring=measuring
+        )
         self._set_functions(parts)
         self._set_shapes(parts, environment.spec)
 
@@ -249,7 +257,8 @@ class InteractiveProgram:
                 self._store = self._store.lower(zero, own).compile()
             largest = self._store_and_learn = self._store_and_learn.lower(zero, own).compile()
         scratch = largest.memory_analysis()
-        return size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        needed = size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        return needed + (self._measuring.prepare(learner) if self._measuring else 0)
 
     def begin(self) -> Run:
         learner = self._begin(jnp.int32(0), self._seeds())[1]
@@ -292,6 +301,9 @@ class InteractiveProgram:
             if self._updates or number == last - 1:
                 live = self._absorb(live, steps, number, warming_up)
         told = self._told(live, ended, 0 if warming_up else last - first)
+        if self._measuring and told.metrics:
+            measured = self.settings.measured_updates(start, stop)
+            told.metrics.update(self._measuring.at_log(live.learner, stop // self.settings.environments, measured))
         return _run(live.learner, obs, returned, length), told
 
     def _step(self, live: Live, obs: np.ndarray, time: int, due: int | None) -> tuple[Live, Step, Outcome]:
@@ -346,6 +358,10 @@ class InteractiveProgram:
         one = self.settings
         metrics = sums.means(learned * one.steps_per_cycle, learned * one.updates_per_cycle) if learned else {}
         return ChunkResult(metrics, episodes, sums.bad_step, finite)
+
+    @property
+    def measuring_seconds(self) -> float:
+        return self._measuring.seconds if self._measuring else 0.0
 
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)

@@ -11,6 +11,7 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.replay.replay import Replay
+from sharedq.training.measuring import PREFIX, Measuring
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
 
@@ -40,13 +41,16 @@ class Learner(NamedTuple):
     seed: jax.Array
     agent: Any
     replay: Any
+    measures: Any = ()  # what the measures keep in the run
 
 
-def begin_learner(seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay) -> Learner:
+def begin_learner(
+    seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, measuring: Measuring | None
+) -> Learner:
     """The learner of a seed before its first step."""
     key = random_keys.named(random_keys.root(seed), "network")
     agent = algorithm.init(key, example_batch(spec, replay.batch_size))
-    return Learner(seed, agent, replay.init())
+    return Learner(seed, agent, replay.init(), () if measuring is None else measuring.init(agent))
 
 
 def bounded(step: Step, bound: float | None) -> Step:
@@ -60,6 +64,8 @@ class MetricSums(NamedTuple):
     observed: dict[str, jax.Array]  # sums over vector steps
     updated: dict[str, jax.Array]  # sums over updates
     bad_step: jax.Array  # environment step of the first loss that was not finite, or -1
+    measured: dict[str, jax.Array]  # sums over the updates that were measured
+    times: Any  # the number of these updates; nothing without measures
 
     def observing(self, metrics: dict, step: jax.Array) -> "MetricSums":
         """Adds the metrics of one vector step, which ends at environment step `step`."""
@@ -70,6 +76,10 @@ class MetricSums(NamedTuple):
         """Adds the metrics of updates [U], which are due at these environment steps."""
         return self._replace(updated=_added(self.updated, metrics), bad_step=self._first_bad(metrics, steps))
 
+    def measuring(self, numbers: dict, due: jax.Array) -> "MetricSums":
+        """Adds the numbers of measures of updates, [U] or one; those of updates that are not `due` are zero."""
+        return self._replace(measured=_added(self.measured, numbers), times=self.times + jnp.sum(due))
+
     def _first_bad(self, metrics: dict, steps: jax.Array) -> jax.Array:
         if "loss" not in metrics:
             return self.bad_step
@@ -79,19 +89,26 @@ class MetricSums(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        return sorted({**self.observed, **self.updated})
+        """The names in the log, in its order."""
+        return sorted({**self.observed, **self.updated}) + [PREFIX + name for name in self.measured]
 
     def means(self, steps: Any, updates: Any) -> dict[str, Any]:
         """The means over this many vector steps and updates."""
         observed = {name: x / steps for name, x in self.observed.items()}
-        return observed | {name: x / updates for name, x in self.updated.items()}
+        measured = {
+            PREFIX + name: jnp.where(self.times > 0, x / jnp.maximum(self.times, 1), jnp.nan)
+            for name, x in self.measured.items()
+        }
+        return observed | {name: x / updates for name, x in self.updated.items()} | measured
 
 
 def _added(sums: dict, metrics: dict) -> dict:
     return jax.tree.map(lambda total, x: total + jnp.sum(x), sums, metrics)
 
 
-def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int) -> MetricSums:
+def zero_metrics(
+    algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int, measuring: Measuring | None
+) -> MetricSums:
     """Sums of zero for all metrics of the algorithm. Their names are found by tracing, without running anything."""
 
     def metrics(key: jax.Array, count: jax.Array):
@@ -103,43 +120,79 @@ def zero_metrics(algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, en
 
     shapes = jax.eval_shape(lambda: metrics(random_keys.root(0), jnp.int32(1)))
     observed, updated = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    return MetricSums(observed, updated, np.array(-1, np.int32))
+    measured = dict.fromkeys([] if measuring is None else measuring.names_at_updates, np.array(0, np.float32))
+    times: Any = np.array(0, np.int32) if measured else ()
+    return MetricSums(observed, updated, np.array(-1, np.int32), measured, times)
 
 
-def make_observe(algorithm: Algorithm, training: Schedule) -> Callable:
-    """Returns `observe(key, agent, sums, step, obs, time) -> agent, sums`, which observes the vector step `time`."""
+def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring | None) -> Callable:
+    """Returns `observe(learner, sums, step, obs, time) -> learner, sums`, which observes the vector step `time`."""
 
-    def observe(key: jax.Array, agent: Any, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
-        key, count = random_keys.at(random_keys.named(key, "observe"), time), time + 1
-        agent, metrics = algorithm.observe(agent, key, step, obs, count)
-        return agent, sums.observing(metrics, count * training.environments)
+    def observe(learner: Learner, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
+        key, count = random_keys.at(random_keys.named(random_keys.root(learner.seed), "observe"), time), time + 1
+        if measuring is not None and measuring.recent is not None:
+            learner = learner._replace(measures=measuring.keep_recent(learner.measures, step, count))
+        if sums.measured and algorithm.learns_from == "stream":
+            before, kept = learner.agent, learner.measures
+            numbers = measuring.numbers(kept, lambda: measuring.of_step(kept, before, step, obs, key, count), count)
+            agent, info, metrics = algorithm.learn(learner.agent, key, step, obs, count)
+            kept = measuring.after_step(learner.measures, agent, info, count)
+            learner = learner._replace(agent=algorithm.refresh(agent, info, count), measures=kept)
+            sums = sums.measuring(numbers, measuring.due(count))
+        else:
+            agent, metrics = algorithm.observe(learner.agent, key, step, obs, count)
+            learner = learner._replace(agent=agent)
+        return learner, sums.observing(metrics, count * training.environments)
 
     return observe
 
 
-def make_update(algorithm: Algorithm, replay: Replay, training: Schedule, lag: int = 0) -> Callable:
-    """Returns `learn(key, agent, data, sums, number) -> agent, data, sums`: it makes the updates of cycle `number`.
+def make_update(
+    algorithm: Algorithm, replay: Replay, training: Schedule, measuring: Measuring | None, lag: int = 0
+) -> Callable:
+    """Returns `learn(learner, sums, number) -> learner, sums`, which makes the updates of cycle `number`.
 
     The updates learn from all steps up to the end of cycle `number - lag`.
     """
     updates, update = training.updates_per_cycle, algorithm.update
 
-    def learn(key: jax.Array, agent: Any, data: Any, sums: MetricSums, number: jax.Array):
+    def learn(learner: Learner, sums: MetricSums, number: jax.Array):
         if update is None:
-            return agent, data, sums
-        replay_key, update_key = (random_keys.named(key, name) for name in ("replay", "update"))
+            return learner, sums
+        key = random_keys.root(learner.seed)
+        replay_key, update_key, other_key = (random_keys.named(key, name) for name in ("replay", "update", "measures"))
         written = (number + 1 - lag) * training.steps_per_cycle
 
+        def updated(agent: Any, data: Any, kept: Any, batch: Batch, count: jax.Array):
+            """The agent, what the measures keep, the errors, and the metrics with the numbers of the measures."""
+            key = random_keys.at(update_key, count)
+            if not sums.measured:
+                agent, errors, metrics = update(agent, batch, key, count)
+                return agent, kept, errors, metrics, {}
+
+            def other() -> Batch:
+                return replay.sample(data, written, random_keys.at(other_key, count))
+
+            before = agent
+            numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
+            agent, info, metrics = algorithm.learn(agent, batch, key, count)
+            kept = measuring.after_step(kept, agent, info.for_refresh, count)
+            return algorithm.refresh(agent, info.for_refresh, count), kept, info.per_sample, metrics, numbers
+
         def once(carry, count: jax.Array):
-            agent, data = carry
+            agent, data, kept = carry
             batch = replay.sample(data, written, random_keys.at(replay_key, count))
-            agent, errors, metrics = update(agent, batch, random_keys.at(update_key, count), count)
+            agent, kept, errors, metrics, numbers = updated(agent, data, kept, batch, count)
             data = replay.update(data, batch.ids, errors.mean(axis=0))  # over heads
-            return (agent, data), jax.tree.map(jnp.mean, metrics)
+            return (agent, data, kept), (jax.tree.map(jnp.mean, metrics), numbers)
 
         counts = number * updates + 1 + jnp.arange(updates)
-        (agent, data), metrics = jax.lax.scan(once, (agent, data), counts)
-        return agent, data, sums.updating(metrics, training.step_of(counts))
+        carry = (learner.agent, learner.replay, learner.measures)
+        (agent, data, kept), (metrics, numbers) = jax.lax.scan(once, carry, counts)
+        learner = Learner(learner.seed, agent, data, kept)
+        if sums.measured:
+            sums = sums.measuring(numbers, measuring.due(counts))
+        return learner, sums.updating(metrics, training.step_of(counts))
 
     return learn
 

@@ -82,6 +82,7 @@ def train(
         if saved_at:
             progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+            earlier = seconds
             checkpoints.sweep(directory.checkpoints, KEPT)
             for stop in [s for s in program.log_steps if s > step]:
                 began = time.perf_counter()
@@ -102,6 +103,9 @@ def train(
                 step = stop
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
+            if program.measuring_seconds:
+                share = program.measuring_seconds / max(seconds - earlier, 1e-9)
+                progress.say(f"measuring took about {100 * share:.1f} % of the time")
             _finish(program, directory, progress, meta, log)
         if request.number is not None:  # the signal may be for more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)

@@ -51,5 +51,9 @@ class Program(Protocol):
     def load_worlds(self, saved: Any, step: int) -> None:
         """Restores what `save_worlds` returned at this environment step."""
 
+    @property
+    def measuring_seconds(self) -> float:
+        """The time that measures have taken so far in this process."""
+
     def close(self) -> None:
         """Closes what the program has open outside the memory of this process."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sharedq.settings import COUNTABLE, check_count, require
+from sharedq.settings import COUNTABLE, check_count, chosen, require
+from sharedq.tables import needs_import
 
 ENVIRONMENTS = 1_000_000  # per seed; this limit and the next three are ours
 ROWS = 1_000_000  # of the log, per seed
@@ -25,13 +26,19 @@ class Length:
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
+    measures: tuple[str, ...] = ()  # what to measure of learning, for example gradient_alignment,target_churn,rank
+    measure_period: int = 100  # updates between two that the measures look at
 
     def __post_init__(self):
-        for name in ("steps", "log_period", "checkpoint_period"):
+        for name in ("steps", "log_period", "checkpoint_period", "measure_period"):
             check_count(f"training.{name}", getattr(self, name))
         check_count("training.environments", self.environments, most=ENVIRONMENTS)
         bound = self.reward_bound
         require(bound is None or bound > 0, f"training.reward_bound must be above 0 or none, not {bound}")
+
+    def imports(self) -> list[str]:
+        """The import strings of measures that are not ours."""
+        return [kind for kind in (chosen(text).kind for text in self.measures) if needs_import(kind)]
 
     @property
     def cycle(self) -> int:
@@ -102,6 +109,11 @@ class Schedule(Length):
     def updates_per_cycle(self) -> int:
         """Updates in one cycle."""
         return self.cycle // self.update_period * self.gradient_steps
+
+    def measured_updates(self, start: int, stop: int) -> int:
+        """How many of the updates between two environment steps are measured."""
+        first, last = (step // self.cycle * self.updates_per_cycle for step in (start, stop))
+        return last // self.measure_period - first // self.measure_period
 
     def step_of(self, update: Any) -> Any:
         """The environment steps at which updates are made. The first update of the run has number 1."""

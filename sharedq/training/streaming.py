@@ -9,6 +9,7 @@ from sharedq.environments.contract import Environment, HostEnvironment
 from sharedq.replay.replay import Replay
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
+from sharedq.training.measuring import Measuring
 from sharedq.training.program import Program
 from sharedq.training.schedule import Length
 
@@ -27,9 +28,14 @@ class Streaming(Length):
         return self.environments
 
     def build(
-        self, environment: Environment | HostEnvironment, algorithm: Algorithm, replay: Replay, seeds: list[int]
+        self,
+        environment: Environment | HostEnvironment,
+        algorithm: Algorithm,
+        replay: Replay,
+        seeds: list[int],
+        measuring: Measuring | None = None,
     ) -> Program:
         settings = dataclasses.asdict(self) | {"warm_up": 0, "update_period": self.environments}
         if isinstance(environment, HostEnvironment):
-            return Interactive(**settings).build(environment, algorithm, replay, seeds)
-        return Fused(**settings).build(environment, algorithm, replay, seeds)
+            return Interactive(**settings).build(environment, algorithm, replay, seeds, measuring)
+        return Fused(**settings).build(environment, algorithm, replay, seeds, measuring)

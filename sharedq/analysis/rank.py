@@ -1,0 +1,41 @@
+"""The effective rank of the features (srank; Kumar et al., 2021, https://arxiv.org/abs/2010.14498)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sharedq.algorithms.algorithm import Algorithm
+from sharedq.analysis.measure import STATES, Measure, check_serves, trunk_on
+from sharedq.settings import require
+
+DELTA = 0.01  # the share of the singular values' sum that may be missing
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The effective rank of the last hidden layer's features, on 2,048 states; the mean over critics."""
+
+    def build(self, algorithm: Algorithm, target: Any) -> Measure:
+        check_serves("rank", algorithm, "loss", "source")
+        source = algorithm.source
+        assert source is not None
+        network = source.network
+        require(network is not None, "measure 'rank' needs to know the network of the source")
+        assert network is not None
+
+        def at_log(agent, batch, key):
+            features, _ = trunk_on(algorithm, network.trunk, agent, batch, key)
+            return features.reshape(features.shape[0], -1, features.shape[-1])[:STATES]  # [B, critics, features]
+
+        def summarise(features: np.ndarray) -> dict[str, float]:
+            return {"rank": float(np.mean([srank(one) for one in features.swapaxes(0, 1)]))}
+
+        return Measure(("rank",), at_log=at_log, summarise=summarise)
+
+
+def srank(features: np.ndarray, delta: float = DELTA) -> int:
+    """The smallest number of singular values of features [B, F] whose sum is 1 - delta of the sum of all."""
+    values = np.linalg.svd(features, compute_uv=False).astype(np.float64)
+    sums = values.cumsum()
+    return int(np.argmax(sums >= (1 - delta) * sums[-1])) + 1
