@@ -28,6 +28,7 @@ from sharedq.json_files import Maybe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
 from sharedq.runs.run_files import TABLES
+from sharedq.training.measuring import PREFIX
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
 from sharedq.training.progress import Progress, counted, duration
@@ -141,15 +142,25 @@ def _write(
     timings = {"steps_per_second": rate, "seconds": seconds}
     for place, seed in enumerate(seeds):
         if told.metrics:
-            log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
+            log.metrics(step, seed, _of_seed(told.metrics, place) | timings)
         ended = told.episodes[place]
         log.episodes(ended.steps, seed, ended.returns, ended.lengths)
     returns = np.concatenate([ended.returns for ended in told.episodes])
     return float(returns.mean()) if returns.size else None
 
 
+def _of_seed(metrics: dict[str, np.ndarray], place: int) -> dict[str, Any]:
+    """The metrics of one seed, without measures that looked at no update since the row before."""
+    values = {name: value[place] for name, value in metrics.items()}
+    return {name: value for name, value in values.items() if not (name.startswith(PREFIX) and np.isnan(value))}
+
+
 def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_return: float | None) -> None:
-    values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
+    places = range(len(told.episodes))
+    of_seeds = [_of_seed(told.metrics, place) for place in places]
+    values = {name: float(np.mean([one[name] for one in of_seeds])) for name in of_seeds[0]} | {
+        "steps_per_second": rate
+    }
     mirror(step, values if mean_return is None else values | {"return": mean_return})
 
 

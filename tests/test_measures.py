@@ -1,0 +1,383 @@
+"""Measures: closed forms, what they say of each source, and that looking changes nothing."""
+
+import csv
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_loss_and_decision import DISCRETE, KEY, ready
+
+from sharedq import recipe, resume, train
+from sharedq.algorithms import DQN, Algorithm
+from sharedq.analysis import DeadUnits, GradientAlignment, Measure, Rank, TargetChurn
+from sharedq.analysis.dead_units import dead_in
+from sharedq.analysis.gradient_alignment import cosine
+from sharedq.analysis.measure import UpdateInfo
+from sharedq.analysis.rank import srank
+from sharedq.errors import SharedqError
+from sharedq.networks import Convolutional, Dense, Impala, SimbaV2
+from sharedq.networks import network as networks
+from sharedq.networks.critics import ensemble
+from sharedq.settings import Chosen, chosen
+from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.training import loop, seeds
+
+PERIOD = 4
+ALL = ("gradient_alignment", "target_churn", "rank", "dead_units")
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+class Learned(NamedTuple):
+    """An algorithm before update `count`, what each measure has kept until then, and the next update."""
+
+    algorithm: Algorithm
+    kept: list
+    info: UpdateInfo
+
+
+def learned(name, target, kinds, updates=0) -> tuple[list[Measure], Learned]:
+    algorithm, state, batch = ready(name, target)
+    measures = [kind.build(algorithm, target) for kind in kinds]
+    kept = [one.init(state) for one in measures]
+    other = jax.tree.map(lambda x: x[::-1], batch)
+
+    @jax.jit
+    def update(state, kept, count):
+        state, info, _ = algorithm.learn(state, batch, jax.random.fold_in(KEY, count), count)
+        kept = [one.follow(own, state, info.for_refresh, count) for one, own in zip(measures, kept, strict=True)]
+        return algorithm.refresh(state, info.for_refresh, count), kept
+
+    for count in range(1, updates + 1):
+        state, kept = update(state, kept, jnp.int32(count))
+    count = jnp.int32(updates + 1)
+    after, _, _ = jax.jit(algorithm.learn)(state, batch, KEY, count)
+    return measures, Learned(algorithm, kept, UpdateInfo(state, after, batch, other, KEY, count))
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "rank"),
+    [([5.0], 1), ([1.0] * 10, 10), ([90.0, 9.5, 0.5], 2), ([98.9, 0.6, 0.5], 2), ([99.5, 0.3, 0.2], 1)],
+)
+def test_the_rank_is_the_number_of_singular_values_that_make_up_99_percent(spectrum, rank):
+    rows, columns = (np.linalg.qr(np.random.default_rng(seed).normal(size=(12, 12)))[0] for seed in (1, 2))
+    size = len(spectrum)
+    assert srank((rows[:, :size] * spectrum) @ columns[:size]) == rank
+
+
+def test_features_that_are_all_alike_have_rank_one():
+    assert srank(np.ones((20, 8))) == srank(np.zeros((20, 8))) == 1
+
+
+def test_a_unit_is_dead_if_it_is_zero_on_every_state():
+    layer = jnp.array([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 0.0]])
+    assert dead_in(layer).tolist() == [True, False, False, False]
+    assert dead_in(jnp.zeros((2, 4))).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "layers"),
+    [
+        (Dense((7, 5)), (3,), [(7,), (5,)]),
+        (Dense((7,), norm="batch"), (3,), [(7,)]),
+        (Convolutional(filters=(2,), sizes=(3,), strides=(1,), hidden=(5,)), (6, 6, 1), [(4, 4, 2), (5,)]),
+        (Impala(filters=(2,), hidden=(5,)), (4, 4, 1), [(2, 2, 2)] * 4 + [(8,), (5,)]),
+        (SimbaV2(width=4, blocks=2), (3,), [(16,), (16,)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_networks_show_the_activations_of_each_layer(settings, shape, layers):
+    network, inputs = settings.build(2), jax.random.normal(KEY, (9, *shape))
+    trunk, _, stats = networks.init(network, KEY, inputs, 1)
+    found = network.activations(trunk, stats, inputs, True)
+    assert sorted(np.prod(layer.shape[1:]) for layer in found) == sorted(np.prod(layer) for layer in layers)
+    assert all(layer.shape[0] == 9 and (layer >= 0).all() for layer in found)
+    zeroed = network.activations(jax.tree.map(jnp.zeros_like, trunk), stats, inputs, True)
+    assert all(dead_in(layer).all() for layer in zeroed)
+
+
+def test_each_critic_shows_its_own_layers():
+    network, inputs = ensemble(Dense((7, 5)).build(2), 3), jax.random.normal(KEY, (9, 4))
+    trunk, _, stats = networks.init(network, KEY, inputs, 1)
+    found = network.activations(trunk, stats, inputs, True)
+    assert [layer.shape for layer in found] == [(9, 7)] * 3 + [(9, 5)] * 3
+    alone = Dense((7, 5)).build(2).activations(jax.tree.map(lambda w: w[1], trunk), stats, inputs, True)
+    np.testing.assert_allclose(found[1], alone[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("updates", [0, 2, PERIOD - 1, PERIOD])
+@pytest.mark.parametrize("name", ["DQN", "SAC"])
+def test_a_target_network_has_no_churn_and_agrees_with_itself(name, updates):
+    kinds = (TargetChurn(), GradientAlignment())
+    measures, now = learned(name, TargetNetwork(period=PERIOD), kinds, updates)
+    numbers = [one.at_update(own, now.info) for one, own in zip(measures, now.kept, strict=True)]
+    assert numbers[0] == {"target_churn": 0, "target_churn_other": 0}
+    np.testing.assert_allclose(numbers[1]["gradient_alignment"], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", [OnlineNetwork(), SharedHeads(heads=2, period=PERIOD)], ids=lambda one: one.label)
+@pytest.mark.parametrize("name", ["DQN", "SAC"])
+def test_targets_that_share_weights_with_the_network_churn(name, target):
+    (measure,), now = learned(name, target, [TargetChurn()], 2)
+    numbers = measure.at_update((), now.info)
+    assert min(numbers.values()) > 0
+
+
+def test_the_churn_of_dqn_is_that_of_the_targets_written_out():
+    (measure,), now = learned("DQN", SharedHeads(heads=2, period=PERIOD), [TargetChurn()], PERIOD)
+    network, sample = Dense((8,)).build(2), now.info.other.transition
+
+    def target(agent):
+        frozen = now.info.before.source["target_params"]  # no gradient step moves the frozen head, only its trunk
+        features, _ = network.trunk(agent.params["trunk"], {}, sample.next_obs, False)
+        return sample.reward + 0.9 * network.heads(frozen, features)[0].max(axis=-1)
+
+    wanted = jnp.abs(target(now.info.after) - target(now.info.before)).mean()
+    np.testing.assert_allclose(measure.at_update((), now.info)["target_churn_other"], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["DQN", "SAC"])
+def test_one_shared_head_and_the_target_network_agree_at_the_first_update_after_a_shift(name):
+    target = SharedHeads(heads=1, period=PERIOD)
+    found = {}
+    for updates in (PERIOD - 1, PERIOD):  # before the last update ahead of a shift, and right after the shift
+        (measure,), now = learned(name, target, [GradientAlignment()], updates)
+        found[updates] = float(measure.at_update(now.kept[0], now.info)["gradient_alignment"])
+    assert found[PERIOD - 1] < 0.9999
+    np.testing.assert_allclose(found[PERIOD], 1, rtol=1e-5)
+
+
+def test_target_free_learning_has_the_alignment_of_the_target_free_gradient():
+    (measure,), now = learned("DQN", OnlineNetwork(), [GradientAlignment(period=PERIOD)], 2)
+    numbers = measure.at_update(now.kept[0], now.info)
+    assert numbers["gradient_alignment"] == numbers["gradient_alignment_target_free"] < 0.9999
+
+
+def test_the_copy_for_several_heads_is_the_first_head_before_the_shift():
+    target = SharedHeads(heads=3, period=PERIOD)
+    _, now = learned("DQN", target, [GradientAlignment()], PERIOD)
+    after = now.info.before  # the state right after the shift: the frozen head is what the first one was
+    np.testing.assert_array_equal(flat(now.kept[0]["target_params"]["heads"]), flat(after.source["target_params"]))
+    np.testing.assert_array_equal(flat(now.kept[0]["target_params"]["trunk"]), flat(after.params["trunk"]))
+
+
+@pytest.mark.parametrize("target", [SharedHeads(heads=2, period=PERIOD), IteratedNetworks(2, PERIOD, 2)])
+def test_the_alignment_of_dqn_is_the_cosine_of_gradients_written_out(target):
+    (measure,), now = learned("DQN", target, [GradientAlignment()], PERIOD + 1)
+    agent, sample, network = now.info.before, now.info.batch.transition, Dense((8,)).build(2)
+    params, _ = now.algorithm.source.first(agent.params, {})
+    copy = now.kept[0]["target_params"]
+
+    def q(weights, obs):
+        return network.heads(weights["heads"], network.trunk(weights["trunk"], {}, obs, False)[0])[0]
+
+    def loss(weights, following):
+        wanted = sample.reward + 0.9 * q(following, sample.next_obs).max(axis=-1)
+        return jnp.mean((q(weights, sample.obs)[jnp.arange(6), sample.action] - wanted) ** 2)
+
+    reference, target_free = (flat(jax.grad(loss)(params, following)) for following in (copy, params))
+    whole = jax.grad(lambda own: now.algorithm.loss(own, agent, now.info.batch, KEY)[0])(agent.params)
+    if isinstance(target, SharedHeads):
+        own = flat({"heads": jax.tree.map(lambda w: w[:1], whole["heads"]), "trunk": whole["trunk"]})
+    else:
+        own = flat(jax.tree.map(lambda w: w[0], whole))
+
+    def angle(one):
+        return one @ reference / np.linalg.norm(one) / np.linalg.norm(reference)
+
+    numbers = measure.at_update(now.kept[0], now.info)
+    np.testing.assert_allclose(numbers["gradient_alignment"], angle(own), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(numbers["gradient_alignment_target_free"], angle(target_free), rtol=1e-4, atol=1e-6)
+
+
+def test_the_alignment_of_sac_is_the_cosine_of_the_critics_gradients():
+    target = SharedHeads(heads=1, period=PERIOD)
+    (measure,), now = learned("SAC", target, [GradientAlignment()], PERIOD + 1)
+    agent, batch = now.info.before, now.info.batch
+    with_target = now.algorithm.on(TargetNetwork(PERIOD).build(now.algorithm.source.network))
+
+    def slope(algorithm, agent):
+        return flat(jax.grad(lambda params: algorithm.loss(params, agent, batch, KEY)[0])(agent.params)["critic"])
+
+    own = slope(now.algorithm, agent)
+    reference = slope(with_target, agent._replace(source={**now.kept[0], "batch_stats": {}}))
+    wanted = own @ reference / np.linalg.norm(own) / np.linalg.norm(reference)
+    np.testing.assert_allclose(measure.at_update(now.kept[0], now.info)["gradient_alignment"], wanted, rtol=1e-4)
+
+
+def test_the_cosine_leaves_out_the_parameters_of_normalisation():
+    one = {"Dense_0": jnp.array([1.0, 0.0]), "LayerNorm_0": jnp.array([5.0])}
+    other = {"Dense_0": jnp.array([1.0, 1.0]), "LayerNorm_0": jnp.array([-9.0])}
+    np.testing.assert_allclose(cosine(one, other), 1 / np.sqrt(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["DQN", "SAC", "Stream Q"])
+def test_rank_and_dead_units_look_at_the_trunk(name):
+    algorithm, state, batch = ready(name, OnlineNetwork())
+    rank, dead = (kind.build(algorithm, OnlineNetwork()) for kind in (Rank(), DeadUnits()))
+    features = np.asarray(rank.at_log(state, batch, KEY))
+    critics = 2 if name == "SAC" else 1
+    assert features.shape == (6, critics, 8)
+    wanted = np.mean([srank(features[:, critic]) for critic in range(critics)])
+    assert rank.summarise(features) == {"rank": wanted}
+    zeroed = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    assert dead.summarise(np.asarray(dead.at_log(zeroed, batch, KEY))) == {"dead_units": 1.0}
+    assert dead.summarise(np.asarray(dead.at_log(state, batch, KEY)))["dead_units"] < 1.0
+
+
+def rows(run) -> list[dict[str, str]]:
+    with (run.path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def content(run, *names) -> list[bytes]:
+    (agent,) = run.path.glob("checkpoints/*/agent.safetensors")
+    return [agent.read_bytes(), *(run.path.joinpath(name).read_bytes() for name in names)]
+
+
+def measured_rows(run) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows(run)]
+
+
+NAMES = {
+    "gradient_alignment": ["gradient_alignment", "gradient_alignment_target_free"],
+    "target_churn": ["target_churn", "target_churn_other"],
+    "rank": ["rank"],
+    "dead_units": ["dead_units"],
+}
+
+
+SMALL = {"steps": 1_200, "training.log_period": 400, "training.warm_up": 200, "training.checkpoint_period": 400}
+MEASURED = {"training.measures": ALL, "training.measure_period": 7}
+CARTPOLE = recipe("cartpole").replace(
+    target="shared_heads", seeds=2, **{**SMALL, "target.period": 20, "network.hidden": (8,), "replay.batch_size": 8}
+)
+STREAM = recipe("stream-minatar").replace(
+    **{"steps": 300, "training.log_period": 100, "training.checkpoint_period": 100, "network.hidden": (8,)}
+)
+
+
+@pytest.fixture(scope="module", params=[CARTPOLE, STREAM], ids=["replay", "stream"])
+def whole(request, tmp_path_factory):
+    """An experiment, and its run with all measures."""
+    experiment = request.param
+    return experiment, train(experiment.replace(**MEASURED), tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_a_measured_run_learns_what_it_learns_unmeasured(whole, tmp_path):
+    experiment, run = whole
+    assert content(train(experiment, tmp_path / "plain"), "episodes.csv") == content(run, "episodes.csv")
+    columns = [name for name in rows(run)[0] if name.startswith("measures/")]
+    assert columns == [f"measures/{name}" for one in ALL for name in NAMES[one]]
+    assert all(row[column] for row in rows(run) for column in columns)
+
+
+def test_a_measured_run_that_was_killed_equals_one_that_was_not(whole, tmp_path, monkeypatch):
+    experiment, run = whole
+
+    class Killed(BaseException): ...
+
+    saved = loop._save
+
+    def save_once(*arguments, **keywords):
+        saved(*arguments, **keywords)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_save", save_once)
+        with pytest.raises(Killed):
+            train(experiment.replace(**MEASURED), tmp_path / "killed")
+    again = resume(tmp_path / "killed")
+    assert content(again, "episodes.csv") == content(run, "episodes.csv")
+    assert measured_rows(again) == measured_rows(run)
+
+
+def test_seeds_are_measured_side_by_side_as_they_are_one_after_another(whole, tmp_path, monkeypatch):
+    experiment, run = whole
+    if experiment is not CARTPOLE:
+        return
+    monkeypatch.setattr(seeds, "side_by_side", lambda: True)
+    beside = train(experiment.replace(**MEASURED), tmp_path / "beside")
+    for one, other in zip(measured_rows(run), measured_rows(beside), strict=True):
+        for name in one:
+            np.testing.assert_allclose(float(one[name]), float(other[name]), rtol=2e-2, atol=2e-2, err_msg=name)
+
+
+def test_a_row_in_which_no_update_was_measured_has_empty_cells():
+    metrics = {"loss": np.array([1.0]), "measures/rank": np.array([np.nan])}
+    assert loop._of_seed(metrics, 0) == {"loss": 1.0}
+
+
+@dataclass(frozen=True)
+class LargestWeight:
+    """A measure of a user: the largest weight, times a factor."""
+
+    factor: float = 1.0
+
+    def build(self, algorithm, target):
+        def at_update(kept, info):
+            return {"largest": self.factor * jnp.stack([w.max() for w in jax.tree.leaves(info.before.params)]).max()}
+
+        return Measure(("largest",), at_update)
+
+
+@dataclass(frozen=True)
+class Misnamed:
+    def build(self, algorithm, target):
+        return Measure(("one",), lambda kept, info: {"another": jnp.float32(0)})
+
+
+@dataclass(frozen=True)
+class Broken:
+    def build(self, algorithm, target):
+        return Measure(("one",), lambda kept, info: {"one": info.nothing})
+
+
+def built(*measures, recipe_name="corridor", **options):
+    experiment = recipe(recipe_name).replace(**{"training.measures": measures, **options})
+    return experiment.build().program()
+
+
+def test_a_measure_of_a_users_module_gets_its_settings(tmp_path):
+    text = f"{__name__}:LargestWeight:factor=2"
+    assert chosen(text) == Chosen(f"{__name__}:LargestWeight", {"factor": "2"})
+    experiment = CARTPOLE.replace(**{"training.measures": text})
+    assert experiment.imports() == [f"{__name__}:LargestWeight"]
+    assert experiment.build().program().metric_names[-1] == "measures/largest"
+
+
+@pytest.mark.parametrize(
+    ("measure", "told"),
+    [
+        ("rang", "rank"),
+        ("rank:delta=1", "measure 'rank' has no option 'delta'"),
+        ("rank:=1", "is not written as name:option=value"),
+        ("dead_units", "finds no hidden layer|needs a network whose layers show"),
+        ("gradient_alignment:period=0", "period must be at least 1"),
+        (f"{__name__}:Misnamed", "must return one number for each"),
+        (f"{__name__}:Broken", "measure .*:Broken' raised AttributeError.*test_measures.py"),
+        ("test_measures:Nothing", "has no 'Nothing'"),
+    ],
+)
+def test_a_measure_that_cannot_be_had_is_refused_in_one_line(measure, told):
+    with pytest.raises(SharedqError, match=told) as refused:
+        built(measure)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [TargetChurn, GradientAlignment, Rank, DeadUnits])
+def test_an_algorithm_without_a_loss_is_told_what_fits(kind):
+    algorithm = DQN().build(DISCRETE, OnlineNetwork(), Dense((8,)))._replace(loss=None)
+    with pytest.raises(SharedqError, match="needs an algorithm with loss, as dqn, sac and stream_q have"):
+        kind().build(algorithm, OnlineNetwork())
+
+
+def test_measures_of_a_strangers_run_are_not_imported_without_trust():
+    plain = CARTPOLE.replace(**{"training.measures": "os:abort"}).to_dict()
+    with pytest.raises(SharedqError, match="would import and run os:abort"):
+        type(CARTPOLE).from_dict(plain)
