@@ -20,7 +20,7 @@ class Row:
     def flops(self) -> float:
         """Of one environment step, with its share of an update, where updates are made from a replay."""
         cost, training = self._built.cost(compiled=False), self._built.experiment.training
-        return cost.flops_per_update * training.updates / training.cycle + cost.flops_per_action
+        return cost.flops_per_update * training.updates_per_cycle / training.cycle + cost.flops_per_action
 
     def advance(self, timed: bool) -> None:
         """To the next row of the log; `rates` are by the clock, `of_core` by the processor seconds that were used."""

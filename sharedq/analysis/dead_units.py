@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.analysis.measure import Measure, check_serves, trunk_on
+from sharedq.analysis.measure import Measure, check_serves, network_of, trunk_on
 from sharedq.settings import require
 
 SMALLEST = 1e-9  # added to a layer's mean activity, as in the public iS-DQN code
@@ -23,12 +23,11 @@ class DeadUnits:
 
     def build(self, algorithm: Algorithm, target: Any) -> Measure:
         check_serves("dead_units", algorithm, "loss", "source")
-        source = algorithm.source
-        activations = None if source is None or source.network is None else source.network.activations
+        activations = network_of("dead_units", algorithm).activations
         require(
             activations is not None,
             "measure 'dead_units' needs a network whose layers show their activations, as dense, convolutional, impala "
-            "and simba_v2 do: choose one of them, or leave the measure out",
+            "and simba do: choose one of them, or leave the measure out",
         )
         assert activations is not None
 
@@ -42,8 +41,8 @@ class DeadUnits:
             dead = [dead_in(layer) for layer in layers]
             return jnp.stack([sum(jnp.sum(one) for one in dead), sum(one.size for one in dead)])
 
-        def summarise(counts: np.ndarray) -> dict[str, float]:
-            return {"dead_units": float(counts[0] / counts[1])}
+        def summarise(arrays: np.ndarray) -> dict[str, float]:
+            return {"dead_units": float(arrays[0] / arrays[1])}
 
         return Measure(("dead_units",), at_log=at_log, summarise=summarise)
 

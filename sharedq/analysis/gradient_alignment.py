@@ -20,10 +20,10 @@ from sharedq.analysis.measure import (
     UpdateInfo,
     check_serves,
     first_network,
+    network_of,
     source_params,
     with_source_params,
 )
-from sharedq.settings import require
 from sharedq.targets import OnlineNetwork, TargetNetwork
 from sharedq.targets.source import RefreshInfo
 from sharedq.transitions import Batch
@@ -40,20 +40,12 @@ class GradientAlignment:
 
     def build(self, algorithm: Algorithm, target: Any) -> Measure:
         check_serves("gradient_alignment", algorithm, "loss", "learn", "source", "on")
-        source = algorithm.source
+        source, network = algorithm.source, network_of("gradient_alignment", algorithm)
         assert source is not None and algorithm.on is not None
-        require(
-            source.network is not None,
-            "measure 'gradient_alignment' needs to know the network of the source: build the algorithm with "
-            "sharedq.algorithms.parts",
-        )
-        given = TargetNetwork()
-        period, tau = (
-            getattr(target, name, getattr(given, name)) if value is None else value
-            for name, value in (("period", self.period), ("tau", self.tau))
-        )
-        target_network = TargetNetwork(period, tau).build(source.network)._replace(network=source.network)
-        online = OnlineNetwork().build(source.network)._replace(network=source.network)
+        period = getattr(target, "period", TargetNetwork.period) if self.period is None else self.period
+        tau = getattr(target, "tau", TargetNetwork.tau) if self.tau is None else self.tau
+        target_network = TargetNetwork(period, tau).build(network)
+        online = OnlineNetwork().build(network)
         with_target, without = algorithm.on(target_network), algorithm.on(online)
 
         def init(agent: Any) -> Any:

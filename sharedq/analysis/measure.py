@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
+from sharedq.networks import Network
 from sharedq.settings import require
 from sharedq.targets.source import RefreshInfo
 from sharedq.transitions import Batch
@@ -105,6 +106,14 @@ def check_serves(measure: str, algorithm: Algorithm, *needs: str) -> None:
         f"measure '{measure}' needs an algorithm with {' and '.join(missing)}, as dqn, sac and stream_q have: choose "
         "one of them, or leave the measure out",
     )
+
+
+def network_of(measure: str, algorithm: Algorithm) -> Network:
+    """The network that the algorithm's source was built on."""
+    network = None if algorithm.source is None else algorithm.source.network
+    require(network is not None, f"measure '{measure}' needs a source that is built by sharedq.algorithms.parts")
+    assert network is not None
+    return network
 
 
 def source_params(algorithm: Algorithm, params: Any) -> Any:

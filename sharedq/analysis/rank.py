@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.analysis.measure import STATES, Measure, check_serves, trunk_on
-from sharedq.settings import require
+from sharedq.analysis.measure import STATES, Measure, check_serves, network_of, trunk_on
 
 DELTA = 0.01  # the share of the singular values' sum that may be missing
 
@@ -18,18 +17,14 @@ class Rank:
 
     def build(self, algorithm: Algorithm, target: Any) -> Measure:
         check_serves("rank", algorithm, "loss", "source")
-        source = algorithm.source
-        assert source is not None
-        network = source.network
-        require(network is not None, "measure 'rank' needs to know the network of the source")
-        assert network is not None
+        network = network_of("rank", algorithm)
 
         def at_log(agent, batch, key):
             features, _ = trunk_on(algorithm, network.trunk, agent, batch, key)
             return features.reshape(features.shape[0], -1, features.shape[-1])[:STATES]  # [B, critics, features]
 
-        def summarise(features: np.ndarray) -> dict[str, float]:
-            return {"rank": float(np.mean([srank(one) for one in features.swapaxes(0, 1)]))}
+        def summarise(arrays: np.ndarray) -> dict[str, float]:
+            return {"rank": float(np.mean([srank(one) for one in arrays.swapaxes(0, 1)]))}
 
         return Measure(("rank",), at_log=at_log, summarise=summarise)
 

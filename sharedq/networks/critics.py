@@ -23,11 +23,15 @@ def of_pairs(network: Network) -> Network:
     def trunk(params, batch_stats, inputs, train):
         return network.trunk(params, batch_stats, joined(inputs), train)
 
-    def activations(params, batch_stats, inputs, train):
-        return network.activations(params, batch_stats, joined(inputs), train)
+    of_pairs = network._replace(init_trunk=init_trunk, trunk=trunk)
+    of_joined = network.activations
+    if of_joined is None:
+        return of_pairs
 
-    shown = network.activations and activations
-    return network._replace(init_trunk=init_trunk, trunk=trunk, activations=shown)
+    def activations(params, batch_stats, inputs, train):
+        return of_joined(params, batch_stats, joined(inputs), train)
+
+    return of_pairs._replace(activations=activations)
 
 
 def ensemble(network: Network, critics: int) -> Network:
@@ -51,12 +55,13 @@ def ensemble(network: Network, critics: int) -> Network:
     def heads(params, features):
         return jax.vmap(network.heads, in_axes=(1, 1), out_axes=2)(params, features)
 
-    def activations(params, batch_stats, inputs, train):
-        def one(params, batch_stats):
-            return network.activations(params, batch_stats, inputs, train)
+    whole = network._replace(init_trunk=init_trunk, trunk=trunk, init_heads=init_heads, heads=heads)
+    of_one = network.activations
+    if of_one is None:
+        return whole
 
-        layers = jax.vmap(one, axis_size=critics)(params, batch_stats)
+    def activations(params, batch_stats, inputs, train):
+        layers = jax.vmap(lambda *own: of_one(own[0], own[1], inputs, train), axis_size=critics)(params, batch_stats)
         return [layer[critic] for layer in layers for critic in range(critics)]
 
-    functions = {"init_trunk": init_trunk, "trunk": trunk, "init_heads": init_heads, "heads": heads}
-    return network._replace(**functions, activations=network.activations and activations)
+    return whole._replace(activations=activations)

@@ -78,6 +78,8 @@ class MetricSums(NamedTuple):
 
     def measuring(self, numbers: dict, due: jax.Array) -> "MetricSums":
         """Adds the numbers of measures of updates, [U] or one; those of updates that are not `due` are zero."""
+        if not self.measured:
+            return self
         return self._replace(measured=_added(self.measured, numbers), times=self.times + jnp.sum(due))
 
     def _first_bad(self, metrics: dict, steps: jax.Array) -> jax.Array:
@@ -132,7 +134,8 @@ def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring 
         key, count = random_keys.at(random_keys.named(random_keys.root(learner.seed), "observe"), time), time + 1
         if measuring is not None and measuring.recent is not None:
             learner = learner._replace(measures=measuring.keep_recent(learner.measures, step, count))
-        if sums.measured and algorithm.learns_from == "stream":
+        if measuring is not None and measuring.names_at_updates and algorithm.learns_from == "stream":
+            assert algorithm.learn is not None and algorithm.refresh is not None
             before, kept = learner.agent, learner.measures
             numbers = measuring.numbers(kept, lambda: measuring.of_step(kept, before, step, obs, key, count), count)
             agent, info, metrics = algorithm.learn(learner.agent, key, step, obs, count)
@@ -166,13 +169,14 @@ def make_update(
         def updated(agent: Any, data: Any, kept: Any, batch: Batch, count: jax.Array):
             """The agent, what the measures keep, the errors, and the metrics with the numbers of the measures."""
             key = random_keys.at(update_key, count)
-            if not sums.measured:
+            if measuring is None or not measuring.names_at_updates:
                 agent, errors, metrics = update(agent, batch, key, count)
                 return agent, kept, errors, metrics, {}
 
             def other() -> Batch:
                 return replay.sample(data, written, random_keys.at(other_key, count))
 
+            assert algorithm.learn is not None and algorithm.refresh is not None
             before = agent
             numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
             agent, info, metrics = algorithm.learn(agent, batch, key, count)
@@ -190,7 +194,7 @@ def make_update(
         carry = (learner.agent, learner.replay, learner.measures)
         (agent, data, kept), (metrics, numbers) = jax.lax.scan(once, carry, counts)
         learner = Learner(learner.seed, agent, data, kept)
-        if sums.measured:
+        if measuring is not None:
             sums = sums.measuring(numbers, measuring.due(counts))
         return learner, sums.updating(metrics, training.step_of(counts))
 

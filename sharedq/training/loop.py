@@ -156,11 +156,9 @@ def _of_seed(metrics: dict[str, np.ndarray], place: int) -> dict[str, Any]:
 
 
 def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_return: float | None) -> None:
-    places = range(len(told.episodes))
-    of_seeds = [_of_seed(told.metrics, place) for place in places]
-    values = {name: float(np.mean([one[name] for one in of_seeds])) for name in of_seeds[0]} | {
-        "steps_per_second": rate
-    }
+    seeds = [_of_seed(told.metrics, place) for place in range(len(told.episodes))]
+    values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]}
+    values["steps_per_second"] = rate
     mirror(step, values if mean_return is None else values | {"return": mean_return})
 
 

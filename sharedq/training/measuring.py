@@ -147,7 +147,8 @@ class MeasuringProgram:
         alone = layout.per_device == 1  # otherwise the seeds are in a loop, where native convolutions are slow
         self._look: Any = layout.ask(traced_natively(look) if alone else look)
         self._once: Any = layout.ask(partial(_once, measuring, replay))
-        self._seconds_at_log, self._seconds_once, self._measured = 0.0, None, 0
+        self._seconds_at_log, self._measured = 0.0, 0
+        self._seconds_once: float | None = None
 
     def prepare(self, learners: Any) -> int:
         """Compiles for learners of these shapes, of all seeds. Returns the bytes that it needs besides them."""
