@@ -58,17 +58,17 @@ def measure_curves_csv(summary: Summary) -> str:
         [task.name, result.label, name, f"{step:g}", *(_plain(bound) for bound in point)]
         for task in summary.tasks
         for result in task.results
-        for name, steps, curve in _other_curves(task, result)
+        for name, steps, curve in _other_curves(result)
         for step, *point in zip(steps, *curve, strict=True)
     ]
     return _table(["environment", "label", "measure", "step", "value_iqm", "value_low", "value_high"], rows)
 
 
-def _other_curves(task: Task, result: Result) -> Iterator[tuple[str, np.ndarray, Interval]]:
+def _other_curves(result: Result) -> Iterator[tuple[str, np.ndarray, Interval]]:
     if result.evaluated is not None:
         yield "evaluation_return", result.evaluated.steps, result.evaluated.curve
     for name, measured in result.measures.items():
-        yield name, task.grid, measured.curve
+        yield name, measured.steps, measured.curve
 
 
 def _rows(summary: Summary) -> list[dict[str, Any]]:

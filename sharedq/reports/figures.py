@@ -21,7 +21,7 @@ from sharedq.units import readable
 
 WIDTH, HEIGHT = 5.2, 3.4  # inches
 LABEL_LENGTH = 36  # characters of a label that a figure shows
-BESIDE = 17  # characters on each of the two lines that a label may have beside its mark
+BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
 LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
 SETTINGS = {
     "font.size": 12,
@@ -105,9 +105,8 @@ def _plans(task: Task) -> list[Plan]:
         caption = f"{words}; a whisker is the 95 % bootstrap interval."
         plans.append(Plan("areas", caption, _areas(task, seen), [], _rows_height(len(seen))))
     for measure, name in file_names(task.measures).items():
-        curves = {
-            one.label: (task.grid, one.measures[measure].curve) for one in task.results if measure in one.measures
-        }
+        found = {one.label: one.measures[measure] for one in task.results if measure in one.measures}
+        curves = {label: (one.steps, one.curve) for label, one in found.items()}
         plans.append(_curves(name, about(measure), curves, unit(measure), task))
     if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
@@ -161,6 +160,7 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
             axes.plot(steps, curve.value, look.line, color=colour, lw=2, marker=look.marker, markevery=every)
         if _shows_warm_up(task):
             axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
+        axes.set_xlim(0, 1.02 * task.grid[-1])
         axes.set_xlabel("environment steps per seed")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_formatter(_short_number)
@@ -198,6 +198,7 @@ def _write_beside(axes: Any, pen: Pen, points: Mapping[str, tuple[float, float]]
     lines = [_broken(label) for label in labels]
     wanted = np.array([(points[label][1] - low) / (high - low) for label in labels])
     places = spread(wanted, LINE_HEIGHT * np.array([len(one) for one in lines]))
+    line = {"arrowstyle": "-", "lw": 1.2, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 2}
     for label, words, place in zip(labels, lines, places, strict=True):
         axes.annotate(
             "\n".join(words),
@@ -208,7 +209,7 @@ def _write_beside(axes: Any, pen: Pen, points: Mapping[str, tuple[float, float]]
             fontsize=11,
             linespacing=1.0,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": pen.colour(label), "lw": 1.2, "shrinkA": 2, "shrinkB": 2},
+            arrowprops=line | {"color": pen.colour(label)},
         )
 
 

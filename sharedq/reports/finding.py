@@ -144,7 +144,7 @@ def _no_reference(summary: Summary) -> str:
     wanted = summary.comparison.reference
     if wanted is not None:
         return f"the reference {wanted} has no finished episode here"
-    return "no run is named as the reference and there is not exactly one with a target network"
+    return "no run is named as the reference, as --reference does, and there is not exactly one with a target network"
 
 
 def interval(estimate: Interval, show: Callable[[float], str]) -> str:
@@ -179,6 +179,11 @@ def number(value: float) -> str:
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Three digits, also of what is far below one."""
+    return number(value) if abs(value) >= 1 or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
 
 
 def signed(value: float) -> str:

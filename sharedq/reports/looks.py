@@ -69,9 +69,9 @@ def looks(kinds: Mapping[str, str]) -> dict[str, Look]:
     found = {}
     for label, kind in kinds.items():
         hue = hues[kind]
-        turn = hue + taken[hue]
-        marker = turn + taken[hue] // 12  # after 12 runs shade, line and marker are those of the first again
-        colour = SHADES * hue + taken[hue] % SHADES
-        found[label] = Look(colour, LINES[turn % len(LINES)], MARKERS[marker % len(MARKERS)])
+        turn = taken[hue]
+        colour, line = SHADES * hue + turn % SHADES, hue + turn
+        marker = hue - turn - turn // 12  # after 12 runs shade and line are those of the first again
+        found[label] = Look(colour, LINES[line % len(LINES)], MARKERS[marker % len(MARKERS)])
         taken[hue] += 1
     return found

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from sharedq.reports.exports import curves_csv, measure_curves_csv, summary_csv, summary_json
 from sharedq.reports.figures import Figure, draw
-from sharedq.reports.finding import damages, findings, improvement, interval, notes, number, percent, signed
+from sharedq.reports.finding import (
+    damages,
+    findings,
+    improvement,
+    interval,
+    notes,
+    number,
+    percent,
+    signed,
+    significant,
+)
 from sharedq.reports.load_runs import Speed, load
 from sharedq.reports.measures import unit
 from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
@@ -40,9 +50,10 @@ replacement, within each environment; a run and its reference are drawn independ
 seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the
 run has a larger area than a seed of the reference, ties counting half. Its interval is Newcombe’s method 5 for the
 Mann-Whitney statistic. With fewer than {FEWEST} seeds the pairs are counted instead.</p>
-<p><b>Measures</b> are means over the log; a measure has one curve per seed, made as a learning curve is. Their table
-has the mean over training. <b>Steps per second</b> count the steps of all seeds; below the speed of the whole run are
-the median, and the slowest and the fastest stretch of the log after the warm-up.</p>
+<p><b>Measures</b> are what each row of the log says of the updates since the row before; a row in which nothing was
+measured is left out. Their table has the mean of a seed’s rows over training. <b>Steps per second</b> count the steps
+of all seeds. Below the speed of the whole run stand the median, and the slowest and the fastest stretch of the log
+after the warm-up.</p>
 <p><b>% of a human</b>, on Atari: the final return where a random player’s mean return counts 0 and a human’s 100. These
 are the published references of DQN Zoo, which were not made under sticky actions.</p>
 <p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
@@ -210,7 +221,7 @@ def _measures_table(task: Task, summary: Summary) -> str:
     rows = []
     for result in task.results:
         means = [result.measures[name].mean if name in result.measures else None for name in task.measures]
-        rows.append([_label(result.label, summary), *(_estimate(mean, number) for mean in means)])
+        rows.append([_label(result.label, summary), *(_estimate(mean, significant) for mean in means)])
     return _html_table(heads, rows)
 
 

@@ -54,33 +54,18 @@ def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
     return window_means(run, grid, step, seed, returns)
 
 
-def measure_curve(run: Run, name: str, grid: np.ndarray) -> np.ndarray:
-    """What was measured of each seed at evenly spaced steps, as `learning_curve` has its returns."""
-    return window_means(run, grid, *_measured(run, name))
-
-
-def measure_means(run: Run, name: str) -> np.ndarray:
-    """The mean over training of what was measured of each seed, nan of a seed without a number: `[seeds]`."""
-    _, seed, values = _measured(run, name)
-    return _means(np.searchsorted(run.seeds, seed), values, len(run.seeds))
-
-
-def _measured(run: Run, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def measured(run: Run, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step, seed and value of each row in which the measure has a number."""
     values = run.metrics.get(MEASURE + name, np.full(len(run.metrics["step"]), np.nan))
     present = np.abs(values) <= LARGEST_NUMBER
     return run.metrics["step"][present], run.metrics["seed"][present], values[present]
 
 
-def evaluation_curve(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of the evaluations, and the mean return of each seed at each: `[seeds, evaluations]`.
-
-    Nan where a seed has no evaluation.
-    """
-    step, seed, returns, _ = run.evaluations
+def step_means(run: Run, step: np.ndarray, seed: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that have a value, and the mean of each seed's values at each, nan without one: `[seeds, steps]`."""
     steps, at = np.unique(step, return_inverse=True)
     cell = np.searchsorted(run.seeds, seed) * len(steps) + at
-    return steps, _means(cell, returns, len(run.seeds) * len(steps)).reshape(len(run.seeds), -1)
+    return steps, _means(cell, values, len(run.seeds) * len(steps)).reshape(len(run.seeds), len(steps))
 
 
 def window_means(run: Run, grid: np.ndarray, step: np.ndarray, seed: np.ndarray, values: np.ndarray) -> np.ndarray:

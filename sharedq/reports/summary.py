@@ -14,9 +14,10 @@ from sharedq.reports.looks import Look, looks
 from sharedq.reports.statistics import Improvement, Interval
 
 POINTS = 50  # of a learning curve over the longest run
-MOST_EVALUATIONS = 4 * POINTS  # that are shown one by one; more are averaged at the points of the learning curve
+MOST_STEPS = 4 * POINTS  # of evaluations or measures that are shown one by one; more are averaged in windows
 FINAL_SHARE = 0.1  # of a run's curve that its final return is the mean of
 Statistic = Callable[..., np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # step, seed and value of each
 SEED = 0  # of every bootstrap, so that a report made twice says the same
 
 
@@ -24,7 +25,8 @@ SEED = 0  # of every bootstrap, so that a report made twice says the same
 class Measured:
     """What one measure found during training."""
 
-    curve: Interval  # IQM over seeds at each point of the task's grid
+    steps: np.ndarray
+    curve: Interval  # IQM over seeds at each of the steps
     mean: Interval  # IQM over seeds of each seed's mean over training
 
 
@@ -202,22 +204,29 @@ class _Curves:
         )
 
     def _measured(self, run: Run, name: str) -> Measured | None:
-        curve = _with_numbers(statistics.measure_curve(run, name, self.grid))
-        means = statistics.measure_means(run, name)
-        means = means[np.isfinite(means)]
-        return Measured(_bootstrap(curve), _bootstrap(means)) if len(means) else None
-
-    def _evaluated(self, run: Run) -> Evaluated | None:
-        steps, curve = statistics.evaluation_curve(run)
+        rows = statistics.measured(run, name)
+        steps, means = statistics.step_means(run, *rows)
         if not len(steps):
             return None
-        curve = _with_numbers(curve)
-        best = np.nanmax(curve, axis=1)
-        count = _final_count(len(steps))
+        mean = np.nanmean(_with_numbers(means), axis=1)
+        return Measured(*self._sparse_curve(run, rows), _bootstrap(mean))
+
+    def _evaluated(self, run: Run) -> Evaluated | None:
+        rows = run.evaluations[:3]
+        steps, curve = statistics.step_means(run, *rows)
+        if not len(steps):
+            return None
+        curve, count = _with_numbers(curve), _final_count(len(steps))
         final = np.array([row[np.isfinite(row)][-count:].mean() for row in curve])
-        if len(steps) > MOST_EVALUATIONS:
-            steps, curve = self.grid, _with_numbers(statistics.window_means(run, self.grid, *run.evaluations[:3]))
-        return Evaluated(steps, _bootstrap(curve), _bootstrap(final), _bootstrap(best, np.mean))
+        best = np.nanmax(curve, axis=1)
+        return Evaluated(*self._sparse_curve(run, rows), _bootstrap(final), _bootstrap(best, np.mean))
+
+    def _sparse_curve(self, run: Run, rows: Rows) -> tuple[np.ndarray, Interval]:
+        """The steps and the curve of numbers that a run has now and then, at the points of the grid if it has many."""
+        steps, curve = statistics.step_means(run, *rows)
+        if len(steps) > MOST_STEPS:
+            steps, curve = self.grid, statistics.window_means(run, self.grid, *rows)
+        return steps, _bootstrap(_with_numbers(curve))
 
 
 def _reference(runs: list[Run], wanted: str | None) -> str | None:
