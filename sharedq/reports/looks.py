@@ -55,7 +55,7 @@ DARK = Paper(
         *("#aab3bf", "#c9cfd7", "#737981"),
         *("#ec9ddb", "#f3bfe7", "#9c6891"),
         *("#3fcf9f", "#83e0c1", "#298868"),
-        *("#e3c04a", "#e9cd6e", "#8c772e"),
+        *("#e3c04a", "#f0de9e", "#8c772e"),
     ),
 )
 
@@ -71,7 +71,7 @@ def looks(kinds: Mapping[str, str]) -> dict[str, Look]:
         hue = hues[kind]
         turn = taken[hue]
         colour, line = SHADES * hue + turn % SHADES, hue + turn
-        marker = hue - turn - turn // 12  # after 12 runs shade and line are those of the first again
+        marker = hue - 2 * turn - turn // 12  # after 12 runs shade and line are those of the first again
         found[label] = Look(colour, LINES[line % len(LINES)], MARKERS[marker % len(MARKERS)])
         taken[hue] += 1
     return found
