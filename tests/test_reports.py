@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from sharedq.reports.measures import file_names
 from sharedq.reports.settings_told import portable
 from sharedq.reports.summary import summarise
 from sharedq.runs import run_files
+from sharedq.runs.run_directory import versions
 
 STEPS = 1000
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
@@ -788,3 +790,9 @@ def test_the_command_names_a_reference(pair, undrawn, capsys):
     assert summary_of(pair)["runs"][0]["reference"] == "heads"
     assert main(["report", str(pair), "--reference", "other"]) == 2
     assert "unknown reference 'other'" in capsys.readouterr().err
+
+
+def test_a_new_run_tells_the_date_in_the_form_that_a_report_reads(tmp_path):
+    run = make_run(tmp_path / "a", [1])
+    (run / "versions.json").write_text(json.dumps(versions()))
+    assert datetime.now(UTC) - datetime.fromisoformat(f"{load(tmp_path).runs[0].date}+00:00") < timedelta(days=1)
