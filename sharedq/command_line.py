@@ -320,11 +320,18 @@ def _report(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a comparison, of several runs, or of one run")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
     verb.add_argument("--overwrite", action="store_true", help="replace existing files that no report wrote")
+    verb.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="the run that the others are compared with, by its name in the report (default: the one with a target "
+        "network)",
+    )
 
     def call(parsed):
         from sharedq import reports
 
-        say(f"report: {reports.write(parsed.folder, parsed.out, parsed.overwrite, say=say)}")
+        page = reports.write(parsed.folder, parsed.out, parsed.overwrite, parsed.reference, say=say)
+        say(f"report: {page}")
 
     return call
 

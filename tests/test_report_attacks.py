@@ -18,7 +18,7 @@ from sharedq.training.progress import Silent
 
 FIXTURE = Path(__file__).parent / "fixtures" / "0.1.0" / "comparison"
 RUN_FILES = ("experiment.json", "finished.json", "diverged.json", "cost.json", "versions.json", "command.txt")
-TABLES = ("episodes.csv", "metrics.csv")
+TABLES = ("episodes.csv", "metrics.csv", "evaluations.csv")
 ATTACKED = ["compare.json", *(f"runs/target-free/{name}" for name in (*RUN_FILES, *TABLES))]
 VALUES = (
     *(None, True, False, 0, -1, 1, 1.5, 1e12, 1e308, 10**15, 10**30, 10**400, -(10**400), float("nan"), float("inf")),
@@ -31,6 +31,15 @@ def hostile_copy(root: Path) -> Path:
     """The comparison of the fixtures with every optional file, in a folder of its own beside something to protect."""
     folder = shutil.copytree(FIXTURE, root / "inside" / "comparison")
     (folder / "runs/target-free/diverged.json").write_text('{"step": 7, "seed": 0, "message": "m"}')
+    for run in (folder / "runs").iterdir():
+        header, *rows = (run / "metrics.csv").read_text().splitlines()
+        measured = [
+            f"{header},measures/rank,measures/<b>",
+            *(f"{row},{at},{'' if at else 3}" for at, row in enumerate(rows)),
+        ]
+        (run / "metrics.csv").write_text("\n".join(measured) + "\n")
+        played = "".join(f"{step},0,{e},5\n" for step in (500, 1000) for e in range(2))
+        (run / "evaluations.csv").write_text(f"step,seed,return,length\n{played}")
     (root / "precious").mkdir()
     (root / "precious/thesis.txt").write_text("years of work")
     for name in ("runs/target-free", "runs/target-network"):

@@ -8,15 +8,24 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sharedq.command_line import main
 from sharedq.errors import SharedqError
 from sharedq.reports import load, write
-from sharedq.reports.figures import LIGHT, styles
+from sharedq.reports.environment_names import environment_name
+from sharedq.reports.figures import spread
+from sharedq.reports.looks import DARK, KINDS, LIGHT, SHADES, looks
+from sharedq.reports.measures import file_names
+from sharedq.reports.settings_told import portable
 from sharedq.reports.summary import summarise
+from sharedq.runs import run_files
+from sharedq.runs.run_directory import versions
 
 STEPS = 1000
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
@@ -109,6 +118,7 @@ def test_the_page_says_what_the_data_say(pair):
     page = Page(write(pair))
     first, second = summary_of(pair)["runs"]
     assert (first["area"], second["area"], second["area_ratio"], second["improvement"]) == (10, 20, 2, 1)
+    assert second["improvement_low"] is None and "16 of 4 × 4 pairs" in page.text
     assert second["final_return"] == 20 and second["parameters_held"] == 100 and first["bytes_weights"] == 800
     assert first["bytes_beside_weights"] == 570
     assert "heads: 200 %" in page.text and "with 50 % of its parameters" in page.text
@@ -170,7 +180,7 @@ def test_one_label_one_colour_in_light_and_dark(pair):
     write(pair)
     for name in ("learning_curves", "areas", "memory", "speed"):
         drawn = (pair / "figures" / f"{name}.svg").read_text()
-        assert 'style="fill: #0b66b0' in drawn or "stroke: #0b66b0" in drawn
+        assert 'style="fill: #0b66b0' in drawn or "stroke: #0b66b0" in drawn  # the colour of shared heads
         assert '[style*="fill: #0b66b0"]{fill:#62b5f5!important}' in drawn
         assert drawn.index("prefers-color-scheme:dark") < drawn.index("<g")
 
@@ -238,7 +248,7 @@ def test_environments_are_kept_apart_and_then_averaged(tmp_path):
     page = Page(write(tmp_path))
     overall = {row["label"]: row["area_ratio"] for row in summary_of(tmp_path)["overall"]}
     assert overall == {"heads": 3} and "over 2 environments" in page.text
-    assert "minatar asterix" in page.text and "minatar breakout" in page.text
+    assert "MinAtar Asterix, MinAtar Breakout" in page.text
     assert (tmp_path / "figures" / "overall_areas.png").exists()
 
 
@@ -316,12 +326,40 @@ def test_curves_that_lie_on_each_other(tmp_path):
     assert rows[0]["area"] == rows[1]["area"] == 1.5
 
 
-def test_labels_are_told_apart_by_colour_line_or_marker():
-    labels = [str(number) for number in range(36)]
-    assert len(set(styles(LIGHT, labels).values())) == len(labels)
-    assert len(set(styles(LIGHT, labels[:4]).values())) == len(
-        {style.line for style in styles(LIGHT, labels[:4]).values()}
-    )
+def test_a_source_has_the_same_hue_in_every_report():
+    few = looks({"a": "shared_heads"})
+    many = looks({"x": "target_network", "K=1": "shared_heads", "K=9": "shared_heads", "y": "my.module:Source"})
+    assert few["a"] == many["K=1"]
+    assert {label: look.colour // SHADES for label, look in many.items()} == {"x": 1, "K=1": 0, "K=9": 0, "y": 5}
+    assert len({look.colour for look in many.values()}) == len({look[1:] for look in many.values()}) == 4
+
+
+def test_runs_of_one_source_are_told_apart_by_shade_line_or_marker():
+    assert len(set(looks({str(number): "shared_heads" for number in range(40)}).values())) == 40
+    strange = looks({str(number): f"my.module:Source{number}" for number in range(9)} | {"ours": "target_network"})
+    assert len(set(strange.values())) == 10
+    assert len({look.colour // SHADES for look in strange.values()}) == len(KINDS) + 1
+
+
+def luminance(colour: str) -> float:
+    parts = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    """As the Web Content Accessibility Guidelines define it; they ask for 3 between a figure and its background."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("paper", "background"), [(LIGHT, "#fdfdfc"), (LIGHT, "#ffffff"), (DARK, "#15181c")])
+def test_colours_stand_out_from_the_page_and_shades_from_each_other(paper, background):
+    assert len(set(paper.colours)) == SHADES * (len(KINDS) + 1)
+    assert min(contrast(colour, background) for colour in paper.colours) > 3
+    for hue in range(0, len(paper.colours), SHADES):
+        base, *others = paper.colours[hue : hue + SHADES]
+        assert min(contrast(base, other) for other in others) > 1.25
 
 
 def test_atari_is_measured_against_humans(tmp_path):
@@ -535,3 +573,226 @@ def test_a_report_of_0_1_0_is_replaced(tmp_path):
     (folder / "summary.csv").write_text("environment,label,target\n")
     (folder / "curves.csv").write_text("environment,label,step\n")
     assert "target-free" in Page(write(folder)).text
+
+
+def watched(run: Path, measures: dict[str, list], steps: tuple[int, ...] = (200, 600, 1000)) -> Path:
+    """Writes `measures` (a value for each step, the same for all seeds) into metrics.csv, and evaluations."""
+    seeds = sorted({int(line.split(",")[1]) for line in (run / "metrics.csv").read_text().splitlines()[1:]})
+    lines = [f"step,seed,steps_per_second,{','.join(f'measures/{name}' for name in measures)}"]
+    for place, step in enumerate(steps):
+        cells = ",".join(str(values[place]) for values in measures.values())
+        lines += [f"{step},{seed},{100 * (place + 1)},{cells}" for seed in seeds]
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    rows = [f"{step},{seed},{step / 100 + seed + e},5" for step in (500, 1000) for seed in seeds for e in (0, 2)]
+    (run / "evaluations.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
+    return run
+
+
+def test_measures_and_evaluations_are_shown(pair):
+    watched(pair / "runs" / "b", {"rank": [4, "", 8], "My norm/2": [1, 2, 0.00321], "target_churn": ["", "", ""]})
+    page = Page(write(pair))
+    row = summary_of(pair)["runs"][1]
+    assert row["measure_rank"] == 6 and row["measure_My norm/2"] == pytest.approx(1.00107)
+    assert "measure_target_churn" not in row  # it has no number
+    assert (row["evaluation_final"], row["evaluation_best"]) == (12.5, 12.5)  # seeds 0 to 3 have 11, 12, 13, 14
+    assert summary_of(pair)["runs"][0]["evaluation_best"] is None
+    assert "effective rank" in page.text and "My norm/2, as the run measured it." in page.text
+    with (pair / "measure_curves.csv").open() as file:
+        points = [(row["measure"], row["step"], float(row["value_iqm"])) for row in csv.DictReader(file)]
+    assert points[:2] == [("evaluation_return", "500", 7.5), ("evaluation_return", "1000", 12.5)]
+    assert points[2:4] == [("rank", "200", 4), ("rank", "1000", 8)]
+    drawn = {path.name for path in (pair / "figures").iterdir()}
+    assert {"evaluation_returns.svg", "measure_rank.png", "measure_my_norm_2.svg"} <= drawn
+    assert "measure_target_churn.svg" not in drawn
+    assert all(run_files.ours(f"figures/{name}") for name in drawn) and run_files.ours("measure_curves.csv")
+
+
+def test_evaluations_that_are_many_are_averaged_in_windows(tmp_path):
+    run = make_run(tmp_path / "a", [1, 1])
+    rows = [f"{step},{seed},{step % 4},1" for step in range(1, 1001) for seed in (0, 1)]
+    (run / "evaluations.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
+    evaluated = summarise(load(tmp_path)).tasks[0].results[0].evaluated
+    assert len(evaluated.steps) == 50 and set(evaluated.curve.value) == {1.5}
+    assert (evaluated.final.value, evaluated.best.value) == (1.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("5,0,inf,1", "line 2: return is inf"),
+        ("5,9,1,1", "line 2: seed is 9"),
+        ("9,0,1,1\n8,0,1,1", "line 3: step is 8, but no row of a seed may be earlier"),
+        ("5,0,1,1\n5,1,1,1\n5,0,1,1\n5,0,1,1", "line 5: step is 5, but the seed has more than 2 episodes at this step"),
+    ],
+)
+def test_a_wrong_cell_of_an_evaluation_is_told_by_its_line(tmp_path, rows, words):
+    run = make_run(tmp_path / "a", [1, 2])
+    change(run, "training", evaluation_episodes=2)
+    spoil("evaluations.csv", f"step,seed,return,length\n{rows}\n")(run)
+    with pytest.raises(SharedqError, match=r"evaluations\.csv was edited or damaged") as told:
+        load(tmp_path)
+    assert words in str(told.value)
+
+
+def change(run: Path, part: str, **settings) -> None:
+    described = json.loads((run / "experiment.json").read_text())
+    described["experiment"].setdefault(part, {}).update(settings)
+    (run / "experiment.json").write_text(json.dumps(described))
+
+
+def test_evaluations_that_were_asked_for_and_are_missing_are_told_of(tmp_path, undrawn):
+    run = make_run(tmp_path / "a", [1, 2])
+    change(run, "training", evaluation_period=100)
+    finished_with(run)
+    assert "a is not whole: evaluations.csv is missing." in Page(write(tmp_path)).text
+
+
+def test_areas_begin_after_the_warm_up(tmp_path):
+    run = make_run(tmp_path / "a", [0, 0])
+    rows = [f"{step},{seed},{0 if step <= 400 else 6},20" for step in range(20, 1001, 20) for seed in (0, 1)]
+    spoil("episodes.csv", "\n".join(["step,seed,return,length", *rows]) + "\n")(run)
+    change(run, "training", warm_up=200)
+    assert summarise(load(tmp_path)).tasks[0].results[0].area.value == pytest.approx(6 * 30 / 40)
+    change(run, "algorithm", random_steps=400)
+    assert summarise(load(tmp_path)).tasks[0].results[0].area.value == 6
+    change(run, "training", warm_up=1000)
+    assert np.isnan(summarise(load(tmp_path)).tasks[0].results[0].area.value)
+    assert "mean return over training –" in Page(write(tmp_path)).text
+
+
+def test_speeds_have_their_spread_after_the_warm_up(tmp_path):
+    run = watched(make_run(tmp_path / "a", [1, 2], finished=False), {"rank": [1, 1, 1]})
+    assert load(tmp_path).runs[0].speed == (200, 200, 100, 300)
+    change(run, "training", warm_up=300)  # the second row's stretch begins within it
+    assert load(tmp_path).runs[0].speed == (300, 300, 300, 300)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"kind": "minatar", "game": "space_invaders", "sticky": 0.1}, "MinAtar Space Invaders"),
+        ({"kind": "atari", "game": "MsPacman", "fire": "never"}, "Atari Ms Pacman"),
+        ({"kind": "gymnasium", "id": "LunarLander-v3"}, "gymnasium/LunarLander-v3"),
+        ({"kind": "gymnasium", "id": "mine.worlds:make"}, "mine.worlds:make"),
+        ({"kind": "control", "task": "cheetah-run"}, "DM Control cheetah-run"),
+        ({"kind": "cartpole", "time_limit": 500}, "CartPole"),
+        ({"kind": "probe", "name": "corridor"}, "corridor"),
+        ({"kind": "minatar", "game": None}, "minatar"),
+        ({}, "environment"),
+    ],
+)
+def test_an_environment_has_a_name_that_people_use(options, name):
+    assert environment_name(options) == name
+
+
+def test_the_title_is_the_environment_and_the_recipe_stands_below(pair, undrawn):
+    page = Page(write(pair))
+    assert "<title>MinAtar Breakout</title>" in page.source and "<h1>MinAtar Breakout</h1>" in page.source
+    assert "Varied from the recipe two targets." in page.text
+    assert summary_of(pair)["title"] == "MinAtar Breakout"
+
+
+def test_environments_of_one_name_are_told_apart_and_many_are_counted(tmp_path, undrawn):
+    for number in range(4):
+        change(make_run(tmp_path / f"run{number}", [1]), "environment", sticky=number / 10)
+    page = Page(write(tmp_path))
+    assert "<h1>4 environments</h1>" in page.source and "<h2>minatar breakout (sticky 0.2)</h2>" in page.source
+
+
+def test_the_date_is_shown_if_a_run_tells_it(pair, undrawn):
+    assert "Begun" not in Page(write(pair)).text
+    for name, date in (("a", "2026-11-24T23:59Z"), ("b", "2026-11-25T00:10:07.5+00:00")):
+        (pair / "runs" / name / "versions.json").write_text(json.dumps({"date": date, "numpy": "2.4"}))
+    page = Page(write(pair))
+    assert "Begun 2026-11-24 23:59 to 2026-11-25 00:10 UTC." in page.text and "numpy 2.4" in page.text
+    assert ">date<" not in page.source
+    (pair / "runs" / "b" / "versions.json").write_text('{"date": "<script>"}')
+    assert "Begun 2026-11-24 23:59 UTC." in Page(write(pair)).text
+
+
+def test_settings_that_differ_are_told_apart_from_those_that_all_share(pair, undrawn):
+    change(pair / "runs" / "b", "target", heads=9)
+    page = Page(write(pair)).text
+    differing, shared = page.split("These settings differ between the runs.")[1].split("settings that all runs share")
+    assert "target target_network shared_heads" in differing and "target.heads – 9" in differing
+    assert "environment.game breakout" in shared and "training.steps 1000" in shared
+
+
+def test_commands_tell_no_paths_of_the_machine(pair, undrawn):
+    inside = pair / "runs" / "a" / "experiment.json"
+    (pair / "runs" / "a" / "command.txt").write_text(f"sharedq train {inside} --out=/home/somebody/work/first\n")
+    page = Page(write(pair))
+    assert "sharedq train runs/a/experiment.json --out=first" in page.text
+    assert str(pair) not in page.source and "somebody" not in page.source
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("sharedq train cartpole --out runs/it", "sharedq train cartpole --out runs/it"),
+        ("sharedq train cartpole --out '/home/a b/it'", "sharedq train cartpole --out it"),
+        ("sharedq compare C:\\\\work\\\\a.json", "sharedq compare a.json"),
+        ("sharedq compare x --targets a:b=1,c=2 --out /x/y/", "sharedq compare x --targets a:b=1,c=2 --out y"),
+        ("an 'unfinished /quote", "an 'unfinished /quote"),
+    ],
+)
+def test_a_command_without_the_paths_of_the_machine(typed, told):
+    assert portable(typed, Path("/x")) == told
+
+
+def test_a_reference_can_be_named(pair, undrawn):
+    write(pair, reference="heads")
+    rows = {row["label"]: row for row in summary_of(pair)["runs"]}
+    assert rows["target network"]["area_ratio"] == 0.5 and rows["heads"]["area_ratio"] is None
+    with pytest.raises(SharedqError, match="unknown reference 'head': did you mean heads"):
+        write(pair, reference="head")
+    with pytest.raises(SharedqError, match="unknown reference 'x': choose from heads, target network"):
+        write(pair, reference="x")
+
+
+def test_ranked_runs_are_ordered_by_their_area(tmp_path, undrawn):
+    labels = {}
+    for number, level in enumerate([2, 5, 3]):
+        make_run(tmp_path / "runs" / str(number), [level, level, level])
+        labels[f"learning_rate {number}"] = f"runs/{number}"
+    make_comparison(tmp_path, labels)
+    plan = json.loads((tmp_path / "compare.json").read_text())
+    assert [row["area"] for row in summary_of(write(tmp_path).parent)["runs"]] == [2, 5, 3]
+    (tmp_path / "compare.json").write_text(json.dumps(plan | {"ranked": True}))
+    page = Page(write(tmp_path))
+    assert [row["area"] for row in summary_of(tmp_path)["runs"]] == [5, 3, 2]
+    assert "Ranked by the area under the learning curve, learning_rate 1 is the first of 3." in page.text
+    make_run(tmp_path / "runs" / "3", [1, 9, 3])
+    labels["learning_rate 3"] = "runs/3"
+    runs = [{"label": label, "folder": where} for label, where in labels.items()]
+    (tmp_path / "compare.json").write_text(json.dumps(plan | {"ranked": True, "runs": runs}))
+    assert "is the first of 4; these data do not separate it from learning_rate 3" in Page(write(tmp_path)).text
+
+
+def test_names_of_figures_are_safe_and_told_apart():
+    names = file_names(["rank", "Rank", "RANK", "../../x", "a" * 300, "雪", ""])
+    assert names["rank"] == "measure_rank" and names["Rank"] == "measure_rank-2" and names["RANK"] == "measure_rank-3"
+    assert names["../../x"] == "measure__x" and len(set(names.values())) == 7
+    assert all(run_files.ours(f"figures/{name}.svg") and len(name) < 60 for name in names.values())
+
+
+def test_labels_beside_curves_do_not_lie_on_each_other():
+    heights = np.array([0.1, 0.1, 0.2, 0.1])
+    places = spread(np.array([0.5, 0.5, 0.51, 0.99]), heights)
+    assert (np.diff(places) >= (heights[:-1] + heights[1:]) / 2 - 1e-12).all()
+    assert places[0] >= 0.05 and places[-1] <= 0.95
+    assert places[:3].mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_allclose(spread(np.array([0.2, 0.7]), np.array([0.1, 0.1])), [0.2, 0.7])
+
+
+def test_the_command_names_a_reference(pair, undrawn, capsys):
+    assert main(["report", str(pair), "--reference", "heads"]) == 0
+    assert summary_of(pair)["runs"][0]["reference"] == "heads"
+    assert main(["report", str(pair), "--reference", "other"]) == 2
+    assert "unknown reference 'other'" in capsys.readouterr().err
+
+
+def test_a_new_run_tells_the_date_in_the_form_that_a_report_reads(tmp_path):
+    run = make_run(tmp_path / "a", [1])
+    (run / "versions.json").write_text(json.dumps(versions()))
+    assert datetime.now(UTC) - datetime.fromisoformat(f"{load(tmp_path).runs[0].date}+00:00") < timedelta(days=1)

@@ -1,5 +1,6 @@
 """The statistics of reports: closed forms, an exact bootstrap by enumeration, and identities."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import trim_mean
+from scipy.stats import norm, trim_mean
 
 from sharedq.reports.load_runs import Episodes, Run
 from sharedq.reports.statistics import (
@@ -16,8 +17,11 @@ from sharedq.reports.statistics import (
     difference,
     iqm,
     learning_curve,
+    mann_whitney_interval,
+    measured,
     probability_of_improvement,
     ratio,
+    step_means,
     stratified_bootstrap,
 )
 
@@ -61,6 +65,16 @@ def test_a_curve_ends_where_the_run_ends():
 def test_a_seed_without_episodes_has_neither_curve_nor_area():
     curve = learning_curve(run_of([(5, 0, 1.0)], (0, 1), 20), np.array([10, 20]))
     np.testing.assert_array_equal(area_under_curve(curve), [1, np.nan])
+
+
+def test_what_is_measured_now_and_then_skips_empty_cells():
+    run = run_of([], (3, 4), 40)
+    rows = {"step": [10, 10, 20, 20, 30], "seed": [3, 4, 3, 4, 3], "measures/x": [1, 2, np.nan, 4, np.inf]}
+    run = dataclasses.replace(run, metrics={name: np.array(column, float) for name, column in rows.items()})
+    steps, means = step_means(run, *measured(run, "x"))
+    np.testing.assert_array_equal(steps, [10, 20])
+    np.testing.assert_array_equal(means, [[1, np.nan], [2, 4]])
+    assert step_means(run, *measured(run, "other"))[1].shape == (2, 0)
 
 
 def test_area_is_the_mean_return_over_training():
@@ -133,16 +147,58 @@ def test_difference_of_constants():
 
 
 def test_disjoint_samples_improve_for_sure_and_equal_ones_half_the_time():
-    low, high = np.array([1.0, 2, 3]), np.array([4.0, 5])
-    assert probability_of_improvement([high], [low], rng=rng()) == (1, 1, 1)
-    assert probability_of_improvement([low], [high], rng=rng()) == (0, 0, 0)
-    assert probability_of_improvement([np.ones(3)], [np.ones(4)], rng=rng()) == (0.5, 0.5, 0.5)
+    low, high = np.array([1.0, 2, 3, 4, 5]), np.array([6.0, 7, 8, 9, 10])
+    assert probability_of_improvement([high], [low]).share[:2] == (1, pytest.approx(0.6427028, abs=1e-6))
+    assert probability_of_improvement([low], [high]).share[::2] == (0, pytest.approx(0.3572972, abs=1e-6))
+    same = probability_of_improvement([np.ones(5)], [np.ones(7)]).share
+    assert same.value == 0.5 and same.low + same.high == pytest.approx(1) and 0.1 < same.low < 0.3
+
+
+def test_few_seeds_have_pairs_and_no_interval():
+    found = probability_of_improvement([np.array([1.0, 2, 3, 4])], [np.array([0.0, 1, 2, 3, 4])])
+    assert found.pairs == ((4, 5),) and found.wins == 12 and found.share.value == 0.6  # of 20, ties counting half
+    assert np.isnan(found.share.low) and np.isnan(found.share.high)
+
+
+@pytest.mark.parametrize(("share", "m", "n"), [(1.0, 5, 5), (0.8, 5, 5), (0.65, 8, 12), (0.0, 20, 6)])
+def test_newcombes_interval_solves_its_quartic(share, m, n):
+    """(share - p)² mn (2-p)(1+p) = z² p(1-p) [(2-p)(1+p) + N(1-p)(1+p) + N p(2-p)] with N = (m+n)/2 - 1, by hand."""
+    p, z, extra = np.polynomial.Polynomial([0, 1]), 1.959963984540054, (m + n) / 2 - 1
+    inner = (2 - p) * (1 + p) + extra * (1 - p) * (1 + p) + extra * p * (2 - p)
+    roots = ((share - p) ** 2 * m * n * (2 - p) * (1 + p) - z * z * p * (1 - p) * inner).roots()
+    inside = sorted({round(float(root.real), 9) for root in roots if abs(root.imag) < 1e-9 and 0 <= root.real <= 1})
+    assert mann_whitney_interval(share, m, n) == (pytest.approx(inside[0]), pytest.approx(inside[-1]))
+
+
+@given(st.integers(5, 30), st.integers(5, 30), st.floats(0, 1))
+def test_newcombes_interval_is_symmetric_and_has_a_width(m, n, share):
+    low, high = mann_whitney_interval(share, m, n)
+    assert 0 <= low <= share <= high <= 1 and high - low > 0.05
+    assert mann_whitney_interval(1 - share, n, m) == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+def test_newcombes_interval_holds_the_truth_about_as_often_as_it_says():
+    shift = 1.0  # of one normal distribution: the true probability is that of a normal below shift / sqrt(2)
+    truth = norm.cdf(shift / np.sqrt(2))
+    samples = rng(1).normal(size=(1000, 2, 8)) + np.array([[shift], [0]])
+    found = [probability_of_improvement([x], [y]).share for x, y in samples]
+    assert 0.92 < np.mean([one.low <= truth <= one.high for one in found]) < 0.98
+
+
+def test_the_mean_over_environments_has_the_interval_of_zou_and_donner():
+    better, mixed = (np.arange(5) + 10.0, np.arange(5.0)), (np.array([1.0, 2, 3, 4, 5]), np.array([1.5, 2.5, 0, 6, 7]))
+    one, two = (probability_of_improvement([x], [y]).share for x, y in (better, mixed))
+    both = probability_of_improvement([better[0], mixed[0]], [better[1], mixed[1]])
+    assert both.share.value == (one.value + two.value) / 2 and both.pairs == ((5, 5), (5, 5))
+    assert both.share.low == pytest.approx(both.share.value - np.hypot(one.value - one.low, two.value - two.low) / 2)
+    assert both.share.high == pytest.approx(both.share.value + np.hypot(one.high - one.value, two.high - two.value) / 2)
 
 
 @given(arrays(float, 5, elements=st.integers(-3, 3)), arrays(float, 4, elements=st.integers(-3, 3)))
 def test_improvement_counts_pairs(x, y):
-    wins = sum((a > b) + (a == b) / 2 for a in x for b in y) / 20
-    assert probability_of_improvement([x], [y], repetitions=2, rng=rng()).value == pytest.approx(wins)
+    wins = sum((a > b) + (a == b) / 2 for a in x for b in y)
+    found = probability_of_improvement([x], [y])
+    assert found.share.value == pytest.approx(wins / 20) and found.wins == pytest.approx(wins)
 
 
 def test_a_bootstrap_in_blocks_is_the_same(monkeypatch):
@@ -154,5 +210,5 @@ def test_a_bootstrap_in_blocks_is_the_same(monkeypatch):
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.lists(st.integers(0, 5), min_size=1, max_size=9))
 def test_wins_are_counted_over_all_pairs(x, y):
-    value = probability_of_improvement([np.array(x)], [np.array(y)], repetitions=2, rng=rng()).value
+    value = probability_of_improvement([np.array(x)], [np.array(y)]).share.value
     assert value == pytest.approx(np.mean([(a > b) + (a == b) / 2 for a, b in itertools.product(x, y)]))

@@ -1,10 +1,13 @@
-"""The report's numbers as files for other programs: summary.json, summary.csv and curves.csv."""
+"""The report's numbers as files for other programs: summary.json, summary.csv, curves.csv, measure_curves.csv."""
 
 import csv
 import io
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from sharedq import formats
 from sharedq.reports.finding import findings, notes
@@ -18,13 +21,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula begins with i
 def summary_json(summary: Summary) -> str:
     content = {
         "schema": formats.SUMMARY,
-        "title": summary.comparison.title,
+        "title": summary.title,
+        "about": summary.comparison.about,
         "finding": findings(summary),
         "notes": notes(summary),
         "method": {"confidence": CONFIDENCE, "repetitions": REPETITIONS, "bootstrap_seed": SEED, "points": POINTS},
         "runs": _rows(summary),
         "overall": [
-            {"label": row.label, **_spread("area_ratio", row.relative), **_spread("improvement", row.improvement)}
+            {"label": row.label, **_spread("area_ratio", row.relative), **_spread("improvement", row.improvement.share)}
             for row in summary.overall
         ],
     }
@@ -48,13 +52,33 @@ def curves_csv(summary: Summary) -> str:
     return _table(["environment", "label", "step", "return_iqm", "return_low", "return_high"], rows)
 
 
+def measure_curves_csv(summary: Summary) -> str:
+    """The other curves: evaluations, and what measures found. Only their header, if there are none."""
+    rows = [
+        [task.name, result.label, name, f"{step:g}", *(_plain(bound) for bound in point)]
+        for task in summary.tasks
+        for result in task.results
+        for name, steps, curve in _other_curves(result)
+        for step, *point in zip(steps, *curve, strict=True)
+    ]
+    return _table(["environment", "label", "measure", "step", "value_iqm", "value_low", "value_high"], rows)
+
+
+def _other_curves(result: Result) -> Iterator[tuple[str, np.ndarray, Interval]]:
+    if result.evaluated is not None:
+        yield "evaluation_return", result.evaluated.steps, result.evaluated.curve
+    for name, measured in result.measures.items():
+        yield name, measured.steps, measured.curve
+
+
 def _rows(summary: Summary) -> list[dict[str, Any]]:
-    return [_row(task, result) for task in summary.tasks for result in task.results]
+    measures = list(dict.fromkeys(name for task in summary.tasks for name in task.measures))
+    return [_row(task, result, measures) for task in summary.tasks for result in task.results]
 
 
-def _row(task: Task, result: Result) -> dict[str, Any]:
-    """One run, flat; an absent number is None."""
-    run, absent = result.run, Interval(math.nan, math.nan, math.nan)
+def _row(task: Task, result: Result, measures: list[str]) -> dict[str, Any]:
+    """One run, flat; an absent number is None. The columns of evaluations are there whether a run has any or not."""
+    run, evaluated, absent = result.run, result.evaluated, Interval(math.nan, math.nan, math.nan)
     parameters, size = run.cost.get("parameters", {}), run.cost.get("bytes", {})
     relative = result.relative or absent
     return {
@@ -68,16 +92,28 @@ def _row(task: Task, result: Result) -> dict[str, Any]:
         "compared_steps": result.compared_steps,
         **_spread("final_return", result.final),
         **_spread("final_human", result.human or absent),
+        **_spread("evaluation_final", evaluated.final if evaluated else absent),
+        **_spread("evaluation_best", evaluated.best if evaluated else absent),
         **_spread("area", result.area),
         **_spread("area_ratio", relative if task.unit == "percent" else absent),
         **_spread("area_difference", relative if task.unit == "difference" else absent),
-        **_spread("improvement", result.improvement or absent),
+        **_spread("improvement", result.improvement.share if result.improvement else absent),
         "parameters_trained": parameters.get("trained"),
         "parameters_held": parameters.get("held"),
         "bytes_weights": size.get("weights"),
         "bytes_beside_weights": run.bytes_beside_weights,
         "compile_seconds": run.timings.get("compile_seconds"),
-        "steps_per_second": _plain(run.steps_per_second),
+        "steps_per_second": _plain(run.speed.overall),
+        "steps_per_second_median": _plain(run.speed.median),
+        "steps_per_second_smallest": _plain(run.speed.smallest),
+        "steps_per_second_largest": _plain(run.speed.largest),
+        **{
+            key: value
+            for name in measures
+            for key, value in _spread(
+                f"measure_{name}", result.measures[name].mean if name in result.measures else absent
+            ).items()
+        },
     }
 
 
@@ -99,7 +135,7 @@ def _plain(value: float) -> float | None:
 def _table(header: list[str], rows: list[list[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([_cell(name) for name in header])
     writer.writerows([[_cell(value) for value in row] for row in rows])
     return text.getvalue()
 

@@ -1,25 +1,28 @@
 """The figures of a report, each drawn once: as SVG, which a style sheet inside it colours for dark pages, and as PNG.
 
-The same label has the same colour, line and marker in every figure. Colours are told apart by colour-blind readers
-and stand out from both papers; line styles and markers say the same once more. The text is set in a size that
-survives being shown 330 pixels wide.
+A run looks the same in every figure. Its label stands beside its mark, or in a legend where there is no room. The text
+is set in a size that survives being shown 330 pixels wide.
 """
 
 import io
+import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharedq.errors import missing_extra
+from sharedq.reports.looks import DARK, LIGHT, Look
+from sharedq.reports.measures import about, file_names, unit
+from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Overall, Result, Summary, Task
 from sharedq.units import readable
 
-LINES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH, HEIGHT = 5.2, 3.4  # inches
 LABEL_LENGTH = 36  # characters of a label that a figure shows
+BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
+LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
 SETTINGS = {
     "font.size": 12,
     "axes.labelsize": 12,
@@ -33,19 +36,6 @@ SETTINGS = {
 }
 
 
-class Paper(NamedTuple):
-    """The colours that a figure is drawn in; the background is left to the page."""
-
-    name: str
-    ink: str
-    faint: str
-    colours: tuple[str, ...]
-
-
-LIGHT = Paper("light", "#22262b", "#c9ced6", ("#0b66b0", "#c2410c", "#0a7d5a", "#a03d8f", "#8a6a00", "#5b6470"))
-DARK = Paper("dark", "#e4e7eb", "#4a515b", ("#62b5f5", "#ff9466", "#3fcf9f", "#ec9ddb", "#e3c04a", "#aab3bf"))
-
-
 class Figure(NamedTuple):
     """A drawn figure: what it shows in words, and its files."""
 
@@ -55,15 +45,18 @@ class Figure(NamedTuple):
     png: bytes  # on white
 
 
-class Style(NamedTuple):
-    """How one label looks."""
-
-    colour: str
-    line: str
-    marker: str
+Drawing = Callable[[Any, "Pen"], None]  # draws on matplotlib axes
 
 
-Drawing = Callable[[Any, Paper, dict[str, Style]], None]  # draws on matplotlib axes
+class Pen(NamedTuple):
+    """The colours and looks that a figure is drawn with."""
+
+    ink: str
+    faint: str
+    looks: Mapping[str, Look]
+
+    def colour(self, label: str) -> str:
+        return LIGHT.colours[self.looks[label].colour]
 
 
 class Plan(NamedTuple):
@@ -82,31 +75,47 @@ def draw(summary: Summary) -> dict[str, list[Figure]]:
     for number, task in enumerate(summary.tasks, start=1):
         prefix = f"environment_{number}_" if len(summary.tasks) > 1 else ""
         plans = [plan._replace(name=prefix + plan.name) for plan in _plans(task)]
-        figures[task.name] = [_render(plan, summary.labels) for plan in plans]
+        figures[task.name] = [_render(plan, summary.looks) for plan in plans]
     if summary.overall:
         caption = "Area under the learning curve over all environments, in % of the reference."
         plan = Plan("overall_areas", caption, _overall(summary.overall), [], _rows_height(len(summary.overall)))
-        figures[""] = [_render(plan, summary.labels)]
+        figures[""] = [_render(plan, summary.looks)]
     return figures
 
 
 def _plans(task: Task) -> list[Plan]:
     """The figures for which the task has numbers."""
     seen = [result for result in task.results if result.seeds]
-    measured = [result for result in seen if weight_bytes(result) is not None]
-    timed = [result for result in task.results if np.isfinite(result.run.steps_per_second)]
+    priced = [result for result in seen if weight_bytes(result) is not None]
+    timed = [result for result in task.results if np.isfinite(result.run.speed.overall)]
     words = _area_words(task)
     plans = []
     if seen:
-        caption = "Learning curves: interquartile mean over seeds; a band is its 95 % bootstrap interval."
-        plans.append(Plan("learning_curves", caption, _learning_curves(task, seen), _labels(seen), HEIGHT))
+        curves = {result.label: (task.grid, result.curve) for result in seen}
+        caption = "Returns in training: interquartile mean over seeds; a band is its 95 % bootstrap interval."
+        caption += " Areas begin where the grey stretch, the warm-up, ends." if _shows_warm_up(task) else ""
+        plans.append(_curves("learning_curves", caption, curves, "return", task))
+    if evaluated := {one.label: (one.evaluated.steps, one.evaluated.curve) for one in seen if one.evaluated}:
+        caption = (
+            "Returns in evaluations during training, in which the agent does not learn: interquartile mean over seeds "
+            "of the mean of each evaluation; a band is its 95 % bootstrap interval."
+        )
+        plans.append(_curves("evaluation_returns", caption, evaluated, "evaluation return", task))
+    if seen:
         caption = f"{words}; a whisker is the 95 % bootstrap interval."
         plans.append(Plan("areas", caption, _areas(task, seen), [], _rows_height(len(seen))))
-    if measured:
+    for measure, name in file_names(task.measures).items():
+        found = {one.label: one.measures[measure] for one in task.results if measure in one.measures}
+        curves = {label: (one.steps, one.curve) for label, one in found.items()}
+        plans.append(_curves(name, about(measure), curves, unit(measure), task))
+    if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
-        plans.append(Plan("memory", caption, _memory(task, measured), _labels(measured), HEIGHT))
+        plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT))
     if timed:
-        caption = "Environment steps per second, all seeds together, as each run recorded them."
+        caption = (
+            "Environment steps per second, all seeds together, as each run recorded them: a bar is the whole run, "
+            "a whisker goes from the slowest to the fastest stretch of the log after the warm-up, a dot is the median."
+        )
         plans.append(Plan("speed", caption, _speed(timed), [], _rows_height(len(timed))))
     return plans
 
@@ -139,49 +148,108 @@ def area(task: Task, result: Result) -> np.ndarray:
     return np.array(result.relative) * (100 if task.unit == "percent" else 1)
 
 
-def _learning_curves(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, looks):
-        for result in results:
-            style = looks[result.label]
-            axes.fill_between(task.grid, result.curve.low, result.curve.high, color=style.colour, alpha=0.15, lw=0)
-            axes.plot(
-                task.grid, result.curve.value, style.line, color=style.colour, lw=2, marker=style.marker, markevery=8
-            )
-        axes.set_xlabel("environment steps per seed")
-        axes.set_ylabel("return")
-        axes.xaxis.set_major_formatter(_short_number)
-        axes.grid(color=paper.faint, lw=0.5, alpha=0.6)
+def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Interval]], unit: str, task: Task) -> Plan:
+    """Curves over the steps of training with their bands, each with its label at its end."""
+    legend = _in_legend(list(curves))
 
-    return drawing
+    def drawing(axes, pen):
+        for label, (steps, curve) in curves.items():
+            look, colour = pen.looks[label], pen.colour(label)
+            axes.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+            every = max(1, len(steps) // 6)
+            axes.plot(steps, curve.value, look.line, color=colour, lw=2, marker=look.marker, markevery=every)
+        if _shows_warm_up(task):
+            axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
+        axes.set_xlim(0, 1.02 * task.grid[-1])
+        axes.set_xlabel("environment steps per seed")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_formatter(_short_number)
+        axes.xaxis.set_major_locator(_few_ticks())
+        axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
+        if not legend:
+            shown = {label: np.flatnonzero(np.isfinite(curve.value)) for label, (_, curve) in curves.items()}
+            ends = {label: at[-1] for label, at in shown.items() if len(at)}
+            points = {label: (curves[label][0][at], curves[label][1].value[at]) for label, at in ends.items()}
+            _write_beside(axes, pen, points)
+
+    return Plan(name, caption, drawing, legend, HEIGHT)
+
+
+def _shows_warm_up(task: Task) -> bool:
+    return task.start >= task.grid[0]
+
+
+def _in_legend(labels: list[str]) -> list[str]:
+    """The labels that need a legend: all or none, if there is no room for them beside their marks."""
+    lines = [_broken(label) for label in labels]
+    fits = all(len(one) <= 2 and max(map(len, one)) <= BESIDE for one in lines)
+    return [] if fits and sum(map(len, lines)) * LINE_HEIGHT <= 0.9 else labels
+
+
+def _broken(label: str) -> list[str]:
+    return textwrap.wrap(_shown(label), BESIDE, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _write_beside(axes: Any, pen: Pen, points: Mapping[str, tuple[float, float]]) -> None:
+    """Writes each label to the right of the axes, as near to its point as the others leave room, with a line to it."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    labels = sorted(points, key=lambda label: points[label][1])
+    lines = [_broken(label) for label in labels]
+    wanted = np.array([(points[label][1] - low) / (high - low) for label in labels])
+    places = spread(wanted, LINE_HEIGHT * np.array([len(one) for one in lines]))
+    line = {"arrowstyle": "-", "lw": 1.2, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 2}
+    for label, words, place in zip(labels, lines, places, strict=True):
+        axes.annotate(
+            "\n".join(words),
+            points[label],
+            xytext=(1.05, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=11,
+            linespacing=1.0,
+            annotation_clip=False,
+            arrowprops=line | {"color": pen.colour(label)},
+        )
+
+
+def spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Places between 0 and 1, in the order of those wanted and near to them, of which none lies on another."""
+    if not len(wanted):
+        return wanted
+    between = np.append(0, np.cumsum((heights[:-1] + heights[1:]) / 2))  # of each place from the first, at the least
+    up = np.maximum.accumulate(wanted - between)
+    down = np.minimum.accumulate((wanted - between)[::-1])[::-1]
+    return np.clip((up + down) / 2, heights[0] / 2, 1 - between[-1] - heights[-1] / 2) + between
 
 
 def _areas(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, looks):
-        _whiskers(axes, paper, looks, [(result.label, area(task, result)) for result in results])
+    def drawing(axes, pen):
+        _whiskers(axes, pen, [(result.label, area(task, result)) for result in results])
         axes.set_xlabel(
             {"percent": "% of the reference", "difference": "minus the reference"}.get(task.unit, "mean return")
         )
         if task.unit != "none":
-            axes.axvline(100 if task.unit == "percent" else 0, color=paper.ink, lw=1, linestyle=":", zorder=0)
+            axes.axvline(100 if task.unit == "percent" else 0, color=pen.ink, lw=1, linestyle=":", zorder=0)
 
     return drawing
 
 
 def _overall(rows: tuple[Overall, ...]) -> Drawing:
-    def drawing(axes, paper, looks):
-        _whiskers(axes, paper, looks, [(row.label, 100 * np.array(row.relative)) for row in rows])
+    def drawing(axes, pen):
+        _whiskers(axes, pen, [(row.label, 100 * np.array(row.relative)) for row in rows])
         axes.set_xlabel("% of the reference")
-        axes.axvline(100, color=paper.ink, lw=1, linestyle=":", zorder=0)
+        axes.axvline(100, color=pen.ink, lw=1, linestyle=":", zorder=0)
 
     return drawing
 
 
-def _whiskers(axes: Any, paper: Paper, looks: dict[str, Style], rows: list[tuple[str, np.ndarray]]) -> None:
+def _whiskers(axes: Any, pen: Pen, rows: list[tuple[str, np.ndarray]]) -> None:
     """A dot with its interval per row, its label above it, so that long labels cost no width."""
     for place, (label, (value, low, high)) in enumerate(rows):
-        style = looks[label]
-        axes.plot([low, high], [place, place], color=style.colour, lw=2.5, solid_capstyle="butt")
-        axes.plot(value, place, color=style.colour, marker=style.marker, ms=9)
+        colour = pen.colour(label)
+        axes.plot([low, high], [place, place], color=colour, lw=2.5, solid_capstyle="butt")
+        axes.plot(value, place, color=colour, marker=pen.looks[label].marker, ms=9)
     axes.set_ylim(len(rows) - 0.6, -0.8)
     axes.set_yticks(np.arange(len(rows)) - 0.36, [_shown(label) for label, _ in rows])
     axes.tick_params(axis="y", length=0, pad=-4)
@@ -189,29 +257,35 @@ def _whiskers(axes: Any, paper: Paper, looks: dict[str, Style], rows: list[tuple
         text.set_horizontalalignment("left")
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
-    axes.grid(axis="x", color=paper.faint, lw=0.5, alpha=0.6)
+    axes.grid(axis="x", color=pen.faint, lw=0.5, alpha=0.6)
 
 
 def _memory(task: Task, results: list[Result]) -> Drawing:
-    def drawing(axes, paper, looks):
+    def drawing(axes, pen):
         for result in results:
-            style, (value, low, high), size = looks[result.label], area(task, result), weight_bytes(result)
-            axes.plot([size, size], [low, high], color=style.colour, lw=2.5, solid_capstyle="butt")
-            axes.plot(size, value, color=style.colour, marker=style.marker, ms=9, linestyle="none")
+            colour, (value, low, high), size = pen.colour(result.label), area(task, result), weight_bytes(result)
+            axes.plot([size, size], [low, high], color=colour, lw=2.5, solid_capstyle="butt")
+            axes.plot(size, value, color=colour, marker=pen.looks[result.label].marker, ms=9, linestyle="none")
         axes.set_xlim(0, 1.1 * max(weight_bytes(result) or 0 for result in results) or 1)
         axes.set_xlabel("bytes of weights")
         axes.xaxis.set_major_formatter(lambda size, _: readable(size))
         axes.xaxis.set_major_locator(_few_ticks())
         axes.set_ylabel({"percent": "area, % of ref.", "difference": "area minus ref."}.get(task.unit, "mean return"))
-        axes.grid(color=paper.faint, lw=0.5, alpha=0.6)
+        axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
+        if not _in_legend(_labels(results)):
+            points = {one.label: (weight_bytes(one) or 0, area(task, one)[0]) for one in results}
+            _write_beside(axes, pen, {label: point for label, point in points.items() if np.isfinite(point[1])})
 
     return drawing
 
 
 def _speed(results: list[Result]) -> Drawing:
-    def drawing(axes, paper, looks):
+    def drawing(axes, pen):
         for place, result in enumerate(results):
-            axes.barh(place, result.run.steps_per_second, height=0.3, color=looks[result.label].colour)
+            speed, colour = result.run.speed, pen.colour(result.label)
+            axes.barh(place, speed.overall, height=0.3, color=colour, alpha=0.35)
+            axes.plot([speed.smallest, speed.largest], [place, place], color=colour, lw=2.5, solid_capstyle="butt")
+            axes.plot(speed.median, place, color=colour, marker=pen.looks[result.label].marker, ms=7)
         axes.set_ylim(len(results) - 0.6, -0.8)
         axes.set_xlim(left=0)
         axes.set_yticks([])
@@ -221,7 +295,7 @@ def _speed(results: list[Result]) -> Drawing:
             )
         axes.set_xlabel("environment steps per second")
         axes.xaxis.set_major_formatter(_short_number)
-        axes.grid(axis="x", color=paper.faint, lw=0.5, alpha=0.6)
+        axes.grid(axis="x", color=pen.faint, lw=0.5, alpha=0.6)
         axes.set_axisbelow(True)
 
     return drawing
@@ -231,7 +305,7 @@ def _rows_height(rows: int) -> float:
     return 1.0 + 0.62 * rows
 
 
-def _render(plan: Plan, labels: list[str]) -> Figure:
+def _render(plan: Plan, looks: Mapping[str, Look]) -> Figure:
     """One figure, as SVG and as PNG."""
     try:
         from matplotlib import rc_context
@@ -239,35 +313,25 @@ def _render(plan: Plan, labels: list[str]) -> Figure:
         raise missing_extra("matplotlib", "report", "a report") from None
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font does not have is drawn as a box
-        canvas = _on_paper(LIGHT, plan, labels)
+        canvas = _on_canvas(plan, Pen(LIGHT.ink, LIGHT.faint, looks))
         return Figure(plan.name, plan.caption, _svg(canvas), _png(canvas))
 
 
-def styles(paper: Paper, labels: list[str]) -> dict[str, Style]:
-    """The look of each label by its place; after the last colour the first comes again with another line and marker."""
-    found = {}
-    for place, label in enumerate(labels):
-        turn = place + place // len(paper.colours)
-        colour = paper.colours[place % len(paper.colours)]
-        found[label] = Style(colour, LINES[turn % len(LINES)], MARKERS[turn % len(MARKERS)])
-    return found
-
-
-def _on_paper(paper: Paper, plan: Plan, labels: list[str]) -> Any:
+def _on_canvas(plan: Plan, pen: Pen) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
-    looks = styles(paper, labels)
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     legend, columns = plan.legend, 1 if any(len(label) > 20 for label in plan.legend) else 2
-    with rc_context(dict.fromkeys(ink, paper.ink)):
+    with rc_context(dict.fromkeys(ink, pen.ink)):
         canvas = Canvas(figsize=(WIDTH, plan.height + 0.23 * -(-len(legend) // columns)), layout="constrained")
-        plan.drawing(canvas.add_subplot(), paper, looks)
+        plan.drawing(canvas.add_subplot(), pen)
         if legend:
             handles = [
-                Line2D([], [], color=one.colour, linestyle=one.line, marker=one.marker, lw=2)
-                for one in (looks[label] for label in legend)
+                Line2D([], [], color=pen.colour(label), linestyle=look.line, marker=look.marker, lw=2)
+                for label in legend
+                for look in [pen.looks[label]]
             ]
             names = [_shown(label) for label in legend]
             canvas.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)

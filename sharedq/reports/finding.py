@@ -1,11 +1,11 @@
 """What the numbers say, in sentences: computed from the intervals, and no more than they carry."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sharedq.reports.statistics import Interval
+from sharedq.reports.statistics import FEWEST, Improvement, Interval
 from sharedq.reports.summary import Result, Summary, Task
 
 ENOUGH = 8  # seeds for intervals that mean what they say
@@ -25,9 +25,26 @@ def findings(summary: Summary) -> list[str]:
     several = len(summary.tasks) > 1
     sentences = []
     for task in summary.tasks:
-        found = [_sentence(task, result) for result in task.results if result.seeds]
-        sentences += [f"{task.name}: {sentence}" if several else sentence for sentence in found if sentence]
+        found = [_first(task)] if summary.comparison.ranked else []
+        found += [_sentence(task, result) for result in task.results if result.seeds]
+        sentences += [f"{task.title}: {sentence}" if several else sentence for sentence in found if sentence]
     return sentences or ["No episode has finished yet: there is nothing to compare."]
+
+
+def _first(task: Task) -> str:
+    """Which of ranked runs is the best, and whether the data tell it from the second."""
+    placed = [result for result in task.results if math.isfinite(result.area.value)]
+    if len(placed) < 2:
+        return ""
+    best, *others = placed
+    words = f"Ranked by the area under the learning curve, {best.label} is the first of {len(task.results)}"
+    near = [other.label for other in others if not other.area.high < best.area.low]
+    if not near:
+        return f"{words}."
+    return (
+        f"{words}; these data do not separate it from {near[0] if len(near) == 1 else f'{len(near)} others'}, because "
+        "the intervals overlap or are missing."
+    )
 
 
 def _sentence(task: Task, result: Result) -> str:
@@ -75,8 +92,7 @@ def notes(summary: Summary) -> list[str]:
     lines += [f"{label} has not started." for label in comparison.missing]
     lines += [f"{name} is a link, and links are not followed." for name in comparison.links]
     results = [result for task in summary.tasks for result in task.results]
-    for result in results:
-        name = _name(summary, result)
+    for name, result in _named(summary):
         if not result.run.finished:
             verb = "" if result.run.diverged else "is "
             lines.append(f"{name} {verb}{result.status}; what it has so far is used.")
@@ -89,22 +105,27 @@ def notes(summary: Summary) -> list[str]:
     fewest = min((result.seeds for result in results if result.seeds > 1), default=ENOUGH)
     if fewest < ENOUGH:
         lines.append(f"A bootstrap over {fewest} seeds gives intervals that are too narrow: take {ENOUGH} or more.")
+    if any(min(map(min, one.improvement.pairs)) < FEWEST for one in results if one.improvement):
+        lines.append(
+            f"P(better) is shown as a count of pairs of seeds where a run has fewer than {FEWEST} seeds: such a count "
+            "is too small for an interval."
+        )
     for task in summary.tasks:
         if task.unit == "difference":
             lines.append(
-                f"{task.name}: differences instead of percentages. Returns are measured from zero, and the area of "
+                f"{task.title}: differences instead of percentages. Returns are measured from zero, and the area of "
                 f"{task.reference} is not above zero in every resample, so a ratio would mean nothing."
             )
         if task.reference is None and len(task.results) > 1:
-            lines.append(f"{task.name}: areas are shown as they are, because {_no_reference(summary)}.")
+            lines.append(f"{task.title}: areas are shown as they are, because {_no_reference(summary)}.")
     return lines
 
 
 def damages(summary: Summary) -> list[str]:
     """What is not whole of the finished runs' logs, so that nobody takes such a run for a finished one."""
-    results = [result for task in summary.tasks for result in task.results]
-    lines = [f"{_name(summary, one)} is not whole: {damage}." for one in results for damage in one.run.damages]
-    if silent := [_name(summary, one) for one in results if not one.run.vouched]:
+    named = list(_named(summary))
+    lines = [f"{name} is not whole: {damage}." for name, one in named for damage in one.run.damages]
+    if silent := [name for name, one in named if not one.run.vouched]:
         lines.append(
             f"Nothing vouches for the logs of {', '.join(silent)}: finished.json has no checksums of them, as those of "
             "version 0.1.0 have none."
@@ -112,15 +133,18 @@ def damages(summary: Summary) -> list[str]:
     return lines
 
 
-def _name(summary: Summary, result: Result) -> str:
-    return result.label if len(summary.tasks) == 1 else f"{result.label} on {result.run.environment}"
+def _named(summary: Summary) -> Iterator[tuple[str, Result]]:
+    """Each result, by its label and, where there are several environments, by its environment too."""
+    several = len(summary.tasks) > 1
+    for task in summary.tasks:
+        yield from ((f"{one.label} on {task.title}" if several else one.label, one) for one in task.results)
 
 
 def _no_reference(summary: Summary) -> str:
     wanted = summary.comparison.reference
     if wanted is not None:
         return f"the reference {wanted} has no finished episode here"
-    return "no run is named as the reference and there is not exactly one with a target network"
+    return "no run is named as the reference, as --reference does, and there is not exactly one with a target network"
 
 
 def interval(estimate: Interval, show: Callable[[float], str]) -> str:
@@ -132,6 +156,22 @@ def interval(estimate: Interval, show: Callable[[float], str]) -> str:
     return f"{show(estimate.value).removesuffix(' %')}{unit} [{low}, {high}]"
 
 
+def improvement(found: Improvement) -> str:
+    """The probability with its interval; of few seeds how many pairs were won, because they carry no interval."""
+    if math.isfinite(found.share.low):
+        return interval(found.share, probability)
+    (m, n), *others = found.pairs
+    count = f"{sum(m * n for m, n in found.pairs):,}" if others else f"{m} × {n}"
+    return f"{found.wins:,g} of {count} pairs"
+
+
+def probability(value: float) -> str:
+    """Two digits; what is neither 0 nor 1 is not rounded to it."""
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return "> 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
+
+
 def number(value: float) -> str:
     """About three digits; a dash where there is no number."""
     if not np.isfinite(value):
@@ -139,6 +179,11 @@ def number(value: float) -> str:
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Three digits, also of what is far below one."""
+    return number(value) if abs(value) >= 1 or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
 
 
 def signed(value: float) -> str:

@@ -2,20 +2,22 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharedq import formats
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, unknown
 from sharedq.json_files import Maybe, is_as_sealed
+from sharedq.reports.environment_names import environment_name
 from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
 from sharedq.reports.plan import PLAN, read_plan
-from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_metrics
+from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_evaluations, read_metrics
 
 DEPTH = 3  # folders below the one asked for in which runs are looked for
 MOST_SEEDS = 10_000  # a bootstrap over more takes hours
@@ -26,7 +28,13 @@ EXPERIMENT = {
     "experiment": {
         "environment": Maybe({str: Any}),
         "target": Maybe({"kind": Maybe(str)}),
-        "training": Maybe({"steps": Maybe(int), "environments": Maybe(int)}),
+        "training": Maybe(
+            {
+                **{name: Maybe(int) for name in ("steps", "environments", "warm_up", "evaluation_episodes")},
+                "evaluation_period": Maybe(int | None),
+            }
+        ),
+        "algorithm": Maybe({"random_steps": Maybe(int)}),
         "seeds": int,
         "seed": int,
     },
@@ -43,6 +51,8 @@ FINISHED = {
 DESCRIPTIONS = ("experiment.json", "cost.json", "versions.json", "command.txt")  # what a page tells of, beside the logs
 DIVERGED = {"step": int, "seed": int}
 VERSIONS = {str: str | int | None}
+MEASURE = "measures/"  # what the name of a measure begins with in metrics.csv
+DATE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)[\d:.]*(Z|\+00:00)")  # in UTC
 
 
 class Episodes(NamedTuple):
@@ -52,6 +62,18 @@ class Episodes(NamedTuple):
     seed: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
+
+
+NO_EPISODES = Episodes(*np.empty((4, 0)))
+
+
+class Speed(NamedTuple):
+    """Environment steps per second, all seeds together; nan where nothing was recorded."""
+
+    overall: float  # as recorded at the end, else the median
+    median: float  # of the rows of the log after the warm-up, as are the next two
+    smallest: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class Run:
     versions: Mapping[str, Any]
     damages: tuple[str, ...] = ()  # what of the run's logs is not whole, in sentences
     vouched: bool = True  # whether finished.json, if there is one, has the checksums of the logs
+    evaluations: Episodes = NO_EPISODES  # `step` is that of the training at which the evaluation was made
 
     @property
     def target(self) -> str:
@@ -96,6 +119,27 @@ class Run:
         return " ".join(words) + (f" ({', '.join(rest)})" if rest else "")
 
     @property
+    def environment_name(self) -> str:
+        return environment_name(self.experiment.get("environment", {}))
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of each seed at the start in which nothing is learned, or all actions are random."""
+        training, algorithm = self.experiment.get("training", {}), self.experiment.get("algorithm", {})
+        return max(training.get("warm_up", 0), algorithm.get("random_steps", 0))
+
+    @property
+    def date(self) -> str:
+        """When the run was begun, to the minute in UTC; empty if it did not say."""
+        found = DATE.fullmatch(str(self.versions.get("date", "")))
+        return f"{found[1]} {found[2]}" if found else ""
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of what was measured during training."""
+        return [name.removeprefix(MEASURE) for name in self.metrics if name.startswith(MEASURE)]
+
+    @property
     def planned(self) -> int:
         """Steps per seed that the experiment asks for; 0 if it does not say."""
         return int(self.experiment.get("training", {}).get("steps", 0))
@@ -111,37 +155,52 @@ class Run:
         return reached
 
     @property
-    def steps_per_second(self) -> float:
-        """As recorded at the end, else the median of what was recorded on the way; nan if nothing was."""
-        if "steps_per_second" in self.timings:
-            return float(self.timings["steps_per_second"])
+    def speed(self) -> Speed:
         recorded = self.metrics.get("steps_per_second", np.empty(0))
-        recorded = recorded[np.isfinite(recorded)]
-        return float(np.median(recorded)) if recorded.size else float("nan")
+        step, places = np.unique(self.metrics["step"], return_index=True)  # all seeds have the same speed
+        learning = np.append(0, step[:-1]) >= self.warm_up  # since the row before
+        speeds = recorded[places] if recorded.size else recorded
+        speeds = speeds[learning] if learning.any() and recorded.size else speeds
+        speeds = speeds[np.isfinite(speeds)]
+        spread = (np.median(speeds), speeds.min(), speeds.max()) if speeds.size else (np.nan,) * 3
+        return Speed(*map(float, (self.timings.get("steps_per_second", spread[0]), *spread)))
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The runs of one report, in the order in which they are shown."""
 
-    title: str
+    about: str  # what the runs were varied from, or where they lie
     command: str
-    reference: str | None  # the label that compare.json names
+    reference: str | None  # the label that was asked for, or that compare.json names
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()  # labels of planned runs that have not started
     links: tuple[str, ...] = ()  # links among the folders searched, which are not followed
+    ranked: bool = False  # whether the runs are settings of which the best is looked for
 
 
-def load(folder: str | Path) -> Comparison:
-    """The comparison in `folder`: what compare.json lists, else the folder itself, else every run found below it."""
-    folder = Path(folder)
+def load(folder: str | Path, reference: str | None = None) -> Comparison:
+    """The comparison in `folder`: what compare.json lists, else the folder itself, else every run found below it.
+
+    `reference` is the label of the run that the others are compared with, in place of that of compare.json.
+    """
+    comparison = _load(Path(folder))
+    if reference is None:
+        return comparison
+    labels = {run.label for run in comparison.runs}
+    if reference not in labels:
+        raise unknown("reference", printable(reference), labels)
+    return replace(comparison, reference=reference)
+
+
+def _load(folder: Path) -> Comparison:
     if not folder.is_dir():
         raise SharedqError(f"{folder} is not a folder: name the folder of a run or of a comparison")
     if is_there(folder / PLAN):
         return _load_listed(folder)
     if is_there(folder / "experiment.json"):
         run = load_run(folder, folder.resolve().name)
-        return Comparison(run.label, run.command, None, (run,))
+        return Comparison(f"the run {run.label}", run.command, None, (run,))
     links: list[str] = []
     found = sorted(_search(folder, links, DEPTH))
     if not found:
@@ -153,7 +212,8 @@ def load(folder: str | Path) -> Comparison:
     taken = Counter((run.environment, run.label) for run in runs)
     if max(taken.values()) > 1:
         runs = tuple(load_run(path, path.relative_to(folder).as_posix()) for path in found)
-    return Comparison(printable(folder.resolve().name), "", None, runs, links=tuple(sorted(links)))
+    about = f"the runs in {printable(folder.resolve().name)}"
+    return Comparison(about, "", None, runs, links=tuple(sorted(links)))
 
 
 def _search(folder: Path, links: list[str], depth: int) -> Iterator[Path]:
@@ -190,7 +250,8 @@ def _load_listed(folder: Path) -> Comparison:
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
-    return Comparison(listed["recipe"], listed["command"], reference, runs, missing)
+    about = f"varied from the recipe {listed['recipe']}"
+    return Comparison(about, listed["command"], reference, runs, missing, ranked=listed["ranked"])
 
 
 def load_run(folder: Path, label: str) -> Run:
@@ -201,7 +262,9 @@ def load_run(folder: Path, label: str) -> Run:
     experiment = described["experiment"]
     experiment["environment"] = _environment(folder, experiment.get("environment", {}))
     seeds = _seeds(folder, experiment)
-    _bound(folder, "experiment.json", experiment.get("training", {}), 0, LARGEST_STEP)
+    training = experiment.get("training", {})
+    random_steps = experiment.get("algorithm", {}).get("random_steps", 0)
+    _bound(folder, "experiment.json", {**training, "random_steps": random_steps}, 0, LARGEST_STEP)
     finished, diverged, cost, versions = (
         read_json(folder, name, form) or {}
         for name, form in (
@@ -218,24 +281,32 @@ def load_run(folder: Path, label: str) -> Run:
     if not is_as_sealed(finished):
         raise SharedqError(f"{folder / 'finished.json'} was edited or damaged (its checksum differs): {REMEDY}")
     episodes, metrics = read_episodes(folder, seeds, bool(diverged)), read_metrics(folder, seeds)
+    evaluations = read_evaluations(folder, seeds, bool(diverged), training.get("evaluation_episodes"))
+    tables = [episodes, metrics]
+    asked = training.get("evaluation_period") is not None or "evaluations.csv" in finished.get("logs", {})
+    if asked or evaluations.sha256 is not None:
+        tables.append(evaluations)
     return Run(
         label=printable(label),
         folder=folder,
         experiment=experiment,
         seeds=tuple(seeds),
-        episodes=Episodes(*(episodes.columns[name] for name in ("step", "seed", "return", "length"))),
-        metrics=metrics.columns,
+        episodes=_episodes(episodes),
+        metrics={printable(name): values for name, values in metrics.columns.items()},
         cost=cost,
         timings=finished,
         finished=bool(finished),
         diverged=diverged,
         command=_command(folder),
         versions={printable(name): printable(str(version)) for name, version in versions.items()},
-        damages=(*_redescribed(folder, finished), *_damages(experiment, seeds, finished, episodes, metrics))
-        if finished
-        else (),
+        damages=(*_redescribed(folder, finished), *_damages(experiment, seeds, finished, tables)) if finished else (),
         vouched=not finished or "logs" in finished,
+        evaluations=_episodes(evaluations),
     )
+
+
+def _episodes(table: Table) -> Episodes:
+    return Episodes(*(table.columns[name] for name in ("step", "seed", "return", "length")))
 
 
 def _seeds(folder: Path, experiment: Mapping[str, Any]) -> range:
@@ -277,13 +348,13 @@ def _redescribed(folder: Path, finished: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _damages(
-    experiment: Mapping[str, Any], seeds: range, finished: Mapping[str, Any], episodes: Table, metrics: Table
+    experiment: Mapping[str, Any], seeds: range, finished: Mapping[str, Any], tables: Sequence[Table]
 ) -> Iterator[str]:
     """What of a finished run's tables is not as it was when the run finished, or cannot be all of it."""
     steps, training = finished["steps"], experiment.get("training", {})
     if steps < training.get("steps", 0):
         yield f"finished.json says that it ended at step {steps:,}, experiment.json asks for {training['steps']:,}"
-    for table in (episodes, metrics):
+    for table in tables:
         name, known = table.path.name, finished.get("logs", {}).get(table.path.name)
         if table.sha256 is None:
             yield f"{name} is missing"
@@ -296,6 +367,7 @@ def _damages(
     if "logs" in finished:
         return
     # Without checksums: what tables that are whole would look like.
+    episodes, metrics = tables[:2]
     done, longest, last = np.zeros(len(seeds)), np.zeros(len(seeds)), np.zeros(len(seeds))
     place, length = episodes.columns["seed"].astype(int) - seeds.start, episodes.columns["length"]
     np.add.at(done, place, length)

@@ -4,32 +4,56 @@ The page has no script and asks for no other file; figures travel inside it, for
 """
 
 import base64
+import math
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from sharedq.reports.exports import curves_csv, summary_csv, summary_json
-from sharedq.reports.figures import LIGHT, Figure, draw
-from sharedq.reports.finding import damages, findings, interval, notes, number, percent, signed
-from sharedq.reports.load_runs import load
+from sharedq.reports.exports import curves_csv, measure_curves_csv, summary_csv, summary_json
+from sharedq.reports.figures import Figure, draw
+from sharedq.reports.finding import (
+    damages,
+    findings,
+    improvement,
+    interval,
+    notes,
+    number,
+    percent,
+    signed,
+    significant,
+)
+from sharedq.reports.load_runs import Speed, load
+from sharedq.reports.measures import unit
 from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
-from sharedq.reports.statistics import REPETITIONS, Interval
+from sharedq.reports.settings_told import experiment_json, portable, shared_and_differing
+from sharedq.reports.statistics import FEWEST, REPETITIONS, Improvement, Interval
 from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
 from sharedq.units import readable
+
+_MEASURE = "measure_"  # in the name of a figure
 
 METHOD = f"""
 <p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
 since the point before; where none ended, the point before is carried on. The line is the <b>interquartile mean</b>
 (IQM) over seeds: the mean of what is left without the lowest and the highest quarter.</p>
 <p>The <b>final return</b> is the mean of the last {percent(FINAL_SHARE)} of a curve. The <b>area under the curve</b> is
-divided by its width, so it is the mean return over training; it is compared with that of the reference over the steps
-that both runs have done. Returns are measured from zero: a percentage means something where zero is a natural
-bottom.</p>
+divided by its width, so it is the mean return over training. It begins after the warm-up, in which nothing is learned
+and runs of one seed are alike: the points that lie within the shortest warm-up of the runs are left out. Areas are
+compared over the steps that both runs have done. Returns are measured from zero: a percentage means something where
+zero is a natural bottom.</p>
+<p><b>Evaluations</b> are episodes in which the agent of that moment plays without learning. The final evaluation is the
+mean of the last {percent(FINAL_SHARE)} of the evaluations. The best evaluation is the highest mean of each seed,
+averaged over seeds. It is the highest of many noisy numbers, so that agent would reach less in another evaluation.</p>
 <p><b>Intervals</b> hold 95 % of {REPETITIONS:,} bootstrap repetitions, in each of which seeds are drawn again with
 replacement, within each environment; a run and its reference are drawn independently. They speak of the spread between
 seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the
-run has a larger area than a seed of the reference, ties counting half.</p>
+run has a larger area than a seed of the reference, ties counting half. Its interval is Newcombe’s method 5 for the
+Mann-Whitney statistic. With fewer than {FEWEST} seeds the pairs are counted instead.</p>
+<p><b>Measures</b> are what each row of the log says of the updates since the row before; a row in which nothing was
+measured is left out. Their table has the mean of a seed’s rows over training. <b>Steps per second</b> count the steps
+of all seeds. Below the speed of the whole run stand the median, and the slowest and the fastest stretch of the log
+after the warm-up.</p>
 <p><b>% of a human</b>, on Atari: the final return where a random player’s mean return counts 0 and a human’s 100. These
 are the published references of DQN Zoo, which were not made under sticky actions.</p>
 <p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
@@ -40,22 +64,26 @@ def write(
     folder: str | Path,
     out: str | Path | None = None,
     overwrite: bool = False,
+    reference: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """Reports on the runs in `folder` into `out` (else into `folder` itself); the path of the page.
 
-    It replaces the files of an older report, and others of their names only with `overwrite`. What is not whole of the
-    runs is handed to `say`, line by line, besides standing on the page.
+    `reference` is the label of the run that the others are compared with, if it is not the one with a target network.
+    The report replaces the files of an older one, and others of their names only with `overwrite`. What is not whole of
+    the runs is handed to `say`, line by line, besides standing on the page.
     """
     out = Path(folder if out is None else out)
-    summary = summarise(load(folder))
+    summary = summarise(load(folder, reference))
     drawn = draw(summary)
     contents = {
-        PAGE: html(summary, drawn).encode(),
+        PAGE: html(summary, drawn, Path(folder).resolve()).encode(),
         SUMMARY: summary_json(summary).encode(),
         "summary.csv": summary_csv(summary).encode(),
         "curves.csv": curves_csv(summary).encode(),
     }
+    if any(result.measures or result.evaluated for task in summary.tasks for result in task.results):
+        contents["measure_curves.csv"] = measure_curves_csv(summary).encode()
     for figure in (figure for group in drawn.values() for figure in group):
         contents[f"{FIGURES}/{figure.name}.svg"] = figure.svg
         contents[f"{FIGURES}/{figure.name}.png"] = figure.png
@@ -66,9 +94,9 @@ def write(
     return out / PAGE
 
 
-def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
-    """The whole page."""
-    title = escape(summary.comparison.title)
+def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path) -> str:
+    """The whole page on the runs in `folder`."""
+    title = escape(summary.title)
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="quiet">{escape(_subtitle(summary))}</p>',
@@ -79,10 +107,17 @@ def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
     if summary.overall:
         sections += ["<h2>All environments</h2>", _overall_table(summary), *map(_figure, drawn[""])]
     for task in summary.tasks:
-        heading = task.name if len(summary.tasks) > 1 else "Results"
-        sections += [f"<h2>{escape(heading)}</h2>", _table(task, summary), *map(_figure, drawn[task.name])]
-    sections += [METHOD_TITLE, METHOD, "<h2>Commands</h2>", _commands(summary)]
-    sections += ["<h2>Software</h2>", _versions(summary)]
+        heading = task.title if len(summary.tasks) > 1 else "Results"
+        figures = drawn[task.name]
+        of_measures = [figure for figure in figures if _MEASURE in figure.name]
+        sections.append(f"<h2>{escape(heading)}</h2>")
+        if summary.comparison.ranked:
+            sections.append('<p class="quiet">Ranked by the area under the learning curve, the best first.</p>')
+        sections += [_table(task, summary), *(_figure(one) for one in figures if one not in of_measures)]
+        if task.measures:
+            sections += ["<h3>Measures</h3>", _measures_table(task, summary), *map(_figure, of_measures)]
+    sections += [METHOD_TITLE, METHOD, "<h2>Settings</h2>", _settings(summary)]
+    sections += ["<h2>Commands</h2>", _commands(summary, folder), "<h2>Software</h2>", _versions(summary)]
     body = "\n".join(sections)
     return (
         f'{PAGE_BEGINS}<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
@@ -91,11 +126,14 @@ def html(summary: Summary, drawn: dict[str, list[Figure]]) -> str:
 
 
 def _subtitle(summary: Summary) -> str:
-    seeds = sorted({len(run.seeds) for run in summary.comparison.runs})
-    steps = max(run.planned for run in summary.comparison.runs)
-    names = ", ".join(task.name for task in summary.tasks)
+    about, runs = summary.comparison.about, summary.comparison.runs
+    seeds = sorted({len(run.seeds) for run in runs})
+    steps = max(run.planned for run in runs)
     counted = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] != 1)}"
-    return f"{names}. {counted} per run" + (f", {steps:,} steps per seed." if steps else ".")
+    words = f"{about[0].upper()}{about[1:]}. {counted} per run" + (f", {steps:,} steps per seed." if steps else ".")
+    if dates := sorted({run.date for run in runs if run.date}):
+        words += f" Begun {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''} UTC."
+    return words
 
 
 def _list(lines: list[str]) -> str:
@@ -112,16 +150,21 @@ def _figure(figure: Figure) -> str:
 def _table(task: Task, summary: Summary) -> str:
     heads = ["Run", "Final return<br>(IQM)"]
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
+    heads += ["Final evaluation<br>(IQM)", "Best evaluation<br>(mean)"] if _is_evaluated(task) else []
     heads += [_area_head(task)]
     heads += ["P(better)"] if task.reference else []
     heads += ["Parameters<br>trained / held", "Bytes, weights; moments,<br>traces and others"]
-    heads += ["Compile", "Steps/s", "Seeds<br>and steps", "Status"]
+    heads += ["Compile", "Steps/s, whole run;<br>median, range", "Seeds<br>and steps", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
 
 
 def _is_measured_against_humans(task: Task) -> bool:
     return all(result.human is not None for result in task.results)
+
+
+def _is_evaluated(task: Task) -> bool:
+    return any(result.evaluated for result in task.results)
 
 
 def _area_head(task: Task) -> str:
@@ -142,18 +185,20 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         relative = "–"
     else:
         relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
-    improvement = "reference" if reference else _estimate(result.improvement, "{:.2f}".format)
+    better = "reference" if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
+    evaluations = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
     return [
         _label(result.label, summary),
         _estimate(result.final, number),
         *([_estimate(result.human, percent)] if _is_measured_against_humans(task) else []),
+        *([_estimate(one, number) for one in evaluations] if _is_evaluated(task) else []),
         relative,
-        *([improvement] if task.reference else []),
+        *([better] if task.reference else []),
         f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",
         f"{_bytes(size.get('weights'))}<small>{_bytes(run.bytes_beside_weights)}</small>",
         "–" if compile_seconds is None else f"{compile_seconds:.1f} s",
-        f"{run.steps_per_second:,.0f}" if run.steps_per_second == run.steps_per_second else "–",
+        _speed(run.speed),
         f"{result.seeds}<small>{int(run.reached.min()):,}</small>",
         escape(result.status),
     ]
@@ -164,11 +209,20 @@ def _overall_table(summary: Summary) -> str:
         [
             _label(row.label, summary),
             _estimate(row.relative, percent),
-            _estimate(row.improvement, "{:.2f}".format),
+            _improvement(row.improvement),
         ]
         for row in summary.overall
     ]
     return _html_table(["Run", "Area, % of reference", "P(better)"], rows)
+
+
+def _measures_table(task: Task, summary: Summary) -> str:
+    heads = ["Run", *(escape(unit(name)) for name in task.measures)]
+    rows = []
+    for result in task.results:
+        means = [result.measures[name].mean if name in result.measures else None for name in task.measures]
+        rows.append([_label(result.label, summary), *(_estimate(mean, significant) for mean in means)])
+    return _html_table(heads, rows)
 
 
 def _html_table(heads: list[str], rows: list[list[str]]) -> str:
@@ -181,16 +235,31 @@ def _html_table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def _label(label: str, summary: Summary) -> str:
-    place = summary.labels.index(label) % len(LIGHT.colours)
-    return f'<span class="dot c{place}"></span>{escape(label)}'
+    return f'<span class="dot c{summary.looks[label].colour}"></span>{escape(label)}'
 
 
 def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> str:
     """The value with its interval below, so that columns stay narrow."""
     if estimate is None:
         return "–"
-    value, _, bounds = interval(estimate, show).partition(" [")
-    return f"{value}<small>[{bounds}</small>" if bounds else value
+    return _stacked(interval(estimate, show))
+
+
+def _improvement(found: Improvement | None) -> str:
+    return "–" if found is None else _stacked(improvement(found))
+
+
+def _stacked(text: str) -> str:
+    value, _, bounds = text.partition(" [")
+    return escape(value) + (f"<small>[{escape(bounds)}</small>" if bounds else "")
+
+
+def _speed(speed: Speed) -> str:
+    """The speed of the whole run; below it the median, and the slowest and the fastest stretch."""
+    if not math.isfinite(speed.overall):
+        return "–"
+    spread = f"<small>{speed.median:,.0f}</small><small>[{speed.smallest:,.0f}, {speed.largest:,.0f}]</small>"
+    return f"{speed.overall:,.0f}" + (spread if math.isfinite(speed.median) else "")
 
 
 def _bytes(count: int | None) -> str:
@@ -201,13 +270,43 @@ def _whole(count: int | None) -> str:
     return "–" if count is None else f"{count:,}"
 
 
-def _commands(summary: Summary) -> str:
+def _settings(summary: Summary) -> str:
+    """What all runs share, and what differs between them."""
+    several = len(summary.tasks) > 1
+    results = [(task, result) for task in summary.tasks for result in task.results]
+    shared, differing = shared_and_differing([result.run for _, result in results])
+    told = _html_table(["Setting", "Value"], [[escape(name), escape(value)] for name, value in shared.items()])
+    if len(results) > 1:
+        told = f"<details><summary>{len(shared)} settings that all runs share</summary>{told}</details>"
+    if not differing:
+        return told
+    heads = [
+        _label(result.label, summary) + (f"<small>{escape(task.title)}</small>" if several else "")
+        for task, result in results
+    ]
+    rows = [[escape(name), *map(escape, values)] for name, values in differing.items()]
+    return f"<p>These settings differ between the runs.</p>{_html_table(['Setting', *heads], rows)}{told}"
+
+
+def _commands(summary: Summary, folder: Path) -> str:
+    """The commands as they were typed, without the paths of the machine; and each experiment as a file to train."""
     comparison = summary.comparison
     commands = [("The comparison", comparison.command)] if comparison.command else []
     commands += [(run.label, run.command) for run in comparison.runs if run.command]
-    unique = dict.fromkeys(commands)
-    shown = (f'<p class="quiet">{escape(label)}</p><pre>{escape(command)}</pre>' for label, command in unique)
-    return "\n".join(shown) or "<p>No run has left its command.</p>"
+    unique = dict.fromkeys((label, portable(command, folder)) for label, command in commands)
+    shown = [f'<p class="quiet">{escape(label)}</p><pre>{escape(command)}</pre>' for label, command in unique]
+    shown = shown or ["<p>No run has left its command.</p>"]
+    files = [
+        f"<details><summary>experiment.json of {escape(run.label)} on {escape(run.environment)}</summary>"
+        f"<pre>{escape(text)}</pre></details>"
+        for run in comparison.runs
+        if (text := experiment_json(run))
+    ]
+    explained = (
+        "<p>To make one of the runs again without its folder, save its experiment as <code>experiment.json</code> and "
+        "run <code>sharedq train experiment.json</code>.</p>"
+    )
+    return "\n".join([*shown, explained, *files])
 
 
 def _versions(summary: Summary) -> str:
@@ -215,6 +314,8 @@ def _versions(summary: Summary) -> str:
     found: dict[str, dict[str, None]] = {}
     for run in summary.comparison.runs:
         for name, version in run.versions.items():
+            if name == "date":
+                continue
             found.setdefault(name, {})[str(version)] = None
     if not found:
         return "<p>No run has left its versions.</p>"

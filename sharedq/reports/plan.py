@@ -13,6 +13,7 @@ FORM = {
     "recipe": Maybe(str),
     "command": Maybe(str),
     "reference": Maybe(str | None),
+    "ranked": Maybe(bool),
     "runs": [{"label": str, "folder": str, "command": Maybe(str), "experiment": Maybe({str: Any})}],
 }
 
@@ -40,5 +41,6 @@ def read_plan(folder: Path, remedy: str) -> dict[str, Any]:
         one["label"], one["command"] = printable(one["label"]), printable(one.get("command", ""), also="\n")
     plan["recipe"] = printable(plan.get("recipe", folder.resolve().name))
     plan["command"] = printable(plan.get("command", ""), also="\n")
+    plan["ranked"] = plan.get("ranked", False)
     plan["reference"] = None if plan.get("reference") is None else printable(plan["reference"])
     return plan

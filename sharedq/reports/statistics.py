@@ -1,22 +1,28 @@
-"""The statistics of a report: learning curves, their area, interquartile means and stratified bootstrap intervals.
+"""The statistics of a report: learning curves, their area, interquartile means and intervals.
 
 Scores come as *strata*: one array per environment, `[seeds, ...]`, so that an environments x seeds matrix is one
 too. Resampling draws seeds with replacement within each stratum and never mixes environments. Every random draw
 comes from the generator that is handed in.
 
-References: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
+References: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"; Newcombe 2006,
+"Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2", Statistics in Medicine
+25; Zou and Donner 2008, "Construction of confidence limits about effect measures", Statistics in Medicine 27.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedq.reports.load_runs import Run
+from sharedq.reports.load_runs import MEASURE, Run
+from sharedq.reports.tables import LARGEST_NUMBER
 
 REPETITIONS = 2000
 CONFIDENCE = 0.95
 BLOCK = 20_000_000  # numbers of a bootstrap in memory at once
+FEWEST = 5  # seeds of which a probability gets an interval; with fewer its pairs are counted
 
 Strata = Sequence[np.ndarray] | np.ndarray
 
@@ -29,6 +35,14 @@ class Interval(NamedTuple):
     high: Any
 
 
+class Improvement(NamedTuple):
+    """How often a seed of a run is better than a seed of the reference: the share of the pairs, and the pairs."""
+
+    share: Interval
+    wins: float  # ties count half
+    pairs: tuple[tuple[int, int], ...]  # seeds of the run and of the reference, in each environment
+
+
 def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
     """The return of each seed at evenly spaced steps: `[seeds, points]`.
 
@@ -36,17 +50,40 @@ def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
     If none ended there the point before is carried forward. Nan before the first episode and beyond the last step
     that the seed has done.
     """
-    points, window = len(grid), grid[0] if len(grid) == 1 else grid[1] - grid[0]
     step, seed, returns, _ = run.episodes
+    return window_means(run, grid, step, seed, returns)
+
+
+def measured(run: Run, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Step, seed and value of each row in which the measure has a number."""
+    values = run.metrics.get(MEASURE + name, np.full(len(run.metrics["step"]), np.nan))
+    present = np.abs(values) <= LARGEST_NUMBER
+    return run.metrics["step"][present], run.metrics["seed"][present], values[present]
+
+
+def step_means(run: Run, step: np.ndarray, seed: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that have a value, and the mean of each seed's values at each, nan without one: `[seeds, steps]`."""
+    steps, at = np.unique(step, return_inverse=True)
+    cell = np.searchsorted(run.seeds, seed) * len(steps) + at
+    return steps, _means(cell, values, len(run.seeds) * len(steps)).reshape(len(run.seeds), len(steps))
+
+
+def window_means(run: Run, grid: np.ndarray, step: np.ndarray, seed: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The mean of each seed's values in the window before each point, carried forward: `[seeds, points]`."""
+    points, window = len(grid), grid[0] if len(grid) == 1 else grid[1] - grid[0]
     inside = (step > grid[0] - window) & (step <= grid[-1])
     cell = np.searchsorted(run.seeds, seed[inside]) * points + np.searchsorted(grid, step[inside])
-    size = len(run.seeds) * points
-    counts = np.bincount(cell, minlength=size).reshape(-1, points)
-    sums = np.bincount(cell, weights=returns[inside], minlength=size).reshape(-1, points)
-    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    last_seen = np.maximum.accumulate(np.where(counts > 0, np.arange(points), 0), axis=1)
+    means = _means(cell, values[inside], len(run.seeds) * points).reshape(-1, points)
+    last_seen = np.maximum.accumulate(np.where(np.isfinite(means), np.arange(points), 0), axis=1)
     curve = np.take_along_axis(means, last_seen, axis=1)
     return np.where(grid <= run.reached[:, None], curve, np.nan)
+
+
+def _means(cell: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    """The mean of the values in each cell, nan in an empty one: `[size]`."""
+    counts = np.bincount(cell, minlength=size)
+    sums = np.bincount(cell, weights=values, minlength=size)
+    return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
 
 
 def area_under_curve(curve: np.ndarray) -> np.ndarray:
@@ -133,26 +170,47 @@ def difference(
     return _interval(iqm(scores) - iqm(reference), draws[0] - draws[1], confidence, [scores, reference])
 
 
-def probability_of_improvement(
-    scores: Strata,
-    reference: Strata,
-    *,
-    repetitions: int = REPETITIONS,
-    confidence: float = CONFIDENCE,
-    rng: np.random.Generator,
-) -> Interval:
-    """P(X > Y) + P(X = Y) / 2 of a seed X against a seed Y of the reference, averaged over environments."""
-    pairs = list(zip(map(np.asarray, scores), map(np.asarray, reference), strict=True))
-    value = np.mean([_wins(x, y) for x, y in pairs])
-    samples = zip(resample(scores, repetitions, rng), resample(reference, repetitions, rng), strict=True)
-    draws = np.mean([_wins(x, y) for x, y in samples], axis=0)
-    return _interval(value, draws, confidence, [*scores, *reference])
+def probability_of_improvement(scores: Strata, reference: Strata, *, confidence: float = CONFIDENCE) -> Improvement:
+    """P(X > Y) + P(X = Y) / 2 of a seed X against a seed Y of the reference, averaged over environments.
+
+    The interval is Newcombe's method 5 in each environment; those of several are combined as Zou and Donner do. It has
+    a width also where all pairs are won. With fewer than five seeds there is none.
+    """
+    rows = list(zip(map(np.asarray, scores), map(np.asarray, reference), strict=True))
+    pairs = tuple((len(x), len(y)) for x, y in rows)
+    shares = [float(_wins(x, y)) for x, y in rows]
+    value, wins = float(np.mean(shares)), sum(share * m * n for share, (m, n) in zip(shares, pairs))
+    low = high = math.nan
+    if min(map(min, pairs)) >= FEWEST:
+        bounds = [mann_whitney_interval(share, *sizes, confidence) for share, sizes in zip(shares, pairs)]
+        low = value - math.hypot(*(share - one for share, (one, _) in zip(shares, bounds))) / len(rows)
+        high = value + math.hypot(*(one - share for share, (_, one) in zip(shares, bounds))) / len(rows)
+    return Improvement(Interval(value, low, high), wins, pairs)
+
+
+def mann_whitney_interval(share: float, m: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Newcombe's method 5: the probabilities from which the share of `m * n` pairs is at most z deviations away.
+
+    The variance is that of Hanley and McNeil for exponential distributions, symmetric in the two samples.
+    """
+    z, extra = NormalDist().inv_cdf((1 + confidence) / 2), (m + n) / 2 - 1
+
+    def is_far(p: float) -> bool:
+        variance = p * (1 - p) * (1 + extra * (1 - p) / (2 - p) + extra * p / (1 + p)) / (m * n)
+        return (share - p) ** 2 > z * z * variance
+
+    def bound(end: float) -> float:
+        near, far = share, end
+        for _ in range(60):
+            middle = (near + far) / 2
+            near, far = (near, middle) if is_far(middle) else (middle, far)
+        return near
+
+    return bound(0.0), bound(1.0)
 
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Share of pairs (last axes) in which x is above y, ties counting half. No pair is ever held in memory."""
-    if x.ndim > 1:
-        return np.array([_wins(*rows) for rows in zip(x, y, strict=True)])
+    """Share of pairs in which x is above y, ties counting half. No pair is ever held in memory."""
     ordered = np.sort(y)
     below, not_above = (np.searchsorted(ordered, x, side) for side in ("left", "right"))
     return ((below + not_above - len(y)).sum() / (len(x) * len(y)) + 1) / 2

@@ -1,6 +1,6 @@
 """The look of the report page: one column, system fonts, light and dark by the reader's own setting."""
 
-from sharedq.reports.figures import DARK, LIGHT
+from sharedq.reports.looks import DARK, LIGHT
 
 
 def _colours(name: str, colours: tuple[str, ...]) -> str:
@@ -39,6 +39,8 @@ th,td{padding:.45rem .6rem;text-align:right;white-space:nowrap;border-top:1px so
 thead th{border-top:0;font-weight:600;vertical-align:bottom}
 th:first-child,th:last-child,td:last-child{text-align:left}
 tbody th{font-weight:500;max-width:16rem;overflow:hidden;text-overflow:ellipsis}
+details{margin:1rem 0}
+summary{cursor:pointer}
 td small{display:block;color:var(--quiet)}
 .dot{display:inline-block;width:.65rem;height:.65rem;border-radius:50%;margin-right:.5rem}
 pre{overflow-x:auto;background:var(--box);border-radius:6px;padding:.7rem .9rem;font-size:.85rem;margin:.3rem 0 1rem}

@@ -1,17 +1,43 @@
 """The numbers of a report, computed once from the runs: the page, the figures and the files only show them."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sharedq.reports import statistics
 from sharedq.reports.human_scores import human_scale
 from sharedq.reports.load_runs import Comparison, Run
-from sharedq.reports.statistics import Interval
+from sharedq.reports.looks import Look, looks
+from sharedq.reports.statistics import Improvement, Interval
 
 POINTS = 50  # of a learning curve over the longest run
+MOST_STEPS = 4 * POINTS  # of evaluations or measures that are shown one by one; more are averaged in windows
 FINAL_SHARE = 0.1  # of a run's curve that its final return is the mean of
+Statistic = Callable[..., np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # step, seed and value of each
 SEED = 0  # of every bootstrap, so that a report made twice says the same
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one measure found during training."""
+
+    steps: np.ndarray
+    curve: Interval  # IQM over seeds at each of the steps
+    mean: Interval  # IQM over seeds of each seed's mean over training
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluations during training, in each of which an agent played without learning."""
+
+    steps: np.ndarray
+    curve: Interval  # IQM over seeds at each of the steps
+    final: Interval
+    best: Interval  # mean over seeds of each seed's best evaluation
 
 
 @dataclass(frozen=True)
@@ -24,8 +50,10 @@ class Result:
     final: Interval
     area: Interval
     relative: Interval | None  # area as a fraction of the reference's, or minus it: the task's unit says which
-    improvement: Interval | None
+    improvement: Improvement | None
     compared_steps: int  # both runs had reached this step: areas are compared up to here
+    measures: Mapping[str, Measured]
+    evaluated: Evaluated | None
 
     @property
     def label(self) -> str:
@@ -54,11 +82,18 @@ class Result:
 class Task:
     """The runs on one environment."""
 
-    name: str
+    name: str  # the environment with all its settings
+    title: str  # how it is called on the page
     grid: np.ndarray
+    start: int  # the step at which areas begin: the warm-up of all runs, in which those of one seed are alike
     results: tuple[Result, ...]
     reference: str | None
     unit: str  # of `relative`: "percent", "difference", or "none" without a usable reference
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of all measures that a run has, each once."""
+        return list(dict.fromkeys(name for result in self.results for name in result.measures))
 
     def result(self, label: str) -> Result:
         return next(result for result in self.results if result.label == label)
@@ -70,7 +105,7 @@ class Overall:
 
     label: str
     relative: Interval
-    improvement: Interval
+    improvement: Improvement
 
 
 @dataclass(frozen=True)
@@ -79,39 +114,50 @@ class Summary:
     tasks: tuple[Task, ...]
     overall: tuple[Overall, ...]  # only of several environments, for labels that ran in all of them
 
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """How each label looks, which the order of the runs decides."""
+        kinds: dict[str, str] = {}
+        for run in self.comparison.runs:
+            kinds.setdefault(run.label, run.target)
+        return looks(kinds)
+
     @property
-    def labels(self) -> list[str]:
-        """Each label once, in the order of the runs: a label's place decides its colour."""
-        return list(dict.fromkeys(run.label for run in self.comparison.runs))
+    def title(self) -> str:
+        """The environments, by name while there is room for their names."""
+        titles = [task.title for task in self.tasks]
+        return f"{len(titles)} environments" if len(titles) > 3 else ", ".join(titles)
 
 
 def summarise(comparison: Comparison) -> Summary:
     """All numbers of the report on these runs."""
     environments = list(dict.fromkeys(run.environment for run in comparison.runs))
     groups = [[run for run in comparison.runs if run.environment == environment] for environment in environments]
+    names = Counter(group[0].environment_name for group in groups)
     curves = [_Curves(group, comparison.reference) for group in groups]
-    return Summary(comparison, tuple(one.task() for one in curves), _overall(curves))
+    tasks = tuple(one.task(names[one.name] == 1, comparison.ranked) for one in curves)
+    return Summary(comparison, tasks, _overall(curves))
 
 
 class _Curves:
     """The curves of the runs on one environment, on one grid, without the seeds that finished no episode."""
 
     def __init__(self, runs: list[Run], wanted: str | None):
-        self.runs = runs
+        self.runs, self.name = runs, runs[0].environment_name
+        self.start = min(run.warm_up for run in runs)
         span = max(1, max(int(run.reached.max()) for run in runs))
         self.grid = np.linspace(span / POINTS, span, POINTS)
         self.curves: dict[str, np.ndarray] = {}
         self.reached: dict[str, int] = {}
         for run in runs:
             curve = statistics.learning_curve(run, self.grid)
-            has_episodes = np.isfinite(curve).any(axis=1)
-            self.curves[run.label] = curve[has_episodes]
-            self.reached[run.label] = int(run.reached[has_episodes].min(initial=span))
+            self.curves[run.label] = _with_numbers(curve)
+            self.reached[run.label] = int(run.reached[np.isfinite(curve).any(axis=1)].min(initial=span))
         reference = _reference(runs, wanted)
         self.reference = reference if reference is not None and len(self.curves[reference]) else None
 
     def areas(self, label: str, until: int) -> np.ndarray:
-        return statistics.area_under_curve(self.curves[label][:, self.grid <= until])
+        return statistics.area_under_curve(self.curves[label][:, (self.grid > self.start) & (self.grid <= until)])
 
     def against_reference(self, label: str) -> tuple[np.ndarray, np.ndarray, int] | None:
         """The areas of a run and of the reference up to the step that both have reached, and that step."""
@@ -122,14 +168,18 @@ class _Curves:
         scores, reference = scores[np.isfinite(scores)], reference[np.isfinite(reference)]
         return (scores, reference, until) if len(scores) and len(reference) else None
 
-    def task(self) -> Task:
+    def task(self, has_own_name: bool, ranked: bool) -> Task:
         pairs = {run.label: self.against_reference(run.label) for run in self.runs}
         ratios = {label: statistics.ratio([pair[0]], [pair[1]], rng=_rng()) for label, pair in pairs.items() if pair}
         unit = "none"
         if self.reference is not None:  # one unit for all runs of a task, so that they can be read against each other
             unit = "percent" if all(np.isfinite(one.value) for one in ratios.values()) else "difference"
-        results = tuple(self._result(run, pairs[run.label], ratios, unit) for run in self.runs)
-        return Task(self.runs[0].environment, self.grid, results, self.reference, unit)
+        results = [self._result(run, pairs[run.label], ratios, unit) for run in self.runs]
+        if ranked:
+            results.sort(key=lambda result: np.nan_to_num(-result.area.value, nan=np.inf))
+        name = self.runs[0].environment
+        title = self.name if has_own_name else name
+        return Task(name, title, self.grid, self.start, tuple(results), self.reference, unit)
 
     def _result(self, run: Run, pair: tuple | None, ratios: dict[str, Interval], unit: str) -> Result:
         curve, until = self.curves[run.label], self.reached[run.label]
@@ -137,9 +187,9 @@ class _Curves:
         if pair and run.label != self.reference:
             scores, reference, until = pair
             relative = ratios[run.label] if unit == "percent" else statistics.difference(scores, reference, rng=_rng())
-            improvement = statistics.probability_of_improvement([scores], [reference], rng=_rng())
+            improvement = statistics.probability_of_improvement([scores], [reference])
         inside = np.flatnonzero(self.grid <= self.reached[run.label])
-        tail = inside[-max(1, round(FINAL_SHARE * len(inside))) :] if len(inside) else inside
+        tail = inside[-_final_count(len(inside)) :]
         return Result(
             run=run,
             seeds=len(curve),
@@ -149,7 +199,34 @@ class _Curves:
             relative=relative,
             improvement=improvement,
             compared_steps=until,
+            measures={name: measured for name in run.measures if (measured := self._measured(run, name))},
+            evaluated=self._evaluated(run),
         )
+
+    def _measured(self, run: Run, name: str) -> Measured | None:
+        rows = statistics.measured(run, name)
+        steps, means = statistics.step_means(run, *rows)
+        if not len(steps):
+            return None
+        mean = np.nanmean(_with_numbers(means), axis=1)
+        return Measured(*self._sparse_curve(run, rows), _bootstrap(mean))
+
+    def _evaluated(self, run: Run) -> Evaluated | None:
+        rows = run.evaluations[:3]
+        steps, curve = statistics.step_means(run, *rows)
+        if not len(steps):
+            return None
+        curve, count = _with_numbers(curve), _final_count(len(steps))
+        final = np.array([row[np.isfinite(row)][-count:].mean() for row in curve])
+        best = np.nanmax(curve, axis=1)
+        return Evaluated(*self._sparse_curve(run, rows), _bootstrap(final), _bootstrap(best, np.mean))
+
+    def _sparse_curve(self, run: Run, rows: Rows) -> tuple[np.ndarray, Interval]:
+        """The steps and the curve of numbers that a run has now and then, at the points of the grid if it has many."""
+        steps, curve = statistics.step_means(run, *rows)
+        if len(steps) > MOST_STEPS:
+            steps, curve = self.grid, statistics.window_means(run, self.grid, *rows)
+        return steps, _bootstrap(_with_numbers(curve))
 
 
 def _reference(runs: list[Run], wanted: str | None) -> str | None:
@@ -170,17 +247,27 @@ def _overall(tasks: list[_Curves]) -> tuple[Overall, ...]:
         if len(pairs) == len(tasks) and any(label != task.reference for task in tasks):
             scores, reference = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
             relative = statistics.ratio(scores, reference, rng=_rng())
-            improvement = statistics.probability_of_improvement(scores, reference, rng=_rng())
+            improvement = statistics.probability_of_improvement(scores, reference)
             rows.append(Overall(label, relative, improvement))
     return tuple(rows)
 
 
-def _bootstrap(scores: np.ndarray) -> Interval:
-    """IQM over seeds with its interval; nan without seeds."""
+def _with_numbers(curve: np.ndarray) -> np.ndarray:
+    """The curves of the seeds that have a number at all."""
+    return curve[np.isfinite(curve).any(axis=1)]
+
+
+def _final_count(points: int) -> int:
+    """How many points at its end a curve's final value is the mean of."""
+    return max(1, round(FINAL_SHARE * points))
+
+
+def _bootstrap(scores: np.ndarray, statistic: Statistic = statistics.iqm) -> Interval:
+    """A statistic over seeds with its interval; nan without seeds."""
     if not len(scores):
         empty = np.full(scores.shape[1:], np.nan)[()]
         return Interval(empty, empty, empty)
-    return statistics.stratified_bootstrap([scores], rng=_rng())
+    return statistics.stratified_bootstrap([scores], statistic, rng=_rng())
 
 
 def _rng() -> np.random.Generator:

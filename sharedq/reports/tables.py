@@ -1,4 +1,4 @@
-"""Reads the tables of a run, metrics.csv and episodes.csv, and names the line of what cannot be right."""
+"""Reads the tables of a run, metrics.csv, episodes.csv and evaluations.csv, and names the line of what is wrong."""
 
 import hashlib
 from pathlib import Path
@@ -46,7 +46,30 @@ def read_episodes(folder: Path, seeds: range, diverged: bool) -> Table:
 
     Its rows without a finite return are left out.
     """
-    table = _read(folder, "episodes.csv", ("step", "seed", "return", "length"), seeds)
+    table, finite = _read_returns(folder, "episodes.csv", seeds, diverged)
+    _refuse_too_many(table)
+    return _rows(table, finite)
+
+
+def read_evaluations(folder: Path, seeds: range, diverged: bool, episodes: int | None) -> Table:
+    """evaluations.csv: one row for each episode of each evaluation, which has that many `episodes` if this is known.
+
+    Rows without a finite return are treated as those of episodes.csv are.
+    """
+    table, finite = _read_returns(folder, "evaluations.csv", seeds, diverged)
+    if episodes is not None:
+        order, follows = table.by_seed()
+        first = ~follows | (np.diff(table.columns["step"][order], prepend=-1) != 0)  # of its evaluation
+        place = np.arange(len(order))
+        since = place - np.maximum.accumulate(np.where(first, place, 0))
+        wanted = f"the seed has more than {episodes:,} episodes at this step: rows may stand there twice"
+        _refuse_ordered(table, order, since >= episodes, "step", wanted)
+    return _rows(table, finite)
+
+
+def _read_returns(folder: Path, name: str, seeds: range, diverged: bool) -> tuple[Table, np.ndarray]:
+    """A table of episodes, and which of its rows have a finite return."""
+    table = _read(folder, name, ("step", "seed", "return", "length"), seeds)
     returns, length = table.columns["return"], table.columns["length"]
     finite = np.abs(returns) <= LARGEST_NUMBER
     if not diverged:
@@ -54,8 +77,11 @@ def read_episodes(folder: Path, seeds: range, diverged: bool) -> Table:
     whole = (length >= 1) & (length <= LARGEST_STEP) & (np.floor(length) == length)
     table.refuse(~whole, "length", "it must be a whole number from 1 on")
     _refuse_disorder(table, "no row of a seed may be earlier than the one before", twice=True)
-    _refuse_too_many(table)
-    return table._replace(columns={name: values[finite] for name, values in table.columns.items()})
+    return table, finite
+
+
+def _rows(table: Table, chosen: np.ndarray) -> Table:
+    return table._replace(columns={name: values[chosen] for name, values in table.columns.items()})
 
 
 def _refuse_disorder(table: Table, wanted: str, twice: bool) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -189,7 +190,7 @@ class RunDirectory:
 
 
 def versions() -> dict:
-    """What the run was made with; nothing that names a person or a machine."""
+    """When and with what the run was begun; nothing that names a person or a machine."""
 
     def version(package: str) -> str | None:
         try:
@@ -198,6 +199,7 @@ def versions() -> dict:
             return None
 
     return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),

@@ -10,13 +10,14 @@ TABLES = ("metrics.csv", "episodes.csv")
 EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
 ENDS = ("finished.json", "diverged.json")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
-PAGES = ("report.html", "summary.json", "summary.csv", "curves.csv", "episode.mp4", "episode.gif")
+PAGES = ("report.html", "summary.json", "summary.csv", "curves.csv", "measure_curves.csv", "episode.mp4", "episode.gif")
 FILES = (*DESCRIPTIONS, *TABLES, *ENDS, "lock", *PAGES)
 
 _EVENTS = r"tensorboard(/seed_\d+(/events\.out\.tfevents\.sharedq)?)?"
 _CHECKPOINT = r"checkpoint\.json|agent\.safetensors|rest\.safetensors|rest(/\d{6,})?"
 _CHECKPOINTS = r"checkpoints(/(\d{12,}|\.unfinished|\.removed)(/(" + _CHECKPOINT + r"))?)?"
-_FIGURE = r"(environment_\d+_)?(learning_curves|areas|memory|speed|overall_areas)((-light|-dark)?\.svg|\.png)"
+_KIND = r"learning_curves|evaluation_returns|areas|memory|speed|overall_areas|measure_[a-z0-9_]*(-\d+)?"
+_FIGURE = r"(environment_\d+_)?(" + _KIND + r")((-light|-dark)?\.svg|\.png)"
 _FIGURES = r"figures(/(" + _FIGURE + r"|\.(" + _FIGURE + r")\.\d+))?"  # also one that a killed process was writing
 _UNFINISHED = r"\.(" + "|".join(map(re.escape, FILES)) + r")\.\w+|\.episode\.unfinished\.(mp4|gif)"
 _OURS = re.compile("|".join([*map(re.escape, FILES), _EVENTS, _CHECKPOINTS, _FIGURES, _UNFINISHED]))

@@ -1,0 +1,77 @@
+"""How each run looks, in every figure and table: a source of targets has the same hue in all reports.
+
+Runs of one source differ in shade, line and marker. Colours are told apart by colour-blind readers and stand out from
+the light and the dark page; lines and markers say the same once more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+KINDS = ("shared_heads", "target_network", "online_network", "iterated_networks", "lookahead_replicate")
+OTHER = len(KINDS)  # the hue of a source that is not ours
+SHADES = 3
+
+
+class Paper(NamedTuple):
+    """The colours that a figure is drawn in; the background is left to the page."""
+
+    name: str
+    ink: str
+    faint: str
+    colours: tuple[str, ...]  # of each hue its shades, one after another
+
+
+class Look(NamedTuple):
+    """How one run looks: the place of its colour among those of a paper, its line and its marker."""
+
+    colour: int
+    line: str
+    marker: str
+
+
+LIGHT = Paper(
+    "light",
+    "#22262b",
+    "#c9ced6",
+    (
+        *("#0b66b0", "#074170", "#5393c7"),  # blue
+        *("#c2410c", "#722607", "#d3754e"),  # orange
+        *("#5b6470", "#3a4047", "#888f97"),  # grey
+        *("#a03d8f", "#66275b", "#bc77b0"),  # purple
+        *("#0a7d5a", "#064934", "#459d82"),  # green
+        *("#8a6a00", "#4f3d00", "#a48c39"),  # ochre
+    ),
+)
+DARK = Paper(
+    "dark",
+    "#e4e7eb",
+    "#4a515b",
+    (
+        *("#62b5f5", "#a5d4f9", "#447eaa"),
+        *("#ff9466", "#ffc1a6", "#af6646"),
+        *("#aab3bf", "#c9cfd7", "#737981"),
+        *("#ec9ddb", "#f3bfe7", "#9c6891"),
+        *("#3fcf9f", "#83e0c1", "#298868"),
+        *("#e3c04a", "#f0de9e", "#8c772e"),
+    ),
+)
+
+
+def looks(kinds: Mapping[str, str]) -> dict[str, Look]:
+    """The look of each label, by the kind of its source of targets."""
+    free = [OTHER, *(hue for hue, kind in reversed([*enumerate(KINDS)]) if kind not in kinds.values())]
+    strange = [kind for kind in dict.fromkeys(kinds.values()) if kind not in KINDS]
+    hues = dict(zip(KINDS, range(len(KINDS)))) | {kind: free[min(at, len(free) - 1)] for at, kind in enumerate(strange)}
+    taken: Counter[int] = Counter()
+    found = {}
+    for label, kind in kinds.items():
+        hue = hues[kind]
+        turn = taken[hue]
+        colour, line = SHADES * hue + turn % SHADES, hue + turn
+        marker = hue - 2 * turn - turn // 12  # after 12 runs shade and line are those of the first again
+        found[label] = Look(colour, LINES[line % len(LINES)], MARKERS[marker % len(MARKERS)])
+        taken[hue] += 1
+    return found
