@@ -76,6 +76,7 @@ class HostEnvironment(NamedTuple):
 
     spec: EnvironmentSpec
     open: Callable[..., VectorEnv]  # (count, seed, render=False)
+    remarks: tuple[str, ...] = ()  # lines for whoever trains here, about what may not be expected
 
 
 def follows(stack: np.ndarray, before: Any = 0) -> bool:
