@@ -558,10 +558,10 @@ def test_keyword_arguments_are_read(text, value):
 
 def test_keyword_arguments_never_change():
     sizes = [1, 2]
-    settings = Gymnasium(kwargs={"sizes": sizes})
+    settings = Gymnasium(kwargs={"sizes": sizes, "shape": (3, 4)})
     sizes.append(3)
     settings.kwargs["sizes"].append(4)
-    assert dict(settings.kwargs) == {"sizes": [1, 2]}
+    assert dict(settings.kwargs) == {"sizes": [1, 2], "shape": [3, 4]}
 
 
 @pytest.mark.parametrize(
@@ -584,6 +584,7 @@ def test_keyword_arguments_that_cannot_be_read_are_told(given, message):
         (5, "environment.kwargs must be names and values, .*not 5"),
         ({"f": len}, "environment.kwargs f is builtin_function_or_method .* no settings file can hold"),
         ({"x": float("inf")}, "environment.kwargs x is float inf, which no settings file"),
+        ({"x": {3: 1}}, "environment.kwargs x is dict {3: 1}, which no settings file"),
         ({3: 1}, "environment.kwargs has the name 3"),
     ],
 )

@@ -41,7 +41,9 @@ class Gymnasium:
     id: Any = "LunarLander-v3"  # a registered id, or the package.module:name of a class or function that makes one
     time_limit: int | None = None  # steps until an episode is truncated; none keeps the environment's own limit
     frame_stacks: bool = False  # observations are stacks of uint8 frames [..., time], newest last, zeros at the start
-    channels: Literal["last", "first"] | None = None  # their axis in images; none refuses images that look like first
+    channels: Literal["last", "first"] | None = (
+        None  # the axis of an image with its channels; none refuses those that look like first
+    )
     kwargs: Any = ""  # keyword arguments for the environment or your function, as name=value,name=value
 
     def __post_init__(self):

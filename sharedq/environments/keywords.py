@@ -7,7 +7,7 @@ from typing import Any
 
 from sharedq.errors import SharedqError
 from sharedq.json_files import parse_json
-from sharedq.settings import require
+from sharedq.settings import require, to_plain
 
 WORDS = {"True": True, "False": False, "None": None, "none": None}  # as in Python and as in our other options
 
@@ -27,7 +27,7 @@ class Keywords(Mapping[str, Any]):
             right = isinstance(name, str) and name.isidentifier()
             require(right, f"{option} has the name {name!r}: write names of Python, such as size")
             _check_plain(value, f"{option} {name}")
-        self._text = json.dumps(dict(given), sort_keys=True)
+        self._text = json.dumps(to_plain(given), sort_keys=True)
 
     def __getitem__(self, name: str) -> Any:
         return json.loads(self._text)[name]  # a new value each time: nobody can change ours
@@ -76,9 +76,12 @@ def _value(text: str) -> Any:
 def _check_plain(value: Any, what: str) -> None:
     """Raises if JSON cannot hold the value."""
     try:
-        json.dumps(value, allow_nan=False)
+        plain = to_plain(value)
+        if json.loads(json.dumps(plain, allow_nan=False)) == plain:
+            return
     except (TypeError, ValueError, RecursionError):
-        raise SharedqError(
-            f"{what} is {type(value).__name__} {value!r}, which no settings file can hold: give a finite number, a "
-            "text, true, false, none, or lists and dictionaries of them"
-        ) from None
+        pass
+    raise SharedqError(
+        f"{what} is {type(value).__name__} {' '.join(repr(value).split())}, which no settings file can hold: give a "
+        "finite number, a text, true, false, none, or lists and dictionaries of them"
+    )
