@@ -10,7 +10,7 @@ import numpy as np
 
 from sharedq.environments.contract import HostEnvironment, follows
 from sharedq.environments.gymnasium_spaces import actions, observations
-from sharedq.environments.keywords import Keywords
+from sharedq.environments.keywords import keywords_as_text, keywords_of
 from sharedq.environments.spec import EnvironmentSpec, Stacks, stackable
 from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
@@ -41,13 +41,11 @@ class Gymnasium:
     id: Any = "LunarLander-v3"  # a registered id, or the package.module:name of a class or function that makes one
     time_limit: int | None = None  # steps until an episode is truncated; none keeps the environment's own limit
     frame_stacks: bool = False  # observations are stacks of uint8 frames [..., time], newest last, zeros at the start
-    channels: Literal["last", "first"] | None = (
-        None  # the axis of an image with its channels; none refuses those that look like first
-    )
-    kwargs: Any = ""  # keyword arguments for the environment or your function, as name=value,name=value
+    channels: Literal["last", "first"] | None = None  # where images have them; none refuses what looks like first
+    kwargs: Any = None  # keyword arguments for the environment or your function, as name=value,name=value
 
     def __post_init__(self):
-        object.__setattr__(self, "kwargs", Keywords(self.kwargs, "environment.kwargs"))
+        object.__setattr__(self, "kwargs", keywords_as_text(self.kwargs, "environment.kwargs"))
         if not isinstance(self.id, str):
             for name, value in _as_texts(self.id, self.kwargs, self.time_limit).items():
                 object.__setattr__(self, name, value)
@@ -102,7 +100,7 @@ class Gymnasium:
         require(callable(factory), f"environment factory '{self.id}' is not a function")
         module = getattr(factory, "__module__", "")
         with own_errors(f"environment factory '{self.id}'", module, EnvironmentFailed, factory):
-            made = factory(**self.kwargs)
+            made = factory(**keywords_of(self.kwargs))
         right = isinstance(made, gymnasium.Env)
         require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
         return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
@@ -114,7 +112,7 @@ class Gymnasium:
             with warnings.catch_warnings():
                 # Box2D's extension warns while it is imported, and crashes where warnings are errors.
                 warnings.filterwarnings("ignore", r"builtin type .* has no __module__", DeprecationWarning)
-                options = {**self.kwargs, **options}
+                options = {**keywords_of(self.kwargs), **options}
                 return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
         except gymnasium.error.UnregisteredEnv as error:
             named = unknown("Gymnasium environment", self.id, gymnasium.registry)
@@ -234,7 +232,7 @@ def _number(reward: Any) -> float:
     return float(found.item())
 
 
-def _as_texts(given: Any, kwargs: Keywords, time_limit: int | None) -> dict[str, Any]:
+def _as_texts(given: Any, kwargs: str | None, time_limit: int | None) -> dict[str, Any]:
     """The id of a class, a function or an `EnvSpec`, with the keyword arguments and the time limit that it brings."""
     if not all(hasattr(given, name) for name in ("entry_point", "additional_wrappers", "max_episode_steps")):
         return {"id": reference_to(given, "environment.id")}
@@ -254,7 +252,7 @@ def _as_texts(given: Any, kwargs: Keywords, time_limit: int | None) -> dict[str,
         limit = None if limit == registered.max_episode_steps else limit
     else:  # the id may be registered in this process only
         name = entry if isinstance(entry, str) else reference_to(entry, "environment.id")
-    kwargs = Keywords({**brought, **kwargs}, "environment.kwargs")
+    kwargs = keywords_as_text({**brought, **keywords_of(kwargs)}, "environment.kwargs")
     return {"id": name, "kwargs": kwargs, "time_limit": limit if time_limit is None else time_limit}
 
 

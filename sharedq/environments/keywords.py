@@ -1,50 +1,36 @@
-"""Keyword arguments as a setting: they are typed as text, never change, and JSON holds them."""
+"""Keyword arguments as a setting: one text, which is compared, shown and written to JSON like any other."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sharedq.errors import SharedqError
 from sharedq.json_files import parse_json
 from sharedq.settings import require, to_plain
 
-WORDS = {"True": True, "False": False, "None": None, "none": None}  # as in Python and as in our other options
+WORDS = {"True": True, "False": False, "None": None, "none": None}  # of Python, and our word for None
 
 
-class Keywords(Mapping[str, Any]):
-    """Keyword arguments, from a mapping or from a text `name=value,name=value`.
+def keywords_as_text(given: Any, option: str) -> str | None:
+    """Keyword arguments as one JSON text with sorted names; None if there are none.
 
-    A value in the text is read as JSON, or as itself if it is not JSON. The whole text can be a JSON object too.
+    They are given as a mapping, as a text `name=value,name=value`, or as such a JSON text. A value in the text is read
+    as JSON, or as itself if it is not JSON. `option` names the setting in errors.
     """
+    if given is None or isinstance(given, str):
+        given = _parsed(given or "", option)
+    require(isinstance(given, Mapping), f"{option} must be names and values, as in {{'size': 5}}, not {given!r}")
+    for name, value in given.items():
+        right = isinstance(name, str) and name.isidentifier()
+        require(right, f"{option} has the name {name!r}: write names of Python, such as size")
+        _check_plain(value, f"{option} {name}")
+    return json.dumps(to_plain(given), sort_keys=True) if given else None
 
-    def __init__(self, given: Any, option: str):
-        """`option` names the setting in errors."""
-        if isinstance(given, str):
-            given = _parsed(given, option)
-        require(isinstance(given, Mapping), f"{option} must be names and values, as in {{'size': 5}}, not {given!r}")
-        for name, value in given.items():
-            right = isinstance(name, str) and name.isidentifier()
-            require(right, f"{option} has the name {name!r}: write names of Python, such as size")
-            _check_plain(value, f"{option} {name}")
-        self._text = json.dumps(to_plain(given), sort_keys=True)
 
-    def __getitem__(self, name: str) -> Any:
-        return json.loads(self._text)[name]  # a new value each time: nobody can change ours
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(json.loads(self._text))
-
-    def __len__(self) -> int:
-        return len(json.loads(self._text))
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self))
-
-    def __str__(self) -> str:
-        return self._text if len(self) else "none"
-
-    __repr__ = __str__
+def keywords_of(text: str | None) -> dict[str, Any]:
+    """The keyword arguments in a text that `keywords_as_text` wrote."""
+    return json.loads(text) if text else {}
 
 
 def _parsed(text: str, option: str) -> Any:
