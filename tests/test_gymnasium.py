@@ -672,6 +672,18 @@ def test_rewards_of_every_kind_of_number_are_taken(bring, monkeypatch, reward):
     assert worlds.step(np.zeros(1, int)).reward.tolist() == [1.0]
 
 
+class Unmade(Made):
+    def __init__(self):
+        json.loads("no json")  # raised in the standard library, called by the user
+
+
+def test_an_error_while_a_registered_environment_is_made_is_told_with_the_users_line(monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "Unmade-v0", EnvSpec("Unmade-v0", Unmade))
+    line = Unmade.__init__.__code__.co_firstlineno + 1
+    with pytest.raises(SharedqError, match=rf"cannot be created: JSONDecodeError: .* \({__file__}:{line}\)"):
+        Gymnasium("Unmade-v0").build()
+
+
 class Breaking(gymnasium.ActionWrapper):
     def action(self, action):
         return json.loads("no json")  # raised in the standard library, called by the user

@@ -122,8 +122,11 @@ class Gymnasium:
         except BaseException as error:  # the user needs to see whatever goes wrong
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
-            module = self.id.partition(":")[0]
-            where = f" ({place_of(error, module)})" if references(self.id) else ""
+            entry = getattr(gymnasium.registry.get(self.id.rpartition(":")[2]), "entry_point", None)
+            made_by = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "gymnasium")
+            modules = (self.id.partition(":")[0], made_by)
+            theirs = references(self.id) or made_by.partition(".")[0] != "gymnasium"
+            where = f" ({place_of(error, modules)})" if theirs else ""
             raise SharedqError(f"Gymnasium environment '{self.id}' cannot be created: {told(error)}{where}") from error
 
 
