@@ -4,9 +4,10 @@ An import runs code. `Experiment.from_dict` decides whether that is allowed; the
 """
 
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,25 +52,74 @@ def search_here() -> None:
         sys.path.append(here)
 
 
+def reference_to(found: Any, what: str) -> str:
+    """The import string of a class or a function, by which another process finds it again; `what` names the setting."""
+    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        shown = " ".join(repr(found).split())
+        raise SharedqError(f"{what} must be a text, a class or a function, not {shown}")
+    if module == "__main__":
+        raise SharedqError(
+            f"{what} is {name} of the script or notebook that runs now, and a later command could not import it: move "
+            f"it to a module of its own and write  from my_module import {name.partition('.')[0]}"
+        )
+    again: Any = sys.modules.get(module)
+    for part in name.split("."):
+        again = getattr(again, part, None)
+    if again is not found:
+        raise SharedqError(
+            f"{what} is {name}, which is not found in the module {module} by this name, so that a run could not be "
+            "resumed: define it at the top of a module"
+        )
+    return f"{module}:{name}"
+
+
+class BrokenContract(Exception):
+    """What a user's code returned is not what was asked of it. `own_errors` adds whose code it was, and where it is."""
+
+
 @contextmanager
-def own_errors(whose: str, module: str, kind: type[SharedqError] = SharedqError) -> Iterator[None]:
+def own_errors(
+    whose: str, module: str | Collection[str], kind: type[SharedqError] = SharedqError, called: Any = None
+) -> Iterator[None]:
     """Turns an error of a user's code into one line, with the last place in `module` that it passed.
 
-    `sys.exit()` counts as such an error. Ctrl-C does not.
+    `module` can be several modules. If the error passed none, the place is that of `called`, the function of the user's
+    that was called. `sys.exit()` counts as an error. Ctrl-C does not.
     """
     try:
         yield
     except (SharedqError, KeyboardInterrupt):
         raise
+    except BrokenContract as error:
+        place = defined_at(called)
+        raise kind(f"{whose} {error}{place and f' ({place})'}") from None
     except BaseException as error:  # any error, because the code is not ours
-        raise kind(f"{whose} raised {told(error)} ({place_of(error, module)})") from error
+        raise kind(f"{whose} raised {told(error)} ({place_of(error, module, called)})") from error
 
 
-def place_of(error: BaseException, module: str) -> str:
-    """File and line of the last place in `module` that an error passed, or else of the place where it was raised."""
+def place_of(error: BaseException, module: str | Collection[str], called: Any = None) -> str:
+    """File and line of the last place in `module` that an error passed.
+
+    If it passed none, this is the place of the function `called`, or else the place where the error was raised.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
+    modules = [module] if isinstance(module, str) else module
     frames = list(traceback.walk_tb(error.__traceback__))
-    own = [place for place in frames if place[0].f_globals.get("__name__") == module]
+    own = [place for place in frames if place[0].f_globals.get("__name__") in modules]
+    if not own and (place := defined_at(called)):
+        return place
     frame, line = (own or frames)[-1]
     return f"{frame.f_code.co_filename}:{line}"
+
+
+def defined_at(found: Any) -> str:
+    """File and line of the definition of a function or class; empty if that is not known."""
+    function = inspect.unwrap(getattr(found, "__func__", found))
+    if code := getattr(function, "__code__", None):
+        return f"{code.co_filename}:{code.co_firstlineno}"
+    try:
+        return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+    except (OSError, TypeError):
+        return ""

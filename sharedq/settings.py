@@ -118,7 +118,10 @@ def to_plain(value: Any) -> Any:
 
 
 def parse(text: str, hint: Any, option: str) -> Any:
-    """Reads `text` as a value for a field of type `hint`: bool, int, float, str, choices, tuples or None."""
+    """Reads `text` as a value for a field of type `hint`: bool, int, float, str, choices, tuples or None.
+
+    A field of type `Any` takes a text, or any object from Python, and its kind makes a plain value of it.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         for choice in arguments:
@@ -146,13 +149,15 @@ def parse(text: str, hint: Any, option: str) -> Any:
         except (ValueError, OverflowError):
             wanted = "a whole number" if hint is int else "a finite number"
             raise SharedqError(f"{option} takes {wanted}, not '{text}'") from None
-    if hint is str:
+    if hint in (str, Any):
         return text
     raise SharedqError(f"{option} cannot be set from the command line")
 
 
 def convert(value: Any, hint: Any, option: str) -> Any:
     """Converts a value as if its text were parsed: 2e5 steps become 200,000, and a list becomes a tuple."""
+    if hint is Any:
+        return value
     text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
     return parse(text, hint, option)
 
@@ -182,9 +187,8 @@ def type_name(hint: Any) -> str:
         return " or ".join(type_name(argument) for argument in arguments)
     if origin is tuple:
         return f"{type_name(arguments[0])},..."
-    return {int: "whole number", float: "number", bool: "true|false", str: "text", type(None): "none"}.get(
-        hint, "value"
-    )
+    names = {int: "whole number", float: "number", bool: "true|false", str: "text", Any: "text", type(None): "none"}
+    return names.get(hint, "value")
 
 
 class Option(typing.NamedTuple):

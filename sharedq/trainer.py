@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import Diverged, SharedqError
-from sharedq.experiment import Built, Experiment, Trust
+from sharedq.experiment import TABLES, Built, Experiment, Trust
 from sharedq.runs import RunDirectory
 from sharedq.training.loop import Mirror
 from sharedq.training.loop import train as run_program
@@ -90,7 +90,7 @@ def _go_on(
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     progress, training = progress or Silent(), built.experiment.training
-    for remark in _remarks(built.experiment):
+    for remark in _remarks(built):
         progress.say(remark)
     onwards = f"sharedq resume {directory.path}{to_trust(built.experiment)}"
     run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror, onwards)
@@ -102,8 +102,10 @@ def to_trust(experiment: Experiment) -> str:
     return " --trust" if experiment.imports() else ""
 
 
-def _remarks(experiment: Experiment) -> Iterator[str]:
-    """Warnings of the parts about settings that the user probably did not mean."""
-    for part in (experiment.training, experiment.algorithm):
-        if hasattr(part, "remarks"):
-            yield from part.remarks(experiment.training.steps)
+def _remarks(built: Built) -> Iterator[str]:
+    """What the parts say about settings that the user probably did not mean, and about the environment."""
+    experiment = built.experiment
+    for part in TABLES:
+        if hasattr(one := getattr(experiment, part), "remarks"):
+            yield from one.remarks(experiment.training.steps, built.spec)
+    yield from getattr(built.environment, "remarks", ())

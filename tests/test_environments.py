@@ -360,6 +360,41 @@ def test_a_missing_import_inside_the_users_module_is_not_hidden(user_module):
         Custom("my_broken_world:factory").build()
 
 
+LIMITED = """
+from sharedq.environments import time_limited
+from sharedq.environments.probes import PROBES
+
+def step(key, state, action):
+    return state.place, 3
+
+def reset(key, more):
+    return key, key
+
+def make():
+    return time_limited(PROBES["corridor"].environment._replace(step=step), 9)
+
+def other():
+    return time_limited(PROBES["corridor"].environment._replace(reset=reset), 9)
+
+def wants(number):
+    return make()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("make", r"step cannot be traced by jax.jit: AttributeError: .* no attribute place \(.*limited.py:6\)"),
+        ("other", r"reset cannot be traced by jax.jit: TypeError: .*'more' \(.*limited.py:8\)"),
+        ("wants", r"limited:wants' raised TypeError: .*'number' \(.*limited.py:17\)"),
+    ],
+)
+def test_an_error_under_a_time_limit_or_in_a_call_is_told_with_the_users_line(user_module, name, told):
+    user_module(LIMITED, "limited")
+    with pytest.raises(SharedqError, match=told):
+        Custom(f"limited:{name}").build()
+
+
 # The table
 
 

@@ -64,7 +64,7 @@ class DQN:
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
 
-    def remarks(self, steps: int) -> Iterator[str]:
+    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
         return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:

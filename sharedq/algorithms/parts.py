@@ -24,7 +24,10 @@ UNLIMITED = 1e10  # a bound from here on means none: the Control Suite gives it 
 def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
     """The number of discrete actions."""
     if not isinstance(spec.actions, Discrete):
-        raise SharedqError(f"{who} needs discrete actions, and those of '{spec.name}' are continuous")
+        raise SharedqError(
+            f"{who} needs discrete actions, and those of '{spec.name}' are continuous: begin with a recipe named "
+            "sac-*, such as sac-pendulum, or add --algorithm sac"
+        )
     return spec.actions.n
 
 
@@ -32,7 +35,10 @@ def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
     """The bounds of continuous actions, each of which is one vector."""
     actions, name = spec.actions, spec.name
     if not isinstance(actions, Continuous):
-        raise SharedqError(f"{who} needs continuous actions, and those of '{name}' are discrete")
+        raise SharedqError(
+            f"{who} needs continuous actions, and those of '{name}' are discrete: begin with a recipe for them, "
+            "such as lunar-lander, or add --algorithm dqn"
+        )
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     if low.ndim != 1 or low.shape != high.shape or not low.size:
         raise SharedqError(f"{who} needs actions that are one vector, and those of '{name}' are {list(low.shape)}")

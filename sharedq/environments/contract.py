@@ -6,6 +6,7 @@ form that a training loop needs. On the host, several environments are stepped t
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -76,6 +77,7 @@ class HostEnvironment(NamedTuple):
 
     spec: EnvironmentSpec
     open: Callable[..., VectorEnv]  # (count, seed, render=False)
+    remarks: tuple[str, ...] = ()  # lines for whoever trains here, about what may not be expected
 
 
 def follows(stack: np.ndarray, before: Any = 0) -> bool:
@@ -111,10 +113,12 @@ def time_limited(environment: Environment, limit: int | None, told: bool = False
     def seen(obs, steps):
         return jnp.append(obs, steps / limit - 0.5) if told else obs
 
+    @wraps(environment.reset)  # so that an error is told with the line of the user's function
     def reset(key):
         state, obs = environment.reset(key)
         return (state, jnp.int32(0)), seen(obs, 0)
 
+    @wraps(environment.step)
     def step(key, state, action):
         inner, steps = state
         inner, outcome = environment.step(key, inner, action)
@@ -215,7 +219,7 @@ def _trace(environment: Environment, name: str, returns: str, *arguments: Any) -
     try:
         result = jax.eval_shape(function, *arguments)
     except (Exception, SystemExit) as error:  # the user needs to see whatever the user's function raises
-        place = place_of(error, getattr(function, "__module__", ""))
+        place = place_of(error, getattr(function, "__module__", ""), function)
         raise SharedqError(
             f"environment '{environment.spec.name}': {name} cannot be traced by jax.jit: {told(error)} ({place})"
         ) from error

@@ -21,7 +21,8 @@ class Custom:
         factory = resolve(self.factory, "environment factory")
         if not callable(factory):
             raise SharedqError(f"environment factory '{self.factory}' is not a function")
-        with own_errors(f"environment factory '{self.factory}'", getattr(factory, "__module__", ""), EnvironmentFailed):
+        module = getattr(factory, "__module__", "")
+        with own_errors(f"environment factory '{self.factory}'", module, EnvironmentFailed, factory):
             environment = factory()
         if not isinstance(environment, Environment):
             raise SharedqError(

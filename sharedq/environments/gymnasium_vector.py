@@ -2,19 +2,19 @@
 
 import warnings
 import zlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import numpy as np
 
 from sharedq.environments.contract import HostEnvironment, follows
-from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec, Stacks, stackable
+from sharedq.environments.gymnasium_spaces import actions, observations
+from sharedq.environments.keywords import keywords_as_text, keywords_of
+from sharedq.environments.spec import EnvironmentSpec, Stacks, stackable
 from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
-from sharedq.imports import own_errors, place_of, references, resolve, search_here
+from sharedq.imports import BrokenContract, own_errors, place_of, reference_to, references, resolve, search_here
 from sharedq.settings import check_count, require
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 class Gymnasium:
     """An environment of Gymnasium, or your own with its interface, stepped by Python on the host.
 
-    Observations are arrays or discrete. Arrays keep the dtypes uint8 and bool and become float32 otherwise; discrete
-    observations become one-hot vectors.
+    Arrays keep the dtypes uint8 and bool and become float32 otherwise. Discrete observations become one-hot vectors.
+    Dictionaries and tuples are flattened into one vector of float32. Actions are discrete or a box of floats; up to
+    1,000 combinations of MultiDiscrete and MultiBinary are enumerated.
+
+    From Python, `id` can also be a class, a function that makes the environment, or an `EnvSpec` of Gymnasium. The
+    setting becomes a text by which another process finds it.
 
     Every episode has a seed of its own, derived from the seed of the run, the number of the environment and the number
     of the episode. The saved state is the number of the episode and its actions so far, and loading replays them. This
@@ -34,11 +38,17 @@ class Gymnasium:
     ends at another observation, it is refused.
     """
 
-    id: str = "LunarLander-v3"  # a registered id, or a package.module:function that returns a new gymnasium.Env
+    id: Any = "LunarLander-v3"  # a registered id, or the package.module:name of a class or function that makes one
     time_limit: int | None = None  # steps until an episode is truncated; none keeps the environment's own limit
     frame_stacks: bool = False  # observations are stacks of uint8 frames [..., time], newest last, zeros at the start
+    channels: Literal["last", "first"] | None = None  # where images have them; none refuses what looks like first
+    kwargs: Any = None  # keyword arguments for the environment or your function, as name=value,name=value
 
     def __post_init__(self):
+        object.__setattr__(self, "kwargs", keywords_as_text(self.kwargs, "environment.kwargs"))
+        if not isinstance(self.id, str):
+            for name, value in _as_texts(self.id, self.kwargs, self.time_limit).items():
+                object.__setattr__(self, name, value)
         require(
             self.time_limit is None or self.time_limit >= 1,
             f"time_limit must be none or at least 1, not {self.time_limit}",
@@ -51,10 +61,11 @@ class Gymnasium:
 
     def build(self) -> HostEnvironment:
         example = self._make()
-        with own_errors(f"environment '{self.id}'", type(example.unwrapped).__module__, EnvironmentFailed):
-            observation, _ = _reader(self.id, example.observation_space)
-            actions, _ = _actor(self.id, example.action_space)
+        with own_errors(f"environment '{self.id}'", *_code_of(example, "close")):
+            seen = observations(self.id, example.observation_space, self.channels, self.frame_stacks)
+            acted = actions(self.id, example.action_space)
             example.close()
+        observation = seen.form
         require(
             not self.frame_stacks or stackable(observation),
             f"frame_stacks needs observations of uint8 [..., time], and those of '{self.id}' are "
@@ -67,7 +78,8 @@ class Gymnasium:
             return SyncVectorEnv([Player(self, one, seed, world) for world, one in enumerate(made)])
 
         stacks: Stacks = "black" if self.frame_stacks else None
-        return HostEnvironment(EnvironmentSpec(f"gymnasium/{self.id}", observation, actions, stacks), open_worlds)
+        spec = EnvironmentSpec(f"gymnasium/{self.id}", observation, acted.actions, stacks)
+        return HostEnvironment(spec, open_worlds, tuple(filter(None, (seen.remark, acted.remark))))
 
     def _make(self, render: bool = False) -> "gymnasium.Env":
         try:
@@ -86,8 +98,9 @@ class Gymnasium:
     def _made_by_user(self, gymnasium: Any) -> "gymnasium.Env":
         factory = resolve(self.id, "environment factory")
         require(callable(factory), f"environment factory '{self.id}' is not a function")
-        with own_errors(f"environment factory '{self.id}'", getattr(factory, "__module__", ""), EnvironmentFailed):
-            made = factory()
+        module = getattr(factory, "__module__", "")
+        with own_errors(f"environment factory '{self.id}'", module, EnvironmentFailed, factory):
+            made = factory(**keywords_of(self.kwargs))
         right = isinstance(made, gymnasium.Env)
         require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
         return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
@@ -99,16 +112,21 @@ class Gymnasium:
             with warnings.catch_warnings():
                 # Box2D's extension warns while it is imported, and crashes where warnings are errors.
                 warnings.filterwarnings("ignore", r"builtin type .* has no __module__", DeprecationWarning)
+                options = {**keywords_of(self.kwargs), **options}
                 return gymnasium.make(self.id, self.time_limit, disable_env_checker=True, **options)
         except gymnasium.error.UnregisteredEnv as error:
-            raise unknown("Gymnasium environment", self.id, gymnasium.registry) from error
+            named = unknown("Gymnasium environment", self.id, gymnasium.registry)
+            raise SharedqError(f"{named} (if a package of its own registers it, write package:{self.id})") from error
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user needs to see whatever goes wrong
             if isinstance(error.__cause__, ImportError) and error.__cause__.name == "Box2D":
                 raise missing_extra("box2d", "gymnasium", f"'{self.id}'") from error
-            module = self.id.partition(":")[0]
-            where = f" ({place_of(error, module)})" if references(self.id) else ""
+            entry = getattr(gymnasium.registry.get(self.id.rpartition(":")[2]), "entry_point", None)
+            made_by = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "gymnasium")
+            modules = (self.id.partition(":")[0], made_by)
+            theirs = references(self.id) or made_by.partition(".")[0] != "gymnasium"
+            where = f" ({place_of(error, modules)})" if theirs else ""
             raise SharedqError(f"Gymnasium environment '{self.id}' cannot be created: {told(error)}{where}") from error
 
 
@@ -118,23 +136,33 @@ class Player:
     def __init__(self, settings: Gymnasium, environment: "gymnasium.Env", seed: int, world: int):
         self._name, self._environment, self._seed, self._world = settings.id, environment, seed, world
         self._stacked = settings.frame_stacks
-        self._read = _reader(self._name, environment.observation_space)[1]
-        self._to_action = _actor(self._name, environment.action_space)[1]
+        seen = observations(self._name, environment.observation_space, settings.channels, self._stacked)
+        self._read = seen.read
+        self._to_action = actions(self._name, environment.action_space).in_units
+        self._code = {name: _code_of(environment, name) for name in ("reset", "step", "render", "close")}
         self._episode = -1
         self._actions: list[Any] = []
 
     def begin(self) -> np.ndarray:
         self._episode, self._actions = self._episode + 1, []
         seed = episode_seed(self._seed, self._world, self._episode)
-        with self._own_errors():
-            return self._see(self._read(self._environment.reset(seed=seed)[0]), before=0)
+        with self._own_errors("reset"):
+            given = self._environment.reset(seed=seed)
+            if not (isinstance(given, tuple) and len(given) == 2):
+                raise BrokenContract(f"returned {_kind(given)} from reset, and not the two obs and info")
+            return self._see(self._read(given[0]), before=0)
 
     def step(self, action: Any) -> HostTimeStep:
         self._actions.append(action)
-        with self._own_errors():
-            obs, reward, terminated, truncated, _ = self._environment.step(self._to_action(action))
+        with self._own_errors("step"):
+            given = self._environment.step(self._to_action(action))
+            if not (isinstance(given, tuple) and len(given) == 5):
+                raise BrokenContract(
+                    f"returned {_kind(given)} from step, and not the five obs, reward, terminated, truncated and info"
+                )
+            obs, reward, terminated, truncated, _ = given
             obs = self._see(self._read(obs), self._seen)
-            return HostTimeStep(obs, float(reward), bool(terminated), bool(truncated and not terminated))
+            return HostTimeStep(obs, _number(reward), bool(terminated), bool(truncated and not terminated))
 
     def _see(self, obs: np.ndarray, before: Any) -> np.ndarray:
         """Keeps the newest observation. If stacks are declared, checks that its older frames are those of `before`."""
@@ -161,77 +189,76 @@ class Player:
         )
 
     def picture(self) -> np.ndarray:
-        with self._own_errors():
+        with self._own_errors("render"):
             return np.asarray(self._environment.render(), np.uint8)
 
     def close(self) -> None:
-        with self._own_errors():
+        with self._own_errors("close"):
             self._environment.close()
 
-    def _own_errors(self) -> AbstractContextManager[None]:
-        module = type(self._environment.unwrapped).__module__
-        return own_errors(f"environment '{self._name}' of seed {self._seed}", module, EnvironmentFailed)
+    def _own_errors(self, method: str) -> AbstractContextManager[None]:
+        return own_errors(f"environment '{self._name}' of seed {self._seed}", *self._code[method])
+
+
+def _code_of(environment: "gymnasium.Env", method: str) -> tuple[tuple[str, ...], type[SharedqError], Any]:
+    """For `own_errors`: the modules of an environment and of its wrappers, the kind of error, and their method.
+
+    Gymnasium's own modules and methods are left out, unless there are no others.
+    """
+    from gymnasium import Wrapper
+
+    layers = [environment]
+    while isinstance(layers[-1], Wrapper):
+        layers.append(layers[-1].env)
+    classes = [one for layer in layers for one in type(layer).__mro__]
+    names = [one.__module__ for one in classes if one.__module__.partition(".")[0] not in NOT_THEIRS]
+    modules = tuple(names or [type(environment.unwrapped).__module__])
+    methods = [getattr(type(layer), method, None) for layer in layers]
+    theirs = (one for one in methods if getattr(one, "__module__", "") in modules)
+    return modules, EnvironmentFailed, next(theirs, methods[-1])
+
+
+NOT_THEIRS = ("gymnasium", "builtins", "typing", "abc")
+
+
+def _kind(given: Any) -> str:
+    return f"{len(given)} values" if isinstance(given, tuple) else f"one {type(given).__name__}"
+
+
+def _number(reward: Any) -> float:
+    """The reward as a number. Arrays that hold one number are taken too."""
+    if isinstance(reward, (float, int)):
+        return float(reward)
+    found = np.asarray(reward)
+    if found.size != 1 or found.dtype.kind not in "biuf":
+        raise BrokenContract(f"returned the reward {' '.join(repr(reward).split())} from step, which is no number")
+    return float(found.item())
+
+
+def _as_texts(given: Any, kwargs: str | None, time_limit: int | None) -> dict[str, Any]:
+    """The id of a class, a function or an `EnvSpec`, with the keyword arguments and the time limit that it brings."""
+    if not all(hasattr(given, name) for name in ("entry_point", "additional_wrappers", "max_episode_steps")):
+        return {"id": reference_to(given, "environment.id")}
+    from gymnasium import registry
+
+    require(
+        not given.additional_wrappers,
+        f"environment.id is the EnvSpec of '{given.id}' with wrappers: write a function that makes the wrapped "
+        "environment, and give that function",
+    )
+    entry, brought, limit = given.entry_point, dict(given.kwargs), given.max_episode_steps
+    brought.pop("render_mode", None)  # a film chooses its own
+    registered = registry.get(given.id)
+    if registered is not None and registered.entry_point == entry and str(entry).startswith("gymnasium."):
+        name = given.id
+        brought = {key: value for key, value in brought.items() if registered.kwargs.get(key) != value}
+        limit = None if limit == registered.max_episode_steps else limit
+    else:  # the id may be registered in this process only
+        name = entry if isinstance(entry, str) else reference_to(entry, "environment.id")
+    kwargs = keywords_as_text({**brought, **keywords_of(kwargs)}, "environment.kwargs")
+    return {"id": name, "kwargs": kwargs, "time_limit": limit if time_limit is None else time_limit}
 
 
 def _is_factory(reference: str) -> bool:
     """Whether the string names a factory. Gymnasium's own form module:id does not, because its ids contain a '-'."""
     return ":" in reference and reference.partition(":")[2].replace(".", "").isidentifier()
-
-
-def _reader(name: str, space: Any) -> tuple[jax.ShapeDtypeStruct, Callable[[Any], np.ndarray]]:
-    """The shape and dtype of observations, and a function that turns one into a new array of this form."""
-    from gymnasium import spaces
-
-    def checked(obs: Any, wanted: str, right: Callable[[np.ndarray], bool]) -> np.ndarray:
-        found = np.asarray(obs)
-        if not right(found):
-            raise SharedqError(
-                f"environment '{name}' gave an observation of {found.dtype}{list(found.shape)} and declared {wanted}: "
-                "wrap it so that all are as declared"
-            )
-        return found
-
-    if isinstance(space, spaces.Box):
-        form, declared = space.shape, np.dtype(space.dtype)
-        wanted = f"{declared}{list(form)}"
-        dtype = declared if declared in (np.uint8, np.bool_) else np.dtype(np.float32)
-
-        def read_array(obs: Any) -> np.ndarray:
-            found = checked(obs, wanted, lambda found: found.shape == form and found.dtype.kind == declared.kind)
-            return found.astype(dtype)  # also a copy: some environments reuse the array that they returned
-
-        return jax.ShapeDtypeStruct(form, dtype), read_array
-
-    if isinstance(space, spaces.Discrete):
-        first, count = int(space.start), int(space.n)
-        last = first + count - 1
-
-        def read_number(obs: Any) -> np.ndarray:
-            wanted = f"a whole number from {first} to {last}"
-            found = checked(obs, wanted, lambda found: found.shape == () and found.dtype.kind in "iu")
-            if not first <= found <= last:
-                raise SharedqError(f"environment '{name}' returned the observation {found} but declared {wanted}")
-            one_hot = np.zeros(count, np.float32)
-            one_hot[found - first] = 1
-            return one_hot
-
-        return jax.ShapeDtypeStruct((count,), np.float32), read_number
-
-    raise SharedqError(
-        f"environment '{name}' has observations of {type(space).__name__}, but only Box and Discrete are supported: "
-        "wrap it in gymnasium.wrappers.FlattenObservation"
-    )
-
-
-def _actor(name: str, space: Any) -> tuple[Actions, Callable[[Any], Any]]:
-    """The actions of an environment, and a function that turns one of ours into one of its own."""
-    from gymnasium import spaces
-
-    if isinstance(space, spaces.Discrete):
-        numbered = Discrete(int(space.n), int(space.start))
-        return numbered, numbered.in_units
-    if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
-        actions = Continuous(space.low, space.high)
-        return actions, lambda action: actions.in_units(np.asarray(action, np.float32))  # a saved action is a list
-    kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__
-    raise SharedqError(f"environment '{name}' has actions of {kind}; they must be Discrete or a Box of floats")

@@ -4,6 +4,7 @@ Algorithms, replays and trained agents need no more than this. A run keeps the d
 can act without the environment itself.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,19 +15,29 @@ from sharedq.json_files import Maybe
 
 
 class Discrete(NamedTuple):
-    """Actions 0 .. n-1. Algorithms return them, replays store them and `step` takes them in this form."""
+    """Actions 0 .. n-1. Algorithms return them, replays store them and `step` takes them in this form.
+
+    The environment's own action is a number, or a vector of whole numbers. All vectors are numbered in the order of
+    `numpy.unravel_index`: the last entry changes the fastest.
+    """
 
     n: int
     first: int = 0  # the environment's own number of action 0, like `start` in Gymnasium's `Discrete(n, start)`
+    sizes: tuple[int, ...] = ()  # of each entry of a vector: how many values it has; their product is n
+    starts: tuple[int, ...] = ()  # of each entry of a vector: its first value
+    dtype: str = "int64"  # of a vector
 
     @property
     def one(self) -> jax.ShapeDtypeStruct:
         """The form of one action."""
         return jax.ShapeDtypeStruct((), jnp.int32)
 
-    def in_units(self, action: Any) -> int:
-        """The environment's own number of an action."""
-        return self.first + int(action)
+    def in_units(self, action: Any) -> Any:
+        """The environment's own form of an action, or of an array of actions."""
+        if self.sizes:
+            return (np.stack(np.unravel_index(action, self.sizes), axis=-1) + self.starts).astype(self.dtype)
+        own = self.first + np.asarray(action)
+        return own if own.ndim else int(own)
 
 
 class Continuous(NamedTuple):
@@ -74,6 +85,8 @@ JSON_FORM = {
         "kind": str,
         "n": Maybe(int),
         "first": Maybe(int),
+        "sizes": Maybe([int]),
+        "starts": Maybe([int]),
         "low": Maybe(Any),
         "high": Maybe(Any),
         "dtype": Maybe(str),
@@ -105,7 +118,8 @@ def from_json(plain: dict[str, Any]) -> EnvironmentSpec:
 
 def _actions_to_json(actions: Actions) -> dict[str, Any]:
     if isinstance(actions, Discrete):
-        return {"kind": "discrete", **actions._asdict()}
+        vectors = {"sizes": list(actions.sizes), "starts": list(actions.starts), "dtype": actions.dtype}
+        return {"kind": "discrete", "n": actions.n, "first": actions.first, **(vectors if actions.sizes else {})}
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     return {"kind": "continuous", "dtype": low.dtype.name, "low": _plain(low), "high": _plain(high)}
 
@@ -117,6 +131,11 @@ def _plain(bounds: np.ndarray) -> Any:
 
 def _actions_from_json(plain: dict[str, Any]) -> Actions:
     if plain["kind"] == "discrete":
-        return Discrete(plain["n"], plain["first"])
+        sizes, starts = plain.get("sizes", ()), plain.get("starts", ())
+        dtype = np.dtype(plain.get("dtype", "int64"))
+        right = len(sizes) == len(starts) and min(sizes, default=1) >= 1 and dtype.kind in "iu"
+        if not right or (sizes and math.prod(sizes) != plain["n"]):
+            raise ValueError(f"{plain['n']} actions are not the vectors of sizes {sizes} and starts {starts}")
+        return Discrete(plain["n"], plain["first"], tuple(sizes), tuple(starts), dtype.name)
     dtype = np.dtype(plain["dtype"])
     return Continuous(*(np.array(plain[bound], object).astype(dtype) for bound in ("low", "high")))

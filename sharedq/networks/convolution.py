@@ -80,6 +80,11 @@ def as_features(x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
     return x.astype(dtype) / scale
 
 
+def as_images(x: jax.Array) -> jax.Array:
+    """Images [B, height, width, channels]. Grey images [B, height, width] get one channel."""
+    return x[..., None] if x.ndim == 3 else x
+
+
 def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     numbers = ("NHWC", "HWIO", "NHWC")
     x = as_features(x, kernel.dtype)

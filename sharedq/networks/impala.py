@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax.nn.initializers import lecun_normal
 
 from sharedq.networks.activation import ActivationLayer
-from sharedq.networks.convolution import max_pool
+from sharedq.networks.convolution import as_images, max_pool
 from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network
 from sharedq.networks.normalisation import Norm, activate, normalised_input
@@ -40,7 +40,7 @@ class ImpalaTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = normalised_input(x, self.norm, train)
+        x = normalised_input(as_images(x), self.norm, train)
         for filters in self.filters:
             x = Stack(filters, self.norm, self.compute)(x, train)
         x = activate(x, self.norm, train, flatten=True)

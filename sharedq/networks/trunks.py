@@ -4,17 +4,20 @@ Each is a frozen dataclass of settings whose `build(outputs)` gives the network 
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.nn.initializers import Initializer, xavier_uniform, zeros
 
 from sharedq.errors import SharedqError
 from sharedq.imports import own_errors, references, resolve
 from sharedq.networks.activation import Activation
-from sharedq.networks.convolution import Padding, as_features, convolve
+from sharedq.networks.convolution import Padding, as_features, as_images, convolve
 from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
@@ -22,6 +25,7 @@ from sharedq.networks.normalisation import Norm, activate, flat, normalised_inpu
 from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
 from sharedq.settings import check_layers, require
 
+PIXELS = 1_000  # ours: from this number on, bytes with at least two axes count as an image
 KERNEL = 100  # ours: the largest side and stride of a convolution's kernel
 
 
@@ -84,7 +88,7 @@ class ConvolutionalTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = normalised_input(x, self.norm, train)
+        x = normalised_input(as_images(x), self.norm, train)
         last = len(self.filters) - 1
         for number, layer in enumerate(zip(self.filters, self.sizes, self.strides, strict=True)):
             x = Convolution(*layer, self.padding, self.compute, INITS[self.draw])(x)
@@ -123,6 +127,14 @@ class Dense:
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
         check_layers("network.hidden", self.hidden)
+
+    def remarks(self, steps: int, spec: Any) -> Iterator[str]:
+        seen, discrete = spec.observation, spec.actions.one.dtype == jnp.int32  # SAC reads all its inputs as vectors
+        if discrete and seen.dtype == jnp.uint8 and len(seen.shape) >= 2 and math.prod(seen.shape) >= PIXELS:
+            yield (
+                f"the network is dense, and the observations of '{spec.name}' are images {list(seen.shape)}: "
+                "--network convolutional learns more from images; the recipe atari-cnn has settings for large ones"
+            )
 
     def build(self, outputs: int) -> Network:
         module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from sharedq.environments.spec import EnvironmentSpec
 from sharedq.settings import COUNTABLE, check_count, chosen, require
 from sharedq.tables import needs_import
 
@@ -88,7 +89,7 @@ class Schedule(Length):
             f"{UPDATES:,} are allowed: lower training.gradient_steps or training.steps",
         )
 
-    def remarks(self, steps: int) -> Iterator[str]:
+    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
         if self.warms_up(self.log_steps[-1]):
             yield (
                 f"nothing will be learned: the warm-up takes {self.warm_up:,} steps, and the run has {steps:,}; "
