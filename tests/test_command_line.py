@@ -13,6 +13,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -268,7 +269,7 @@ MISTAKES = {
     "train cartpole --environment.time_limit 4e9": ["time_limit can be 2,147,483,647 at most"],
     "train corridor --out /": ["/ names no folder of its own", "--out"],
     "train corridor --out ..": [".. names no folder of its own", "--out"],
-    "train corridor --out r\udcff": [r"'r\udcff' is not written in UTF-8"],
+    "train r\udcff": [r"unknown recipe 'r\udcff'"],
     "compare corridor --training interactive": ["is compiled and not stepped by the host: add --training fused"],
     "resume nowhere": ["nowhere", "give the folder of a run"],
     "resume .": ["holds no run"],
@@ -288,7 +289,8 @@ def test_a_mistake_gets_one_line_that_says_what_to_write_instead(refused, comman
 
 
 def test_the_version_is_the_package_s(sharedq):
-    assert sharedq("--version") == (0, f"{version('sharedq')}\n", "")
+    said = f"sharedq {version('sharedq')} (Python {python_version()}, JAX {version('jax')})\n"
+    assert sharedq("--version") == (0, said, "")
 
 
 def test_help_on_an_experiment_file_tells_its_values(capsys, finished):
