@@ -59,7 +59,8 @@ def _fail(message: str, code: int) -> int:
 def _run(arguments: list[str], out: Outlet) -> None:
     parser = Parser(prog="sharedq", description="Q-learning on one network.", allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the versions of sharedq, Python and JAX")
-    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", parser_class=Parser)
+    # The metavar is long, so that argparse leaves room for the longest command.
+    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND OPTIONS", parser_class=Parser)
     for name, (build, about) in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
         verb.formatter_class = argparse.RawDescriptionHelpFormatter
