@@ -110,6 +110,8 @@ def _options(rest: list[str], verb: str) -> dict[str, list[str]]:
         if option in options:
             raise SharedqError(f"--{option} is given twice: give it once")
         options[option] = _lists(values)
+        if option in ("seed", "seeds") and len(values) > 1:
+            raise SharedqError(f"--{option} takes one number: --seeds 3 trains three seeds side by side")
     if options and verb not in TAKES_OPTIONS:
         raise SharedqError(f"sharedq {verb} has no option --{next(iter(options))} (see sharedq {verb} --help)")
     return options
@@ -257,8 +259,6 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         varied = [option for option, values in parsed.options.items() if len(values) > 1]
         if "target" in parsed.options and (parsed.targets or not varied or "target" in varied):
             raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target'][0]} ...")
-        if seed := {"seed", "seeds"}.intersection(varied):
-            raise SharedqError(f"--{seed.pop()} takes one number: --seeds 3 trains every run with three seeds")
         base = _base(parsed)
         trust = _trust(parsed, base)
         experiments = sweep(base, parsed.options, parsed.targets or (() if varied else DEFAULT_TARGETS))
