@@ -8,7 +8,8 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,70 +57,92 @@ def _fail(message: str, code: int) -> int:
 
 
 def _run(arguments: list[str], out: Outlet) -> None:
-    for word in arguments:
-        if not _is_text(word):
-            raise SharedqError(f"'{word}' is not written in UTF-8: rename the folder, or choose another one")
     parser = Parser(prog="sharedq", description="Q-learning on one network.", allow_abbrev=False)
-    parser.add_argument("--version", action="store_true", help="print the version")
-    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", parser_class=Parser)
+    parser.add_argument("--version", action="store_true", help="print the versions of sharedq, Python and JAX")
+    # The metavar is long, so that argparse leaves room for the longest command.
+    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND OPTIONS", parser_class=Parser)
     for name, (build, about) in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
         verb.formatter_class = argparse.RawDescriptionHelpFormatter
         verb.set_defaults(call=build(verb))
         if name in TAKES_OPTIONS:
             verb.epilog = _options_help(name, verb, arguments)
+    if arguments[:2] == ["complete", "--"]:  # what the scripts of `sharedq completion` call
+        from sharedq.completion import complete
+
+        for word in complete(arguments[2:], verbs.choices):
+            print(word)
+        return
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         raise unknown("command", arguments[0], VERBS)
     parsed, rest = parser.parse_known_args(arguments)
     if parsed.version:
         from importlib.metadata import version
+        from platform import python_version
 
-        print(version("sharedq"))
+        print(f"sharedq {version('sharedq')} (Python {python_version()}, JAX {version('jax')})")
         return
     if rest and parsed.verb is None:
         raise SharedqError(f"'{rest[0]}' was not expected (see sharedq --help)")
     if parsed.verb is None:
         parser.print_help()
         return
-    parsed.options = _pairs(rest, parsed.verb)
+    parsed.options = _options(rest, parsed.verb)
     parsed.command = shlex.join(["sharedq", *arguments])
     out.dispensable = parsed.verb in TRAINS
     parsed.call(parsed)
 
 
-def _is_text(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:  # bytes from the system that are not valid text
-        return False
-    return True
-
-
-def _pairs(rest: list[str], verb: str) -> dict[str, str]:
-    """Parses `--option value` and `--option=value` for options that the command itself does not have."""
-    pairs, words = {}, iter(rest)
-    for word in words:
+def _options(rest: list[str], verb: str) -> dict[str, list[str]]:
+    """Parses `--option value ...` and `--option=value` for options that the command itself does not have."""
+    options: dict[str, list[str]] = {}
+    words = deque(rest)
+    while words:
+        word = words.popleft()
         if not word.startswith("--"):
             raise SharedqError(f"'{word}' was not expected (see sharedq {verb} --help)")
         option, equals, value = word[2:].partition("=")
-        if not equals:
-            value = next(words, "--")
-            if value.startswith("--"):
-                raise SharedqError(f"--{option} is unknown or has no value (see sharedq {verb} --help)")
-        if option in pairs:
+        values = [value] if equals else []
+        while not equals and words and not words[0].startswith("--"):
+            values.append(words.popleft())
+        if not values:
+            raise SharedqError(f"--{option} is unknown or has no value (see sharedq {verb} --help)")
+        if option in options:
             raise SharedqError(f"--{option} is given twice: give it once")
-        pairs[option] = value
-    if pairs and verb not in TAKES_OPTIONS:
-        raise SharedqError(f"sharedq {verb} has no option --{next(iter(pairs))} (see sharedq {verb} --help)")
-    return pairs
+        options[option] = _lists(values)
+        if option in ("seed", "seeds") and len(values) > 1:
+            raise SharedqError(f"--{option} takes one number: --seeds 3 trains three seeds side by side")
+    if options and verb not in TAKES_OPTIONS:
+        raise SharedqError(f"sharedq {verb} has no option --{next(iter(options))} (see sharedq {verb} --help)")
+    return options
+
+
+def _lists(values: list[str]) -> list[str]:
+    """The values, in which a list in brackets is one value again: the shell splits [64, 64] into two words."""
+    found: list[str] = []
+    for value in values:
+        if found and found[-1].startswith(("[", "(")) and not found[-1].endswith(("]", ")")):
+            found[-1] += f" {value}"
+        else:
+            found.append(value)
+    return found
 
 
 def _experiment(parsed: argparse.Namespace):
     """The recipe or experiment file with the typed options; raises if it names code that is not trusted."""
-    base, trust = _base(parsed), _trust(parsed)
-    if not parsed.recipe.endswith(".json") and trust is not True:  # the command names the recipe, and so its parts
-        trust = {*trust, *base.imports()}
-    return base.parse(parsed.options).trusted(trust)
+    for option, values in parsed.options.items():
+        if len(values) > 1:
+            several = shlex.join([parsed.recipe, f"--{option}", *values])
+            raise SharedqError(
+                f"--{option} takes one value here, not {len(values)}: to train a run for each, write "
+                f"sharedq compare {several}"
+            )
+    base = _base(parsed)
+    return base.parse(_first_values(parsed)).trusted(_trust(parsed, base))
+
+
+def _first_values(parsed: argparse.Namespace) -> dict[str, str]:
+    return {option: values[0] for option, values in parsed.options.items()}
 
 
 def _base(parsed: argparse.Namespace):
@@ -130,12 +153,18 @@ def _base(parsed: argparse.Namespace):
     return _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
 
 
-def _trust(parsed: argparse.Namespace):
-    """The code that may be imported: what the command itself names, or all code with `--trust`."""
+def _trust(parsed: argparse.Namespace, base: Any = None):
+    """The code that may be imported: what the command itself names, or all code with `--trust`.
+
+    The command names a recipe `base`, and so its parts, but not the parts of a file.
+    """
     from sharedq.comparison import kind_and_options
 
+    if parsed.trust:
+        return True
     targets = [kind_and_options(wanted)[0] for wanted in getattr(parsed, "targets", None) or ()]
-    return parsed.trust or {*parsed.options.values(), *targets}
+    named = () if base is None or parsed.recipe.endswith(".json") else base.imports()
+    return {*(value for values in parsed.options.values() for value in values), *targets, *named}
 
 
 def _read(file: Path, trust: Any):
@@ -159,16 +188,18 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     if name not in arguments[:1] or words == arguments[1:]:
         return ""
     from sharedq.experiment import SHORT
-    from sharedq.recipes import RECIPES
 
     try:
         parsed, rest = verb.parse_known_args(words)
     except SharedqError:  # no recipe yet, or a mistake that the parser will report
-        recipes = "\n".join(f"  {one:26}{_about(RECIPES, one, 'about')}" for one in RECIPES)
-        return f"recipes:\n{recipes}\n\nName one to see its options: sharedq {name} cartpole --help"
-    parsed.options = _pairs(rest, name)
-    options = _base(parsed).parse(parsed.options).options()
-    lines = [f"options of {parsed.recipe} (type, value, meaning); another kind of a part has other options:"]
+        return f"{_recipes()}\n\nName one to see its options: sharedq {name} cartpole --help"
+    parsed.options = _options(rest, name)
+    options = _base(parsed).parse(_first_values(parsed)).options()
+    lines = [
+        f"options of {parsed.recipe} (type, value, meaning); another kind of a part has other options. The last name",
+        "of an option is enough if no other option has the same: --period 500 for --target.period 500.",
+        "",
+    ]
     for option, (takes, value, about) in options.items():
         value = ",".join(map(str, value)) if isinstance(value, tuple) else value
         lines.append(f"  --{option} {takes}\n        {value}  {about}")
@@ -196,7 +227,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         out = parsed.out or _free(Path("runs"), f"{Path(parsed.recipe).stem}-{experiment.target.label}")
         options = {"overwrite": parsed.overwrite, "command": parsed.command}
         with (
-            mirrored(parsed.wandb, out.name, experiment.to_dict()) as mirror,
+            mirrored(parsed.wandb, visible(out.name), experiment.to_dict()) as mirror,
             _show(out.name, experiment.training.steps, experiment.seeds) as progress,
         ):
             train(experiment, out, progress=progress, mirror=mirror, **options)
@@ -216,23 +247,29 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument(
         "--targets",
         nargs="+",
-        default=DEFAULT_TARGETS,
         metavar="TARGET",
-        help=f"{TARGETS_HELP} (default: {' '.join(DEFAULT_TARGETS)})",
+        help=f"{TARGETS_HELP} (default: {' '.join(DEFAULT_TARGETS)}; in a sweep the recipe's own)",
     )
-    verb.add_argument("--out", type=Path, help="folder of the comparison (default: comparisons/RECIPE)")
+    verb.add_argument("--out", type=Path, help="folder of the comparison (default: a folder in comparisons/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
 
     def call(parsed):
-        from sharedq.comparison import carry_out, plan, with_target
+        from sharedq.comparison import carry_out, plan, sweep
 
-        base = _experiment(parsed)
-        if "target" in parsed.options:
-            raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target']} ...")
-        out = parsed.out or Path("comparisons") / Path(parsed.recipe).stem
-        experiments = [with_target(base, wanted) for wanted in parsed.targets]
-        plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite)
-        say(f"report: {carry_out(out, _show, _trust(parsed), say=say)}")
+        varied = [option for option, values in parsed.options.items() if len(values) > 1]
+        if "target" in parsed.options and (parsed.targets or not varied or "target" in varied):
+            raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target'][0]} ...")
+        base = _base(parsed)
+        trust = _trust(parsed, base)
+        experiments = sweep(base, parsed.options, parsed.targets or (() if varied else DEFAULT_TARGETS))
+        for one in experiments.values():
+            one.trusted(trust)
+        name = "-".join([Path(parsed.recipe).stem, *(option.rpartition(".")[2] for option in varied)])
+        out = parsed.out or Path("comparisons") / name
+        first, *others = experiments.values()
+        ranked = bool(varied) and all(one.environment == first.environment for one in others)
+        plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite, ranked)
+        say(f"report: {carry_out(out, _show, trust, say=say)}")
 
     return call
 
@@ -257,7 +294,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
             return
         experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
         with (
-            mirrored(parsed.wandb, folder.resolve().name, experiment.to_dict()) as mirror,
+            mirrored(parsed.wandb, visible(folder.resolve().name), experiment.to_dict()) as mirror,
             _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
         ):
             resume(folder, trust=parsed.trust, progress=progress, mirror=mirror)
@@ -266,7 +303,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _evaluate(verb: argparse.ArgumentParser) -> Callable:
-    verb.add_argument("run", type=Path, help="folder of a run")
+    verb.add_argument("run", type=Path, help="folder of a run, or of a comparison, all of whose runs are evaluated")
     _takes_trust(verb)
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
@@ -275,18 +312,39 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.agent import load_all
 
-        for agent in load_all(parsed.run, trust=parsed.trust):
-            played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
-            steps = agent.experiment.training.steps
-            at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
-            cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
-            say(
-                f"seed {agent.seed}{at}: mean return {played.returns.mean():.2f}, "
-                f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
-                f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
-            )
+        for name, run in _runs_in(parsed.run):
+            for agent in load_all(run, trust=parsed.trust):
+                played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
+                steps = agent.experiment.training.steps
+                at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
+                cut = "" if played.ended.all() else f", {(~played.ended).sum()} cut at {parsed.max_steps} steps"
+                say(
+                    f"{name}seed {agent.seed}{at}: mean return {played.returns.mean():.2f}, "
+                    f"from {played.returns.min():.2f} to {played.returns.max():.2f}, "
+                    f"mean length {played.lengths.mean():.1f} over {parsed.episodes} episodes{cut}"
+                )
 
     return call
+
+
+def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The run at `folder`, or the runs of a comparison that have a checkpoint, each with the start of its lines."""
+    from sharedq.comparison import PLAN, read_plan
+    from sharedq.runs import RunDirectory, checkpoints
+
+    if not (folder / PLAN).exists():
+        yield "", folder
+        return
+    found = 0
+    for one in read_plan(folder)["runs"]:
+        run = folder / one["folder"]
+        if (run / "experiment.json").exists() and checkpoints.latest(RunDirectory.open(run).checkpoints):
+            found += 1
+            yield f"{one['label']}, ", run
+        else:
+            say(f"{one['label']} has no checkpoint yet")
+    if not found:
+        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with sharedq resume {folder}")
 
 
 def _record(verb: argparse.ArgumentParser) -> Callable:
@@ -378,11 +436,8 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
 def _list(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.experiment import TABLES
-        from sharedq.recipes import RECIPES
 
-        print("recipes")
-        for name in RECIPES:
-            print(f"  {name:26}{_about(RECIPES, name, 'about')}")
+        print(_recipes())
         for part, table in TABLES.items():
             print(f"\n--{part}")
             for name in table:
@@ -391,12 +446,37 @@ def _list(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _recipes() -> str:
+    """A line for each recipe, below the name of its family."""
+    from sharedq.recipes import RECIPES, families
+
+    return "\n\n".join(
+        "\n".join([f"recipes: {family}", *(f"  {name:26}{_about(RECIPES, name, 'about')}" for name in names)])
+        for family, names in families().items()
+    )
+
+
 def _about(entries: Mapping[str, Any], name: str, attribute: str) -> str:
     """The first line of a description, or why it cannot be had: one broken package does not hide the others."""
     try:
         return ((getattr(entries[name], attribute) or "").strip().splitlines() or [""])[0]
     except SharedqError as error:
         return f"({error})"
+
+
+def _completion(verb: argparse.ArgumentParser) -> Callable:
+    from sharedq.completion import SCRIPTS
+
+    verb.add_argument("shell", choices=SCRIPTS, metavar="SHELL", help=f"the shell: {' or '.join(SCRIPTS)}")
+    verb.epilog = "\n".join(
+        ["To complete commands in every new shell, add a line to the file that the shell reads at its start:"]
+        + [f"  ~/.{shell}rc:  source <(sharedq completion {shell})" for shell in SCRIPTS]
+    )
+
+    def call(parsed):
+        print(SCRIPTS[parsed.shell], end="")
+
+    return call
 
 
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:
@@ -430,4 +510,5 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
     "cost": (_cost, "show what an agent costs before it is trained, for all sources side by side"),
     "list": (_list, "list the recipes and the kinds of all parts"),
+    "completion": (_completion, "print a script that completes commands in a shell"),
 }

@@ -1,19 +1,21 @@
-"""The same experiment on several sources of targets, one run each, and a report over them all."""
+"""The same experiment on several sources of targets or with several settings, one run each, and a report on them."""
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sharedq import formats, reports
-from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra
+from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra, visible
 from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
@@ -27,6 +29,8 @@ Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
 
 LOCK = "lock"
 UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it wrote the plan
+RUNS = 100  # ours: the most runs of a sweep
+LONGEST = 60  # ours: characters in the name of a run's folder, which may have 255 bytes
 
 
 def with_target(experiment: Experiment, wanted: str) -> Experiment:
@@ -68,18 +72,64 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
     return found
 
 
-def plan(name: str, experiments: Sequence[Experiment], out: Path, command: str, overwrite: bool) -> None:
-    """Writes the plan of a comparison to `out`, unless the same plan is there already."""
+def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments to compare by their labels: one for each choice of a value per option and of a source.
+
+    `options` has the values as text, as they are typed. Without `targets`, all runs have the source of `base`. A label
+    has what differs: the source, and the options with several values.
+    """
+    count = max(len(targets), 1) * math.prod(map(len, options.values()))
+    require(count <= RUNS, f"these values ask for {count:,} runs, and {RUNS} are the most: name fewer values")
+    varied = [option for option, values in options.items() if len(values) > 1]
+    names = _names_in_labels(base.full_names({option: values[0] for option, values in options.items()}), varied)
+    found: dict[str, Experiment] = {}
+    for chosen in product(*options.values()):
+        texts = dict(zip(options, chosen))
+        words = ", ".join(f"{names[option]} {visible(texts[option])}" for option in varied)
+        one = base.parse(texts)
+        experiments = [with_target(one, wanted) for wanted in targets] or [one]
+        for source, experiment in zip(labels_of(experiments), experiments):
+            label = words if varied and len(targets) <= 1 else ", ".join(filter(None, [source, words]))
+            same = next((other for other, one in found.items() if one == experiment), None)
+            require(same is None, f"{label} would be trained twice, also as {same}: name each value once")
+            found[label] = experiment
+    return found
+
+
+def _names_in_labels(full_names: Mapping[str, str], varied: Sequence[str]) -> dict[str, str]:
+    """The last name of each option that is varied, or its full name where two of them have the same last name."""
+    last = {option: full_names[option].rpartition(".")[2] for option in varied}
+    twice = {name for name, times in Counter(last.values()).items() if times > 1}
+    return {option: full_names[option] if name in twice else name for option, name in last.items()}
+
+
+def plan(
+    name: str,
+    experiments: Sequence[Experiment] | Mapping[str, Experiment],
+    out: Path,
+    command: str,
+    overwrite: bool,
+    ranked: bool = False,
+) -> None:
+    """Writes the plan of a comparison to `out`, unless the same plan is there already.
+
+    The label of an experiment is the name of its source, unless `experiments` gives it one. The report on a `ranked`
+    comparison orders the runs by their results, and measures them against the first.
+    """
     require(len(experiments) >= 1, "name at least one source to compare")
-    labels = labels_of(experiments)
+    if isinstance(experiments, Mapping):
+        labels, experiments = list(experiments), list(experiments.values())
+    else:
+        labels = labels_of(experiments)
     _check_report()
     trust = {reference for one in experiments for reference in one.imports()}
     described = {
         "schema": formats.PLAN,
         "recipe": name,
         "command": command,
-        "reference": next((x for x, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None),
-        "runs": [_planned(label, one, out) for label, one in zip(labels, experiments)],
+        "reference": labels[0] if ranked else _reference(labels, experiments),
+        **({"ranked": True} if ranked else {}),
+        "runs": [_planned(*one, out) for one in zip(labels, _folders(labels), experiments)],
     }
     if _is_planned(out) and not overwrite:
         _require_same(out, described, trust)
@@ -173,8 +223,23 @@ def _experiments(described: dict[str, Any], trust: Trust) -> list[tuple[str, Any
     return [(one["label"], Experiment.described(one["experiment"], trust).to_dict()) for one in described["runs"]]
 
 
-def _planned(label: str, experiment: Experiment, out: Path) -> dict[str, Any]:
-    folder = "runs/" + "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
+def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str | None:
+    """The first run with a target network."""
+    return next((label for label, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None)
+
+
+def _folders(labels: Sequence[str]) -> list[str]:
+    """A folder for the run of each label. Labels that differ only in signs get folders with a number."""
+    found: list[str] = []
+    for label in labels:
+        name = "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
+        name = f"runs/{name[:LONGEST]}"
+        numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(labels) + 1))
+        found.append(next(one for one in numbered if one not in found))
+    return found
+
+
+def _planned(label: str, folder: str, experiment: Experiment, out: Path) -> dict[str, Any]:
     command = f"sharedq train {shlex.quote(str(out / folder / 'experiment.json'))}{to_trust(experiment)}"
     return {"label": label, "folder": folder, "command": command, "experiment": experiment.to_dict()}
 

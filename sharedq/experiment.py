@@ -51,7 +51,11 @@ TABLES = {
 
 MEASURE = Table("measure", MEASURES)  # of `training.measures`, of which there can be several
 
-SHORT = {"steps": "training.steps", "game": "environment.game"}  # short names of options
+SHORT = {  # other names of options, beside the last name that every option has
+    "steps": "training.steps",
+    "game": "environment.game",
+    "lr": "algorithm.learning_rate",
+}
 
 
 Trust = bool | Collection[str]  # the code of an experiment that may be imported: all, none, or these import strings
@@ -93,7 +97,8 @@ class Experiment:
 
         A new kind keeps the settings that it shares with the old kind. So all sources of a comparison keep the period.
         """
-        options = self._by_current_names(options)
+        names = self.full_names(options)
+        options = {names[option]: value for option, value in options.items()}
         changes: dict[str, dict[str, Any]] = {}
         kinds = {part: options[part] for part in TABLES if part in options}
         own: dict[str, Any] = {}
@@ -109,25 +114,37 @@ class Experiment:
             own[part] = self._part(part, kinds.get(part), changes.get(part, {}))
         return dataclasses.replace(self, **own)
 
-    def _by_current_names(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options by their full names of now. A warning tells the new name to whoever uses an old one."""
-        found: dict[str, Any] = {}
-        for option, value in options.items():
-            full = SHORT.get(option, option)
+    def full_names(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """The full name of each option, as it is now. A warning tells the new name to whoever uses an old one."""
+        found: dict[str, str] = {}
+        for option in options:
+            full = self._full_name(option, options)
             part, _, name = full.partition(".")
             if full in old_names.OPTIONS and name not in self._fields(part, options.get(part)):
                 warnings.warn(f"{full} is called {old_names.OPTIONS[full]} now", FutureWarning, stacklevel=4)
                 full = old_names.OPTIONS[full]
-            if full in found:
+            if full in found.values():
                 raise SharedqError(f"{full} is given twice, by two of its names: which of the two?")
-            found[full] = value
+            found[option] = full
         return found
+
+    def _full_name(self, option: str, options: Mapping[str, Any]) -> str:
+        """The full name of an option, of which its last name is enough if no other option has the same."""
+        if option in SHORT or "." in option or option in (*TABLES, "seeds", "seed"):
+            return SHORT.get(option, option)
+        found = [f"{part}.{option}" for part in TABLES if option in self._fields(part, options.get(part))]
+        if len(found) > 1:
+            raise SharedqError(f"--{option} can be {' or '.join(f'--{one}' for one in found)}: write it in full")
+        return found[0] if found else option
 
     def _fields(self, part: str, kind: Any) -> set[str]:
         """The names of the fields of a part, or of the kind that takes its place."""
+        if isinstance(kind, tuple):  # a kind with fields
+            kind = kind[0]
         if isinstance(kind, str):
             kind = TABLES[part][kind]
-        return {field.name for field in dataclasses.fields(kind or getattr(self, part))}
+        kind = getattr(self, part) if kind is None else kind
+        return {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
 
     def _part(self, part: str, kind: Any, fields: Mapping[str, Any]) -> Any:
         old = getattr(self, part)
@@ -147,7 +164,8 @@ class Experiment:
 
     def parse(self, texts: Mapping[str, str]) -> "Experiment":
         """Like `replace`, with the values as text, as they are typed."""
-        typed, texts = texts, self._by_current_names(texts)
+        names = self.full_names(texts)
+        texts = {names[option]: text for option, text in texts.items()}
         kinds = {part: text for part, text in texts.items() if part in TABLES}
         changed = self.replace(**kinds)
         known = changed.options()
@@ -159,11 +177,12 @@ class Experiment:
                 raise SharedqError(f"there is no option --{option}: did you mean {' or '.join(elsewhere)}?")
             if part in TABLES and name:  # says which kind it is that lacks the option
                 changed.replace(**{option: texts[option]})
-            raise unknown("option", f"--{option}", [f"--{one}" for one in [*known, *SHORT]])
+            last = {one.rpartition(".")[2] for one in known}
+            raise unknown("option", f"--{option}", {f"--{one}" for one in (*known, *SHORT, *last)})
         try:
             return changed.replace(**{option: text for option, text in texts.items() if option not in kinds})
         except SharedqError as error:
-            raise SharedqError(_as_typed(str(error), typed)) from None
+            raise SharedqError(_as_typed(str(error), names)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting and the kind of every part, in a form that JSON can hold."""
@@ -257,10 +276,9 @@ class Experiment:
 LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without a replay"}
 
 
-def _as_typed(message: str, texts: Mapping[str, str]) -> str:
+def _as_typed(message: str, names: Mapping[str, str]) -> str:
     """The error about a setting, with the option that was typed in place of the setting's full name."""
-    for option in texts:
-        full = old_names.OPTIONS.get(option, SHORT.get(option, option))
+    for option, full in names.items():
         if message.startswith(f"{full} "):
             return f"--{option}{message[len(full) :]}"
     return message

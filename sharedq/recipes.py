@@ -27,6 +27,7 @@ from sharedq.imports import resolve
 from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Uniform
+from sharedq.suggestions import fitting_recipes
 from sharedq.tables import entry_points, load_entry_point, needs_import
 from sharedq.targets import OnlineNetwork, TargetNetwork
 from sharedq.training import Fused, Interactive, Streaming
@@ -392,14 +393,30 @@ class _Recipes(Mapping[str, Recipe]):
 
 RECIPES = _Recipes()
 
+FAMILIES = {MinAtar: "MinAtar", Atari: "Atari", Gymnasium: "Gymnasium", Control: "DeepMind Control Suite"}
+
+
+def families() -> dict[str, list[str]]:
+    """The names of all recipes by family. Those of installed packages are not loaded for it."""
+    names = (*FAMILIES.values(), "streaming, without a replay", "small, in JAX", "from installed packages")
+    found: dict[str, list[str]] = {name: [] for name in names}
+    *_, streaming, small, installed = names
+    for name, one in OURS.items():
+        environment = FAMILIES.get(type(one.experiment.environment), small)
+        found[streaming if isinstance(one.experiment.training, Streaming) else environment].append(name)
+    found[installed] = [name for name in RECIPES if name not in OURS]
+    return {family: members for family, members in found.items() if members}
+
 
 def recipe(name: str) -> Experiment:
     """The experiment of this name: ours, one of an installed package, or your own by `package.module:NAME`."""
     if needs_import(name):
         return _as_recipe(resolve(name, "recipe"), name).experiment
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name].experiment
+    if name in RECIPES:
+        return RECIPES[name].experiment
+    if fitting := fitting_recipes(name, {one: ours.experiment for one, ours in OURS.items()}):
+        raise SharedqError(f"unknown recipe '{name}': for this environment write {' or '.join(fitting)}")
+    raise unknown("recipe", name, RECIPES)
 
 
 def _as_recipe(found: Any, name: str) -> Recipe:

@@ -138,7 +138,7 @@ def parse(text: str, hint: Any, option: str) -> Any:
                 last = error
         raise last
     if origin is tuple:
-        return tuple(parse(part, arguments[0], option) for part in text.split(",")) if text else ()
+        return tuple(parse(part, arguments[0], option) for part in items(text))
     if hint is bool:
         if text.lower() in ("true", "yes", "1", "false", "no", "0"):
             return text.lower() in ("true", "yes", "1")
@@ -152,6 +152,14 @@ def parse(text: str, hint: Any, option: str) -> Any:
     if hint in (str, Any):
         return text
     raise SharedqError(f"{option} cannot be set from the command line")
+
+
+def items(text: str) -> list[str]:
+    """The items of a list as it is typed: 64,64 or [64, 64] or (64,); an empty text is an empty list."""
+    text = text.strip()
+    if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
+        text = text[1:-1].strip().removesuffix(",")
+    return [part.strip() for part in text.split(",")] if text else []
 
 
 def convert(value: Any, hint: Any, option: str) -> Any:

@@ -13,6 +13,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from sharedq.command_line import VERBS, main
+from sharedq.completion import SCRIPTS
 from sharedq.environments.sync_vector_env import SyncVectorEnv
 from sharedq.errors import DeviceFailed, Diverged, Stopped, Unlearned
 from sharedq.experiment import TABLES
@@ -207,6 +209,28 @@ MISTAKES = {
     "train cartpol --help": ["unknown recipe 'cartpol'", "cartpole"],
     "train corridor --target=shared_head --help": ["unknown target 'shared_head'", "shared_heads"],
     "train corridor extra": ["'extra'"],
+    "train corridor --steps=5 extra": ["'extra'"],
+    "train corridor --lr 1e-4 3e-4": [
+        "--lr takes one value here, not 2: to train a run for each, write sharedq compare corridor --lr 1e-4 3e-4"
+    ],
+    "cost corridor --period 1 2": ["sharedq compare corridor --period 1 2"],
+    "train corridor --head 5": ["unknown option '--head'"],
+    "train corridor --lr 0": ["--lr must be above 0"],
+    "train corridor --learning_rate x": ["--learning_rate takes a finite number, not 'x'"],
+    "train corridor --lr 1 --learning_rate 2": ["algorithm.learning_rate is given twice, by two of its names"],
+    "train corridor --target lookahead_replicate --learning_rate 1": [
+        "--learning_rate can be --algorithm.learning_rate or --target.learning_rate: write it in full"
+    ],
+    "train corridor --network dense --hidden [64,x]": ["--hidden takes a whole number, not 'x'"],
+    "compare corridor --lr 1e-4 1e-4": ["learning_rate 1e-4 would be trained twice"],
+    "compare corridor --lr 1e-4 0.0001": ["learning_rate 0.0001 would be trained twice, also as learning_rate 1e-4"],
+    "compare corridor --lr 1e-4 -1": ["--lr must be above 0"],
+    f"compare corridor --lr {' '.join('123456')} --period {' '.join(map(str, range(1, 18)))}": ["102 runs, and 100"],
+    "compare corridor --seeds 2 3": ["--seeds takes one number: --seeds 3 trains three seeds side by side"],
+    "train corridor --seed 1 2": ["--seed takes one number"],
+    "compare corridor --target shared_heads online_network": ["write --targets shared_heads ..."],
+    "compare corridor --target shared_heads --targets online_network --lr 1 2": ["write --targets shared_heads ..."],
+    "completion fish": ["'fish'", "'bash', 'zsh'"],
     "train corridor --stepz 5": ["unknown option '--stepz'", "--steps"],
     "train corridor --training.stepz 5": ["no option 'stepz'", "steps"],
     "train corridor --overwrit": ["--overwrit", "sharedq train --help"],
@@ -268,7 +292,7 @@ MISTAKES = {
     "train cartpole --environment.time_limit 4e9": ["time_limit can be 2,147,483,647 at most"],
     "train corridor --out /": ["/ names no folder of its own", "--out"],
     "train corridor --out ..": [".. names no folder of its own", "--out"],
-    "train corridor --out r\udcff": [r"'r\udcff' is not written in UTF-8"],
+    "train r\udcff": [r"unknown recipe 'r\udcff'"],
     "compare corridor --training interactive": ["is compiled and not stepped by the host: add --training fused"],
     "resume nowhere": ["nowhere", "give the folder of a run"],
     "resume .": ["holds no run"],
@@ -288,7 +312,8 @@ def test_a_mistake_gets_one_line_that_says_what_to_write_instead(refused, comman
 
 
 def test_the_version_is_the_package_s(sharedq):
-    assert sharedq("--version") == (0, f"{version('sharedq')}\n", "")
+    said = f"sharedq {version('sharedq')} (Python {python_version()}, JAX {version('jax')})\n"
+    assert sharedq("--version") == (0, said, "")
 
 
 def test_help_on_an_experiment_file_tells_its_values(capsys, finished):
@@ -330,8 +355,125 @@ def test_help_lists_every_option_with_type_value_and_meaning(capsys, words, type
         assert lines[at + 1].strip() == f"{value}  {option.about}".strip()
 
 
+def test_help_tells_of_short_names(capsys):
+    out = "\n".join(helped(capsys, "train", "cartpole", "--help"))
+    assert "is enough if no other option has the same: --period 500 for --target.period 500" in out
+    assert "--lr: short for --algorithm.learning_rate" in out
+
+
+def test_python_runs_the_package_as_the_command(here):
+    words = [sys.executable, "-m", "sharedq", "train", "cartpol"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "sharedq: unknown recipe 'cartpol': did you mean cartpole?\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "recipes"),
+    [
+        ("Pong pong ALE/Pong-v5 PongNoFrameskip-v4 Pong-ram-v0", "atari-cnn --game Pong"),
+        ("ms_pacman MsPacman-v4", "atari-cnn --game MsPacman"),
+        ("space_invaders SpaceInvaders", "minatar-space-invaders or atari-cnn --game SpaceInvaders"),
+        ("MinAtar/Breakout-v1", "minatar-breakout"),
+        ("Breakout-v5", "atari-cnn --game Breakout"),
+        ("CartPole-v1 CartPole", "cartpole"),
+        ("LunarLander-v3 LunarLander", "lunar-lander"),
+        ("Pendulum-v1 pendulum", "sac-pendulum"),
+        ("MountainCar-v0 mountaincar-v0", "lunar-lander --environment.id MountainCar-v0"),
+        ("MountainCarContinuous-v0", "sac-pendulum --environment.id MountainCarContinuous-v0"),
+        ("cheetah-run CheetahRun", "sac-mlp or crossq or sac-simba-dmc"),
+        ("dog-trot", "sac-simba-dog-trot"),
+        ("walker-walk walker_walk", "sac-mlp --environment.task walker-walk"),
+    ],
+)
+def test_an_environment_in_place_of_a_recipe_gets_the_recipe_that_fits(refused, words, recipes):
+    for word in words.split():
+        assert refused("train", word) == f"sharedq: unknown recipe '{word}': for this environment write {recipes}\n"
+
+
+def test_an_environment_that_cannot_be_made_gets_a_recipe_for_each_kind_of_actions(refused, monkeypatch):
+    def fails(name):
+        raise ImportError
+
+    monkeypatch.setattr("gymnasium.make", fails)
+    both = "lunar-lander --environment.id Taxi-v4 or sac-pendulum --environment.id Taxi-v4"
+    assert refused("train", "Taxi-v4").endswith(f"write {both}\n")
+
+
+def test_games_and_tasks_of_recipes_are_known_without_their_packages(refused, monkeypatch):
+    monkeypatch.setattr("sharedq.suggestions.find_spec", lambda package: None)
+    assert "atari-cnn --game Pong" in refused("train", "Pong")
+    assert "sac-swingup" in refused("train", "cartpole-swingup")
+    assert "did you mean" in refused("train", "cartpole-balance")
+
+
+@pytest.mark.parametrize("hidden", [("[64,32]",), ("[64,", "32]"), ("(64, 32)",), ("64,32",), ("--hidden=[64,32]",)])
+def test_a_list_may_stand_in_brackets(capsys, hidden):
+    words = hidden if hidden[0].startswith("--") else ("--network.hidden", *hidden)
+    lines = helped(capsys, "train", "cartpole", *words, "--seeds", "3", "--help")
+    assert lines[lines.index("  --network.hidden whole number,...") + 1].split()[0] == "64,32"
+    assert lines[lines.index("  --seeds whole number") + 1].split()[0] == "3"
+
+
+def complete(sharedq, *words) -> list[str]:
+    answer = sharedq("complete", "--", *words)
+    assert (answer.code, answer.err) == (0, "")
+    return answer.out.splitlines()
+
+
+def test_what_may_follow_is_offered(sharedq, here, finished):
+    shutil.copytree(finished, here / "runs/first")
+    (here / ".hidden").mkdir()
+    for words, offered in {
+        "tr": ["train"],
+        "--v": ["--version"],
+        "train mina": [name for name in RECIPES if name.startswith("mina")],
+        "train --tr": ["--trust"],
+        "train --out x cartpole --wandb o": ["online", "offline"],
+        "train cartpole --target sha": ["shared_heads"],
+        "train cartpole --target = sha": ["shared_heads"],  # as bash has it
+        "train cartpole --target=sha": ["--target=shared_heads"],  # as zsh has it
+        "train cartpole --target.": [f"--target.{name}" for name in ("period", "tau", "joint_batch")],
+        "train cartpole --target=online_network --target.": [],
+        "train cartpole --target shared_heads --hea": ["--heads"],
+        "train cartpole --lr": ["--lr"],
+        "train cartpole --lea": ["--learning_rate"],
+        "train cartpole --norm bat": ["batch", "batch_pixel", "batch_renorm"],
+        "compare cartpole --targets online_network targ": ["target_network"],
+        "train cartpole ca": [],
+        "train my_module:NAME --ta": [],
+        "train cartpol --ta": [],
+        "evaluate r": ["runs/"],
+        "evaluate --episodes 3 runs/": ["runs/first"],
+        "evaluate gone/": [],
+        "completion z": ["zsh"],
+        "frob ": [],
+        "list x": [],
+    }.items():
+        assert complete(sharedq, *words.split(" ")) == offered, words
+    assert set(VERBS) <= set(complete(sharedq, "")) and "complete" not in complete(sharedq, "")
+    assert complete(sharedq, "train", "cartpole", "--target", "=") == list(TABLES["target"])
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_a_shell_completes_with_the_script(sharedq, here, shell):
+    """A shell is given a command that offers two words, one with a space in it."""
+    script = sharedq("completion", shell).out
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (here / "script").write_text(script)
+    assert subprocess.run([shell, "-n", "script"], check=False).returncode == 0
+    if shell == "bash":
+        offers = """offers() { [ "$*" = "complete -- evaluate run" ] && printf '%s\\n' 'run 1' runs/; }"""
+        line = "COMP_WORDS=(sharedq evaluate run); COMP_CWORD=2; _sharedq offers; printf '<%s>' \"${COMPREPLY[@]}\""
+        words = [shell, "-c", f". ./script; {offers}; complete -p sharedq; {line}"]
+        said = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (said.stdout, said.stderr) == ("complete -o default -F _sharedq sharedq\n<run\\ 1><runs/>", "")
+
+
 def test_list_names_every_recipe_and_kind(sharedq):
     out = sharedq("list").out
+    for family in ("MinAtar", "Atari", "Gymnasium", "DeepMind Control Suite", "streaming, without a replay"):
+        assert f"recipes: {family}\n  " in out
     for name in (*RECIPES, *(kind for table in TABLES.values() for kind in table)):
         assert re.search(rf"^  {name} +\S", out, re.M), name
 
@@ -357,12 +499,18 @@ def test_a_run_leaves_its_files(finished):
     assert {row["seed"] for row in rows(finished / "episodes.csv")} == {"3", "4"}
 
 
-def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq):
+@pytest.fixture
+def untrained(monkeypatch):
+    """No training: a command ends where it would begin."""
+    monkeypatch.setattr("sharedq.trainer.run_program", lambda *_: None)
+
+
+def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq, untrained):
     said = "nothing will be learned: the warm-up takes 200 steps, and the run has 200; raise --steps"
     assert said in sharedq("train", "corridor", "--steps", 200).out
 
 
-def test_a_run_that_ends_while_it_explores_says_so(sharedq):
+def test_a_run_that_ends_while_it_explores_says_so(sharedq, untrained):
     settings = ("corridor", "--steps", 300, "--algorithm.epsilon_steps", 601)
     said = "most actions will be random: their share falls over 601 steps, and there are 300; "
     assert said not in sharedq("train", *settings).out  # they are to be random, to the end
@@ -606,6 +754,25 @@ def test_evaluate_speaks_of_every_seed(sharedq, finished):
     assert "3 cut at 2 steps" in sharedq("evaluate", finished, "--episodes", 3, "--max-steps", 2).out
 
 
+@pytest.fixture
+def compared(here) -> Path:
+    """A finished comparison of two sources, with one seed each."""
+    return shutil.copytree(Path(__file__).parent / "fixtures/0.1.0/comparison", here / "both")
+
+
+def test_evaluate_speaks_of_every_run_of_a_comparison(sharedq, compared):
+    lines = sharedq("evaluate", "both", "--episodes", 2, "--max-steps", 5).out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["target-free, seed 0", "target network, seed 0"]
+    shutil.rmtree(compared / "runs/target-free")
+    first, second = sharedq("evaluate", "both", "--episodes", 2, "--max-steps", 5).out.splitlines()
+    assert (first, second) == ("target-free has no checkpoint yet", lines[1])
+    shutil.rmtree(compared / "runs/target-network/checkpoints")
+    answer = sharedq("evaluate", "both")
+    assert answer.code == 2 and answer.out.count("has no checkpoint yet") == 2
+    told = "sharedq: no run of both has a checkpoint yet: wait, or continue with sharedq resume both\n"
+    assert answer.err == told
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -765,6 +932,24 @@ def test_closed_streams_and_few_letters_are_no_tracebacks(here):
         assert ended.returncode == 2
         if "2>&-" not in closed:
             assert re.fullmatch(r"sharedq: no run in .*/\\xfc\\x1b\[31m: .*\n", ended.stderr)
+
+
+def test_a_run_may_lie_in_a_folder_whose_name_is_no_text(sharedq, here):
+    run = os.fsdecode(b"r\xff/\xfe")
+    try:
+        (here / run).mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (here / run).rmdir()
+    answer = sharedq("train", "corridor", "--steps", 300, "--out", run)
+    assert (answer.code, answer.err) == (0, "") and rf"{here}/r\udcff/\udcfe" in answer.out
+    assert (here / run / "command.txt").read_bytes().endswith(b"--out 'r\xff/\xfe'\n")
+    assert "mean return" in sharedq("evaluate", run, "--episodes", 2, "--max-steps", 5).out
+    assert sharedq("report", run, "--out", f"{run}/page").out == "report: r\\udcff/\\udcfe/page/report.html\n"
+    assert "finished.json: whole" in sharedq("verify", run).out
+    assert sharedq("resume", run).err == (
+        rf"sharedq: {here}/r\udcff/\udcfe is finished already: nothing to resume" + "\n"
+    )
 
 
 def test_what_a_file_says_commands_no_terminal(sharedq, here, finished):

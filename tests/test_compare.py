@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from sharedq.command_line import main
-from sharedq.comparison import labels_of, plan, with_target
+from sharedq.comparison import labels_of, plan, sweep, with_target
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
 
 SMALL = ("--seeds", "3", "--steps", "4000", "--training.log_period", "1000")
-FOUR = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=3")
+THREE = ("online_network", "target_network", "shared_heads:heads=3")
 FIXTURE = Path(__file__).parent / "fixtures" / "0.1.0" / "comparison"
 TIMINGS = ("steps_per_second", "seconds")
 
@@ -50,18 +50,18 @@ def times(folder: Path) -> dict[Path, int]:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory) -> Path:
     """A finished comparison; to be copied."""
-    out = tmp_path_factory.mktemp("comparisons") / "four"
-    assert main(command(out, *FOUR)) == 0
+    out = tmp_path_factory.mktemp("comparisons") / "three"
+    assert main(command(out, *THREE)) == 0
     return out
 
 
 def test_every_source_has_a_run_and_the_page_speaks_of_all(compared):
     plan = json.loads((compared / "compare.json").read_text())
-    labels = ["target-free", "target network", "shared heads K=1", "shared heads K=3"]
+    labels = ["target-free", "target network", "shared heads K=3"]
     assert [one["label"] for one in plan["runs"]] == labels
     assert plan["reference"] == "target network"
     assert all((compared / one["folder"] / "finished.json").exists() for one in plan["runs"])
-    assert len({agent for agent, _, _ in runs_of(compared).values()}) == 4
+    assert len({agent for agent, _, _ in runs_of(compared).values()}) == 3
     page = (compared / "report.html").read_text()
     assert all(label in page for label in labels)
 
@@ -76,20 +76,20 @@ def test_each_run_is_that_of_the_source_alone(compared, tmp_path):
 def test_a_comparison_that_is_done_trains_nothing_again(compared, tmp_path, again):
     out = shutil.copytree(compared, tmp_path / "out")
     before = times(out / "runs")
-    assert main(["resume", str(out)] if again == "resume" else command(out, *FOUR)) == 0
+    assert main(["resume", str(out)] if again == "resume" else command(out, *THREE)) == 0
     assert times(out / "runs") == before
 
 
 def test_killed_in_the_middle_it_goes_on_with_what_is_left(compared, tmp_path):
-    two, out = FOUR[1:3], tmp_path / "out"
+    two, out = THREE[1:], tmp_path / "out"
     code = "import sys; from sharedq.command_line import main; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", code, *command(out, *two)], stdout=subprocess.DEVNULL)
-    while not (out / "runs/shared-heads-k1/experiment.json").exists():
+    while not (out / "runs/shared-heads-k3/experiment.json").exists():
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert "shared heads K=1" in (out / "report.html").read_text(), (
+    assert "shared heads K=3" in (out / "report.html").read_text(), (
         "a page on what there is, which names what is missing"
     )
 
@@ -113,22 +113,22 @@ def refused(capsys, *words) -> str:
 def test_another_comparison_in_the_same_folder_is_refused(compared, tmp_path, capsys):
     out = shutil.copytree(compared, tmp_path / "out")
     before = times(out)
-    assert "holds another comparison" in refused(capsys, *command(out, *FOUR[:2]))
-    assert "holds another comparison" in refused(capsys, *command(out, *FOUR), "--algorithm.gamma", "0.5")
+    assert "holds another comparison" in refused(capsys, *command(out, *THREE[:2]))
+    assert "holds another comparison" in refused(capsys, *command(out, *THREE), "--algorithm.gamma", "0.5")
     assert times(out) == before
 
 
 def test_the_same_comparison_is_known_by_any_path(compared, tmp_path, monkeypatch):
     shutil.copytree(compared, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
-    assert main(command(Path("out"), *FOUR)) == 0
+    assert main(command(Path("out"), *THREE)) == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"runs": 3}', '{"runs": [{"label": "target network"}]}'])
 def test_a_plan_that_was_edited_is_refused(compared, tmp_path, capsys, content):
     out = shutil.copytree(compared, tmp_path / "out")
     (out / "compare.json").write_text(content)
-    for words in (command(out, *FOUR), ["resume", str(out)]):
+    for words in (command(out, *THREE), ["resume", str(out)]):
         assert "compare.json was edited or damaged" in refused(capsys, *words)
 
 
@@ -173,6 +173,69 @@ def test_sources_that_differ_get_folders_that_differ(tmp_path):
     plan("corridor", [with_target(recipe("corridor"), one) for one in wanted], tmp_path / "out", "", overwrite=False)
     folders = [one["folder"] for one in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
     assert len(set(folders)) == 3
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """The plan that a command writes; nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sharedq.comparison.carry_out", lambda out, *_, **__: out)
+
+    def run(*words: str) -> dict:
+        assert main(["compare", "corridor", *words]) == 0
+        (written,) = tmp_path.glob("*/*/compare.json")
+        return json.loads(written.read_text()) | {"out": written.parent.name}
+
+    return run
+
+
+def test_several_values_of_an_option_are_a_run_each(planned):
+    found = planned("--lr", "1e-3", "2e-3", "--gamma", "0.5")
+    assert [one["label"] for one in found["runs"]] == ["learning_rate 1e-3", "learning_rate 2e-3"]
+    assert (found["reference"], found["ranked"], found["out"]) == ("learning_rate 1e-3", True, "corridor-lr")
+    for one, rate in zip(found["runs"], (1e-3, 2e-3), strict=True):
+        settings = one["experiment"]
+        assert (settings["algorithm"]["learning_rate"], settings["algorithm"]["gamma"]) == (rate, 0.5)
+        assert settings["target"] == {"kind": "target_network", "period": 50, "tau": 1.0, "joint_batch": False}
+
+
+def test_values_of_several_options_and_sources_are_all_combined(planned):
+    words = ("--network", "dense", "--hidden", "[8]", "[8,", "8]", "--training.update_period", "2", "4")
+    found = planned(*words, "--targets", "target_network", "shared_heads:heads=2")
+    assert len(found["runs"]) == len({one["folder"] for one in found["runs"]}) == 8
+    assert [one["label"] for one in found["runs"]][1:4] == [
+        "shared heads K=2, hidden [8], update_period 2",
+        "target network, hidden [8], update_period 4",
+        "shared heads K=2, hidden [8], update_period 4",
+    ]
+    last = found["runs"][-1]["experiment"]
+    assert (last["network"]["hidden"], last["training"]["update_period"], last["target"]["heads"]) == ([8, 8], 4, 2)
+
+
+def test_one_source_is_in_no_label_and_may_be_named_either_way(planned):
+    found = planned("--target", "shared_heads", "--target.heads", "2", "3")
+    assert [(one["label"], one["experiment"]["target"]["heads"]) for one in found["runs"]] == [
+        ("heads 2", 2),
+        ("heads 3", 3),
+    ]
+    corridor = recipe("corridor")
+    assert list(sweep(corridor, {"lr": ["1", "2"]}, ["shared_heads"])) == ["learning_rate 1", "learning_rate 2"]
+    varied = {"target": ["lookahead_replicate"], "target.learning_rate": ["1", "2"], "lr": ["3", "4"]}
+    assert next(iter(sweep(corridor, varied, ()))) == "target.learning_rate 1, algorithm.learning_rate 3"
+
+
+def test_runs_on_several_environments_are_not_ranked(planned):
+    found = planned("--environment.name", "corridor", "action")
+    assert "ranked" not in found and [one["label"] for one in found["runs"]] == ["name corridor", "name action"]
+
+
+def test_all_values_are_checked_before_a_folder_is_made(tmp_path, capsys):
+    out = tmp_path / "out"
+    told = refused(capsys, "compare", "corridor", "--replay.batch_size", "8", "5000", "--out", str(out))
+    assert "replay.batch_size 5000 is larger than replay.capacity 1000" in told
+    told = refused(capsys, "compare", "corridor", "--network", "table", "convolutional", "--out", str(out))
+    assert "network 'convolutional'" in told
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(("training", "seeds", "for_one"), [("interactive", 1, True), ("interactive", 2, False)])

@@ -94,7 +94,8 @@ def options_of_verbs() -> set[str]:
 def options_of_parts() -> set[str]:
     """The options of all kinds of all parts."""
     fields = {f"--{part}.{name}" for part, table in TABLES.items() for kind in table.values() for name in hints(kind)}
-    return fields | {f"--{name}" for name in (*TABLES, *SHORT, "seeds", "seed")}
+    last = {f"--{option.rpartition('.')[2]}" for option in fields}
+    return fields | last | {f"--{name}" for name in (*TABLES, *SHORT, "seeds", "seed")}
 
 
 OPTIONS = options_of_verbs() | options_of_parts()

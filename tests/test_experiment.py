@@ -138,6 +138,19 @@ def test_options_are_parsed_as_typed():
     assert BASE.parse({"algorithm.max_gradient_norm": "none"}).algorithm.max_gradient_norm is None
 
 
+def test_the_last_name_of_an_option_is_enough_if_no_other_has_it():
+    texts = {"lr": "0.5", "target": "shared_heads", "heads": "4", "hidden": "[8]", "capacity": "700"}
+    changed = BASE.parse(texts)
+    assert changed == BASE.replace(target="shared_heads", heads=4, learning_rate=0.5, hidden=(8,), capacity=700)
+    assert (changed.algorithm.learning_rate, changed.target.heads, changed.replay.capacity) == (0.5, 4, 700)
+    assert BASE.replace(target=("shared_heads", {}), heads=3).target.heads == 3
+    for target in ("lookahead_replicate", TABLES["target"]["lookahead_replicate"]()):
+        with pytest.raises(SharedqError, match=r"--algorithm.learning_rate or --target.learning_rate: write it in"):
+            BASE.replace(target=target, learning_rate=0.1)
+    with pytest.raises(SharedqError, match="'--head': did you mean --heads"):
+        BASE.parse({"target": "shared_heads", "head": "4"})
+
+
 def test_every_option_can_be_parsed_from_its_own_value():
     for name, option in BASE.options().items():
         text = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else str(option.value)

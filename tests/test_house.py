@@ -25,7 +25,8 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     "algorithms": 3,
     **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "trainer", "comparison", "recipes", "testing"], 5),
-    "command_line": 7,
+    **dict.fromkeys(["suggestions", "completion"], 5),
+    **dict.fromkeys(["command_line", "__main__"], 7),
 }
 
 
@@ -121,6 +122,8 @@ def test_the_face_knows_no_other_name():
         "from sharedq.command_line import main; main(['--help'])",
         "from sharedq.command_line import main; main(['--version'])",
         "from sharedq.command_line import main; assert main(['trian', 'cartpole']) == 2",
+        "from sharedq.command_line import main; assert main(['complete', '--', 'train', '--out', 'x', '--w']) == 0",
+        "from sharedq.command_line import main; assert main(['completion', 'bash']) == 0",
     ],
 )
 def test_what_is_light_does_not_import_jax(code):

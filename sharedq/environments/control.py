@@ -120,6 +120,11 @@ def _integration() -> int:
     return int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
+def tasks() -> list[str]:
+    """The names of all tasks of the suite."""
+    return [f"{domain}-{name}" for domain, name in _suite().ALL_TASKS]
+
+
 def _load(task: str) -> tuple[str, Any]:
     """The name of a task, from any spelling, and a new environment of it without a time limit."""
     suite = _suite()
@@ -127,7 +132,7 @@ def _load(task: str) -> tuple[str, Any]:
         if letters(domain + name) == letters(task):
             with _quiet():
                 return f"{domain}-{name}", suite.load(domain, name, {"random": 0, "time_limit": float("inf")})
-    raise unknown("task of the Control Suite", task, ["-".join(one) for one in suite.ALL_TASKS])
+    raise unknown("task of the Control Suite", task, tasks())
 
 
 @contextlib.contextmanager

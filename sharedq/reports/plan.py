@@ -13,7 +13,7 @@ FORM = {
     "recipe": Maybe(str),
     "command": Maybe(str),
     "reference": Maybe(str | None),
-    "ranked": Maybe(bool),
+    "ranked": Maybe(bool),  # whether the report orders the runs by their results, as those of a sweep
     "runs": [{"label": str, "folder": str, "command": Maybe(str), "experiment": Maybe({str: Any})}],
 }
 
