@@ -159,12 +159,16 @@ def _trust(parsed: argparse.Namespace, base: Any = None):
     The command names a recipe `base`, and so its parts, but not the parts of a file.
     """
     from sharedq.comparison import kind_and_options
+    from sharedq.settings import chosen
 
     if parsed.trust:
         return True
     targets = [kind_and_options(wanted)[0] for wanted in getattr(parsed, "targets", None) or ()]
     named = () if base is None or parsed.recipe.endswith(".json") else base.imports()
-    return {*(value for values in parsed.options.values() for value in values), *targets, *named}
+    values = [value for typed in parsed.options.values() for value in typed]
+    listed = [value for option, typed in parsed.options.items() if option.endswith("measures") for value in typed]
+    measures = [chosen(one).kind for value in listed for one in value.split(",")]
+    return {*values, *targets, *measures, *named}
 
 
 def _read(file: Path, trust: Any):
@@ -435,10 +439,10 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
 
 def _list(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
-        from sharedq.experiment import TABLES
+        from sharedq.experiment import MEASURE, TABLES
 
         print(_recipes())
-        for part, table in TABLES.items():
+        for part, table in {**TABLES, "training.measures": MEASURE}.items():
             print(f"\n--{part}")
             for name in table:
                 print(f"  {name:26}{_about(table, name, '__doc__')}")
