@@ -58,6 +58,13 @@ def read_episodes(folder: Path, seeds: range, diverged: bool) -> Table:
     return table._replace(columns={name: values[finite] for name, values in table.columns.items()})
 
 
+def read_evaluations(folder: Path, seeds: range) -> Table:
+    """evaluations.csv: one row for each episode of an evaluation; `step` is the training step of the evaluation."""
+    table = _read(folder, "evaluations.csv", ("step", "seed", "return", "length"), seeds)
+    _refuse_disorder(table, "no row of a seed may be earlier than the one before", twice=True)
+    return table
+
+
 def _refuse_disorder(table: Table, wanted: str, twice: bool) -> None:
     order, follows = table.by_seed()
     step = table.columns["step"]
