@@ -13,12 +13,11 @@ from sharedq import reports, settings
 from sharedq.errors import SharedqError
 from sharedq.reports.figures import Figure, draw
 from sharedq.reports.finding import findings
+from sharedq.reports.load_runs import Episodes, load_run
 from sharedq.reports.load_runs import Run as Read
-from sharedq.reports.load_runs import load_run
 from sharedq.reports.outputs import PAGE
 from sharedq.reports.statistics import learning_curve
 from sharedq.reports.summary import POINTS, summarise
-from sharedq.reports.tables import read_evaluations
 from sharedq.runs import RunDirectory
 from sharedq.validation import path as as_path
 
@@ -63,12 +62,11 @@ class Run(RunDirectory):
 
     def episodes(self) -> dict[str, np.ndarray]:
         """The rows of episodes.csv: one per finished episode, with `step`, `seed`, `return` and `length`."""
-        return _table(dict(zip(("step", "seed", "return", "length"), self._read().episodes, strict=True)))
+        return _played(self._read().episodes)
 
     def evaluations(self) -> dict[str, np.ndarray]:
         """The rows of evaluations.csv, which are like those of episodes.csv. A run that does not evaluate has none."""
-        seeds = self._read().seeds
-        return _table(read_evaluations(self.path, range(seeds[0], seeds[-1] + 1)).columns)
+        return _played(self._read().evaluations)
 
     def curves(self, points: int = POINTS) -> dict[str, np.ndarray]:
         """The learning curve of each seed, as a report computes it: `step` [P], `returns` [S, P] and `seeds` [S].
@@ -134,6 +132,10 @@ class Comparison:
 
     def _repr_html_(self) -> str | None:
         return _html(self.plot, self.findings)
+
+
+def _played(episodes: Episodes) -> dict[str, np.ndarray]:
+    return _table(dict(zip(("step", "seed", "return", "length"), episodes, strict=True)))
 
 
 def _table(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe, is_as_sealed
 from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
 from sharedq.reports.plan import PLAN, read_plan
-from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_metrics
+from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_evaluations, read_metrics
 
 DEPTH = 3  # folders below the one asked for in which runs are looked for
 MOST_SEEDS = 10_000  # a bootstrap over more takes hours
@@ -54,6 +54,9 @@ class Episodes(NamedTuple):
     lengths: np.ndarray
 
 
+NO_EPISODES = Episodes(*(np.empty(0) for _ in range(4)))
+
+
 @dataclass(frozen=True)
 class Run:
     """One run directory. Absent optional files are empty mappings; numbers are as the run wrote them."""
@@ -72,6 +75,7 @@ class Run:
     versions: Mapping[str, Any]
     damages: tuple[str, ...] = ()  # what of the run's logs is not whole, in sentences
     vouched: bool = True  # whether finished.json, if there is one, has the checksums of the logs
+    evaluations: Episodes = NO_EPISODES  # `step` is that of the training at which the evaluation was made
 
     @property
     def target(self) -> str:
@@ -223,7 +227,8 @@ def load_run(folder: Path, label: str) -> Run:
         folder=folder,
         experiment=experiment,
         seeds=tuple(seeds),
-        episodes=Episodes(*(episodes.columns[name] for name in ("step", "seed", "return", "length"))),
+        episodes=_episodes(episodes),
+        evaluations=_episodes(read_evaluations(folder, seeds)),
         metrics=metrics.columns,
         cost=cost,
         timings=finished,
@@ -236,6 +241,10 @@ def load_run(folder: Path, label: str) -> Run:
         else (),
         vouched=not finished or "logs" in finished,
     )
+
+
+def _episodes(table: Table) -> Episodes:
+    return Episodes(*(table.columns[name] for name in ("step", "seed", "return", "length")))
 
 
 def _seeds(folder: Path, experiment: Mapping[str, Any]) -> range:
