@@ -2,9 +2,9 @@
 
     import sharedq
 
-    experiment = sharedq.recipe("cartpole").replace(target="shared_heads", steps=20_000)
-    sharedq.train(experiment, "runs/first")
-    agent = sharedq.load("runs/first")
+    run = sharedq.train("cartpole", "runs/first", target="shared_heads", steps=20_000)
+    print(run.curves()["returns"])
+    agent = sharedq.load(run)
 
 Names are imported when they are first used, so that importing the package costs nothing.
 """
@@ -14,13 +14,16 @@ from typing import Any
 
 _HOME = {
     "Agent": "sharedq.agent",
+    "Comparison": "sharedq.results",
     "Experiment": "sharedq.experiment",
     "LiveAgent": "sharedq.live",
+    "Run": "sharedq.results",
     "SharedqError": "sharedq.errors",
+    "compare": "sharedq.library",
     "load": "sharedq.agent",
     "recipe": "sharedq.recipes",
     "resume": "sharedq.trainer",
-    "train": "sharedq.trainer",
+    "train": "sharedq.library",
 }
 
 __all__ = sorted(_HOME)

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
 from sharedq.environments import HostEnvironment
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Built, Experiment, Trust
 from sharedq.networks.convolution import traced_natively
 from sharedq.playing import film_file
 from sharedq.playing.episodes import apart, film, first_episodes, play, play_on_host
 from sharedq.runs import RunDirectory, checkpoints
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, convert, require
 from sharedq.trainer import spec_of
 from sharedq.training.interactive import WORLDS
 from sharedq.training.memory import check_fits
 from sharedq.trees import size
 from sharedq.validation import numbers
+from sharedq.validation import path as as_path
 
 EPISODES = 10_000_000  # ours: the most episodes played at once, if memory allows
 RATE = 1_000  # ours: the most pictures per second
@@ -82,27 +82,57 @@ class Agent:
     def act(self, obs: Any, draw: int | None = None) -> int | np.ndarray:
         """The action for one observation, in the environment's own form: a number, or a vector between its bounds.
 
+        For a batch of observations [N, *shape] these are N actions, as an array. Each new N is compiled once.
+
         The random choices of the policy (a random action, the behaviour head) depend only on the seed and on `draw`.
         Without `draw`, the agent uses the number of the call: each call draws anew, and a newly loaded agent repeats
         the same draws.
         """
-        batch = self._one(obs)
+        batch, is_one = self._batch(obs)
         key = self._key(next(self._calls) if draw is None else draw)
-        action = np.asarray(self._compiled.act(self._state, key, batch)[0])
-        return self._compiled.built.spec.actions.in_units(action)
+        actions = np.asarray(self._compiled.act(self._state, key, batch))
+        in_units = self._compiled.built.spec.actions.in_units
+        return in_units(actions[0]) if is_one else np.array([in_units(action) for action in actions])
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
         """The values of the behaviour head for one observation: of every action, or, if actions are continuous, of one.
 
-        If the behaviour head is drawn at random, it is drawn with the number `draw`.
+        For a batch of observations [N, *shape] they have one more axis in front. If the behaviour head is drawn at
+        random, it is drawn with the number `draw`.
         """
-        return np.asarray(self._compiled.values(self._state, self._key(draw), self._one(obs))[0])
+        batch, is_one = self._batch(obs)
+        values = np.asarray(self._compiled.values(self._state, self._key(draw), batch))
+        return values[0] if is_one else values
+
+    def replace(self, **options: Any) -> "Agent":
+        """The same weights with other settings for acting: `evaluation_epsilon=0.05`, `behaviour_head="1"`.
+
+        The options are those of the algorithm and of the source of targets, as in `Experiment.replace`. An option that
+        changes the shape of the weights is refused.
+        """
+        built = self._compiled.built
+        options = {self._full_name(option): value for option, value in options.items()}
+        changed = built.experiment.replace(**options).build(built.spec)
+        if changed.agent_shapes() != built.agent_shapes():
+            raise SharedqError(
+                f"{' and '.join(options)} cannot be changed after training: the trained weights would not fit"
+            )
+        return Agent(Compiled(changed), self._state, self.step, self.seed)
+
+    def _full_name(self, option: str) -> str:
+        """The full name of an option for acting: `target.behaviour_head`, also for `behaviour_head`."""
+        known = [name for name in self.experiment.options() if name.startswith(("algorithm.", "target."))]
+        found = [name for name in known if option in (name, name.partition(".")[2])]
+        if not found:
+            raise unknown("option of a trained agent", option, known)
+        return found[0]
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = 10_000) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""
+        episodes, max_steps = _whole("episodes", episodes), _whole("max_steps", max_steps)
         check_count("episodes", episodes, most=WORLDS if self._compiled.on_host else EPISODES)
         check_count("max_steps", max_steps)
-        require(seed >= 0, f"seed cannot be negative: {seed}")
+        seed = _first_seed(seed)
         played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
@@ -114,10 +144,11 @@ class Agent:
         The ending of `out` chooses MP4 or GIF; without the program ffmpeg a GIF is written instead of an MP4. A file
         that is not a film of sharedq is replaced only with `overwrite`.
         """
+        out, max_steps, rate = as_path(out, "out"), _whole("max_steps", max_steps), _whole("rate", rate)
         check_count("max_steps", max_steps)
         require(rate >= 1, f"rate must be at least 1 frame per second, not {rate}")
         check_count("rate", rate, most=RATE)
-        require(seed >= 0, f"seed cannot be negative: {seed}")
+        seed = _first_seed(seed)
         act = partial(self._compiled.act, self._state)
         returned = 0.0
 
@@ -125,13 +156,27 @@ class Agent:
             nonlocal returned
             returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
 
-        return film_file.write(Path(out), pictures(), rate, overwrite), returned
+        return film_file.write(out, pictures(), rate, overwrite), returned
 
     def _key(self, draw: int) -> jax.Array:
-        return random_keys.at(random_keys.root(self.seed), draw)
+        return random_keys.at(random_keys.root(self.seed), draw if type(draw) is int else _whole("draw", draw))
 
-    def _one(self, obs: Any) -> jax.Array:
-        return jnp.asarray(numbers(obs, self._compiled.built.spec.observation, "observation"))[None]
+    def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
+        """The observations as a batch, and whether one was given alone."""
+        wanted = self._compiled.built.spec.observation
+        found = numbers(obs, wanted, "observation", or_batch=True)
+        is_one = found.ndim == len(wanted.shape)
+        return (found[None] if is_one else found), is_one
+
+
+def _whole(name: str, value: Any) -> int:
+    return convert(value, int, name)
+
+
+def _first_seed(seed: Any) -> int:
+    found = _whole("seed", seed)
+    require(found >= 0, f"seed cannot be negative: {found}")
+    return found
 
 
 def load(run: str | Path, seed: int | None = None, *, trust: Trust = False) -> Agent:

@@ -16,8 +16,7 @@ from typing import Any
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.json_files import read_json
 from sharedq.output import Outlet, outlets, say
-
-DEFAULT_TARGETS = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=9")
+from sharedq.tables import COMPARED
 
 TARGETS_HELP = "sources, each as name or name:option=value,option=value"
 
@@ -225,10 +224,10 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
 
     def call(parsed):
         from sharedq.runs.wandb_mirror import mirrored
-        from sharedq.trainer import train
+        from sharedq.trainer import new_folder, train
 
         experiment = _experiment(parsed)
-        out = parsed.out or _free(Path("runs"), f"{Path(parsed.recipe).stem}-{experiment.target.label}")
+        out = parsed.out or new_folder(Path(parsed.recipe).stem, experiment)
         options = {"overwrite": parsed.overwrite, "command": parsed.command}
         with (
             mirrored(parsed.wandb, visible(out.name), experiment.to_dict()) as mirror,
@@ -239,20 +238,13 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
-def _free(parent: Path, name: str) -> Path:
-    """A folder of this name, numbered if necessary, that does not exist yet."""
-    name = name.replace(" ", "-").replace("=", "").lower()
-    numbered = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
-    return next(path for path in numbered if not path.exists())
-
-
 def _compare(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument(
         "--targets",
         nargs="+",
         metavar="TARGET",
-        help=f"{TARGETS_HELP} (default: {' '.join(DEFAULT_TARGETS)}; in a sweep the recipe's own)",
+        help=f"{TARGETS_HELP} (default: {' '.join(COMPARED)}; in a sweep the recipe's own)",
     )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: a folder in comparisons/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
@@ -265,7 +257,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
             raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target'][0]} ...")
         base = _base(parsed)
         trust = _trust(parsed, base)
-        experiments = sweep(base, parsed.options, parsed.targets or (() if varied else DEFAULT_TARGETS))
+        experiments = sweep(base, parsed.options, parsed.targets or (() if varied else COMPARED))
         for one in experiments.values():
             one.trusted(trust)
         name = "-".join([Path(parsed.recipe).stem, *(option.rpartition(".")[2] for option in varied)])
@@ -428,8 +420,8 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.experiment import TABLES
 
         base = _experiment(parsed)
-        compared = {wanted.partition(":")[0] for wanted in DEFAULT_TARGETS}
-        targets = parsed.targets or [*DEFAULT_TARGETS, *(name for name in TABLES["target"] if name not in compared)]
+        compared = {wanted.partition(":")[0] for wanted in COMPARED}
+        targets = parsed.targets or [*COMPARED, *(name for name in TABLES["target"] if name not in compared)]
         experiments = [base] if "target" in parsed.options else [with_target(base, wanted) for wanted in targets]
         costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
         say(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))

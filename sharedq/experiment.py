@@ -109,9 +109,9 @@ class Experiment:
             elif option in ("seeds", "seed"):
                 own[option] = value
             elif option not in kinds:
-                raise unknown("option", option, self.options())
+                raise unknown("option", option, [*self.options(), *SHORT])
         for part in {**kinds, **changes}:
-            own[part] = self._part(part, kinds.get(part), changes.get(part, {}))
+            own[part] = self._part(part, kinds.get(part, self.kind(part)), changes.get(part, {}))
         return dataclasses.replace(self, **own)
 
     def full_names(self, options: Mapping[str, Any]) -> dict[str, str]:
@@ -147,11 +147,9 @@ class Experiment:
         return {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
 
     def _part(self, part: str, kind: Any, fields: Mapping[str, Any]) -> Any:
-        old = getattr(self, part)
-        if kind is not None and not isinstance(kind, str):
+        if not isinstance(kind, str):
             return dataclasses.replace(settings.make(TABLES[part], kind), **fields)
-        name = kind or self.kind(part)
-        return Chosen(name, _kept(old, TABLES[part][name]) | dict(fields))
+        return Chosen(kind, _kept(getattr(self, part), TABLES[part][kind]) | dict(fields))
 
     def options(self) -> dict[str, settings.Option]:
         """Every option that can be set, by its name on the command line."""

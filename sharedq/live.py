@@ -23,6 +23,7 @@ from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
 from sharedq.trees import size
 from sharedq.validation import numbers
+from sharedq.validation import path as as_path
 
 EXPERIMENT = "live"  # marks what a live agent saved, in place of the digest of an experiment
 LARGEST = 1e18  # the largest observation: its square, which the moments hold, still fits into float32
@@ -112,7 +113,7 @@ class LiveAgent:
         not empty is refused.
         """
         meta = {"begun": self._begun, "shape": self._shape, "actions": self._actions}
-        folder = Path(folder)
+        folder = as_path(folder, "the folder to save to")
         require(
             _may_be_saved_to(folder),
             f"{folder} is neither a new folder nor one where a live agent was saved: choose another one",
@@ -124,7 +125,7 @@ class LiveAgent:
 
     def restore(self, folder: str | Path) -> None:
         """Restores what an agent with the same settings saved."""
-        path = checkpoints.latest(Path(folder))
+        path = checkpoints.latest(as_path(folder, "the folder to restore from"))
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
         meta = checkpoints.read_meta(path, EXPERIMENT)

@@ -410,6 +410,8 @@ def families() -> dict[str, list[str]]:
 
 def recipe(name: str) -> Experiment:
     """The experiment of this name: ours, one of an installed package, or your own by `package.module:NAME`."""
+    if not isinstance(name, str):
+        raise SharedqError(f"a recipe is given by its name, such as 'cartpole', not by {name!r}")
     if needs_import(name):
         return _as_recipe(resolve(name, "recipe"), name).experiment
     if name in RECIPES:

@@ -15,6 +15,8 @@ from typing import Any
 from sharedq.errors import SharedqError, unknown
 from sharedq.imports import own_errors, resolve
 
+COMPARED = ("online_network", "target_network", "shared_heads:heads=1", "shared_heads:heads=9")  # if none are named
+
 
 class Table(Mapping[str, type]):
     """The kinds of one part of an experiment, by name."""

@@ -1,21 +1,23 @@
 """Training an experiment into a run directory, and resuming a run."""
 
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import TABLES, Built, Experiment, Trust
+from sharedq.results import Run
 from sharedq.runs import RunDirectory
-from sharedq.training.loop import Mirror
+from sharedq.settings import require
+from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.memory import check_fits, check_open_files
 from sharedq.training.program import Program
-from sharedq.training.progress import Progress, Silent
+from sharedq.training.progress import Wanted, check_progress, displayed
 from sharedq.training.seeds import use_all_cores
 from sharedq.trees import size
+from sharedq.validation import path as as_path
 
 
 def train(
@@ -24,17 +26,39 @@ def train(
     *,
     overwrite: bool = False,
     command: str | None = None,
-    progress: Progress | None = None,
+    progress: Wanted = "auto",
     mirror: Mirror | None = None,
-) -> RunDirectory:
-    """Trains every seed of an experiment and writes the run directory `out`."""
-    if Path(out).absolute().name in ("", ".."):
+    callback: Callback | None = None,
+) -> Run:
+    """Trains every seed of an experiment and writes the run directory `out`.
+
+    `command` is kept in the run; by default it is the one that repeats the run from its experiment.json.
+    """
+    _check(progress, callback)
+    if as_path(out, "out").absolute().name in ("", ".."):
         raise SharedqError(f"{out} names no folder of its own: choose another --out")
     use_cores_for(experiment)
     built, program = prepared(experiment)  # this raises before a folder is made
-    command = command or shlex.join(sys.argv)
+    command = command or repeat(out, experiment)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec))
-    return _go_on(built, program, directory, progress, mirror)
+    return _go_on(built, program, directory, progress, mirror, callback)
+
+
+def repeat(out: str | Path, experiment: Experiment) -> str:
+    """The command that repeats the run in `out`."""
+    return f"sharedq train {shlex.quote(str(Path(out) / 'experiment.json'))}{to_trust(experiment)}"
+
+
+def new_folder(name: str, experiment: Experiment) -> Path:
+    """The folder of a new run if the user names none: one in runs/ that does not exist yet, numbered if necessary."""
+    stem = f"{name}-{experiment.target.label}".replace(" ", "-").replace("=", "").lower()
+    numbered = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
+    return next(path for path in numbered if not path.exists())
+
+
+def _check(progress: Wanted, callback: Callback | None) -> None:
+    check_progress(progress)
+    require(callback is None or callable(callback), f"callback must be a function, not {callback!r}")
 
 
 def prepared(experiment: Experiment) -> tuple[Built, Program]:
@@ -48,12 +72,18 @@ def prepared(experiment: Experiment) -> tuple[Built, Program]:
 
 
 def resume(
-    out: str | Path, *, trust: Trust = False, progress: Progress | None = None, mirror: Mirror | None = None
-) -> RunDirectory:
+    out: str | Path,
+    *,
+    trust: Trust = False,
+    progress: Wanted = "auto",
+    mirror: Mirror | None = None,
+    callback: Callback | None = None,
+) -> Run:
     """Resumes a run from its last checkpoint. Its result equals that of a run that was never interrupted.
 
     Code that the run names is imported only if `trust` allows it: `True` allows all, a list these import strings.
     """
+    _check(progress, callback)
     directory = RunDirectory.open(out)
     if directory.finished() is not None:
         raise SharedqError(f"{directory.path} is finished already: nothing to resume")
@@ -67,7 +97,7 @@ def resume(
             f"the environment has changed since {directory.path} began (spec.json describes it as it was): "
             "restore it, or train again"
         )
-    return _go_on(built, program, directory, progress, mirror)
+    return _go_on(built, program, directory, progress, mirror, callback)
 
 
 def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
@@ -85,16 +115,23 @@ def use_cores_for(experiment: Experiment) -> None:
 
 
 def _go_on(
-    built: Built, program: Program, directory: RunDirectory, progress: Progress | None, mirror: Mirror | None
-) -> RunDirectory:
+    built: Built,
+    program: Program,
+    directory: RunDirectory,
+    wanted: Wanted,
+    mirror: Mirror | None,
+    callback: Callback | None,
+) -> Run:
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
-    progress, training = progress or Silent(), built.experiment.training
-    for remark in _remarks(built):
-        progress.say(remark)
-    onwards = f"sharedq resume {directory.path}{to_trust(built.experiment)}"
-    run_program(program, directory, progress, training.checkpoint_period, built.advice(), mirror, onwards)
-    return directory
+    experiment, training = built.experiment, built.experiment.training
+    onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
+    with displayed(wanted, directory.path.name, training.steps, experiment.seeds) as progress:
+        for remark in _remarks(built):
+            progress.say(remark)
+        period, advice = training.checkpoint_period, built.advice()
+        run_program(program, directory, progress, period, advice, mirror, onwards, callback)
+    return Run(directory.path)
 
 
 def to_trust(experiment: Experiment) -> str:

@@ -66,7 +66,7 @@ def digests(wanted: str = "") -> Iterator[tuple[str, str]]:
             experiment = recipe(base).replace(target=source, **options)
             experiment = experiment.replace(**{f"target.{key}": value for key, value in SOURCES[source].items()})
             with tempfile.TemporaryDirectory() as folder:
-                run = train(experiment, Path(folder) / "run")
+                run = train(experiment, Path(folder) / "run", progress=None)
                 yield f"{name}/{source}", digest_of(run.path)
 
 

@@ -12,12 +12,13 @@ from PIL import Image
 
 import sharedq
 from sharedq.agent import Compiled, load_all
-from sharedq.environments import Gymnasium
+from sharedq.environments import Discrete, EnvironmentSpec, Gymnasium
 from sharedq.environments.probes import PROBES
+from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.playing import film_file
 from sharedq.playing.episodes import apart
-from sharedq.runs import RunDirectory
+from sharedq.runs import RunDirectory, checkpoints
 from sharedq.training.learning import example_batch
 
 CORRIDOR = PROBES["corridor"]
@@ -31,14 +32,15 @@ THREE_HEADS = sharedq.recipe("corridor").replace(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Long enough for the known values to be learned, to the last bit."""
-    return sharedq.train(THREE_HEADS.replace(steps=40_000), tmp_path_factory.mktemp("runs") / "run").path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return sharedq.train(THREE_HEADS.replace(steps=40_000), out, progress=None).path
 
 
 @pytest.fixture(scope="module")
 def young(tmp_path_factory):
     """A run so short that seeds still differ, and heads too: its 300 updates end between two shifts."""
     explores = THREE_HEADS.replace(steps=800, **{"algorithm.evaluation_epsilon": 0.5})
-    return sharedq.train(explores, tmp_path_factory.mktemp("runs") / "young").path
+    return sharedq.train(explores, tmp_path_factory.mktemp("runs") / "young", progress=None).path
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,11 @@ def test_an_observation_may_be_a_list_or_a_jax_array(agent):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (np.zeros((1, 4)), r" must be numbers of shape \(4,\), not of shape \(1, 4\)$"),
+        (np.zeros((4, 1)), r" must be numbers of shape \(4,\) or a batch of them, not of shape \(4, 1\)$"),
+        (np.zeros((0, 4)), r" must be numbers of shape \(4,\) or a batch of them, not of shape \(0, 4\)$"),
+        (np.zeros((1, 2, 4)), r" must be numbers .* not of shape \(1, 2, 4\)$"),
+        ("x", r" must be numbers of shape \(4,\) or a batch of them, not 'x'$"),
+        ([[0, 1, 0, 0], [0, 1]], r" must be numbers .*, not \[\[0, 1, 0, 0\], \[0, 1\]\]$"),
         ([0, 1, np.nan, np.inf], r"\[2\] is nan: it must be a number between "),
     ],
 )
@@ -111,6 +117,75 @@ def test_a_wrong_observation_is_told(agent, wrong, says):
     for ask in (agent.act, agent.values):
         with pytest.raises(sharedq.SharedqError, match=f"^observation{says}"):
             ask(wrong)
+
+
+def test_a_batch_is_told_by_its_axes_and_answered_as_its_observations_are(agent):
+    cells = CORRIDOR.observations
+    np.testing.assert_array_equal(agent.act(cells), [agent.act(cell) for cell in cells])
+    one = agent.act(cells[:1])
+    assert (one.shape, one.dtype.kind) == ((1,), "i")
+    first = agent.replace(behaviour_head="1")  # "uniform" draws a head for each observation
+    np.testing.assert_array_equal(first.values(cells), [first.values(cell) for cell in cells])
+    assert agent.values(cells.tolist()).shape == (4, 2)
+
+
+def test_an_agent_can_act_by_other_settings(young):
+    obs, agent = CORRIDOR.observations[2], sharedq.load(young)
+    heads = [agent.replace(behaviour_head=str(head)) for head in (1, 2, 3)]
+    drawn = {agent.values(obs, draw).tobytes() for draw in range(20)}
+    assert {one.values(obs, draw).tobytes() for one in heads for draw in range(5)} == drawn
+    greedy = heads[0].replace(**{"algorithm.evaluation_epsilon": 0})
+    assert greedy.experiment.algorithm.evaluation_epsilon == 0 and greedy.experiment.target.behaviour_head == "1"
+    assert {greedy.act(obs) for _ in range(20)} == {int(greedy.values(obs).argmax())}
+    assert {agent.act(obs) for _ in range(20)} == {0, 1}, "the agent itself stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"heads": 2}, "^target.heads cannot be changed after training: the trained weights would not fit$"),
+        ({"behaviour_head": "9"}, "^target.behaviour_head is uniform, mean or the number of a head from 1 to 3"),
+        ({"evaluation_epsilon": "none"}, "^algorithm.evaluation_epsilon takes a finite number, not 'none'$"),
+        ({"evaluation_epsilo": 0.1}, "did you mean algorithm.evaluation_epsilon"),
+        ({"seeds": 9}, "^unknown option of a trained agent 'seeds'"),
+    ],
+)
+def test_settings_that_an_agent_cannot_act_by_are_refused(agent, options, says):
+    with pytest.raises(SharedqError, match=says):
+        agent.replace(**options)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda agent: sharedq.load(None), "^the folder of a run must be a path, not None$"),
+        (lambda agent: agent.act([0, 1, 0, 0], draw="x"), "^draw takes a whole number, not 'x'$"),
+        (lambda agent: agent.values([0, 1, 0, 0], draw=None), "^draw takes a whole number, not 'None'$"),
+        (lambda agent: agent.evaluate("many"), "^episodes takes a whole number, not 'many'$"),
+        (lambda agent: agent.evaluate(seed=None), "^seed takes a whole number, not 'None'$"),
+        (lambda agent: agent.record(3), "^out must be a path, not 3$"),
+        (lambda agent: agent.record("film.gif", rate="fast"), "^rate takes a whole number, not 'fast'$"),
+    ],
+)
+def test_wrong_types_are_told_in_one_line(agent, ask, says):
+    with pytest.raises(SharedqError, match=says):
+        ask(agent)
+
+
+def test_an_agent_acts_where_its_environment_cannot_be_imported(tmp_path, monkeypatch):
+    experiment = sharedq.recipe("lunar-lander").replace(**{"network.hidden": 4})
+    spec = EnvironmentSpec("gymnasium/LunarLander-v3", jax.ShapeDtypeStruct((8,), np.float32), Discrete(4))
+    built = experiment.build(spec)
+    run = RunDirectory.create(tmp_path / "run", experiment.to_dict(), "", spec=to_json(spec))
+    state = built.algorithm.init(jax.random.key(0), example_batch(spec, 1))
+    state = jax.tree.map(lambda x: np.asarray(x)[None], state)
+    checkpoints.save(run.checkpoints, 10, {"agent": state}, run.digest(), {}, keep=1)
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    agent = sharedq.load(run.path)
+    assert agent.act(np.zeros(8)) in range(4)
+    for ask in (lambda: agent.evaluate(1), lambda: agent.record(tmp_path / "film.gif")):
+        with pytest.raises(SharedqError, match=r"^'LunarLander-v3' needs the package 'gymnasium': run  pip install "):
+            ask()
 
 
 def test_evaluation_plays_whole_episodes_and_repeats(agent):
@@ -151,14 +226,6 @@ def test_loading_says_what_is_missing(run, tmp_path):
     begun = RunDirectory.create(tmp_path / "begun", RunDirectory.open(run).experiment(), "")
     with pytest.raises(sharedq.SharedqError, match="has no checkpoint yet"):
         sharedq.load(begun.path)
-
-
-def test_training_says_nothing_unless_asked_to(tmp_path, capsys):
-    directory = sharedq.train(sharedq.recipe("corridor").replace(steps=400), tmp_path / "run")
-    assert directory.finished()["steps"] == 400
-    (directory.path / "finished.json").unlink()
-    assert sharedq.resume(directory.path).finished()["steps"] == 400
-    assert capsys.readouterr() == ("", "")
 
 
 def test_an_episode_is_filmed(tmp_path, monkeypatch):

@@ -42,6 +42,13 @@ def test_it_learns_from_a_stream_and_goes_on_from_where_it_was_saved(tmp_path):
     assert ends[0] == ends[1]
 
 
+def test_a_folder_that_is_no_path_is_told():
+    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
+    for ask, says in ((agent.save, "save to"), (agent.restore, "restore from")):
+        with pytest.raises(SharedqError, match=f"^the folder to {says} must be a path, not 3$"):
+            ask(3)
+
+
 def test_what_is_no_number_is_refused_and_changes_nothing():
     agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table())
     live_on(agent, 3)

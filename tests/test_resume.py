@@ -204,7 +204,7 @@ def outcome_of_checkpoints(run: Path) -> dict[str, bytes]:
 
 
 def test_killed_after_the_last_checkpoint_it_only_has_to_say_so(tmp_path, capsys):
-    train(recipe("corridor").replace(steps=2_000), tmp_path / "run")
+    train(recipe("corridor").replace(steps=2_000), tmp_path / "run", progress=None)
     before = outcome(tmp_path / "run")
     metrics = (tmp_path / "run/metrics.csv").read_bytes()
     ended = json.loads((tmp_path / "run/finished.json").read_text())

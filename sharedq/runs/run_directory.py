@@ -23,6 +23,7 @@ from sharedq.runs.checkpoints import UNSEALED
 from sharedq.runs.durable import atomic_write, checksum, refuse_links, sync_folder, write_synced
 from sharedq.runs.lock import locked
 from sharedq.runs.sealed import read_sealed, sealed
+from sharedq.validation import path as as_path
 
 PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
@@ -46,7 +47,7 @@ class RunDirectory:
         cls, path: str | Path, experiment: dict, command: str, overwrite: bool = False, spec: dict | None = None
     ) -> Self:
         """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else."""
-        path = Path(path).absolute()
+        path = as_path(path, "the folder of a run").absolute()
         if Path.cwd().is_relative_to(os.path.realpath(path)):
             raise SharedqError(f"{path} is the folder that this command runs in, or one above: choose another --out")
         if path.name in ("", ".."):
@@ -93,7 +94,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """The run in `path`, whose experiment can be read."""
-        path = Path(path).absolute()
+        path = as_path(path, "the folder of a run").absolute()
         if not path.is_dir():
             raise SharedqError(f"there is no folder {path}: give the folder of a run")
         refuse_links(path, (*run_files.FILES, *run_files.FOLDERS))

@@ -47,6 +47,7 @@ META = {
 TIMINGS = ("steps_per_second", "seconds")
 
 Mirror = Callable[[int, dict[str, float]], None]  # also receives what is logged, averaged over seeds
+Callback = Callable[[int, dict[str, np.ndarray]], bool | None]  # receives it for each seed, and may stop the run
 
 
 def train(
@@ -57,10 +58,12 @@ def train(
     advice: str,
     mirror: Mirror | None = None,
     onwards: str = "",
+    callback: Callback | None = None,
 ) -> None:
     """Trains until the last log step of the program, from the last checkpoint if there is one.
 
-    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run.
+    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. If `callback` returns
+    True, the run is saved and the training returns.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
@@ -98,12 +101,16 @@ def train(
                     _reflect(mirror, stop, told, rate, mean_return)
                 _check_finite(program, directory, stop, told)
                 last = stop == program.log_steps[-1]
-                if last or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
+                asked = callback is not None and _asks_to_stop(callback, stop, told)
+                if last or asked or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
                     meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
                     _save(program, directory, log, run, stop, meta, whole=not last)
                 step = stop
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
+                if asked and not last:
+                    progress.say(f"stopped by the callback at step {step:,}; to continue: {onwards}")
+                    return
             if program.measuring_seconds:
                 share = program.measuring_seconds / max(seconds - earlier, 1e-9)
                 progress.say(f"measuring took about {100 * share:.1f} % of the time")
@@ -160,6 +167,15 @@ def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_ret
     values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]}
     values["steps_per_second"] = rate
     mirror(step, values if mean_return is None else values | {"return": mean_return})
+
+
+def _asks_to_stop(callback: Callback, step: int, told: ChunkResult) -> bool:
+    """Calls the callback with the numbers of each seed; returns whether the run is to stop."""
+    means = [ended.returns.mean() if ended.returns.size else np.nan for ended in told.episodes]
+    answer = callback(step, {**told.metrics, "return": np.array(means)})
+    if not isinstance(answer, (bool, np.bool_, type(None))):
+        raise SharedqError(f"the callback must return True to stop the run, or None, not {answer!r}")
+    return bool(answer)
 
 
 @contextmanager

@@ -4,9 +4,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
-from sharedq.errors import visible
+from sharedq.errors import SharedqError, visible
 from sharedq.output import say
 
 PLAIN_LINE_EVERY = 5.0  # seconds
@@ -18,8 +18,11 @@ class Progress(Protocol):
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None: ...
 
 
+Wanted = Progress | Literal["auto"] | None  # how Python code asks for a progress display
+
+
 class Silent:
-    """Shows nothing; for code that calls `train`."""
+    """Shows nothing."""
 
     def say(self, text: str) -> None:
         pass
@@ -74,6 +77,24 @@ def shown(name: str, steps: int, seeds: int) -> Iterator[Progress]:
             yield bar
     else:
         yield PlainLines(name, steps, seeds)
+
+
+@contextmanager
+def displayed(wanted: Wanted, name: str, steps: int, seeds: int) -> Iterator[Progress]:
+    """The progress display that is wanted: "auto" is the one that suits the output, None is silent."""
+    check_progress(wanted)
+    if isinstance(wanted, str):
+        with shown(name, steps, seeds) as found:
+            yield found
+    else:
+        yield Silent() if wanted is None else wanted
+
+
+def check_progress(wanted: Any) -> None:
+    """Raises unless this is a way to ask for a progress display."""
+    known = wanted == "auto" if isinstance(wanted, str) else wanted is None
+    if not known and not all(callable(getattr(wanted, name, None)) for name in ("say", "update")):
+        raise SharedqError(f'progress must be "auto", None or an object with say and update, not {wanted!r}')
 
 
 def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None, learning: bool) -> str:

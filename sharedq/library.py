@@ -1,0 +1,165 @@
+"""Training and comparing by name, for people who write code: what the commands `train` and `compare` do, in Python."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sharedq import output
+from sharedq.comparison import carry_out, plan, sweep, with_target
+from sharedq.errors import SharedqError, unknown
+from sharedq.experiment import SHORT, TABLES, Experiment
+from sharedq.recipes import recipe
+from sharedq.results import Comparison, Run
+from sharedq.settings import require
+from sharedq.tables import COMPARED
+from sharedq.trainer import new_folder
+from sharedq.trainer import train as train_experiment
+from sharedq.training.loop import Callback, Mirror
+from sharedq.training.progress import Silent, Wanted, check_progress, displayed
+from sharedq.validation import path as as_path
+
+TRAIN = ("out", "overwrite", "command", "progress", "mirror", "callback")  # keywords that are no settings
+COMPARE = ("targets", "out", "vary", "overwrite", "progress")
+
+
+def train(
+    experiment: Experiment | str,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Wanted = "auto",
+    mirror: Mirror | None = None,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Run:
+    """Trains every seed of an experiment, or of the recipe of this name, with other `options` as in `replace`.
+
+    `out` is the folder of the run, by default a new one in runs/. Progress and remarks are printed unless `progress`
+    is None; an object with `say` and `update` may take them instead. `callback(step, metrics)` is called at each log
+    step, with an array for each metric that has one number per seed; if it returns True, the run is saved and stops.
+    """
+    base, changed = _experiment(experiment, options, TRAIN)
+    out = new_folder(_stem(experiment, base), changed) if out is None else as_path(out, "out")
+    command = command or _command("train", experiment, base, changed)
+    return train_experiment(
+        changed, out, overwrite=overwrite, command=command, progress=progress, mirror=mirror, callback=callback
+    )
+
+
+def compare(
+    experiment: Experiment | str,
+    targets: Sequence[Any] | None = None,
+    out: str | Path | None = None,
+    *,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    overwrite: bool = False,
+    progress: Wanted = "auto",
+    **options: Any,
+) -> Comparison:
+    """Trains an experiment, or the recipe of this name, on several sources of targets, and writes the report.
+
+    A source is a text, such as "shared_heads:heads=3", or settings, such as `SharedHeads(heads=3)`. `vary` names
+    settings with the values that are tried, such as {"algorithm.learning_rate": [1e-4, 3e-4]}: a run is trained for
+    each choice of a value and of a source. `out` is the folder, by default comparisons/NAME. Runs in it that are
+    finished already are not trained again.
+    """
+    check_progress(progress)
+    require("target" not in options, "compare takes several sources: give them as targets=[...]")
+    base, changed = _experiment(experiment, options, COMPARE)
+    varied = _varied(vary)
+    if targets is None:
+        targets = () if varied else COMPARED
+    targets = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
+    if varied:
+        require(all(isinstance(one, str) for one in targets), "with vary, give each source as a text")
+        labelled = sweep(changed, varied, targets)
+        experiments = list(labelled.values())
+    else:
+        experiments = [
+            with_target(changed, one) if isinstance(one, str) else changed.replace(target=one) for one in targets
+        ]
+    name = _stem(experiment, base)
+    out = Path("comparisons") / "-".join([name, *varied]) if out is None else as_path(out, "out")
+    command = _command("compare", experiment, base, changed, () if varied else experiments)
+    if command and varied:
+        typed = [word for option, values in varied.items() for word in (f"--{option}", *values)]
+        command = shlex.join([*shlex.split(command), *typed, *(["--targets", *targets] if targets else [])])
+    title = experiment if isinstance(experiment, str) else name
+    plan(title, labelled if varied else experiments, out, command or "", overwrite, ranked=bool(varied))
+    trust = {reference for one in experiments for reference in one.imports()}
+    say = output.say if isinstance(progress, str) else (progress or Silent()).say
+    carry_out(out, partial(displayed, progress), trust, say=say)
+    return Comparison(out)
+
+
+def _varied(vary: Any) -> dict[str, list[str]]:
+    """The values of each setting that is varied, as they would be typed."""
+    require(vary is None or isinstance(vary, Mapping), f"vary takes settings with lists of values, not {vary!r}")
+    for name, values in (vary or {}).items():
+        several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        require(several, f"vary takes a list of values for {name}, not {values!r}")
+    return {name: [_text(value) for value in values] for name, values in (vary or {}).items()}
+
+
+def _experiment(
+    given: Experiment | str, options: dict[str, Any], keywords: Sequence[str]
+) -> tuple[Experiment, Experiment]:
+    """What was given, an experiment or the name of a recipe, and the same with the options."""
+    if not isinstance(given, (Experiment, str)):
+        raise SharedqError(f"give an Experiment or the name of a recipe, not {given!r}")
+    base = recipe(given) if isinstance(given, str) else given
+    try:
+        return base, base.replace(**options)
+    except SharedqError as error:
+        for option in options:  # the name of a setting, or of a keyword of the function?
+            if str(error).startswith(f"unknown option '{option}'") and get_close_matches(option, keywords):
+                raise unknown("option", option, keywords) from None
+        raise
+
+
+def _stem(given: Experiment | str, experiment: Experiment) -> str:
+    """The name that a folder gets: of the recipe, or of the environment if no recipe is named."""
+    return Path(given).stem if isinstance(given, str) else experiment.kind("environment").replace(":", "-")
+
+
+def _command(
+    verb: str, given: Experiment | str, base: Experiment, changed: Experiment, compared: Sequence[Experiment] = ()
+) -> str | None:
+    """The command that asks for the same; None if there is none, as for settings that cannot be typed."""
+    options, targets = _typed(base, changed), [_source(changed, one) for one in compared]
+    if not isinstance(given, str) or options is None or None in targets:
+        return None
+    words = ["sharedq", verb, given, *(["--targets", *filter(None, targets)] if targets else [])]
+    for name, text in options.items():
+        words += [f"--{name}", text]
+    return shlex.join(words)
+
+
+def _source(base: Experiment, one: Experiment) -> str | None:
+    """The source of an experiment as `compare` takes it; None if it cannot be typed."""
+    typed = _typed(base, one)
+    if typed is None:
+        return None
+    options = ",".join(f"{name.partition('.')[2]}={text}" for name, text in typed.items() if "." in name)
+    return f"{one.kind('target')}:{options}" if options else one.kind("target")
+
+
+def _typed(base: Experiment, changed: Experiment) -> dict[str, str] | None:
+    """The options, as they are typed, that make `changed` of `base`; None if none do."""
+    short = {full: name for name, full in SHORT.items()}
+    kinds = {part: changed.kind(part) for part in TABLES if changed.kind(part) != base.kind(part)}
+    try:
+        before, after = base.replace(**kinds).options(), changed.options()
+        differing = {name: option.value for name, option in after.items() if option.value != before[name].value}
+        texts = kinds | {short.get(name, name): _text(value) for name, value in differing.items()}
+        return texts if base.parse(texts) == changed else None
+    except SharedqError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
