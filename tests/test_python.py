@@ -370,3 +370,27 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparisons", "runs"]
     first_cell = PROBES["corridor"].observations[0]
     assert names["agent"].act(first_cell) == 1
+
+
+def test_compare_varies_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "carry_out", lambda *_, **__: None)  # what is planned is enough
+    vary = {"algorithm.learning_rate": [0.1, 0.2]}
+    sharedq.compare("corridor", out=tmp_path / "sweep", vary=vary, progress=None, steps=400)
+    planned = json.loads((tmp_path / "sweep" / "compare.json").read_text())
+    assert [one["label"] for one in planned["runs"]] == ["learning_rate 0.1", "learning_rate 0.2"]
+    assert planned["ranked"]
+    assert planned["command"] == "sharedq compare corridor --steps 400 --algorithm.learning_rate 0.1 0.2"
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        ("algorithm.learning_rate", "vary takes settings with lists of values"),
+        ({"algorithm.learning_rate": 0.1}, "vary takes a list of values for algorithm.learning_rate"),
+        ({"algorithm.learning_rates": [0.1, 0.2]}, "has no option .learning_rates.: did you mean learning_rate"),
+    ],
+)
+def test_what_cannot_be_varied_is_told_in_one_line(tmp_path, vary, told):
+    with pytest.raises(SharedqError, match=told):
+        sharedq.compare("corridor", out=tmp_path / "sweep", vary=vary, progress=None)
+    assert not (tmp_path / "sweep").exists()
