@@ -270,12 +270,13 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     _takes_trust(verb)
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
+    _takes_checkpoint(verb)
     verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of an episode (default: %(default)s)")
 
     def call(parsed):
         from sharedq.agent import load_all
 
-        for agent in load_all(parsed.run, trust=parsed.trust):
+        for agent in load_all(parsed.run, checkpoint=parsed.checkpoint, trust=parsed.trust):
             played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
             steps = agent.experiment.training.steps
             at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
@@ -298,6 +299,7 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
         "(default: episode.mp4 in the run's folder)",
     )
     verb.add_argument("--agent", type=int, help="the trained seed that plays (default: the first)")
+    _takes_checkpoint(verb)
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episode (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of the episode (default: %(default)s)")
     verb.add_argument("--rate", type=int, default=15, help="pictures per second (default: %(default)s)")
@@ -308,7 +310,7 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.agent import load
 
         out = parsed.out or parsed.run / "episode.mp4"
-        agent = load(parsed.run, parsed.agent, trust=parsed.trust)
+        agent = load(parsed.run, parsed.agent, checkpoint=parsed.checkpoint, trust=parsed.trust)
         path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate, parsed.overwrite)
         instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
         say(f"film: {path}, return {returned:.2f}{instead}")
@@ -394,6 +396,15 @@ def _about(entries: Mapping[str, Any], name: str, attribute: str) -> str:
 
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
+
+
+def _takes_checkpoint(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkpoint",
+        default="last",
+        help="last, best (of a run with --training.evaluation_period), or the step of a checkpoint that the run keeps "
+        "(default: %(default)s)",
+    )
 
 
 def _takes_recipe(verb: argparse.ArgumentParser) -> None:

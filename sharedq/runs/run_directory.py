@@ -30,7 +30,7 @@ UNKNOWN = "it describes no experiment, so restore it or train again"
 DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}}
 VERSIONS: dict[str, Any] = {"checkpoint_format": Maybe(int), "jax": Maybe(str | None)}
 FINISHED: dict[str, Any] = {"steps": int, "steps_per_second": float, "seconds": float, "compile_seconds": float}
-FINISHED |= {"logs": Maybe({str: str}), "files": Maybe({str: str})}
+FINISHED |= {"evaluation_seconds": Maybe(float), "logs": Maybe({str: str}), "files": Maybe({str: str})}
 DIVERGED: dict[str, Any] = {"step": int, "seed": int, "message": str}
 
 

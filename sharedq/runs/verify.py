@@ -78,12 +78,14 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     yield from divergence
     if finished and (newest is None or int(newest.name) != finished["steps"]):
         yield Finding(run.checkpoints, False, f"the checkpoint of the last step, {finished['steps']:,}, is not there")
-    for step in checkpoints.all_steps(run.checkpoints):
-        yield from _checkpoint(run, run.checkpoints / f"{step:012d}")
+    if finished and run_files.EVALUATIONS in finished.get("logs", {}) and checkpoints.best(run.checkpoints) is None:
+        yield Finding(run.checkpoints, False, "the best agent, which a run that evaluates keeps, is not there")
+    for path in checkpoints.all_paths(run.checkpoints):
+        yield from _checkpoint(run, path)
     for name, is_folder in sorted(run_files.paths(folder)):
         if not is_folder and not run_files.ours(name):
             yield Finding(folder / name, True, "it is no file of a run")
-        elif not is_folder and (Path(name).name.startswith(".") or set(name.split("/")) & set(checkpoints.UNNAMED)):
+        elif not is_folder and any(step.startswith(".") for step in name.split("/")):
             yield Finding(folder / name, True, "a process that was killed left it, and the next start removes it")
 
 

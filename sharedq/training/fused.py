@@ -7,6 +7,7 @@ Shape letters: N environments of a seed, V vector steps of a chunk.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,10 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, autoreset
+from sharedq.playing.episodes import play
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
+from sharedq.training.evaluation import MAX_STEPS, episodes_at, evaluation_seeds
 from sharedq.training.learning import (
     MetricSums,
     all_finite,
@@ -27,6 +30,7 @@ from sharedq.training.learning import (
     make_update,
     zero_metrics,
 )
+from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -142,6 +146,18 @@ def advance(
     return function
 
 
+def evaluate(environment: Environment, algorithm: Algorithm, training: Fused):
+    """Returns `evaluate(None, (agent, seed))`: returns and lengths of the episodes [E] that this seed starts."""
+
+    def function(_: Any, given: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        agent, seed = given
+        act = partial(algorithm.act, agent, step=None)
+        returned, length, _ = play(environment, act, seed, training.evaluation_episodes, MAX_STEPS)
+        return returned, length
+
+    return function
+
+
 class FusedProgram:
     """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
 
@@ -156,6 +172,8 @@ class FusedProgram:
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
         self._collect = self.layout.spread(advance(*parts, zero, learn=False))
         self._learn = self.layout.spread(advance(*parts, zero, learn=True))
+        self.evaluation_steps = settings.evaluation_steps
+        self._evaluate: Any = self.layout.ask(evaluate(environment, algorithm, settings))
         self.metric_names = zero.names
 
     def shapes(self) -> Run:
@@ -169,8 +187,14 @@ class FusedProgram:
         if self.settings.warm_up:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        scratch = self._learn.memory_analysis()
-        return size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
+        return size(runs) + max(scratch_of(self._learn), self._prepare_evaluation(runs)) * self.layout.devices
+
+    def _prepare_evaluation(self, runs: Run) -> int:
+        """Compiles the evaluation, if there is one; returns the bytes that it needs on each device."""
+        if not self.evaluation_steps:
+            return 0
+        self._evaluate = self._evaluate.lower(None, (runs.agent, self._seeds())).compile()
+        return scratch_of(self._evaluate)
 
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self._seeds())[1]
@@ -194,6 +218,13 @@ class FusedProgram:
             returned, length = (x[seed, :rows][ended] for x in log.episode)
             episodes.append(FinishedEpisodes(steps, returned, length))
         return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
+
+    def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
+        played = self._evaluate(None, (run.agent, self.layout.place(evaluation_seeds(self.seeds, step))))
+        return episodes_at(step, *self.layout.fetch(played))
+
+    def agent_to_host(self, run: Run) -> Any:
+        return self.layout.fetch(run.agent)
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -27,7 +27,8 @@ from sharedq.errors import told as told_of
 from sharedq.json_files import Maybe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
-from sharedq.runs.run_files import TABLES
+from sharedq.runs.run_files import EVALUATIONS, TABLES
+from sharedq.training.evaluation import Evaluation
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
 from sharedq.training.progress import Progress, counted, duration
@@ -39,6 +40,7 @@ KEPT = 2  # checkpoints that an unfinished run keeps
 META = {
     "seconds": float,
     "compile_seconds": float,
+    "evaluation_seconds": Maybe(float),  # of a run that evaluates
     "offsets": {str: int},
     "logs": Maybe({str: str}),
     "files": Maybe({str: str}),
@@ -63,7 +65,8 @@ def train(
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
-        saved = _read(directory, saved_at) if saved_at else {"offsets": {}}
+        evaluates = bool(program.evaluation_steps)
+        saved = _read(directory, saved_at, evaluates) if saved_at else {"offsets": {}}
         logs = (saved["offsets"], saved.get("logs"))
         files = saved.get("files") or directory.description()  # as they were when the run began, whatever came after
         if saved_at:
@@ -72,7 +75,7 @@ def train(
                 progress.say(remark)
         if saved_at and int(saved_at.name) == program.log_steps[-1]:  # killed after its last checkpoint
             checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
-            with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+            with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
                 checkpoints.sweep(directory.checkpoints, keep=1)
                 _finish(program, directory, progress, saved | {"files": files}, log)
             return
@@ -81,8 +84,9 @@ def train(
             step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
         if saved_at:
             progress.say(f"continuing from step {step:,}")
-        with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+        with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
             checkpoints.sweep(directory.checkpoints, KEPT)
+            evaluation = Evaluation(program, directory, saved.get("evaluation_seconds", 0.0)) if evaluates else None
             for stop in [s for s in program.log_steps if s > step]:
                 began = time.perf_counter()
                 with _breakdowns(directory, onwards):
@@ -91,13 +95,20 @@ def train(
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
                 mean_return = _write(log, program.seeds, stop, told, rate, seconds)
+                evaluated = None
+                if evaluation is not None and _finite(told).all() and stop in evaluation.due:
+                    with _breakdowns(directory, onwards):
+                        evaluated = evaluation.carry_out(run, stop, log)
+                    progress.evaluated(evaluated)
                 progress.update(stop, rate, mean_return, bool(told.metrics))
                 if mirror is not None:
-                    _reflect(mirror, stop, told, rate, mean_return)
+                    _reflect(mirror, stop, told, rate, {"return": mean_return, "evaluation/return": evaluated})
                 _check_finite(program, directory, stop, told)
                 last = stop == program.log_steps[-1]
                 if last or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
                     meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
+                    if evaluation is not None:
+                        meta["evaluation_seconds"] = evaluation.seconds
                     _save(program, directory, log, run, stop, meta, whole=not last)
                 step = stop
                 if request.number is not None and not last:
@@ -111,9 +122,12 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
     log.flush()
     steps, seconds = program.log_steps[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
-    times = {name: meta[name] for name in ("seconds", "compile_seconds")}
+    times = {name: meta[name] for name in ("seconds", "compile_seconds", "evaluation_seconds") if name in meta}
     directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums(), meta["files"])
     progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
+    if "evaluation_seconds" in meta:
+        share = meta["evaluation_seconds"] / max(meta["evaluation_seconds"] + seconds, 1e-9)
+        progress.say(f"evaluation took {100 * share:.1f} % of the time")
 
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:
@@ -144,9 +158,9 @@ def _write(
     return float(returns.mean()) if returns.size else None
 
 
-def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_return: float | None) -> None:
+def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_returns: dict[str, float | None]) -> None:
     values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
-    mirror(step, values if mean_return is None else values | {"return": mean_return})
+    mirror(step, values | {name: value for name, value in mean_returns.items() if value is not None})
 
 
 @contextmanager
@@ -184,8 +198,13 @@ def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
         raise type(error)(f"{error}; {_kept(directory)}; once it is corrected, continue with: {onwards}") from error
 
 
+def _finite(told: ChunkResult) -> np.ndarray:
+    """Of each seed, whether its losses and its parameters are finite numbers."""
+    return (told.bad_step < 0) & told.params_finite
+
+
 def _check_finite(program: Program, directory: RunDirectory, step: int, told: ChunkResult) -> None:
-    broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
+    broken = np.nonzero(~_finite(told))[0]
     if not broken.size:
         return
     place = int(broken[0])
@@ -220,12 +239,13 @@ def _save(
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
-def _read(directory: RunDirectory, path: Path) -> dict:
+def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
     """The metadata of a checkpoint. Only a checkpoint of version 0.1.0 may lack the checksums of the log."""
     oldest = directory.oldest_checkpoint()
     form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
     meta = checkpoints.read_meta(path, directory.digest(), form, oldest)
-    if absent := set(TABLES) - meta["offsets"].keys():
+    tables = TABLES if evaluates else set(TABLES) - {EVALUATIONS}
+    if absent := set(tables) - meta["offsets"].keys():
         raise SharedqError(f"{path} does not say how long {min(absent)} was: it was edited, train again")
     return meta
 
