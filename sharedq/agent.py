@@ -153,10 +153,10 @@ def load_all(run: str | Path, *, checkpoint: str | int = "last", trust: Trust = 
     """The agents of a run's checkpoint, one for each seed; see `load`. Of the best, each has a step of its own."""
     directory = RunDirectory.open(run)
     experiment = Experiment.from_dict(directory.experiment(), trust)
-    path = checkpoint_of(directory, checkpoint)
+    path = directory.checkpoint(checkpoint)
     best = path.name == checkpoints.BEST
     meta = checkpoints.read_meta(
-        path, directory.digest(), BEST_META if best else Any, oldest=directory.oldest_checkpoint()
+        path, directory.digests(), BEST_META if best else Any, oldest=directory.oldest_checkpoint()
     )
     compiled = Compiled(experiment.build(spec_of(directory)))
     seeds = experiment.all_seeds
@@ -168,18 +168,3 @@ def load_all(run: str | Path, *, checkpoint: str | int = "last", trust: Trust = 
         Agent(compiled, jax.tree.map(itemgetter(place), states), step, seed)
         for place, (seed, step) in enumerate(zip(seeds, steps, strict=True))
     ]
-
-
-def checkpoint_of(directory: RunDirectory, wanted: str | int = "last") -> Path:
-    """The folder of a checkpoint: the last one, the best, or that of a step."""
-    folder = directory.checkpoints
-    kept = {str(step): folder / f"{step:012d}" for step in checkpoints.all_steps(folder)}
-    if wanted == "last" and not kept:
-        raise SharedqError(f"{directory.path} has no checkpoint yet: wait until it has trained to the first one")
-    named = {"last": checkpoints.latest(folder), "best": checkpoints.best(folder)} | kept
-    path = named.get(str(wanted))
-    if path is None:
-        there = ", ".join(name for name, path in named.items() if path)
-        hint = "; a run keeps its best agent if it trains with --training.evaluation_period" * (wanted == "best")
-        raise SharedqError(f"{directory.path} has no checkpoint '{wanted}': choose from {there or 'none yet'}{hint}")
-    return path

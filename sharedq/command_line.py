@@ -186,6 +186,13 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument("--out", type=Path, help="folder of the run (default: a new one in runs/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing run")
+    verb.add_argument("--from", dest="start_from", type=Path, metavar="RUN", help="start from the agents of this run")
+    verb.add_argument(
+        "--from-checkpoint",
+        default="last",
+        metavar="CHECKPOINT",
+        help="last, best, or the step of a checkpoint of that run (default: %(default)s)",
+    )
     _takes_mirror(verb)
 
     def call(parsed):
@@ -195,6 +202,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         experiment = _experiment(parsed)
         out = parsed.out or _free(Path("runs"), f"{Path(parsed.recipe).stem}-{experiment.target.label}")
         options = {"overwrite": parsed.overwrite, "command": parsed.command}
+        options |= {"start_from": parsed.start_from, "start_checkpoint": parsed.from_checkpoint}
         with (
             mirrored(parsed.wandb, out.name, experiment.to_dict()) as mirror,
             _show(out.name, experiment.training.steps, experiment.seeds) as progress,
@@ -239,6 +247,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
+    verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
     _takes_mirror(verb)
     _takes_trust(verb)
 
@@ -253,14 +262,18 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
         if (folder / PLAN).exists():
             if parsed.wandb:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
+            if parsed.steps:
+                raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
             say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
             return
         experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
+        if parsed.steps:
+            experiment = experiment.replace(steps=parsed.steps)
         with (
             mirrored(parsed.wandb, folder.resolve().name, experiment.to_dict()) as mirror,
             _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
         ):
-            resume(folder, trust=parsed.trust, progress=progress, mirror=mirror)
+            resume(folder, steps=parsed.steps, trust=parsed.trust, progress=progress, mirror=mirror)
 
     return call
 

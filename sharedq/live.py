@@ -127,7 +127,7 @@ class LiveAgent:
         path = checkpoints.latest(Path(folder))
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
-        meta = checkpoints.read_meta(path, EXPERIMENT)
+        meta = checkpoints.read_meta(path, [EXPERIMENT])
         shape, actions = tuple(meta["shape"]), meta["actions"]
         require(
             (shape, actions) == (self._shape, self._actions),
@@ -178,7 +178,7 @@ def _saved_live(path: Path) -> bool:
     if path.name in checkpoints.UNNAMED:
         return True
     try:
-        checkpoints.read_meta(path, EXPERIMENT)
+        checkpoints.read_meta(path, [EXPERIMENT])
     except SharedqError:
         return False
     return path.name == f"{int(path.name):012d}"

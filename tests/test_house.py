@@ -24,7 +24,7 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["targets", "replay", "environments", "reports", "analysis"], 2),
     "algorithms": 3,
     **dict.fromkeys(["training", "playing"], 4),
-    **dict.fromkeys(["experiment", "agent", "live", "trainer", "comparison", "recipes", "testing"], 5),
+    **dict.fromkeys(["experiment", "agent", "live", "starting", "trainer", "comparison", "recipes", "testing"], 5),
     "command_line": 7,
 }
 

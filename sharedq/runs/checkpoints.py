@@ -130,16 +130,16 @@ def latest(folder: Path) -> Path | None:
     return folder / f"{steps[-1]:012d}" if steps else None
 
 
-def read_meta(path: Path, experiment: str | None = None, form: Any = Any, oldest: int = UNSEALED) -> dict:
+def read_meta(path: Path, experiments: Collection[str] | None = None, form: Any = Any, oldest: int = UNSEALED) -> dict:
     """The `meta` given to `save`, which has this form.
 
-    With the digest of an experiment, refuses a checkpoint of another one; with the `oldest` schema that the run can
-    have, one that claims to be older, and so to need no checksum.
+    With the digests that the run's experiment has had, refuses a checkpoint of another one; with the `oldest` schema
+    that the run can have, one that claims to be older, and so to need no checksum.
     """
     manifest = _manifest(path)
     if manifest["schema"] < oldest:
         raise SharedqError(f"{path / 'checkpoint.json'} was edited (it lost its checksum): {_remedy(path)}")
-    if experiment is not None and manifest["experiment"] != experiment:
+    if experiments is not None and manifest["experiment"] not in experiments:
         raise SharedqError(f"{path} is a checkpoint of another experiment: resume the run that it belongs to")
     try:
         check_form(manifest["meta"], form, "meta")
@@ -148,23 +148,49 @@ def read_meta(path: Path, experiment: str | None = None, form: Any = Any, oldest
     return manifest["meta"]
 
 
+def experiment_of(path: Path) -> str:
+    """The digest of the experiment that a checkpoint is of."""
+    return _manifest(path)["experiment"]
+
+
+def holds(path: Path, part: str) -> bool:
+    return part in _manifest(path)["parts"]
+
+
 def load(path: Path, part: str, like: Any) -> Any:
     """One part, bit for bit as it was saved, in the structure of `like` (arrays or `jax.ShapeDtypeStruct`s).
 
     Numpy leaves of `like` come back as numpy arrays, all others as jax arrays.
     """
-    parts = _manifest(path)["parts"]
-    if part not in parts:
-        raise SharedqError(f"{path} holds no part '{part}', only {', '.join(parts)}")
-    content = _content(path, files(path, part, parts[part]))
+    content = _part(path, part)
     try:
         return tensor_file.restore(content, like)
     except ValueError as damaged:
-        raise SharedqError(f"part '{part}' of {path} is no safetensors file ({damaged}): {_remedy(path)}") from None
+        raise _no_tensors(path, part, damaged) from None
     except SharedqError as misfit:
         raise SharedqError(
             f"part '{part}' of {path} does not fit: {misfit}; use the settings and version that wrote it"
         ) from None
+
+
+def load_arrays(path: Path, part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part by their names of now, whatever it is a part of."""
+    try:
+        return tensor_file.read_arrays(_part(path, part))
+    except ValueError as damaged:
+        raise _no_tensors(path, part, damaged) from None
+
+
+def _part(path: Path, part: str) -> np.ndarray:
+    """The bytes of one part, verified."""
+    parts = _manifest(path)["parts"]
+    if part not in parts:
+        raise SharedqError(f"{path} holds no part '{part}', only {', '.join(parts)}")
+    return _content(path, files(path, part, parts[part]))
+
+
+def _no_tensors(path: Path, part: str, damaged: ValueError) -> SharedqError:
+    return SharedqError(f"part '{part}' of {path} is no safetensors file ({damaged}): {_remedy(path)}")
 
 
 def load_agent(path: Path, like: Any) -> Any:

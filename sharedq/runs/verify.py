@@ -70,6 +70,10 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     _, divergence = _read(folder / "diverged.json", run.diverged)
     meta, _ = _read(folder, lambda: checkpoints.read_meta(newest, form=META) if newest else None)
     vouched = (finished or meta or {}).get("files", {})
+    if (
+        newest and meta and not finished and checkpoints.experiment_of(newest) != run.digest()
+    ):  # it was told to go on since
+        vouched = {name: known for name, known in vouched.items() if name != "experiment.json"}
     other = "" if planned in (None, run.experiment()) else f"it is not the experiment that {PLAN} names"
     for name in run_files.DESCRIPTIONS:
         yield from _described(run, name, vouched, other if name == "experiment.json" else "")
@@ -144,7 +148,7 @@ def _log(folder: Path, finished: dict | None, meta: dict | None) -> Iterator[Fin
 
 def _checkpoint(run: RunDirectory, path: Path) -> Iterator[Finding]:
     try:
-        checkpoints.read_meta(path, run.digest(), oldest=run.oldest_checkpoint())
+        checkpoints.read_meta(path, run.digests(), oldest=run.oldest_checkpoint())
     except SharedqError as error:
         yield Finding(path / "checkpoint.json", False, str(error))
         return

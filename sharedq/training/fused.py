@@ -226,6 +226,9 @@ class FusedProgram:
     def agent_to_host(self, run: Run) -> Any:
         return self.layout.fetch(run.agent)
 
+    def with_agent(self, run: Run, agent: Any) -> Run:
+        return run._replace(agent=self.layout.place(agent))
+
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)
 

@@ -389,6 +389,9 @@ class InteractiveProgram:
     def agent_to_host(self, run: Run) -> Any:
         return self.layout.fetch(run.agent)
 
+    def with_agent(self, run: Run, agent: Any) -> Run:
+        return run._replace(agent=self.layout.place(agent))
+
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)
 

@@ -58,18 +58,25 @@ def train(
     advice: str,
     mirror: Mirror | None = None,
     onwards: str = "",
+    keep_replay: bool = False,
 ) -> None:
     """Trains until the last log step of the program, from the last checkpoint if there is one.
 
-    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run.
+    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. With `keep_replay`
+    the last checkpoint holds all that training for longer needs.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
+        start = None
+        if saved_at and int(saved_at.name) == 0:  # the agents that a run starts from
+            start, saved_at = saved_at, None
         evaluates = bool(program.evaluation_steps)
         saved = _read(directory, saved_at, evaluates) if saved_at else {"offsets": {}}
         logs = (saved["offsets"], saved.get("logs"))
         files = saved.get("files") or directory.description()  # as they were when the run began, whatever came after
         if saved_at:
+            if checkpoints.experiment_of(saved_at) != directory.digest():  # the run was extended since
+                files = files | {"experiment.json": directory.description()["experiment.json"]}
             check_log(directory.path, *logs)
             for remark in directory.remarks(files):
                 progress.say(remark)
@@ -81,7 +88,9 @@ def train(
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
-            step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
+            step, seconds, run = (
+                _restore(program, saved_at) if saved_at else (0, 0.0, _begin(program, directory, start))
+            )
         if saved_at:
             progress.say(f"continuing from step {step:,}")
         with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
@@ -109,7 +118,7 @@ def train(
                     meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
                     if evaluation is not None:
                         meta["evaluation_seconds"] = evaluation.seconds
-                    _save(program, directory, log, run, stop, meta, whole=not last)
+                    _save(program, directory, log, run, stop, meta, keep_replay or not last, 1 if last else KEPT)
                 step = stop
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
@@ -225,17 +234,31 @@ def _kept(directory: RunDirectory) -> str:
     return f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
 
 
+def _begin(program: Program, directory: RunDirectory, start: Path | None) -> Any:
+    """The run before its first step, with the agents that it starts from, if there are any."""
+    if start is None:
+        return program.begin()
+    checkpoints.read_meta(start, directory.digests())
+    return program.with_agent(program.begin(), checkpoints.load_agent(start, program.shapes().agent))
+
+
 def _save(
-    program: Program, directory: RunDirectory, log: MetricsLog, run: Any, step: int, meta: dict, whole: bool
+    program: Program,
+    directory: RunDirectory,
+    log: MetricsLog,
+    run: Any,
+    step: int,
+    meta: dict,
+    whole: bool,
+    keep: int,
 ) -> None:
-    """Saves all that resuming needs; at the end of training only the agent, because nothing else is used then."""
+    """Saves all that resuming needs if it is to be `whole`, else only the agent, which is what the end needs."""
     host = program.to_host(run)
     parts = {"agent": host.agent}
     if whole:
         parts["rest"] = host._replace(agent=())  # most of it is the replay, and a chunk changes only a part of it
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # asking for them flushes the log to the disk
-    keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
@@ -243,7 +266,7 @@ def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
     """The metadata of a checkpoint. Only a checkpoint of version 0.1.0 may lack the checksums of the log."""
     oldest = directory.oldest_checkpoint()
     form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
-    meta = checkpoints.read_meta(path, directory.digest(), form, oldest)
+    meta = checkpoints.read_meta(path, directory.digests(), form, oldest)
     tables = TABLES if evaluates else set(TABLES) - {EVALUATIONS}
     if absent := set(tables) - meta["offsets"].keys():
         raise SharedqError(f"{path} does not say how long {min(absent)} was: it was edited, train again")

@@ -51,6 +51,9 @@ class Program(Protocol):
     def agent_to_host(self, run: Any) -> Any:
         """The agents of all seeds alone."""
 
+    def with_agent(self, run: Any, agent: Any) -> Any:
+        """The run with other agents, which come from the host."""
+
     def to_host(self, run: Any) -> Any: ...
 
     def to_devices(self, run: Any) -> Any: ...

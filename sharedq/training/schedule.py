@@ -27,6 +27,7 @@ class Length:
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
+    keep_replay: bool = False  # also save the replay and the environments at the end, for resume --steps
     evaluation_period: int | None = None  # environment steps between two evaluations; none does not evaluate
     evaluation_episodes: int = 10  # episodes that each seed plays in one evaluation
 
