@@ -38,6 +38,10 @@ def train(
     """
     if Path(out).absolute().name in ("", ".."):
         raise SharedqError(f"{out} names no folder of its own: choose another --out")
+    require(
+        start_from is not None or start_checkpoint == "last",
+        f"checkpoint {start_checkpoint} of which run? Name the run that the agents come from with --from",
+    )
     use_cores_for(experiment)
     built, program = prepared(experiment)  # this raises before a folder is made
     start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
