@@ -19,6 +19,7 @@ from sharedq.playing.episodes import apart, film, first_episodes, play, play_on_
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import check_count, convert, require
 from sharedq.trainer import spec_of
+from sharedq.training.evaluation import META as BEST_META
 from sharedq.training.interactive import WORLDS
 from sharedq.training.memory import check_fits
 from sharedq.trees import size
@@ -179,32 +180,36 @@ def _first_seed(seed: Any) -> int:
     return found
 
 
-def load(run: str | Path, seed: int | None = None, *, trust: Trust = False) -> Agent:
-    """The agent of a run's latest checkpoint, of the run's first seed unless `seed` is given.
+def load(run: str | Path, seed: int | None = None, *, checkpoint: str | int = "last", trust: Trust = False) -> Agent:
+    """The agent of a run's last checkpoint, of the run's first seed unless `seed` is given.
 
-    Code that the run names is imported only if `trust` allows it: `True` allows all, a list these import strings.
+    `checkpoint` may also be the step of another checkpoint that the run keeps, or "best": the agent with the best
+    evaluation, if the run evaluated while it trained. Code that the run names is imported only if `trust` allows it:
+    `True` allows all, a list these import strings.
     """
-    agents = load_all(run, trust=trust)
+    agents = load_all(run, checkpoint=checkpoint, trust=trust)
     found = [agent for agent in agents if seed in (None, agent.seed)]
     if not found:
         raise SharedqError(f"{run} has no seed {seed}: choose from {', '.join(str(agent.seed) for agent in agents)}")
     return found[0]
 
 
-def load_all(run: str | Path, *, trust: Trust = False) -> list[Agent]:
-    """The agents of a run's latest checkpoint, one for each seed."""
+def load_all(run: str | Path, *, checkpoint: str | int = "last", trust: Trust = False) -> list[Agent]:
+    """The agents of a run's checkpoint, one for each seed; see `load`. Of the best, each has a step of its own."""
     directory = RunDirectory.open(run)
     experiment = Experiment.from_dict(directory.experiment(), trust)
-    path = checkpoints.latest(directory.checkpoints)
-    if path is None:
-        raise SharedqError(f"{run} has no checkpoint yet: wait until it has trained to the first one")
-    checkpoints.read_meta(path, directory.digest(), oldest=directory.oldest_checkpoint())
+    path = directory.checkpoint(checkpoint)
+    best = path.name == checkpoints.BEST
+    meta = checkpoints.read_meta(
+        path, directory.digests(), BEST_META if best else Any, oldest=directory.oldest_checkpoint()
+    )
     compiled = Compiled(experiment.build(spec_of(directory)))
     seeds = experiment.all_seeds
     one = compiled.built.agent_shapes()
     every = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), one)
     states = checkpoints.load_agent(path, every)
+    steps = meta["steps"] if best else [int(path.name)] * len(seeds)
     return [
-        Agent(compiled, jax.tree.map(itemgetter(place), states), int(path.name), seed)
-        for place, seed in enumerate(seeds)
+        Agent(compiled, jax.tree.map(itemgetter(place), states), step, seed)
+        for place, (seed, step) in enumerate(zip(seeds, steps, strict=True))
     ]

@@ -220,6 +220,13 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb)
     verb.add_argument("--out", type=Path, help="folder of the run (default: a new one in runs/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing run")
+    verb.add_argument("--from", dest="start_from", type=Path, metavar="RUN", help="start from the agents of this run")
+    verb.add_argument(
+        "--from-checkpoint",
+        default="last",
+        metavar="CHECKPOINT",
+        help="last, best, or the step of a checkpoint of that run (default: %(default)s)",
+    )
     _takes_mirror(verb)
 
     def call(parsed):
@@ -229,6 +236,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         experiment = _experiment(parsed)
         out = parsed.out or new_folder(Path(parsed.recipe).stem, experiment)
         options = {"overwrite": parsed.overwrite, "command": parsed.command}
+        options |= {"start_from": parsed.start_from, "start_checkpoint": parsed.from_checkpoint}
         with (
             mirrored(parsed.wandb, visible(out.name), experiment.to_dict()) as mirror,
             _show(out.name, experiment.training.steps, experiment.seeds) as progress,
@@ -272,6 +280,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
+    verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
     _takes_mirror(verb)
     _takes_trust(verb)
 
@@ -286,14 +295,18 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
         if (folder / PLAN).exists():
             if parsed.wandb:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
+            if parsed.steps:
+                raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
             say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
             return
         experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
+        if parsed.steps:
+            experiment = experiment.replace(steps=parsed.steps)
         with (
             mirrored(parsed.wandb, visible(folder.resolve().name), experiment.to_dict()) as mirror,
             _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
         ):
-            resume(folder, trust=parsed.trust, progress=progress, mirror=mirror)
+            resume(folder, steps=parsed.steps, trust=parsed.trust, progress=progress, mirror=mirror)
 
     return call
 
@@ -303,13 +316,14 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     _takes_trust(verb)
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
+    _takes_checkpoint(verb)
     verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of an episode (default: %(default)s)")
 
     def call(parsed):
         from sharedq.agent import load_all
 
         for name, run in _runs_in(parsed.run):
-            for agent in load_all(run, trust=parsed.trust):
+            for agent in load_all(run, checkpoint=parsed.checkpoint, trust=parsed.trust):
                 played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
                 steps = agent.experiment.training.steps
                 at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
@@ -352,6 +366,7 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
         "(default: episode.mp4 in the run's folder)",
     )
     verb.add_argument("--agent", type=int, help="the trained seed that plays (default: the first)")
+    _takes_checkpoint(verb)
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episode (default: %(default)s)")
     verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of the episode (default: %(default)s)")
     verb.add_argument("--rate", type=int, default=15, help="pictures per second (default: %(default)s)")
@@ -362,7 +377,7 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.agent import load
 
         out = parsed.out or parsed.run / "episode.mp4"
-        agent = load(parsed.run, parsed.agent, trust=parsed.trust)
+        agent = load(parsed.run, parsed.agent, checkpoint=parsed.checkpoint, trust=parsed.trust)
         path, returned = agent.record(out, parsed.seed, parsed.max_steps, parsed.rate, parsed.overwrite)
         instead = "" if path.suffix == out.suffix else " (no ffmpeg found: wrote a GIF)"
         say(f"film: {path}, return {returned:.2f}{instead}")
@@ -477,6 +492,15 @@ def _completion(verb: argparse.ArgumentParser) -> Callable:
 
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
+
+
+def _takes_checkpoint(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkpoint",
+        default="last",
+        help="last, best (of a run with --training.evaluation_period), or the step of a checkpoint that the run keeps "
+        "(default: %(default)s)",
+    )
 
 
 def _takes_recipe(verb: argparse.ArgumentParser) -> None:

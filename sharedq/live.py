@@ -128,7 +128,7 @@ class LiveAgent:
         path = checkpoints.latest(as_path(folder, "the folder to restore from"))
         if path is None:
             raise SharedqError(f"{folder} holds no saved agent")
-        meta = checkpoints.read_meta(path, EXPERIMENT)
+        meta = checkpoints.read_meta(path, [EXPERIMENT])
         shape, actions = tuple(meta["shape"]), meta["actions"]
         require(
             (shape, actions) == (self._shape, self._actions),
@@ -179,7 +179,7 @@ def _saved_live(path: Path) -> bool:
     if path.name in checkpoints.UNNAMED:
         return True
     try:
-        checkpoints.read_meta(path, EXPERIMENT)
+        checkpoints.read_meta(path, [EXPERIMENT])
     except SharedqError:
         return False
     return path.name == f"{int(path.name):012d}"

@@ -7,9 +7,11 @@ from pathlib import Path
 from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import Diverged, SharedqError
 from sharedq.experiment import TABLES, Built, Experiment, Trust
+from sharedq.formats import PLAN_FILE
 from sharedq.results import Run
-from sharedq.runs import RunDirectory
+from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
+from sharedq.starting import agents_of
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.memory import check_fits, check_open_files
@@ -29,18 +31,26 @@ def train(
     progress: Wanted = "auto",
     mirror: Mirror | None = None,
     callback: Callback | None = None,
+    start_from: str | Path | None = None,
+    start_checkpoint: str | int = "last",
 ) -> Run:
     """Trains every seed of an experiment and writes the run directory `out`.
 
-    `command` is kept in the run; by default it is the one that repeats the run from its experiment.json.
+    `command` is kept in the run; by default it is the one that repeats the run from its experiment.json. With
+    `start_from`, a run, it starts from the agents of a checkpoint of that run; see `starting.py`.
     """
     _check(progress, callback)
     if as_path(out, "out").absolute().name in ("", ".."):
         raise SharedqError(f"{out} names no folder of its own: choose another --out")
+    require(
+        start_from is not None or start_checkpoint == "last",
+        f"checkpoint {start_checkpoint} of which run? Name the run that the agents come from with --from",
+    )
     use_cores_for(experiment)
     built, program = prepared(experiment)  # this raises before a folder is made
+    start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
     command = command or repeat(out, experiment)
-    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec))
+    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec), start)
     return _go_on(built, program, directory, progress, mirror, callback)
 
 
@@ -74,6 +84,7 @@ def prepared(experiment: Experiment) -> tuple[Built, Program]:
 def resume(
     out: str | Path,
     *,
+    steps: int | None = None,
     trust: Trust = False,
     progress: Wanted = "auto",
     mirror: Mirror | None = None,
@@ -81,15 +92,21 @@ def resume(
 ) -> Run:
     """Resumes a run from its last checkpoint. Its result equals that of a run that was never interrupted.
 
-    Code that the run names is imported only if `trust` allows it: `True` allows all, a list these import strings.
+    With `steps` the run trains for longer, to that step, also if it is finished already; a finished run must have kept
+    its replay, by `training.keep_replay`. Code that the run names is imported only if `trust` allows it: `True` allows
+    all, a list these import strings.
     """
     _check(progress, callback)
     directory = RunDirectory.open(out)
-    if directory.finished() is not None:
-        raise SharedqError(f"{directory.path} is finished already: nothing to resume")
+    if directory.finished() is not None and steps is None:
+        raise SharedqError(
+            f"{directory.path} is finished already: nothing to resume; to train it for longer, add --steps N"
+        )
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
-    experiment = Experiment.from_dict(directory.experiment(), trust)
+    began = experiment = Experiment.from_dict(directory.experiment(), trust)
+    if steps is not None:
+        experiment = _for_longer(directory, began, steps)
     use_cores_for(experiment)
     built, program = prepared(experiment)
     if (begun := spec_of(directory)) is not None and to_json(begun) != to_json(built.spec):
@@ -97,7 +114,28 @@ def resume(
             f"the environment has changed since {directory.path} began (spec.json describes it as it was): "
             "restore it, or train again"
         )
+    if experiment != began:
+        directory.extend(experiment.to_dict())
     return _go_on(built, program, directory, progress, mirror, callback)
+
+
+def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> Experiment:
+    """The experiment with more steps; raises if the run cannot go on to them."""
+    path, longer, has = directory.path, experiment.replace(steps=steps), experiment.training.steps
+    asked, saved_at, finished = longer.training.steps, checkpoints.latest(directory.checkpoints), directory.finished()
+    if finished is None and asked == has:  # it was asked for before, and then stopped
+        return experiment
+    require(asked > has, f"{path} has {has:,} steps already: give more than that with --steps, not {asked:,}")
+    require(
+        not (path.parent.name == "runs" and (path.parents[1] / PLAN_FILE).exists()),
+        f"{path} belongs to a comparison, whose runs are equally long: copy the run to another folder (cp -a) first",
+    )
+    require(
+        saved_at is None or int(saved_at.name) == 0 or checkpoints.holds(saved_at, "rest"),
+        f"{path} did not keep its replay at its end, as runs with --training.keep_replay true do: begin a new run from "
+        f"its agents with 'sharedq train {path / 'experiment.json'}{to_trust(experiment)} --from {path}'",
+    )
+    return longer
 
 
 def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
@@ -129,8 +167,17 @@ def _go_on(
     with displayed(wanted, directory.path.name, training.steps, experiment.seeds) as progress:
         for remark in _remarks(built):
             progress.say(remark)
-        period, advice = training.checkpoint_period, built.advice()
-        run_program(program, directory, progress, period, advice, mirror, onwards, callback)
+        run_program(
+            program,
+            directory,
+            progress,
+            checkpoint_period=training.checkpoint_period,
+            keep_replay=training.keep_replay,
+            advice=built.advice(),
+            onwards=onwards,
+            mirror=mirror,
+            callback=callback,
+        )
     return Run(directory.path)
 
 

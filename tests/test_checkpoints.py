@@ -299,11 +299,11 @@ def test_the_same_step_may_be_saved_again(folder):
 
 def test_meta_comes_back_for_the_same_experiment_only(folder):
     path = save_number(folder, 3, offsets={"metrics.csv": 12})
-    assert checkpoints.read_meta(path, "digest") == {"offsets": {"metrics.csv": 12}}
+    assert checkpoints.read_meta(path, ["digest"]) == {"offsets": {"metrics.csv": 12}}
     with refused("is a checkpoint of another experiment"):
-        checkpoints.read_meta(path, "another")
+        checkpoints.read_meta(path, ["another"])
     with refused("checkpoint.json was edited or damaged .meta.offsets must be a list"):
-        checkpoints.read_meta(path, "digest", {"offsets": [int]})
+        checkpoints.read_meta(path, ["digest"], {"offsets": [int]})
     rewrite(path, schema=4)
     with refused("format 4.*use the version that wrote it"):
         checkpoints.read_meta(path)

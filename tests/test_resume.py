@@ -13,12 +13,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 
+from sharedq.agent import load_all
 from sharedq.command_line import main
 from sharedq.errors import SharedqError, Stopped
 from sharedq.recipes import recipe
 from sharedq.runs import RunDirectory, checkpoints
+from sharedq.runs.durable import checksum
+from sharedq.runs.run_directory import Start
+from sharedq.starting import agents_of
 from sharedq.trainer import resume, train
 from sharedq.training.progress import Silent
 
@@ -344,3 +349,172 @@ def test_a_game_of_atari_killed_and_resumed_ends_as_if_left_alone(tmp_path):
     assert main([*words, str(whole)]) == 0
     assert same(run, outcome(whole))
     assert len(outcome(whole)["episodes.csv"]) >= 6
+
+
+# For longer, and from the agents of another run
+
+SHORT = {
+    "steps": 4_000,
+    "training.log_period": 1_000,
+    "training.checkpoint_period": 3_000,
+    "training.keep_replay": True,
+    "training.evaluation_period": 2_000,
+    "training.evaluation_episodes": 2,
+}
+KEPT = recipe("corridor").replace(**OPTIONS | SHORT)
+
+
+class Said(Silent):
+    """Keeps what a run says, and stops the run at once at its first evaluation after a step."""
+
+    def __init__(self, stop_after: float = float("inf")):
+        self.said, self.step, self.stop_after = [], 0, stop_after
+
+    def say(self, text):
+        self.said.append(text)
+
+    def update(self, step, rate, mean_return, learning):
+        self.step = step
+
+    def evaluated(self, mean_return):
+        if self.step >= self.stop_after:
+            raise KeyboardInterrupt
+
+
+def best(run: Path) -> tuple[bytes, dict]:
+    folder = run / "checkpoints/best"
+    return (folder / "agent.safetensors").read_bytes(), checkpoints.read_meta(folder)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """A finished run of 4,000 steps with all that it needs to go on; to be copied."""
+    return train(KEPT, tmp_path_factory.mktemp("runs") / "kept").path
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory) -> Path:
+    """The same run, asked for 8,000 steps from the beginning."""
+    return train(KEPT.replace(steps=8_000), tmp_path_factory.mktemp("runs") / "longer").path
+
+
+def test_a_finished_run_told_to_go_on_ends_as_one_asked_for_so_many_steps_also_if_it_is_killed(tmp_path, kept, longer):
+    run = shutil.copytree(kept, tmp_path / "run")
+    notes = Said(stop_after=5_000)
+    with pytest.raises(Stopped):
+        resume(run, steps="8e3", progress=notes)
+    assert "continuing from step 4,000" in notes.said
+    assert not (run / "finished.json").exists()
+    assert saved_step(run) == 4_000  # so what was evaluated at 6,000 is evaluated again
+    assert main(["verify", str(run)]) == 0
+    assert main(["resume", str(run), "--steps", "8000"]) == 0  # the same command again
+    assert same(run, outcome(longer))
+    assert best(run) == best(longer)
+    assert (run / "evaluations.csv").read_bytes() == (longer / "evaluations.csv").read_bytes()
+    assert RunDirectory.open(run).experiment() == RunDirectory.open(longer).experiment()
+    assert main(["verify", str(run)]) == 0
+
+
+@pytest.mark.parametrize("lost", ["unlink", "replace"])
+def test_a_kill_while_a_run_is_told_to_go_on_leaves_one_that_resumes(tmp_path, kept, monkeypatch, lost):
+    """Killed before finished.json is removed, and before experiment.json is replaced."""
+    run = shutil.copytree(kept, tmp_path / "run")
+    before = outcome(run)
+
+    def killed(path, *to, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, lost, killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunDirectory.open(run).extend({"another": 1})
+    if not (run / "finished.json").exists():
+        resume(run)
+    assert same(run, before)
+    assert main(["verify", str(run)]) == 0
+
+
+def test_an_unfinished_run_is_told_to_go_on_too(tmp_path, kept, longer):
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(KEPT, run, progress=Said(stop_after=3_000))
+    resume(run, steps=8_000)
+    assert same(run, outcome(longer))
+
+
+def test_what_cannot_go_on_says_why(tmp_path, kept, capsys):
+    told = refused(capsys, "resume", kept, "--steps", "4000")
+    assert "has 4,000 steps already: give more than that with --steps, not 4,000" in told
+    assert "to train it for longer, add --steps N" in refused(capsys, "resume", kept)
+    told = refused(capsys, "train", "corridor", "--out", kept)
+    assert "already holds a finished run" in told and f"'sharedq resume {kept} --steps N'" in told
+    told = refused(capsys, "train", "corridor", "--out", tmp_path / "new", "--from-checkpoint", "best")
+    assert "Name the run that the agents come from with --from" in told
+    (tmp_path / "compare.json").touch()
+    run = shutil.copytree(kept, tmp_path / "runs/run")
+    assert "belongs to a comparison" in refused(capsys, "resume", run, "--steps", "8000")
+    assert "--steps is for one run" in refused(capsys, "resume", tmp_path, "--steps", "8000")
+    run = shutil.copytree(FIXTURES / "corridor-finished", tmp_path / "old")
+    told = refused(capsys, "resume", run, "--steps", "80000")
+    assert "did not keep its replay at its end, as runs with --training.keep_replay true do" in told
+    assert f"sharedq train {run}/experiment.json --from {run}" in told
+    assert outcome(run)["steps"] == outcome(FIXTURES / "corridor-finished")["steps"]
+
+
+def arrays(run: Path, step: int) -> dict:
+    return checkpoints.load_arrays(run / f"checkpoints/{step:012d}", "agent")
+
+
+def test_a_new_run_starts_from_the_weights_of_another_and_needs_it_no_more(tmp_path, kept):
+    other = shutil.copytree(kept, tmp_path / "other")
+    with pytest.raises(Stopped):
+        train(KEPT, tmp_path / "run", start_from=other, progress=Said(stop_after=1_000))
+    run = tmp_path / "run"
+    origin = json.loads((run / "experiment.json").read_text())["started_from"]
+    assert origin["run"] == str(other)
+    assert origin["sha256"] == checksum(other / "checkpoints/000000004000/agent.safetensors")
+    before, now = arrays(other, 4_000), arrays(run, 0)
+    assert before.keys() == now.keys()
+    changed = {name for name in now if (now[name] != before[name]).any()}
+    assert changed == {name for name in now if name.startswith("optimiser")}
+    assert main(["verify", str(run)]) == 0
+    assert [agent.step for agent in load_all(run)] == [0, 0]
+    shutil.rmtree(other)
+    resume(run)
+    whole = train(KEPT, tmp_path / "whole", start_from=kept).path
+    assert same(run, outcome(whole))
+    assert outcome(whole)["agent"] != outcome(kept)["agent"]
+    assert checkpoints.all_steps(run / "checkpoints") == [4_000]
+
+
+def test_all_seeds_start_from_the_agent_of_one_and_several_need_as_many(tmp_path, kept, capsys):
+    built = KEPT.build()
+    best = agents_of(kept, "best", built)
+    assert best.origin["checkpoint"] == "best"
+    second = Start(jax.tree.map(lambda x: x[1:], best.agent), {})
+    one = RunDirectory.create(tmp_path / "one", KEPT.replace(seeds=1).to_dict(), "", start=second).path
+    both = agents_of(one, "last", built).agent
+    for leaf, wanted in zip(*map(jax.tree.leaves, (both.params, second.agent.params)), strict=True):
+        assert (leaf == wanted).all() and len(leaf) == 2
+    three = [*words(tmp_path / "three", seeds=3), "--from", str(kept)]
+    assert "has 2 seeds and the new run 3: start 2 seeds from it" in refused(capsys, *three)
+    assert not (tmp_path / "three").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({"target.heads": 5}, "--target.heads 2"),
+        ({"target": "target_network"}, "--target shared_heads --target.heads 2"),
+        ({"environment.name": "corridor"}, "an environment with the observations and actions of 'probe/maximisation"),
+    ],
+)
+def test_agents_that_do_not_fit_are_refused_with_what_would(tmp_path, kept, capsys, changes, fits):
+    options = {
+        name: value for name, value in OPTIONS.items() if not name.startswith("target.") or "target" not in changes
+    }
+    arguments = [f"--{name}={value}" for name, value in (options | changes).items()]
+    told = refused(capsys, "train", "corridor", "--out", tmp_path / "new", "--from", kept, *arguments)
+    assert "agents do not fit: 'params/" in told
+    assert f"what fits: {fits}" in told
+    assert not (tmp_path / "new").exists()

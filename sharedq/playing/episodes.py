@@ -1,7 +1,7 @@
 """Playing whole episodes with an agent that does not learn."""
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any
 from zlib import crc32
 
@@ -15,9 +15,12 @@ from sharedq.errors import SharedqError
 from sharedq.playing.pictures import has_picture, picture
 
 
-def apart(seed: int) -> int:
-    """The seed of evaluation episodes. With it, no episode starts like one of a training with `seed`."""
-    return int(np.random.SeedSequence((seed, crc32(b"evaluation"))).generate_state(1)[0] >> 1)
+def apart(seed: int, *step: int) -> int:
+    """The seed of evaluation episodes. With it, no episode starts like one of a training with `seed`.
+
+    An evaluation during training also gives its `step`, so that it differs from the others.
+    """
+    return int(np.random.SeedSequence((seed, crc32(b"evaluation"), *step)).generate_state(1)[0] >> 1)
 
 
 def play(environment: Environment, act: Callable, seed: int, episodes: int, max_steps: int):
@@ -54,17 +57,46 @@ def first_episodes(environment: Environment, seed: int, episodes: int):
 
 
 def play_on_host(environment: HostEnvironment, act: Callable, seed: int, episodes: int, max_steps: int):
-    """Like `play`, with environments on the host. Only the first episode of each one counts."""
+    """Like `play`, with environments on the host."""
     act_key = random_keys.named(random_keys.root(seed), "act")
-    returned, length, alive = np.zeros(episodes), np.zeros(episodes, np.int64), np.ones(episodes, bool)
-    with closing(environment.open(episodes, seed)) as worlds:
-        obs = worlds.reset()
+
+    def act_alone(time: int, obs: np.ndarray) -> np.ndarray:
+        return np.asarray(act(random_keys.at(act_key, time), obs[0]))[None]
+
+    return tuple(each[0] for each in play_seeds_on_host(environment, act_alone, [seed], episodes, max_steps))
+
+
+def play_seeds_on_host(
+    environment: HostEnvironment,
+    act: Callable,
+    seeds: Sequence[int],
+    episodes: int,
+    max_steps: int,
+    placed: Callable[[int], AbstractContextManager] = lambda place: nullcontext(),
+):
+    """Plays episodes of several seeds side by side; gives arrays [S, E]. Only the first episode of each world counts.
+
+    `act(time, obs [S, E, ...]) -> actions [S, E, ...]`. Whatever the worlds of the seed at a place do is done within
+    `placed(place)`.
+    """
+    returned, length = np.zeros((len(seeds), episodes)), np.zeros((len(seeds), episodes), np.int64)
+    alive = np.ones((len(seeds), episodes), bool)
+    with ExitStack() as opened:
+        worlds, first = [], []
+        for place, seed in enumerate(seeds):
+            with placed(place):
+                worlds.append(opened.enter_context(closing(environment.open(episodes, seed))))
+                first.append(worlds[-1].reset())
+        obs = np.stack(first)
         for time in range(max_steps):
-            outcome = worlds.step(np.asarray(act(random_keys.at(act_key, time), obs)))
-            obs = outcome.obs
-            returned += np.where(alive, outcome.reward, 0)
-            length += alive
-            alive &= ~(outcome.terminated | outcome.truncated)
+            actions = act(time, obs)
+            for place in np.nonzero(alive.any(axis=1))[0].tolist():
+                with placed(place):
+                    outcome = worlds[place].step(actions[place])
+                obs[place] = outcome.obs
+                returned[place] += np.where(alive[place], outcome.reward, 0)
+                length[place] += alive[place]
+                alive[place] &= ~(outcome.terminated | outcome.truncated)
             if not alive.any():
                 break
     return returned, length, ~alive

@@ -4,7 +4,8 @@ A part that changes little from one checkpoint to the next is written in pieces 
 costs what it gained.
 
 A checkpoint is built under another name and renamed when all of it lies on the disk, and it is renamed away before
-it is removed. So a folder named by a step is complete, whenever the process was killed.
+it is removed. So a folder named by a step is complete, whenever the process was killed. The same holds for the folder
+`best`, the one checkpoint that is replaced: the old one is moved aside, and it comes back if the new one did not.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from sharedq.runs.durable import sync_folder, write_synced
 from sharedq.runs.sealed import read_sealed, sealed
 
 SCHEMA, UNSEALED = 3, 2  # version 0.1.0 wrote 2, which is the same without a checksum of checkpoint.json itself
+BEST, ASIDE = "best", ".best"  # the best agent of each seed, and what it is called while a better one takes its place
 UNFINISHED, REMOVED = UNNAMED = ".unfinished", ".removed"  # what a checkpoint is called before it has a step, and after
 
 FORM = {"schema": int, "step": int, "experiment": str, "parts": {str: Any}, "meta": {str: Any}}
@@ -46,7 +48,36 @@ def save(
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
-    path, unfinished = folder / f"{step:012d}", folder / UNFINISHED
+    unfinished, path = _write(folder, step, parts, experiment, meta, in_pieces), folder / f"{step:012d}"
+    if path.exists():  # saved twice at one step, where a rename cannot replace a full folder
+        _remove(path)
+    unfinished.replace(path)
+    sync_folder(folder)
+    _prune(folder, step, keep)
+    return path
+
+
+def save_best(folder: Path, step: int, agent: Any, experiment: str, meta: dict) -> None:
+    """Writes the checkpoint `best`, in place of the one before; `step` is that of the newest agent in it."""
+    unfinished, path, aside = _write(folder, step, {"agent": agent}, experiment, meta), folder / BEST, folder / ASIDE
+    if path.exists():
+        path.rename(aside)
+    unfinished.rename(path)
+    sync_folder(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint of the best agents, if there is one."""
+    path = folder / BEST
+    return path if path.is_dir() else None
+
+
+def _write(
+    folder: Path, step: int, parts: Mapping[str, Any], experiment: str, meta: dict, in_pieces: Collection[str] = ()
+) -> Path:
+    """Writes a checkpoint under the name that it has before it gets its own."""
+    unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     known = _pieces(latest(folder)) if in_pieces else {}
@@ -63,17 +94,17 @@ def save(
         raise SharedqError(f"the checkpoint of step {step:,} needs what JSON can hold of each world: {error}") from None
     write_synced(unfinished / "checkpoint.json", [text])
     sync_folder(unfinished)
-    if path.exists():  # saved twice at one step, where a rename cannot replace a full folder
-        _remove(path)
-    unfinished.replace(path)
-    sync_folder(folder)
-    _prune(folder, step, keep)
-    return path
+    return unfinished
 
 
 def sweep(folder: Path, keep: int) -> None:
-    """Removes what a save that was killed has left: a checkpoint half written, and those beyond the newest `keep`."""
-    for name in UNNAMED:
+    """Removes what a save that was killed has left: a checkpoint half written, and those beyond the newest `keep`.
+
+    A best agent that was moved aside, and that no better one took the place of, comes back.
+    """
+    if (folder / ASIDE).exists() and not (folder / BEST).exists():
+        (folder / ASIDE).rename(folder / BEST)
+    for name in (*UNNAMED, ASIDE):
         shutil.rmtree(folder / name, ignore_errors=True)
     if steps := all_steps(folder):
         _prune(folder, steps[-1], keep)
@@ -87,22 +118,28 @@ def all_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name == f"{int(name):012d}")
 
 
+def all_paths(folder: Path) -> list[Path]:
+    """Every checkpoint: those of the steps, in order, and that of the best agents."""
+    found = best(folder)
+    return [folder / f"{step:012d}" for step in all_steps(folder)] + ([found] if found else [])
+
+
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint, if there is one."""
     steps = all_steps(folder)
     return folder / f"{steps[-1]:012d}" if steps else None
 
 
-def read_meta(path: Path, experiment: str | None = None, form: Any = Any, oldest: int = UNSEALED) -> dict:
+def read_meta(path: Path, experiments: Collection[str] | None = None, form: Any = Any, oldest: int = UNSEALED) -> dict:
     """The `meta` given to `save`, which has this form.
 
-    With the digest of an experiment, refuses a checkpoint of another one; with the `oldest` schema that the run can
-    have, one that claims to be older, and so to need no checksum.
+    With the digests that the run's experiment has had, refuses a checkpoint of another one; with the `oldest` schema
+    that the run can have, one that claims to be older, and so to need no checksum.
     """
     manifest = _manifest(path)
     if manifest["schema"] < oldest:
         raise SharedqError(f"{path / 'checkpoint.json'} was edited (it lost its checksum): {_remedy(path)}")
-    if experiment is not None and manifest["experiment"] != experiment:
+    if experiments is not None and manifest["experiment"] not in experiments:
         raise SharedqError(f"{path} is a checkpoint of another experiment: resume the run that it belongs to")
     try:
         check_form(manifest["meta"], form, "meta")
@@ -111,23 +148,49 @@ def read_meta(path: Path, experiment: str | None = None, form: Any = Any, oldest
     return manifest["meta"]
 
 
+def experiment_of(path: Path) -> str:
+    """The digest of the experiment that a checkpoint is of."""
+    return _manifest(path)["experiment"]
+
+
+def holds(path: Path, part: str) -> bool:
+    return part in _manifest(path)["parts"]
+
+
 def load(path: Path, part: str, like: Any) -> Any:
     """One part, bit for bit as it was saved, in the structure of `like` (arrays or `jax.ShapeDtypeStruct`s).
 
     Numpy leaves of `like` come back as numpy arrays, all others as jax arrays.
     """
-    parts = _manifest(path)["parts"]
-    if part not in parts:
-        raise SharedqError(f"{path} holds no part '{part}', only {', '.join(parts)}")
-    content = _content(path, files(path, part, parts[part]))
+    content = _part(path, part)
     try:
         return tensor_file.restore(content, like)
     except ValueError as damaged:
-        raise SharedqError(f"part '{part}' of {path} is no safetensors file ({damaged}): {_remedy(path)}") from None
+        raise _no_tensors(path, part, damaged) from None
     except SharedqError as misfit:
         raise SharedqError(
             f"part '{part}' of {path} does not fit: {misfit}; use the settings and version that wrote it"
         ) from None
+
+
+def load_arrays(path: Path, part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part by their names of now, whatever it is a part of."""
+    try:
+        return tensor_file.read_arrays(_part(path, part))
+    except ValueError as damaged:
+        raise _no_tensors(path, part, damaged) from None
+
+
+def _part(path: Path, part: str) -> np.ndarray:
+    """The bytes of one part, verified."""
+    parts = _manifest(path)["parts"]
+    if part not in parts:
+        raise SharedqError(f"{path} holds no part '{part}', only {', '.join(parts)}")
+    return _content(path, files(path, part, parts[part]))
+
+
+def _no_tensors(path: Path, part: str, damaged: ValueError) -> SharedqError:
+    return SharedqError(f"part '{part}' of {path} is no safetensors file ({damaged}): {_remedy(path)}")
 
 
 def load_agent(path: Path, like: Any) -> Any:
@@ -226,7 +289,7 @@ def _manifest(path: Path) -> dict:
                 raise ValueError(f"'{part}' is no part, or has no file")
     except ValueError as error:
         raise SharedqError(f"{file} was edited or damaged ({error}): {_remedy(path)}") from None
-    if f"{manifest['step']:012d}" != path.name:
+    if path.name not in (BEST, f"{manifest['step']:012d}"):
         raise SharedqError(
             f"{path} holds the checkpoint of step {manifest['step']:,}: it was renamed or exchanged, {_remedy(path)}"
         )
@@ -234,6 +297,8 @@ def _manifest(path: Path) -> dict:
 
 
 def _remedy(path: Path) -> str:
+    if path.name == BEST:
+        return f"remove {path}, and the best agent is the best of those that are evaluated from then on"
     older = [step for step in all_steps(path.parent) if path.name.isdecimal() and step < int(path.name)]
     if not older:
         return "there is no older checkpoint, train again"

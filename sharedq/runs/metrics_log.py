@@ -16,11 +16,15 @@ from sharedq.errors import SharedqError
 from sharedq.runs.durable import HashedFile, checksum, cut, refuse_links
 from sharedq.runs.event_file import EventFile
 from sharedq.runs.run_directory import RunDirectory
-from sharedq.runs.run_files import EVENTS, TABLES, is_log
+from sharedq.runs.run_files import EVALUATIONS, EVENTS, TABLES, is_log
+
+EPISODE = ("step", "seed", "return", "length")  # the columns of an episode
 
 
 class MetricsLog:
     """Appends to `metrics.csv`, `episodes.csv` and one TensorBoard folder per seed.
+
+    A run that `evaluates` also has `evaluations.csv`.
 
     `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its
     checkpoint holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are
@@ -34,15 +38,15 @@ class MetricsLog:
         timing_names: Sequence[str] = (),
         offsets: Mapping[str, int] | None = None,
         checksums: Mapping[str, str] | None = None,
+        evaluates: bool = False,
     ):
         self._path = run.path
         self._columns = (*metric_names, *timing_names)
         self._tags = {name: f"train/{name}" for name in metric_names} | {name: f"time/{name}" for name in timing_names}
         refuse_links(run.path, [*TABLES, "tensorboard"])
-        headers = {
-            "metrics.csv": ("step", "seed", *self._columns),
-            "episodes.csv": ("step", "seed", "return", "length"),
-        }
+        headers = {"metrics.csv": ("step", "seed", *self._columns), "episodes.csv": EPISODE}
+        if evaluates:
+            headers[EVALUATIONS] = EPISODE
         lines = {name: (",".join(columns) + "\n").encode() for name, columns in headers.items()}
         written = _written(run.path)
         if offsets is not None:
@@ -79,17 +83,22 @@ class MetricsLog:
 
         `step` is one number, or one per episode; TensorBoard's point stands at the last.
         """
+        self._played("episodes.csv", "episode", step, seed, returns, lengths)
+
+    def evaluation(self, step: int, seed: int, returns: Any, lengths: Any) -> None:
+        """The episodes that were played to evaluate the agent of a seed at this step."""
+        self._played(EVALUATIONS, "evaluation", step, seed, returns, lengths)
+
+    def _played(self, table: str, tag: str, step: Any, seed: int, returns: Any, lengths: Any) -> None:
         returns, lengths = np.asarray(returns, np.float32), np.asarray(lengths)
         if returns.size == 0:
             return
         steps = np.broadcast_to(step, returns.shape)
         rows = zip(steps.tolist(), returns.astype(str).tolist(), lengths.tolist(), strict=True)
-        self._files["episodes.csv"].write(
-            "".join(f"{at},{seed},{value},{length}\n" for at, value, length in rows).encode()
-        )
+        self._files[table].write("".join(f"{at},{seed},{value},{length}\n" for at, value, length in rows).encode())
         events, last, now = self._events_of(seed), int(steps[-1]), time.time()
-        events.scalar("episode/return", float(returns.mean(dtype=np.float64)), last, now)
-        events.scalar("episode/length", float(lengths.mean()), last, now)
+        events.scalar(f"{tag}/return", float(returns.mean(dtype=np.float64)), last, now)
+        events.scalar(f"{tag}/length", float(lengths.mean()), last, now)
 
     def flush(self) -> None:
         """Returns once everything logged lies on the disk."""
@@ -160,7 +169,7 @@ def _check_headers(path: Path, lines: Mapping[str, bytes], offsets: Mapping[str,
 
 def _written(path: Path) -> list[str]:
     """The log's files that exist, relative to the run."""
-    found = [*path.glob("metrics.csv"), *path.glob("episodes.csv"), *path.glob(EVENTS.format(seed="*"))]
+    found = [file for name in (*TABLES, EVENTS.format(seed="*")) for file in path.glob(name)]
     return sorted(file.relative_to(path).as_posix() for file in found)
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.json_files import Maybe, read_json
 from sharedq.processes import lives
-from sharedq.runs import run_files
+from sharedq.runs import checkpoints, run_files
 from sharedq.runs.checkpoints import SCHEMA as CHECKPOINT_FORMAT
 from sharedq.runs.checkpoints import UNSEALED
 from sharedq.runs.durable import atomic_write, checksum, refuse_links, sync_folder, write_synced
@@ -29,11 +29,18 @@ PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
 UNKNOWN = "it describes no experiment, so restore it or train again"
-DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}}
+DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}, "earlier": Maybe([str])}
 VERSIONS: dict[str, Any] = {"checkpoint_format": Maybe(int), "jax": Maybe(str | None)}
 FINISHED: dict[str, Any] = {"steps": int, "steps_per_second": float, "seconds": float, "compile_seconds": float}
-FINISHED |= {"logs": Maybe({str: str}), "files": Maybe({str: str})}
+FINISHED |= {"evaluation_seconds": Maybe(float), "logs": Maybe({str: str}), "files": Maybe({str: str})}
 DIVERGED: dict[str, Any] = {"step": int, "seed": int, "message": str}
+
+
+class Start(NamedTuple):
+    """The agents of all seeds that a run starts from, and where they come from, in a form that JSON can hold."""
+
+    agent: Any
+    origin: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,18 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | Path, experiment: dict, command: str, overwrite: bool = False, spec: dict | None = None
+        cls,
+        path: str | Path,
+        experiment: dict,
+        command: str,
+        overwrite: bool = False,
+        spec: dict | None = None,
+        start: Start | None = None,
     ) -> Self:
-        """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else."""
+        """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else.
+
+        The agents that a run starts from become its checkpoint of step 0, so it does not need the other run again.
+        """
         path = as_path(path, "the folder of a run").absolute()
         if Path.cwd().is_relative_to(os.path.realpath(path)):
             raise SharedqError(f"{path} is the folder that this command runs in, or one above: choose another --out")
@@ -61,6 +77,8 @@ class RunDirectory:
             _check_replaceable(path)
         unfinished, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("new", "old"))
         described = {"schema": formats.RUN, "experiment": experiment}
+        if start is not None:
+            described["started_from"] = start.origin
         try:
             unfinished.mkdir(parents=True)
         except OSError as error:
@@ -72,6 +90,8 @@ class RunDirectory:
             write_synced(unfinished / "versions.json", [_json(versions())])
             write_synced(unfinished / "command.txt", [f"{command}\n".encode(errors="surrogateescape")])
             (unfinished / "checkpoints").mkdir()
+            if start is not None:
+                checkpoints.save(unfinished / "checkpoints", 0, {"agent": start.agent}, _digest(experiment), {})
             sync_folder(unfinished)
             if replaced:
                 with cls(path).writing():
@@ -110,23 +130,54 @@ class RunDirectory:
         return read_json(path, form, UNKNOWN) if path.exists() else None
 
     def experiment(self) -> dict:
-        """What was asked for, as it was given to `create`."""
+        """What was asked for, as it was given to `create` or to `extend`."""
+        return self._described()["experiment"]
+
+    def _described(self) -> dict:
         described = read_json(self.path / "experiment.json", DESCRIBED, UNKNOWN)
         if described["schema"] != formats.RUN:
             raise SharedqError(
                 f"{self.path} was written in format {described['schema']}, this version reads format {formats.RUN}: "
                 "use the version named in its versions.json"
             )
-        return described["experiment"]
+        return described
 
     def digest(self) -> str:
         """A name for the experiment's content: two runs of the same experiment have the same one."""
-        canonical = json.dumps(self.experiment(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self.experiment())
+
+    def digests(self) -> list[str]:
+        """The digest of the experiment, and those that it had before the run was extended: of older checkpoints."""
+        return [self.digest(), *self._described().get("earlier", [])]
+
+    def extend(self, experiment: dict) -> None:
+        """Gives the run an experiment that goes on from its checkpoints. It is not finished then.
+
+        The file of the experiment is replaced at once, and remembers the digests that the checkpoints have. If the
+        process is killed before that, the run is as it was, and only has to be finished again.
+        """
+        described = self._described()
+        with self.writing():
+            (self.path / "finished.json").unlink(missing_ok=True)
+            sync_folder(self.path)
+            self.write_json("experiment.json", described | {"experiment": experiment, "earlier": self.digests()})
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def checkpoint(self, wanted: str | int = "last") -> Path:
+        """The folder of a checkpoint: "last", "best", or that of a step."""
+        kept = {str(step): self.checkpoints / f"{step:012d}" for step in checkpoints.all_steps(self.checkpoints)}
+        if wanted == "last" and not kept:
+            raise SharedqError(f"{self.path} has no checkpoint yet: wait until it has trained to the first one")
+        named = {"last": checkpoints.latest(self.checkpoints), "best": checkpoints.best(self.checkpoints)} | kept
+        path = named.get(str(wanted))
+        if path is None:
+            there = ", ".join(name for name, path in named.items() if path) or "none yet"
+            hint = "; a run keeps its best agent if it trains with --training.evaluation_period" * (wanted == "best")
+            raise SharedqError(f"{self.path} has no checkpoint '{wanted}': choose from {there}{hint}")
+        return path
 
     def begun_with(self) -> dict:
         """What the run was begun with; nothing if that was not written down."""
@@ -190,6 +241,11 @@ class RunDirectory:
             yield
 
 
+def _digest(experiment: dict) -> str:
+    canonical = json.dumps(experiment, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def versions() -> dict:
     """When and with what the run was begun; nothing that names a person or a machine."""
 
@@ -218,8 +274,12 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
         if not os.path.lexists(path):  # a full disk, say
             raise
         if (path / "experiment.json").is_file():
+            finished = (path / "finished.json").exists()
+            onwards = f"train it for longer with 'sharedq resume {path} --steps N'"
+            if not finished:
+                onwards = f"continue it with 'sharedq resume {path}'"
             raise SharedqError(
-                f"{path} already holds a run: choose another --out, continue it with 'sharedq resume {path}', "
+                f"{path} already holds a {'finished ' * finished}run: choose another --out, {onwards}, "
                 "or replace it with --overwrite"
             ) from None
         raise _not_a_run(path) from None

@@ -6,7 +6,8 @@ from pathlib import Path
 from sharedq.runs.durable import unfinished_name
 
 DESCRIPTIONS = ("experiment.json", "spec.json", "versions.json", "command.txt", "cost.json")
-TABLES = ("metrics.csv", "episodes.csv")
+EVALUATIONS = "evaluations.csv"  # only of a run that evaluates while it trains
+TABLES = ("metrics.csv", "episodes.csv", EVALUATIONS)
 EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
 ENDS = ("finished.json", "diverged.json")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
@@ -15,7 +16,7 @@ FILES = (*DESCRIPTIONS, *TABLES, *ENDS, "lock", *PAGES)
 
 _EVENTS = r"tensorboard(/seed_\d+(/events\.out\.tfevents\.sharedq)?)?"
 _CHECKPOINT = r"checkpoint\.json|agent\.safetensors|rest\.safetensors|rest(/\d{6,})?"
-_CHECKPOINTS = r"checkpoints(/(\d{12,}|\.unfinished|\.removed)(/(" + _CHECKPOINT + r"))?)?"
+_CHECKPOINTS = r"checkpoints(/(\d{12,}|best|\.best|\.unfinished|\.removed)(/(" + _CHECKPOINT + r"))?)?"
 _KIND = r"learning_curves|evaluation_returns|areas|memory|speed|overall_areas|measure_[a-z0-9_]*(-\d+)?"
 _FIGURE = r"(environment_\d+_)?(" + _KIND + r")((-light|-dark)?\.svg|\.png)"
 _FIGURES = r"figures(/(" + _FIGURE + r"|\.(" + _FIGURE + r")\.\d+))?"  # also one that a killed process was writing

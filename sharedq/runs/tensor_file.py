@@ -122,6 +122,11 @@ def _shaped(name: str, array: np.ndarray, shape: list[int]) -> np.ndarray:
         raise ValueError(f"'{name}' has a shape that no array can have") from None
 
 
+def read_arrays(content: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays in a file's bytes by their names of now."""
+    return _by_current_names(read_header(content)[0])
+
+
 def restore(content: np.ndarray, like: Any) -> Any:
     """The tree in a file's bytes, which have been verified, in the structure of `like`.
 

@@ -70,6 +70,10 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     _, divergence = _read(folder / "diverged.json", run.diverged)
     meta, _ = _read(folder, lambda: checkpoints.read_meta(newest, form=META) if newest else None)
     vouched = (finished or meta or {}).get("files", {})
+    if (
+        newest and meta and not finished and checkpoints.experiment_of(newest) != run.digest()
+    ):  # it was told to go on since
+        vouched = {name: known for name, known in vouched.items() if name != "experiment.json"}
     other = "" if planned in (None, run.experiment()) else f"it is not the experiment that {PLAN} names"
     for name in run_files.DESCRIPTIONS:
         yield from _described(run, name, vouched, other if name == "experiment.json" else "")
@@ -78,12 +82,14 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
     yield from divergence
     if finished and (newest is None or int(newest.name) != finished["steps"]):
         yield Finding(run.checkpoints, False, f"the checkpoint of the last step, {finished['steps']:,}, is not there")
-    for step in checkpoints.all_steps(run.checkpoints):
-        yield from _checkpoint(run, run.checkpoints / f"{step:012d}")
+    if finished and run_files.EVALUATIONS in finished.get("logs", {}) and checkpoints.best(run.checkpoints) is None:
+        yield Finding(run.checkpoints, False, "the best agent, which a run that evaluates keeps, is not there")
+    for path in checkpoints.all_paths(run.checkpoints):
+        yield from _checkpoint(run, path)
     for name, is_folder in sorted(run_files.paths(folder)):
         if not is_folder and not run_files.ours(name):
             yield Finding(folder / name, True, "it is no file of a run")
-        elif not is_folder and (Path(name).name.startswith(".") or set(name.split("/")) & set(checkpoints.UNNAMED)):
+        elif not is_folder and any(step.startswith(".") for step in name.split("/")):
             yield Finding(folder / name, True, "a process that was killed left it, and the next start removes it")
 
 
@@ -142,7 +148,7 @@ def _log(folder: Path, finished: dict | None, meta: dict | None) -> Iterator[Fin
 
 def _checkpoint(run: RunDirectory, path: Path) -> Iterator[Finding]:
     try:
-        checkpoints.read_meta(path, run.digest(), oldest=run.oldest_checkpoint())
+        checkpoints.read_meta(path, run.digests(), oldest=run.oldest_checkpoint())
     except SharedqError as error:
         yield Finding(path / "checkpoint.json", False, str(error))
         return

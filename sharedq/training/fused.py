@@ -7,6 +7,7 @@ Shape letters: N environments of a seed, V vector steps of a chunk.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,10 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, autoreset
+from sharedq.playing.episodes import play
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
+from sharedq.training.evaluation import MAX_STEPS, episodes_at, evaluation_seeds
 from sharedq.training.learning import (
     Learner,
     MetricSums,
@@ -29,6 +32,7 @@ from sharedq.training.learning import (
     zero_metrics,
 )
 from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -171,6 +175,18 @@ def advance(parts: Parts, zero: MetricSums, learn: bool):
     return function
 
 
+def evaluate(environment: Environment, algorithm: Algorithm, training: Fused):
+    """Returns `evaluate(None, (agent, seed))`: returns and lengths of the episodes [E] that this seed starts."""
+
+    def function(_: Any, given: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        agent, seed = given
+        act = partial(algorithm.act, agent, step=None)
+        returned, length, _ = play(environment, act, seed, training.evaluation_episodes, MAX_STEPS)
+        return returned, length
+
+    return function
+
+
 class FusedProgram:
     """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
 
@@ -191,6 +207,8 @@ class FusedProgram:
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
         self._collect = self.layout.spread(advance(parts, zero, learn=False))
         self._learn = self.layout.spread(advance(parts, zero, learn=True))
+        self.evaluation_steps = settings.evaluation_steps
+        self._evaluate: Any = self.layout.ask(evaluate(environment, algorithm, settings))
         self._measuring = None if measuring is None else MeasuringProgram(measuring, replay, self.layout)
         self.metric_names = zero.names + ([] if measuring is None else measuring.names_at_log)
 
@@ -205,9 +223,16 @@ class FusedProgram:
         if self.settings.warm_up:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        scratch = self._learn.memory_analysis()
-        needed = size(runs) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
-        return needed + (self._measuring.prepare(_learner(runs)) if self._measuring else 0)
+        measuring = self._measuring.prepare(_learner(runs)) if self._measuring else 0
+        scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs), measuring)
+        return size(runs) + scratch * self.layout.devices
+
+    def _prepare_evaluation(self, runs: Run) -> int:
+        """Compiles the evaluation, if there is one; returns the bytes that it needs on each device."""
+        if not self.evaluation_steps:
+            return 0
+        self._evaluate = self._evaluate.lower(None, (runs.agent, self._seeds())).compile()
+        return scratch_of(self._evaluate)
 
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self._seeds())[1]
@@ -239,6 +264,17 @@ class FusedProgram:
             returned, length = (x[seed, :rows][ended] for x in log.episode)
             episodes.append(FinishedEpisodes(steps, returned, length))
         return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
+
+    def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
+        played = self._evaluate(None, (run.agent, self.layout.place(evaluation_seeds(self.seeds, step))))
+        return episodes_at(step, *self.layout.fetch(played))
+
+    def agent_to_host(self, run: Run) -> Any:
+        return self.layout.fetch(run.agent)
+
+    def with_agent(self, run: Run, agent: Any) -> Run:
+        run = run._replace(agent=self.layout.place(agent))
+        return run._replace(measures=self._measuring.begun_anew(_learner(run))) if self._measuring else run
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -29,8 +29,10 @@ from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.environments.contract import HostEnvironment, Outcome, VectorEnv
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import EnvironmentFailed, Unphysical
+from sharedq.playing.episodes import play_seeds_on_host
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
+from sharedq.training.evaluation import MAX_STEPS, episodes_at, evaluation_seeds
 from sharedq.training.learning import (
     Learner,
     MetricSums,
@@ -43,6 +45,7 @@ from sharedq.training.learning import (
     zero_metrics,
 )
 from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.training.seeds import Layout
@@ -178,6 +181,13 @@ def store_and_learn(parts: Parts, number: jax.Array, own: tuple):
     return (*after, steps, pending), ()
 
 
+def act_in_evaluation(algorithm: Algorithm, time: jax.Array, given: tuple[Any, jax.Array, Any]) -> jax.Array:
+    """Actions of an agent in the episodes that a seed starts."""
+    agent, seed, obs = given
+    key = random_keys.named(random_keys.root(seed), "act")
+    return algorithm.act(agent, random_keys.at(key, time), obs, None)
+
+
 class InteractiveProgram:
     """The compiled programs and the environments of an experiment on the host (see `program.Program`)."""
 
@@ -191,7 +201,7 @@ class InteractiveProgram:
         measuring: Measuring | None = None,
     ):
         self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
-        self.log_steps = settings.log_steps
+        self.log_steps, self.evaluation_steps = settings.log_steps, settings.evaluation_steps
         self._environment = environment
         self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
@@ -215,6 +225,7 @@ class InteractiveProgram:
         self._store_and_learn = self.layout.spread(partial(store_and_learn, parts))
         self._act: Any = self.layout.ask(partial(act, parts))
         self._observe_and_act = self.layout.spread(partial(observe_and_act, parts))
+        self._act_in_evaluation: Any = self.layout.ask(partial(act_in_evaluation, parts.algorithm))
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def _set_shapes(self, parts: Parts, spec: EnvironmentSpec) -> None:
@@ -256,9 +267,19 @@ class InteractiveProgram:
             if self.settings.warm_up:
                 self._store = self._store.lower(zero, own).compile()
             largest = self._store_and_learn = self._store_and_learn.lower(zero, own).compile()
-        scratch = largest.memory_analysis()
-        needed = size((learner, steps)) + (scratch.temp_size_in_bytes if scratch else 0) * self.layout.devices
-        return needed + (self._measuring.prepare(learner) if self._measuring else 0)
+        measuring = self._measuring.prepare(learner) if self._measuring else 0
+        scratch = max(scratch_of(largest), self._prepare_evaluation(learner.agent), measuring)
+        return size((learner, steps)) + scratch * self.layout.devices
+
+    def _prepare_evaluation(self, agents: Any) -> int:
+        """Compiles acting in evaluation, if there is any; returns the bytes that it needs on each device."""
+        if not self.evaluation_steps:
+            return 0
+        one = self._environment.spec.observation
+        obs = jax.ShapeDtypeStruct((self.settings.evaluation_episodes, *one.shape), one.dtype)
+        given = (agents, self._seeds(), self.layout.shapes(obs))
+        self._act_in_evaluation = self._act_in_evaluation.lower(jnp.int32(0), given).compile()
+        return scratch_of(self._act_in_evaluation)
 
     def begin(self) -> Run:
         learner = self._begin(jnp.int32(0), self._seeds())[1]
@@ -362,6 +383,31 @@ class InteractiveProgram:
     @property
     def measuring_seconds(self) -> float:
         return self._measuring.seconds if self._measuring else 0.0
+
+    def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
+        seeds = evaluation_seeds(self.seeds, step)
+        placed_seeds = self.layout.place(seeds)
+
+        def act(time: int, obs: np.ndarray) -> np.ndarray:
+            given = (run.agent, placed_seeds, self.layout.place(obs))
+            return self.layout.fetch(self._act_in_evaluation(np.int32(time), given))
+
+        returned, length, _ = play_seeds_on_host(
+            self._environment,
+            act,
+            seeds.tolist(),
+            self.settings.evaluation_episodes,
+            MAX_STEPS,
+            lambda place: _placed(self.seeds[place], step),
+        )
+        return episodes_at(step, returned, length)
+
+    def agent_to_host(self, run: Run) -> Any:
+        return self.layout.fetch(run.agent)
+
+    def with_agent(self, run: Run, agent: Any) -> Run:
+        run = run._replace(agent=self.layout.place(agent))
+        return run._replace(measures=self._measuring.begun_anew(_learner(run))) if self._measuring else run
 
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)

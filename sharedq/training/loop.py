@@ -27,7 +27,8 @@ from sharedq.errors import told as told_of
 from sharedq.json_files import Maybe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
-from sharedq.runs.run_files import TABLES
+from sharedq.runs.run_files import EVALUATIONS, TABLES
+from sharedq.training.evaluation import Evaluation
 from sharedq.training.measuring import PREFIX
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
@@ -40,6 +41,7 @@ KEPT = 2  # checkpoints that an unfinished run keeps
 META = {
     "seconds": float,
     "compile_seconds": float,
+    "evaluation_seconds": Maybe(float),  # of a run that evaluates
     "offsets": {str: int},
     "logs": Maybe({str: str}),
     "files": Maybe({str: str}),
@@ -54,40 +56,52 @@ def train(
     program: Program,
     directory: RunDirectory,
     progress: Progress,
+    *,
     checkpoint_period: int,
     advice: str,
-    mirror: Mirror | None = None,
     onwards: str = "",
+    keep_replay: bool = False,
+    mirror: Mirror | None = None,
     callback: Callback | None = None,
 ) -> None:
     """Trains until the last log step of the program, from the last checkpoint if there is one.
 
-    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. If `callback` returns
-    True, the run is saved and the training returns.
+    `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. With `keep_replay`
+    the last checkpoint holds all that training for longer needs. If `callback` returns True, the run is saved and the
+    training returns.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved_at = checkpoints.latest(directory.checkpoints)
-        saved = _read(directory, saved_at) if saved_at else {"offsets": {}}
+        start = None
+        if saved_at and int(saved_at.name) == 0:  # the agents that a run starts from
+            start, saved_at = saved_at, None
+        evaluates = bool(program.evaluation_steps)
+        saved = _read(directory, saved_at, evaluates) if saved_at else {"offsets": {}}
         logs = (saved["offsets"], saved.get("logs"))
         files = saved.get("files") or directory.description()  # as they were when the run began, whatever came after
         if saved_at:
+            if checkpoints.experiment_of(saved_at) != directory.digest():  # the run was extended since
+                files = files | {"experiment.json": directory.description()["experiment.json"]}
             check_log(directory.path, *logs)
             for remark in directory.remarks(files):
                 progress.say(remark)
         if saved_at and int(saved_at.name) == program.log_steps[-1]:  # killed after its last checkpoint
             checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
-            with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+            with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
                 checkpoints.sweep(directory.checkpoints, keep=1)
                 _finish(program, directory, progress, saved | {"files": files}, log)
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
-            step, seconds, run = _restore(program, saved_at) if saved_at else (0, 0.0, program.begin())
+            step, seconds, run = (
+                _restore(program, saved_at) if saved_at else (0, 0.0, _begin(program, directory, start))
+            )
         if saved_at:
             progress.say(f"continuing from step {step:,}")
-        with MetricsLog(directory, program.metric_names, TIMINGS, *logs) as log:
+        with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
             earlier = seconds
             checkpoints.sweep(directory.checkpoints, KEPT)
+            evaluation = Evaluation(program, directory, saved.get("evaluation_seconds", 0.0)) if evaluates else None
             for stop in [s for s in program.log_steps if s > step]:
                 began = time.perf_counter()
                 with _breakdowns(directory, onwards):
@@ -96,15 +110,32 @@ def train(
                 seconds += passed
                 rate = (stop - step) * len(program.seeds) / passed
                 mean_return = _write(log, program.seeds, stop, told, rate, seconds)
+                evaluated = None
+                if evaluation is not None and _finite(told).all() and stop in evaluation.due:
+                    with _breakdowns(directory, onwards):
+                        evaluated = evaluation.carry_out(run, stop, log)
+                    if hasattr(progress, "evaluated"):
+                        progress.evaluated(float(evaluated.mean()))
                 progress.update(stop, rate, mean_return, bool(told.metrics))
                 if mirror is not None:
-                    _reflect(mirror, stop, told, rate, mean_return)
+                    _reflect(
+                        mirror,
+                        stop,
+                        told,
+                        rate,
+                        {
+                            "return": mean_return,
+                            "evaluation/return": None if evaluated is None else float(evaluated.mean()),
+                        },
+                    )
                 _check_finite(program, directory, stop, told)
                 last = stop == program.log_steps[-1]
-                asked = callback is not None and _asks_to_stop(callback, stop, told)
+                asked = callback is not None and _asks_to_stop(callback, stop, told, evaluated)
                 if last or asked or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
                     meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
-                    _save(program, directory, log, run, stop, meta, whole=not last)
+                    if evaluation is not None:
+                        meta["evaluation_seconds"] = evaluation.seconds
+                    _save(program, directory, log, run, stop, meta, keep_replay or not last, 1 if last else KEPT)
                 step = stop
                 if request.number is not None and not last:
                     raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
@@ -123,9 +154,12 @@ def _finish(program: Program, directory: RunDirectory, progress: Progress, meta:
     log.flush()
     steps, seconds = program.log_steps[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
-    times = {name: meta[name] for name in ("seconds", "compile_seconds")}
+    times = {name: meta[name] for name in ("seconds", "compile_seconds", "evaluation_seconds") if name in meta}
     directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums(), meta["files"])
     progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
+    if "evaluation_seconds" in meta:
+        share = meta["evaluation_seconds"] / max(meta["evaluation_seconds"] + seconds, 1e-9)
+        progress.say(f"evaluation took {100 * share:.1f} % of the time")
 
 
 def _prepare(program: Program, progress: Progress, advice: str) -> float:
@@ -162,17 +196,17 @@ def _of_seed(metrics: dict[str, np.ndarray], place: int) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not (name.startswith(PREFIX) and np.isnan(value))}
 
 
-def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_return: float | None) -> None:
+def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_returns: dict[str, float | None]) -> None:
     seeds = [_of_seed(told.metrics, place) for place in range(len(told.episodes))]
-    values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]}
-    values["steps_per_second"] = rate
-    mirror(step, values if mean_return is None else values | {"return": mean_return})
+    values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]} | {"steps_per_second": rate}
+    mirror(step, values | {name: value for name, value in mean_returns.items() if value is not None})
 
 
-def _asks_to_stop(callback: Callback, step: int, told: ChunkResult) -> bool:
+def _asks_to_stop(callback: Callback, step: int, told: ChunkResult, evaluated: np.ndarray | None) -> bool:
     """Calls the callback with the numbers of each seed; returns whether the run is to stop."""
     means = [ended.returns.mean() if ended.returns.size else np.nan for ended in told.episodes]
-    answer = callback(step, {**told.metrics, "return": np.array(means)})
+    evaluation = {} if evaluated is None else {"evaluation_return": evaluated}
+    answer = callback(step, {**told.metrics, "return": np.array(means), **evaluation})
     if not isinstance(answer, (bool, np.bool_, type(None))):
         raise SharedqError(f"the callback must return True to stop the run, or None, not {answer!r}")
     return bool(answer)
@@ -213,8 +247,13 @@ def _breakdowns(directory: RunDirectory, onwards: str) -> Iterator[None]:
         raise type(error)(f"{error}; {_kept(directory)}; once it is corrected, continue with: {onwards}") from error
 
 
+def _finite(told: ChunkResult) -> np.ndarray:
+    """Of each seed, whether its losses and its parameters are finite numbers."""
+    return (told.bad_step < 0) & told.params_finite
+
+
 def _check_finite(program: Program, directory: RunDirectory, step: int, told: ChunkResult) -> None:
-    broken = np.nonzero((told.bad_step >= 0) | ~told.params_finite)[0]
+    broken = np.nonzero(~_finite(told))[0]
     if not broken.size:
         return
     place = int(broken[0])
@@ -235,26 +274,41 @@ def _kept(directory: RunDirectory) -> str:
     return f"the last good checkpoint is {good}" if good else "no checkpoint was written before"
 
 
+def _begin(program: Program, directory: RunDirectory, start: Path | None) -> Any:
+    """The run before its first step, with the agents that it starts from, if there are any."""
+    if start is None:
+        return program.begin()
+    checkpoints.read_meta(start, directory.digests())
+    return program.with_agent(program.begin(), checkpoints.load_agent(start, program.shapes().agent))
+
+
 def _save(
-    program: Program, directory: RunDirectory, log: MetricsLog, run: Any, step: int, meta: dict, whole: bool
+    program: Program,
+    directory: RunDirectory,
+    log: MetricsLog,
+    run: Any,
+    step: int,
+    meta: dict,
+    whole: bool,
+    keep: int,
 ) -> None:
-    """Saves all that resuming needs; at the end of training only the agent, because nothing else is used then."""
+    """Saves all that resuming needs if it is to be `whole`, else only the agent, which is what the end needs."""
     host = program.to_host(run)
     parts = {"agent": host.agent}
     if whole:
         parts["rest"] = host._replace(agent=())  # most of it is the replay, and a chunk changes only a part of it
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # asking for them flushes the log to the disk
-    keep = KEPT if whole else 1
     checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
-def _read(directory: RunDirectory, path: Path) -> dict:
+def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
     """The metadata of a checkpoint. Only a checkpoint of version 0.1.0 may lack the checksums of the log."""
     oldest = directory.oldest_checkpoint()
     form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
-    meta = checkpoints.read_meta(path, directory.digest(), form, oldest)
-    if absent := set(TABLES) - meta["offsets"].keys():
+    meta = checkpoints.read_meta(path, directory.digests(), form, oldest)
+    tables = TABLES if evaluates else set(TABLES) - {EVALUATIONS}
+    if absent := set(tables) - meta["offsets"].keys():
         raise SharedqError(f"{path} does not say how long {min(absent)} was: it was edited, train again")
     return meta
 

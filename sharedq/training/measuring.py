@@ -24,6 +24,7 @@ from sharedq.networks.convolution import traced_natively
 from sharedq.replay import Uniform
 from sharedq.replay.replay import Replay
 from sharedq.targets.source import RefreshInfo
+from sharedq.training.memory import scratch_of
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Batch, Step, Transition
 
@@ -151,12 +152,11 @@ class MeasuringProgram:
         self._seconds_once: float | None = None
 
     def prepare(self, learners: Any) -> int:
-        """Compiles for learners of these shapes, of all seeds. Returns the bytes that it needs besides them."""
+        """Compiles for learners of these shapes, of all seeds. Returns the bytes that each device needs besides."""
         zero, needed = np.int32(0), 0
         if self._looks:
             self._look = self._look.lower(zero, learners).compile()
-            scratch = self._look.memory_analysis()
-            needed = scratch.temp_size_in_bytes * self._layout.devices if scratch else 0
+            needed = scratch_of(self._look)
         if self._updates:
             self._once = self._once.lower(zero, learners).compile()
         return needed
@@ -176,6 +176,14 @@ class MeasuringProgram:
         found = self._measuring.summarised(arrays, self._layout.count)
         self._seconds_at_log += time.perf_counter() - began
         return found
+
+    def begun_anew(self, learners: Any) -> Any:
+        """What the measures keep if training begins with these learners."""
+
+        def begin(_: jax.Array, learner: Any) -> Kept:
+            return learner.measures._replace(measures=self._measuring.init(learner.agent).measures)
+
+        return self._layout.ask(begin)(np.int32(0), learners)
 
     @property
     def seconds(self) -> float:

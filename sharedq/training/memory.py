@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -77,6 +78,12 @@ def slurm_free(environment: Mapping[str, str]) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return allotted - pages * os.sysconf("SC_PAGE_SIZE") if allotted else None
+
+
+def scratch_of(compiled: Any) -> int:
+    """The bytes that a compiled function needs on a device besides its arguments and its results."""
+    needed = compiled.memory_analysis()
+    return needed.temp_size_in_bytes if needed else 0
 
 
 def check_open_files(needed: int, advice: str) -> None:

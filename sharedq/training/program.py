@@ -28,6 +28,7 @@ class Program(Protocol):
     seeds: list[int]
     metric_names: list[str]
     log_steps: list[int]  # the environment steps at which to log, in order; the last one ends the training
+    evaluation_steps: list[int]  # the log steps at which to evaluate; none if the run does not evaluate
 
     def shapes(self) -> Any:
         """The shapes of the run on the host; allocates nothing."""
@@ -40,6 +41,18 @@ class Program(Protocol):
 
     def advance(self, run: Any, start: int, stop: int) -> tuple[Any, ChunkResult]:
         """Advances the run from environment step `start` to `stop`; the given run must not be used afterwards."""
+
+    def evaluate(self, run: Any, step: int) -> list[FinishedEpisodes]:
+        """The episodes that the policy of evaluation plays at this step, one list per seed; the run stays as it is.
+
+        The episodes depend on the seed, the step and the agent only.
+        """
+
+    def agent_to_host(self, run: Any) -> Any:
+        """The agents of all seeds alone."""
+
+    def with_agent(self, run: Any, agent: Any) -> Any:
+        """The run with other agents, which come from the host."""
 
     def to_host(self, run: Any) -> Any: ...
 

@@ -1,5 +1,6 @@
 """The settings that all training loops share: how long a run trains, how often it updates and how often it logs."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ ENVIRONMENTS = 1_000_000  # per seed; this limit and the next three are ours
 ROWS = 1_000_000  # of the log, per seed
 STRETCH = 10_000_000  # environment steps between two rows of the log; the episodes between them are kept in memory
 UPDATES = 1_000_000  # per cycle
+EPISODES = 10_000  # of one evaluation, per seed
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Length:
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
+    keep_replay: bool = False  # also save the replay and the environments at the end, for resume --steps
+    evaluation_period: int | None = None  # environment steps between two evaluations; none does not evaluate
+    evaluation_episodes: int = 10  # episodes that each seed plays in one evaluation
     measures: tuple[str, ...] = ()  # what to measure of learning, for example gradient_alignment,target_churn,rank
     measure_period: int = 100  # updates between two that the measures look at
 
@@ -34,6 +39,7 @@ class Length:
         for name in ("steps", "log_period", "checkpoint_period", "measure_period"):
             check_count(f"training.{name}", getattr(self, name))
         check_count("training.environments", self.environments, most=ENVIRONMENTS)
+        check_count("training.evaluation_episodes", self.evaluation_episodes, most=EPISODES)
         bound = self.reward_bound
         require(bound is None or bound > 0, f"training.reward_bound must be above 0 or none, not {bound}")
 
@@ -61,6 +67,15 @@ class Length:
         require(
             rows <= ROWS,
             f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: raise training.log_period",
+        )
+        self._check_evaluation(min(stretch, self.steps))
+
+    def _check_evaluation(self, shortest: int) -> None:
+        period = self.evaluation_period
+        require(
+            period is None or shortest <= period <= self.steps,
+            f"training.evaluation_period must be none, or from {shortest:,} (the steps between two rows of the log) "
+            f"to {self.steps:,} (the steps of the run), not {period}",
         )
 
 
@@ -130,6 +145,16 @@ class Schedule(Length):
         warm, end = self.cycles(self.warm_up), self.cycles(self.steps)
         room = self.cycles_between_logs
         return [c * self.cycle for c in sorted({*range(room, end, room), min(warm, end), end} - {0})]
+
+    @cached_property
+    def evaluation_steps(self) -> list[int]:
+        """The log steps at which to evaluate: the first at or after each multiple of the period, and the last."""
+        period = self.evaluation_period
+        if period is None:
+            return []
+        stretches = itertools.pairwise([0, *self.log_steps])
+        due = [stop for start, stop in stretches if stop // period > start // period]
+        return sorted({*due, self.log_steps[-1]})
 
     @property
     def cycles_between_logs(self) -> int:

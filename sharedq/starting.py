@@ -1,0 +1,89 @@
+"""The agents that a new run starts from: those of another run, in their weights but not in how they were trained.
+
+A state of an algorithm is a named tuple of slots (see `algorithms/algorithm.py`). The weights, the source's state and
+running statistics are taken over. What belongs to the course of a training begins anew: the moments of the optimiser,
+traces and their mask, and the key of the current episode.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sharedq.environments.spec import JSON_FORM, to_json
+from sharedq.errors import SharedqError
+from sharedq.experiment import Built
+from sharedq.runs import RunDirectory, checkpoints
+from sharedq.runs.durable import checksum
+from sharedq.runs.run_directory import Start
+from sharedq.runs.tensor_file import named_leaves
+from sharedq.settings import require
+from sharedq.training.learning import begin_learner
+
+ANEW = ("optimiser", "optimisers", "traces", "trace_mask", "policy_key")
+
+
+def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
+    """The agents that the seeds of a built experiment start from.
+
+    The run has as many seeds, or one seed, whose agent all start from.
+    """
+    directory, seeds = RunDirectory.open(run), built.experiment.all_seeds
+    path = directory.checkpoint(checkpoint)
+    checkpoints.read_meta(path, directory.digests(), oldest=directory.oldest_checkpoint())
+    begun = jax.jit(lambda seeds: jax.lax.map(lambda seed: _begun(built, seed), seeds))(jnp.array(seeds, jnp.int32))
+    arrays = checkpoints.load_arrays(path, "agent")
+    wanted, there = ({name: x for name, x in one.items() if _is_taken(name)} for one in (named_leaves(begun), arrays))
+    for name in sorted(wanted.keys() | there.keys()):
+        forms = [_form(one.get(name)) for one in (there, wanted)]
+        if forms[0] != forms[1]:
+            told = f"'{name}' is {forms[0]} in {directory.path} and {forms[1]} here"
+            raise SharedqError(f"agents do not fit: {told}; what fits: {_fitting(directory, built)}")
+    count = len(next(iter(there.values())))
+    require(
+        count in (1, len(seeds)),
+        f"{directory.path} has {count} seeds and the new run {len(seeds)}: start {count} seeds from it, or all from a "
+        "run of one seed",
+    )
+    places = np.arange(len(seeds)) % count
+    leaves = [there[name][places] if _is_taken(name) else leaf for name, leaf in named_leaves(begun).items()]
+    agent = jax.tree.unflatten(jax.tree.structure(begun), leaves)
+    origin = {"run": str(run), "checkpoint": path.name, "sha256": checksum(path / "agent.safetensors")}
+    return Start(agent, origin)
+
+
+def _begun(built: Built, seed: jax.Array) -> Any:
+    return begin_learner(seed, built.algorithm, built.spec, built.replay, None).agent
+
+
+def _is_taken(name: str) -> bool:
+    return name.partition("/")[0] not in ANEW
+
+
+def _form(array: Any) -> str:
+    """Dtype and shape of one seed's array."""
+    return "absent" if array is None else f"{array.dtype}{list(array.shape[1:])}"
+
+
+def _fitting(directory: RunDirectory, built: Built) -> str:
+    """The settings of the other run that shape its agents, as far as they are not those of the new run."""
+    found, theirs, mine = [], directory.experiment(), built.experiment.to_dict()
+    for part in ("algorithm", "target", "network"):
+        one, other = theirs.get(part, {}), mine[part]
+        if one.get("kind") != other["kind"]:
+            found.append(f"--{part} {one.get('kind')}")
+        if part != "algorithm":
+            differing = [name for name in one if name != "kind" and one[name] != other.get(name)]
+            found += [f"--{part}.{name} {_as_typed(one[name])}" for name in differing]
+    spec, own = directory.spec(JSON_FORM), to_json(built.spec)
+    if spec and (spec["observation"], spec["actions"]) != (own["observation"], own["actions"]):
+        found.append(f"an environment with the observations and actions of '{spec['name']}'")
+    return " ".join(found) or f"the settings in {directory.path / 'experiment.json'}"
+
+
+def _as_typed(value: Any) -> str:
+    """The value of a setting as it is typed after its option."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.lower() if value in (None, True, False) else text
