@@ -21,7 +21,17 @@ from sharedq.training.loop import Callback, Mirror
 from sharedq.training.progress import Silent, Wanted, check_progress, displayed
 from sharedq.validation import path as as_path
 
-TRAIN = ("out", "overwrite", "command", "progress", "mirror", "callback")  # keywords that are no settings
+# Keywords that are no settings:
+TRAIN = (
+    "out",
+    "overwrite",
+    "command",
+    "progress",
+    "mirror",
+    "callback",
+    "start_from",
+    "start_checkpoint",
+)  # keywords that are no settings
 COMPARE = ("targets", "out", "vary", "overwrite", "progress")
 
 
@@ -34,6 +44,8 @@ def train(
     progress: Wanted = "auto",
     mirror: Mirror | None = None,
     callback: Callback | None = None,
+    start_from: str | Path | None = None,
+    start_checkpoint: str | int = "last",
     **options: Any,
 ) -> Run:
     """Trains every seed of an experiment, or of the recipe of this name, with other `options` as in `replace`.
@@ -41,12 +53,22 @@ def train(
     `out` is the folder of the run, by default a new one in runs/. Progress and remarks are printed unless `progress`
     is None; an object with `say` and `update` may take them instead. `callback(step, metrics)` is called at each log
     step, with an array for each metric that has one number per seed; if it returns True, the run is saved and stops.
+    With `start_from`, a run, training starts from the agents of that run instead of new ones.
     """
     base, changed = _experiment(experiment, options, TRAIN)
     out = new_folder(_stem(experiment, base), changed) if out is None else as_path(out, "out")
-    command = command or _command("train", experiment, base, changed)
+    if start_from is None:
+        command = command or _command("train", experiment, base, changed)
     return train_experiment(
-        changed, out, overwrite=overwrite, command=command, progress=progress, mirror=mirror, callback=callback
+        changed,
+        out,
+        overwrite=overwrite,
+        command=command,
+        progress=progress,
+        mirror=mirror,
+        callback=callback,
+        start_from=start_from,
+        start_checkpoint=start_checkpoint,
     )
 
 

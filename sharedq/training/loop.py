@@ -118,16 +118,7 @@ def train(
                         progress.evaluated(float(evaluated.mean()))
                 progress.update(stop, rate, mean_return, bool(told.metrics))
                 if mirror is not None:
-                    _reflect(
-                        mirror,
-                        stop,
-                        told,
-                        rate,
-                        {
-                            "return": mean_return,
-                            "evaluation/return": None if evaluated is None else float(evaluated.mean()),
-                        },
-                    )
+                    _reflect(mirror, stop, told, rate, mean_return, evaluated)
                 _check_finite(program, directory, stop, told)
                 last = stop == program.log_steps[-1]
                 asked = callback is not None and _asks_to_stop(callback, stop, told, evaluated)
@@ -196,10 +187,18 @@ def _of_seed(metrics: dict[str, np.ndarray], place: int) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not (name.startswith(PREFIX) and np.isnan(value))}
 
 
-def _reflect(mirror: Mirror, step: int, told: ChunkResult, rate: float, mean_returns: dict[str, float | None]) -> None:
+def _reflect(
+    mirror: Mirror,
+    step: int,
+    told: ChunkResult,
+    rate: float,
+    mean_return: float | None,
+    evaluated: np.ndarray | None,
+) -> None:
     seeds = [_of_seed(told.metrics, place) for place in range(len(told.episodes))]
     values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]} | {"steps_per_second": rate}
-    mirror(step, values | {name: value for name, value in mean_returns.items() if value is not None})
+    values |= {} if mean_return is None else {"return": mean_return}
+    mirror(step, values if evaluated is None else values | {"evaluation/return": float(evaluated.mean())})
 
 
 def _asks_to_stop(callback: Callback, step: int, told: ChunkResult, evaluated: np.ndarray | None) -> bool:
