@@ -447,7 +447,7 @@ def test_what_cannot_go_on_says_why(tmp_path, kept, capsys):
     assert "has 4,000 steps already: give more than that with --steps, not 4,000" in told
     assert "to train it for longer, add --steps N" in refused(capsys, "resume", kept)
     told = refused(capsys, "train", "corridor", "--out", kept)
-    assert "already holds a finished run" in told and f"'sharedq resume {kept} --steps N'" in told
+    assert "already holds a run that is finished" in told and f"'sharedq resume {kept} --steps N'" in told
     told = refused(capsys, "train", "corridor", "--out", tmp_path / "new", "--from-checkpoint", "best")
     assert "Name the run that the agents come from with --from" in told
     (tmp_path / "compare.json").touch()

@@ -279,7 +279,7 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
             if not finished:
                 onwards = f"continue it with 'sharedq resume {path}'"
             raise SharedqError(
-                f"{path} already holds a {'finished ' * finished}run: choose another --out, {onwards}, "
+                f"{path} already holds a run{' that is finished' * finished}: choose another --out, {onwards}, "
                 "or replace it with --overwrite"
             ) from None
         raise _not_a_run(path) from None
