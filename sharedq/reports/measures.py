@@ -22,16 +22,16 @@ KNOWN = {
         "of it, on the same parameters and batch: what the alignment would be without any target.",
     ),
     "target_churn": Words(
-        "target churn", "How much one update changes the targets of the batch that it was made with: mean |change|."
+        "target churn", "How far one gradient step moves the targets of the batch that it was made with, on average."
     ),
     "target_churn_other": Words(
-        "churn, other batch", "How much one update changes the targets of another batch of the replay: mean |change|."
+        "churn, other batch", "How far one gradient step moves the targets of another batch of the replay, on average."
     ),
     "rank": Words(
         "effective rank",
         "Number of singular values that make up 99 % of the sum of all, of the last hidden layer’s features.",
     ),
-    "dead_units": Words("dead units", "Fraction of the hidden units that are zero on a whole batch."),
+    "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
 }
 LENGTH = 40  # characters of a measure's name in the name of a file
 
