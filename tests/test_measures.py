@@ -2,12 +2,14 @@
 
 import csv
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import monitoring
 from test_loss_and_decision import DISCRETE, KEY, ready
 
 from sharedq import recipe, resume, train
@@ -236,7 +238,7 @@ def rows(run) -> list[dict[str, str]]:
 
 
 def content(run, *names) -> list[bytes]:
-    (agent,) = run.path.glob("checkpoints/*/agent.safetensors")
+    (agent,) = run.path.glob("checkpoints/[0-9]*/agent.safetensors")
     return [agent.read_bytes(), *(run.path.joinpath(name).read_bytes() for name in names)]
 
 
@@ -253,18 +255,23 @@ NAMES = {
 
 
 SMALL = {"steps": 1_200, "training.log_period": 400, "training.warm_up": 200, "training.checkpoint_period": 400}
-MEASURED = {"training.measures": ALL, "training.measure_period": 7}
+MEASURED = {
+    "training.measures": ALL,
+    "training.measure_period": 7,
+    "training.evaluation_period": 400,
+    "training.evaluation_episodes": 2,
+}
 CARTPOLE = recipe("cartpole").replace(
     target="shared_heads", seeds=2, **{**SMALL, "target.period": 20, "network.hidden": (8,), "replay.batch_size": 8}
 )
 STREAM = recipe("stream-minatar").replace(
-    **{"steps": 300, "training.log_period": 100, "training.checkpoint_period": 100, "network.hidden": (8,)}
+    **{"steps": 800, "training.log_period": 400, "training.checkpoint_period": 400, "network.hidden": (8,)}
 )
 
 
 @pytest.fixture(scope="module", params=[CARTPOLE, STREAM], ids=["replay", "stream"])
 def whole(request, tmp_path_factory):
-    """An experiment, and its run with all measures."""
+    """An experiment, and its run with all measures and with evaluation."""
     experiment = request.param
     return experiment, train(experiment.replace(**MEASURED), tmp_path_factory.mktemp("whole") / "run")
 
@@ -293,8 +300,22 @@ def test_a_measured_run_that_was_killed_equals_one_that_was_not(whole, tmp_path,
         with pytest.raises(Killed):
             train(experiment.replace(**MEASURED), tmp_path / "killed")
     again = resume(tmp_path / "killed")
-    assert content(again, "episodes.csv") == content(run, "episodes.csv")
+    names = ("episodes.csv", "evaluations.csv", "checkpoints/best/agent.safetensors")
+    assert content(again, *names) == content(run, *names)
     assert measured_rows(again) == measured_rows(run)
+
+
+def test_measures_and_evaluation_are_compiled_before_the_first_step():
+    program = CARTPOLE.replace(**MEASURED).build().program()
+    program.prepare()
+    run, compiled = program.begin(), []
+    monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    for start, stop in pairwise([0, *program.log_steps]):
+        run, told = program.advance(run, start, stop)
+        program.evaluate(run, stop)
+    monitoring.clear_event_listeners()
+    assert "measures/rank" in told.metrics
+    assert not [event for event in compiled if "compile" in event]
 
 
 def test_seeds_are_measured_side_by_side_as_they_are_one_after_another(whole, tmp_path, monkeypatch):
