@@ -18,7 +18,7 @@ from sharedq import old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
 from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
-from sharedq.analysis.measure import Measure
+from sharedq.analysis.measure import Measure, guarded
 from sharedq.analysis.measure import check as check_measure
 from sharedq.environments import ENVIRONMENTS, Environment, EnvironmentSpec
 from sharedq.environments import check as check_environment
@@ -32,7 +32,7 @@ from sharedq.tables import Table, needs_import
 from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.learning import example_batch, example_step, step_like
-from sharedq.training.measuring import measuring
+from sharedq.training.measuring import Measuring, measuring
 from sharedq.training.memory import check_fits
 from sharedq.training.program import Program
 from sharedq.trees import size
@@ -346,20 +346,25 @@ class Built:
 
     def program(self) -> Program:
         one = self.experiment
+        return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds, self.measuring)
+
+    @cached_property
+    def measuring(self) -> Measuring:
+        """The measures of the run."""
+        one = self.experiment
         measures = [self._measure(text) for text in one.training.measures]
         step = step_like(self.spec)
-        measured = measuring(measures, self.algorithm, one.training.measure_period, step, one.algorithm.gamma)
-        arguments = (self.environment, self.algorithm, self.replay, one.all_seeds)
-        return one.training.build(*arguments, measured) if measured else one.training.build(*arguments)
+        return measuring(measures, self.algorithm, one.training.measure_period, step, one.algorithm.gamma)
 
     def _measure(self, text: str) -> Measure:
         """The measure that a text names, checked on the shapes of the agent."""
         name = chosen(text).kind
         one = settings.make(MEASURE, chosen(text))
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
-        with own_errors(f"measure '{name}'", type(one).__module__):
-            measure = one.build(self.algorithm, self.experiment.target)
-            check_measure(name, measure, self.agent_shapes(), batch)
+        module = type(one).__module__
+        with own_errors(f"measure '{name}'", module):
+            measure = guarded(one.build(self.algorithm, self.experiment.target), name, module)
+        check_measure(name, measure, self.agent_shapes(), batch)
         return measure
 
     def agent_shapes(self) -> Any:

@@ -55,7 +55,7 @@ def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
 
 
 def _begun(built: Built, seed: jax.Array) -> Any:
-    return begin_learner(seed, built.algorithm, built.spec, built.replay, None).agent
+    return begin_learner(seed, built.algorithm, built.spec, built.replay, built.measuring).agent
 
 
 def _is_taken(name: str) -> bool:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
+from sharedq.imports import own_errors
 from sharedq.networks import Network
 from sharedq.settings import require
 from sharedq.targets.source import RefreshInfo
@@ -81,10 +82,30 @@ class Measure(NamedTuple):
     follow: Follow = unchanged
 
 
-def check(name: str, measure: Measure, agent: Any, batch: Batch) -> None:
-    """Traces the functions of a measure for an agent and a batch of these shapes. Raises if its numbers are misnamed.
+def guarded(measure: Measure, name: str, module: str) -> Measure:
+    """The measure, whose errors are told in one line with their place in `module`."""
 
-    A function of the measure may raise any error; the caller reports it.
+    def guard(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            with own_errors(f"measure '{name}'", module):
+                return function(*arguments)
+
+        return None if function is None else call
+
+    def summarise(arrays: Any) -> dict[str, float]:
+        found = guard(measure.summarise)(arrays)
+        right = isinstance(found, dict) and found.keys() == set(measure.names)
+        require(right, f"measure '{name}' must return a number for each of {measure.names}, and returned {found!r}")
+        return found
+
+    functions = {one: guard(getattr(measure, one)) for one in ("at_update", "at_log", "init", "follow")}
+    return measure._replace(**functions, summarise=measure.summarise and summarise)
+
+
+def check(name: str, measure: Measure, agent: Any, batch: Batch) -> None:
+    """Traces what a measure does at updates and at the log, for an agent and a batch of these shapes.
+
+    Raises if its numbers are misnamed.
     """
     key = jax.eval_shape(random_keys.root, 0)
     if measure.at_update is not None:

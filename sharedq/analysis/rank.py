@@ -29,8 +29,13 @@ class Rank:
         return Measure(("rank",), at_log=at_log, summarise=summarise)
 
 
-def srank(features: np.ndarray, delta: float = DELTA) -> int:
-    """The smallest number of singular values of features [B, F] whose sum is 1 - delta of the sum of all."""
+def srank(features: np.ndarray, delta: float = DELTA) -> float:
+    """The smallest number of singular values of features [B, F] whose sum is 1 - delta of the sum of all.
+
+    It is nan if the features are not finite, as they are once learning has diverged.
+    """
+    if not np.isfinite(features).all():
+        return np.nan
     values = np.linalg.svd(features, compute_uv=False).astype(np.float64)
     sums = values.cumsum()
     return int(np.argmax(sums >= (1 - delta) * sums[-1])) + 1

@@ -50,7 +50,7 @@ class Fused(Schedule):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring | None = None,
+        measuring: Measuring,
     ) -> Program:
         compiles = isinstance(environment, Environment)
         require(
@@ -95,7 +95,7 @@ class Parts(NamedTuple):
     algorithm: Algorithm
     replay: Replay
     training: Fused
-    measuring: Measuring | None
+    measuring: Measuring
 
 
 def begin(parts: Parts):
@@ -197,7 +197,7 @@ class FusedProgram:
         replay: Replay,
         settings: Fused,
         seeds: list[int],
-        measuring: Measuring | None = None,
+        measuring: Measuring,
     ):
         self.seeds, self.settings, self.layout, self.log_steps = seeds, settings, Layout(len(seeds)), settings.log_steps
         parts = Parts(environment, algorithm, replay, settings, measuring)
@@ -209,8 +209,8 @@ class FusedProgram:
         self._learn = self.layout.spread(advance(parts, zero, learn=True))
         self.evaluation_steps = settings.evaluation_steps
         self._evaluate: Any = self.layout.ask(evaluate(environment, algorithm, settings))
-        self._measuring = None if measuring is None else MeasuringProgram(measuring, replay, self.layout)
-        self.metric_names = zero.names + ([] if measuring is None else measuring.names_at_log)
+        self._measuring = MeasuringProgram(measuring, replay, self.layout)
+        self.metric_names = zero.names + measuring.names_at_log
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -223,7 +223,7 @@ class FusedProgram:
         if self.settings.warm_up:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        measuring = self._measuring.prepare(_learner(runs)) if self._measuring else 0
+        measuring = self._measuring.prepare(_learner(runs))
         scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs), measuring)
         return size(runs) + scratch * self.layout.devices
 
@@ -245,14 +245,15 @@ class FusedProgram:
         compiled = self._collect if self.settings.warms_up(stop) else self._learn
         run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
         told = self._told(self.layout.fetch(log), start, stop)
-        if self._measuring and told.metrics:
+        if told.metrics:
             measured = self.settings.measured_updates(start, stop)
-            told.metrics.update(self._measuring.at_log(_learner(run), stop // self.settings.environments, measured))
+            written = stop // self.settings.environments
+            told = told._replace(metrics=self._measuring.complete(told.metrics, _learner(run), written, measured))
         return run, told
 
     @property
     def measuring_seconds(self) -> float:
-        return self._measuring.seconds if self._measuring else 0.0
+        return self._measuring.seconds
 
     def _told(self, log: Log, start: int, stop: int) -> ChunkResult:
         size = self.settings.environments
@@ -274,7 +275,7 @@ class FusedProgram:
 
     def with_agent(self, run: Run, agent: Any) -> Run:
         run = run._replace(agent=self.layout.place(agent))
-        return run._replace(measures=self._measuring.begun_anew(_learner(run))) if self._measuring else run
+        return run._replace(measures=self._measuring.begun_anew(_learner(run)))
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -74,7 +74,7 @@ class Interactive(Schedule):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring | None = None,
+        measuring: Measuring,
     ) -> Program:
         runs = isinstance(environment, HostEnvironment)
         require(runs, f"'{environment.spec.name}' is compiled and not stepped by the host: add --training fused")
@@ -198,7 +198,7 @@ class InteractiveProgram:
         replay: Replay,
         settings: Interactive,
         seeds: list[int],
-        measuring: Measuring | None = None,
+        measuring: Measuring,
     ):
         self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
         self.log_steps, self.evaluation_steps = settings.log_steps, settings.evaluation_steps
@@ -206,8 +206,8 @@ class InteractiveProgram:
         self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
         self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
-        self._measuring = None if measuring is None else MeasuringProgram(measuring, replay, self.layout)
-        self.metric_names = self._zero_metrics.names + ([] if measuring is None else measuring.names_at_log)
+        self._measuring = MeasuringProgram(measuring, replay, self.layout)
+        self.metric_names = self._zero_metrics.names + measuring.names_at_log
         lag = int(settings.learn_while_stepping)  # a warm-up is at least one cycle, so the first update finds data
         update = make_update(algorithm, replay, settings, measuring, lag)
         parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings, measuring), update)
@@ -267,7 +267,7 @@ class InteractiveProgram:
             if self.settings.warm_up:
                 self._store = self._store.lower(zero, own).compile()
             largest = self._store_and_learn = self._store_and_learn.lower(zero, own).compile()
-        measuring = self._measuring.prepare(learner) if self._measuring else 0
+        measuring = self._measuring.prepare(learner)
         scratch = max(scratch_of(largest), self._prepare_evaluation(learner.agent), measuring)
         return size((learner, steps)) + scratch * self.layout.devices
 
@@ -322,9 +322,10 @@ class InteractiveProgram:
             if self._updates or number == last - 1:
                 live = self._absorb(live, steps, number, warming_up)
         told = self._told(live, ended, 0 if warming_up else last - first)
-        if self._measuring and told.metrics:
+        if told.metrics:
             measured = self.settings.measured_updates(start, stop)
-            told.metrics.update(self._measuring.at_log(live.learner, stop // self.settings.environments, measured))
+            written = stop // self.settings.environments
+            told = told._replace(metrics=self._measuring.complete(told.metrics, live.learner, written, measured))
         return _run(live.learner, obs, returned, length), told
 
     def _step(self, live: Live, obs: np.ndarray, time: int, due: int | None) -> tuple[Live, Step, Outcome]:
@@ -382,7 +383,7 @@ class InteractiveProgram:
 
     @property
     def measuring_seconds(self) -> float:
-        return self._measuring.seconds if self._measuring else 0.0
+        return self._measuring.seconds
 
     def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
         seeds = evaluation_seeds(self.seeds, step)
@@ -407,7 +408,7 @@ class InteractiveProgram:
 
     def with_agent(self, run: Run, agent: Any) -> Run:
         run = run._replace(agent=self.layout.place(agent))
-        return run._replace(measures=self._measuring.begun_anew(_learner(run))) if self._measuring else run
+        return run._replace(measures=self._measuring.begun_anew(_learner(run)))
 
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)

@@ -45,12 +45,12 @@ class Learner(NamedTuple):
 
 
 def begin_learner(
-    seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, measuring: Measuring | None
+    seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, measuring: Measuring
 ) -> Learner:
     """The learner of a seed before its first step."""
     key = random_keys.named(random_keys.root(seed), "network")
     agent = algorithm.init(key, example_batch(spec, replay.batch_size))
-    return Learner(seed, agent, replay.init(), () if measuring is None else measuring.init(agent))
+    return Learner(seed, agent, replay.init(), measuring.init(agent))
 
 
 def bounded(step: Step, bound: float | None) -> Step:
@@ -78,8 +78,6 @@ class MetricSums(NamedTuple):
 
     def measuring(self, numbers: dict, due: jax.Array) -> "MetricSums":
         """Adds the numbers of measures of updates, [U] or one; those of updates that are not `due` are zero."""
-        if not self.measured:
-            return self
         return self._replace(measured=_added(self.measured, numbers), times=self.times + jnp.sum(due))
 
     def _first_bad(self, metrics: dict, steps: jax.Array) -> jax.Array:
@@ -109,7 +107,7 @@ def _added(sums: dict, metrics: dict) -> dict:
 
 
 def zero_metrics(
-    algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int, measuring: Measuring | None
+    algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int, measuring: Measuring
 ) -> MetricSums:
     """Sums of zero for all metrics of the algorithm. Their names are found by tracing, without running anything."""
 
@@ -122,19 +120,19 @@ def zero_metrics(
 
     shapes = jax.eval_shape(lambda: metrics(random_keys.root(0), jnp.int32(1)))
     observed, updated = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    measured = dict.fromkeys([] if measuring is None else measuring.names_at_updates, np.array(0, np.float32))
+    measured = dict.fromkeys(measuring.names_at_updates, np.array(0, np.float32))
     times: Any = np.array(0, np.int32) if measured else ()
     return MetricSums(observed, updated, np.array(-1, np.int32), measured, times)
 
 
-def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring | None) -> Callable:
+def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring) -> Callable:
     """Returns `observe(learner, sums, step, obs, time) -> learner, sums`, which observes the vector step `time`."""
 
     def observe(learner: Learner, sums: MetricSums, step: Step, obs: Any, time: jax.Array):
         key, count = random_keys.at(random_keys.named(random_keys.root(learner.seed), "observe"), time), time + 1
-        if measuring is not None and measuring.recent is not None:
+        if measuring.recent is not None:
             learner = learner._replace(measures=measuring.keep_recent(learner.measures, step, count))
-        if measuring is not None and measuring.names_at_updates and algorithm.learns_from == "stream":
+        if measuring.names_at_updates and algorithm.learns_from == "stream":
             assert algorithm.learn is not None and algorithm.refresh is not None
             before, kept = learner.agent, learner.measures
             numbers = measuring.numbers(kept, lambda: measuring.of_step(kept, before, step, obs, key, count), count)
@@ -151,7 +149,7 @@ def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring 
 
 
 def make_update(
-    algorithm: Algorithm, replay: Replay, training: Schedule, measuring: Measuring | None, lag: int = 0
+    algorithm: Algorithm, replay: Replay, training: Schedule, measuring: Measuring, lag: int = 0
 ) -> Callable:
     """Returns `learn(learner, sums, number) -> learner, sums`, which makes the updates of cycle `number`.
 
@@ -169,7 +167,7 @@ def make_update(
         def updated(agent: Any, data: Any, kept: Any, batch: Batch, count: jax.Array):
             """The agent, what the measures keep, the errors, and the metrics with the numbers of the measures."""
             key = random_keys.at(update_key, count)
-            if measuring is None or not measuring.names_at_updates:
+            if not measuring.names_at_updates:
                 agent, errors, metrics = update(agent, batch, key, count)
                 return agent, kept, errors, metrics, {}
 
@@ -194,7 +192,7 @@ def make_update(
         carry = (learner.agent, learner.replay, learner.measures)
         (agent, data, kept), (metrics, numbers) = jax.lax.scan(once, carry, counts)
         learner = Learner(learner.seed, agent, data, kept)
-        if measuring is not None:
+        if measuring.names_at_updates:
             sums = sums.measuring(numbers, measuring.due(counts))
         return learner, sums.updating(metrics, training.step_of(counts))
 

@@ -29,7 +29,6 @@ from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
 from sharedq.runs.run_files import EVALUATIONS, TABLES
 from sharedq.training.evaluation import Evaluation
-from sharedq.training.measuring import PREFIX
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
 from sharedq.training.progress import Progress, counted, duration
@@ -174,17 +173,11 @@ def _write(
     timings = {"steps_per_second": rate, "seconds": seconds}
     for place, seed in enumerate(seeds):
         if told.metrics:
-            log.metrics(step, seed, _of_seed(told.metrics, place) | timings)
+            log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
         ended = told.episodes[place]
         log.episodes(ended.steps, seed, ended.returns, ended.lengths)
     returns = np.concatenate([ended.returns for ended in told.episodes])
     return float(returns.mean()) if returns.size else None
-
-
-def _of_seed(metrics: dict[str, np.ndarray], place: int) -> dict[str, Any]:
-    """The metrics of one seed, without measures that looked at no update since the row before."""
-    values = {name: value[place] for name, value in metrics.items()}
-    return {name: value for name, value in values.items() if not (name.startswith(PREFIX) and np.isnan(value))}
 
 
 def _reflect(
@@ -195,8 +188,7 @@ def _reflect(
     mean_return: float | None,
     evaluated: np.ndarray | None,
 ) -> None:
-    seeds = [_of_seed(told.metrics, place) for place in range(len(told.episodes))]
-    values = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]} | {"steps_per_second": rate}
+    values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
     values |= {} if mean_return is None else {"return": mean_return}
     mirror(step, values if evaluated is None else values | {"evaluation/return": float(evaluated.mean())})
 

@@ -50,7 +50,10 @@ class Measuring(NamedTuple):
 
     def init(self, agent: Any) -> Kept:
         """What the measures keep before the first step."""
-        return Kept(tuple(one.init(agent) for one in self.measures), () if self.recent is None else self.recent.init())
+        return Kept(
+            jax.tree.map(jnp.asarray, tuple(one.init(agent) for one in self.measures)),
+            () if self.recent is None else self.recent.init(),
+        )
 
     def due(self, count: jax.Array) -> jax.Array:
         """Whether update `count` is measured."""
@@ -128,18 +131,15 @@ def _as_batch(step: Step, gamma: float) -> Batch:
     return Batch(transition, jnp.ones(step.reward.shape), jnp.zeros(step.reward.shape, jnp.int32))
 
 
-def measuring(
-    measures: Sequence[Measure], algorithm: Algorithm, period: int, step: Step, gamma: float
-) -> Measuring | None:
-    """The measures of a run, put together; None if there are none. `step` has the shapes of one step."""
-    if not measures:
-        return None
-    recent = Uniform(STATES, OTHER).build(step, gamma, environments=1) if algorithm.learns_from == "stream" else None
+def measuring(measures: Sequence[Measure], algorithm: Algorithm, period: int, step: Step, gamma: float) -> Measuring:
+    """The measures of a run, put together. `step` has the shapes of one step."""
+    keeps = bool(measures) and algorithm.learns_from == "stream"
+    recent = Uniform(STATES, OTHER).build(step, gamma, environments=1) if keeps else None
     return Measuring(tuple(measures), algorithm, period, recent, gamma)
 
 
 class MeasuringProgram:
-    """What is compiled of measuring beside the training loop: the measures at rows of the log, and a stopwatch."""
+    """Compiled functions of measuring outside the training loop: the measures at rows of the log, and a stopwatch."""
 
     def __init__(self, measuring: Measuring, replay: Replay, layout: Layout):
         self._measuring, self._layout = measuring, layout
@@ -161,8 +161,17 @@ class MeasuringProgram:
             self._once = self._once.lower(zero, learners).compile()
         return needed
 
-    def at_log(self, learners: Any, written: int, updates: int) -> dict[str, np.ndarray]:
-        """The numbers [S] of a row of the log, after so many vector steps and after so many updates since the last."""
+    def complete(self, metrics: dict, learners: Any, written: int, updates: int) -> dict:
+        """The metrics [S] of a row of the log with those of measures at the log, after so many vector steps.
+
+        `updates` is the number of updates that were measured since the row before. If there were none, the metrics of
+        measures of updates are left out.
+        """
+        measured = [PREFIX + name for name in self._measuring.names_at_updates if not updates]
+        metrics = {name: value for name, value in metrics.items() if name not in measured}
+        return metrics | self._at_log(learners, written, updates)
+
+    def _at_log(self, learners: Any, written: int, updates: int) -> dict[str, np.ndarray]:
         self._measured += updates
         if self._updates and self._seconds_once is None:
             for _ in range(2):  # the first call also sets up memory
@@ -179,6 +188,8 @@ class MeasuringProgram:
 
     def begun_anew(self, learners: Any) -> Any:
         """What the measures keep if training begins with these learners."""
+        if not self._measuring.measures:
+            return learners.measures
 
         def begin(_: jax.Array, learner: Any) -> Kept:
             return learner.measures._replace(measures=self._measuring.init(learner.agent).measures)
@@ -187,7 +198,7 @@ class MeasuringProgram:
 
     @property
     def seconds(self) -> float:
-        """The time that measuring took. That inside the loop is estimated by one measurement that was timed alone."""
+        """The time that measuring took. Inside the loop it cannot be timed, so one measurement is timed outside."""
         return self._seconds_at_log + self._measured * (self._seconds_once or 0.0)
 
 

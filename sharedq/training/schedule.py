@@ -33,7 +33,7 @@ class Length:
     evaluation_period: int | None = None  # environment steps between two evaluations; none does not evaluate
     evaluation_episodes: int = 10  # episodes that each seed plays in one evaluation
     measures: tuple[str, ...] = ()  # what to measure of learning, for example gradient_alignment,target_churn,rank
-    measure_period: int = 100  # updates between two that the measures look at
+    measure_period: int = 97  # updates between two that the measures look at; a prime meets no rhythm of refreshes
 
     def __post_init__(self):
         for name in ("steps", "log_period", "checkpoint_period", "measure_period"):

@@ -33,7 +33,7 @@ class Streaming(Length):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring | None = None,
+        measuring: Measuring,
     ) -> Program:
         settings = dataclasses.asdict(self) | {"warm_up": 0, "update_period": self.environments}
         if isinstance(environment, HostEnvironment):
