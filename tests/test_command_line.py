@@ -502,7 +502,7 @@ def test_a_run_leaves_its_files(finished):
 @pytest.fixture
 def untrained(monkeypatch):
     """No training: a command ends where it would begin."""
-    monkeypatch.setattr("sharedq.trainer.run_program", lambda *_: None)
+    monkeypatch.setattr("sharedq.trainer.run_program", lambda *_, **__: None)
 
 
 def test_a_run_that_is_all_warm_up_says_that_it_will_not_learn(sharedq, untrained):
@@ -948,7 +948,8 @@ def test_a_run_may_lie_in_a_folder_whose_name_is_no_text(sharedq, here):
     assert sharedq("report", run, "--out", f"{run}/page").out == "report: r\\udcff/\\udcfe/page/report.html\n"
     assert "finished.json: whole" in sharedq("verify", run).out
     assert sharedq("resume", run).err == (
-        rf"sharedq: {here}/r\udcff/\udcfe is finished already: nothing to resume" + "\n"
+        rf"sharedq: {here}/r\udcff/\udcfe is finished already: nothing to resume; to train it for longer, add --steps N"
+        + "\n"
     )
 
 

@@ -197,11 +197,12 @@ def test_a_seed_without_a_finished_episode_has_no_return(run):
     ended = [FinishedEpisodes(*np.array([[3, 5], [1.0, 2.0], [3, 2]])), FinishedEpisodes(*np.empty((3, 0)))]
     seen = {}
     told = ChunkResult({}, ended, np.array([-1, -1]), np.array([True, True]))
-    assert not _asks_to_stop(lambda step, metrics: seen.update(metrics), 5, told)
+    assert not _asks_to_stop(lambda step, metrics: seen.update(metrics), 5, told, np.array([7.0, 8.0]))
     np.testing.assert_array_equal(seen["return"], [1.5, np.nan])
-    assert _asks_to_stop(lambda step, metrics: metrics["return"][0] > 1, 5, told)  # NumPy's own True
+    np.testing.assert_array_equal(seen["evaluation_return"], [7, 8])
+    assert _asks_to_stop(lambda step, metrics: metrics["return"][0] > 1, 5, told, None)  # NumPy's own True
     with pytest.raises(SharedqError, match=r"^the callback must return True to stop the run, or None, not 'yes'$"):
-        _asks_to_stop(lambda step, metrics: "yes", 5, told)
+        _asks_to_stop(lambda step, metrics: "yes", 5, told, None)
 
 
 def test_a_callback_stops_a_run_which_then_goes_on_as_if_it_never_stopped(run, tmp_path):
@@ -311,8 +312,8 @@ def compared(tmp_path_factory) -> tuple[sharedq.Comparison, Notes]:
     targets = ["target_network", SharedHeads(heads=3, period=50)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharedq.reports.page.draw", lambda summary: {})
-        patch.setattr("sharedq.reports.page.html", lambda summary, drawn: "page")
-        patch.setattr("sharedq.reports.page.write_files", lambda out, contents, overwrite: None)
+        patch.setattr("sharedq.reports.page.html", lambda *_: "page")
+        patch.setattr("sharedq.reports.page.write_files", lambda *_: None)
         return sharedq.compare("corridor", targets, out, progress=notes, **SHORT), notes
 
 
@@ -342,7 +343,7 @@ def test_a_comparison_keeps_a_command_and_is_not_trained_twice(compared, capsys)
 def test_one_source_may_be_a_text_and_the_default_folder_has_the_recipes_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned = {}
-    monkeypatch.setattr("sharedq.library.plan", lambda *words: planned.update(zip("neoc", words, strict=False)))
+    monkeypatch.setattr("sharedq.library.plan", lambda *words, **_: planned.update(zip("neoc", words, strict=False)))
     monkeypatch.setattr("sharedq.library.carry_out", lambda *words, **options: None)
     monkeypatch.setattr("sharedq.library.Comparison", lambda out: out)
     assert library.compare("corridor", "shared_heads:heads=2", algorithm="dqn") == Path("comparisons/corridor")

@@ -18,6 +18,7 @@ from sharedq.experiment import TABLES, Experiment
 from sharedq.imports import resolve
 from sharedq.networks import FlaxTrunk
 from sharedq.recipes import RECIPES, recipe
+from sharedq.training import Fused, Interactive, Streaming
 
 RUN = Path(__file__).parent / "fixtures" / "0.1.0" / "corridor-finished"
 
@@ -157,7 +158,9 @@ def test_every_part_that_can_import_says_so(here):
         assert part.imports() == imports
     assert [Gymnasium("CartPole-v1").imports(), Custom().imports(), FlaxTrunk().imports()] == [[], [], []]
     listing = {kind for table in TABLES.values() for kind in table.values() if hasattr(kind, "imports")}
-    assert listing == {Custom, Gymnasium, FlaxTrunk}
+    trainings = {Fused, Interactive, Streaming}  # which name measures
+    assert listing == {Custom, Gymnasium, FlaxTrunk, *trainings}
+    assert Fused(measures=("rank", "a:B:c=1")).imports() == ["a:B"]
     experiment = recipe("corridor").replace(environment=Custom("a:b"), network=FlaxTrunk("c:D"))
     assert experiment.imports() == ["a:b", "c:D"]
     with pytest.raises(SharedqError, match="import and run c:D:"):

@@ -118,7 +118,9 @@ def outcome(run: Path) -> dict[str, object]:
                 found[name] = [{k: x for k, x in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
         elif name == "finished.json":
             found[name] = json.loads(path.read_text())["steps"]
-        elif name == "episodes.csv" or name.endswith("agent.safetensors") or name in DESCRIPTIONS:
+        elif name == "versions.json":
+            found[name] = {k: x for k, x in json.loads(path.read_text()).items() if k != "date"}
+        elif name in ("episodes.csv", "evaluations.csv") or name.endswith("agent.safetensors") or name in DESCRIPTIONS:
             found[name] = path.read_bytes()
         elif not name.startswith(("tensorboard/", "checkpoints/")):
             found[name] = "there"
