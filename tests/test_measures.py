@@ -350,7 +350,12 @@ def test_measures_and_evaluation_are_compiled_before_the_first_step():
 
 
 def test_seeds_are_measured_side_by_side_as_they_are_one_after_another(tmp_path, monkeypatch):
-    few = measured(CARTPOLE.replace(steps=600, **{"training.log_period": 200}))
+    few = recipe("corridor").replace(
+        target="shared_heads",
+        seeds=2,
+        steps=600,
+        **{"training.log_period": 200, "training.measures": ALL[:3], "training.measure_period": 7},
+    )
     apart = train(few, tmp_path / "apart")
     monkeypatch.setattr(seeds, "side_by_side", lambda: True)
     beside = train(few, tmp_path / "beside")
