@@ -107,7 +107,8 @@ def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Seque
         for source, experiment in zip(labels_of(experiments), experiments):
             label = words if names and len(targets) <= 1 else ", ".join(filter(None, [source, words]))
             same = next((other for other, one in found.items() if one == experiment), None)
-            require(same is None, f"{label} would be trained twice, also as {same}: name each value once")
+            also = "" if same == label else f", also as {same}"
+            require(same is None, f"{label} would be trained twice{also}: name each value once")
             found[label] = experiment
     return found
 

@@ -77,10 +77,9 @@ def compare(
     are finished already are not trained again.
     """
     check_progress(progress)
-    several = "target" in options or "target" in (vary or ())
-    require(not several, "compare takes several sources: give them as targets=[...]")
-    base, changed = _experiment(experiment, options, compare)
     varied = _varied(vary)
+    require("target" not in {**options, **varied}, "compare takes several sources: give them as targets=[...]")
+    base, changed = _experiment(experiment, options, compare)
     if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence)):
         targets = [targets]
     name = _stem(experiment, base)

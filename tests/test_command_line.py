@@ -27,6 +27,7 @@ from sharedq.errors import DeviceFailed, Diverged, Stopped, Unlearned
 from sharedq.experiment import TABLES
 from sharedq.recipes import RECIPES, recipe
 from sharedq.runs import RunDirectory
+from sharedq.settings import as_typed
 from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import interactive, loop, memory
 from sharedq.training.progress import Bar
@@ -222,8 +223,8 @@ MISTAKES = {
         "--learning_rate can be --algorithm.learning_rate or --target.learning_rate: write it in full"
     ],
     "train corridor --network dense --hidden [64,x]": ["--hidden takes a whole number, not 'x'"],
-    "compare corridor --lr 1e-4 1e-4": ["learning_rate 1e-4 would be trained twice"],
-    "compare corridor --lr 1e-4 0.0001": ["learning_rate 0.0001 would be trained twice, also as learning_rate 1e-4"],
+    "compare corridor --lr 1e-4 1e-4": ["learning_rate 0.0001 would be trained twice: name each value once"],
+    "compare corridor --lr 1e-4 0.0001": ["learning_rate 0.0001 would be trained twice: name each value once"],
     "compare corridor --lr 1e-4 -1": ["--lr must be above 0"],
     f"compare corridor --lr {' '.join('123456')} --period {' '.join(map(str, range(1, 18)))}": ["102 runs, and 100"],
     "compare corridor --seeds 2 3": ["--seeds takes one number: --seeds 3 trains three seeds side by side"],
@@ -351,9 +352,8 @@ def test_help_lists_every_option_with_type_value_and_meaning(capsys, words, type
     lines = helped(capsys, "train", *words.split())
     for name, option in recipe("cartpole").replace(**typed).options().items():
         at = lines.index(f"  --{name} {option.takes}")
-        value = ",".join(map(str, option.value)) if isinstance(option.value, tuple) else str(option.value)
         assert option.about
-        assert lines[at + 1].strip() == f"{value}  {option.about}".strip()
+        assert lines[at + 1].strip() == f"{as_typed(option.value)}  {option.about}".strip()
 
 
 def test_help_tells_of_short_names(capsys):

@@ -418,6 +418,7 @@ VARIED = {"algorithm.learning_rate": [0.1, 0.2]}
 @pytest.mark.parametrize(
     ("vary", "told"),
     [
+        (3, "vary takes settings with lists of values, not 3"),
         ("algorithm.learning_rate", "vary takes settings with lists of values"),
         ({"algorithm.learning_rate": 0.1}, "vary takes a list of values for algorithm.learning_rate"),
         ({"target": ["shared_heads", "online_network"]}, "give them as targets="),
