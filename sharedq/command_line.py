@@ -9,11 +9,12 @@ import shlex
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
+from sharedq.imports import import_strings
 from sharedq.json_files import read_json
 from sharedq.output import Outlet, outlets, say
 from sharedq.tables import COMPARED
@@ -137,7 +138,8 @@ def _experiment(parsed: argparse.Namespace):
                 f"sharedq compare {several}"
             )
     base = _base(parsed)
-    return base.parse(_first_values(parsed)).trusted(_trust(parsed, base))
+    experiment = base.parse(_first_values(parsed))
+    return experiment.trusted(_trust(parsed, [experiment]))
 
 
 def _first_values(parsed: argparse.Namespace) -> dict[str, str]:
@@ -152,22 +154,19 @@ def _base(parsed: argparse.Namespace):
     return _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
 
 
-def _trust(parsed: argparse.Namespace, base: Any = None):
+def _trust(parsed: argparse.Namespace, experiments: Iterable[Any] = ()):
     """The code that may be imported: what the command itself names, or all code with `--trust`.
 
-    The command names a recipe `base`, and so its parts, but not the parts of a file.
+    A command that names a recipe names all that `experiments` import. One that names a file does not name what stands
+    in the file.
     """
-    from sharedq.comparison import kind_and_options
-    from sharedq.settings import chosen
-
     if parsed.trust:
         return True
-    targets = [kind_and_options(wanted)[0] for wanted in getattr(parsed, "targets", None) or ()]
-    named = () if base is None or parsed.recipe.endswith(".json") else base.imports()
+    if not parsed.recipe.endswith(".json"):
+        return {reference for one in experiments for reference in one.imports()}
     values = [value for typed in parsed.options.values() for value in typed]
-    listed = [value for option, typed in parsed.options.items() if option.endswith("measures") for value in typed]
-    measures = [chosen(one).kind for value in listed for one in value.split(",")]
-    return {*values, *targets, *measures, *named}
+    texts = [*values, *(getattr(parsed, "targets", None) or ())]
+    return {name for text in texts for name in (text, *import_strings(text))}
 
 
 def _read(file: Path, trust: Any):
@@ -191,6 +190,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     if name not in arguments[:1] or words == arguments[1:]:
         return ""
     from sharedq.experiment import SHORT
+    from sharedq.settings import as_typed
 
     try:
         parsed, rest = verb.parse_known_args(words)
@@ -204,8 +204,7 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
         "",
     ]
     for option, (takes, value, about) in options.items():
-        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        lines.append(f"  --{option} {takes}\n        {value}  {about}")
+        lines.append(f"  --{option} {takes}\n        {as_typed(value)}  {about}")
     lines += [f"  --{short}: short for --{full}" for short, full in SHORT.items() if full in options]
     return "\n".join(lines)
 
@@ -258,20 +257,14 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
 
     def call(parsed):
-        from sharedq.comparison import carry_out, plan, sweep
+        from sharedq.comparison import carry_out, plan, planned
 
-        varied = [option for option, values in parsed.options.items() if len(values) > 1]
-        if "target" in parsed.options and (parsed.targets or not varied or "target" in varied):
-            raise SharedqError(f"compare takes several sources: write --targets {parsed.options['target'][0]} ...")
         base = _base(parsed)
-        trust = _trust(parsed, base)
-        experiments = sweep(base, parsed.options, parsed.targets or (() if varied else COMPARED))
+        experiments, ranked, folder = planned(Path(parsed.recipe).stem, base, parsed.options, parsed.targets)
+        trust = _trust(parsed, experiments.values())
         for one in experiments.values():
             one.trusted(trust)
-        name = "-".join([Path(parsed.recipe).stem, *(option.rpartition(".")[2] for option in varied)])
-        out = parsed.out or Path("comparisons") / name
-        first, *others = experiments.values()
-        ranked = bool(varied) and all(one.environment == first.environment for one in others)
+        out = parsed.out or folder
         plan(parsed.recipe, experiments, out, parsed.command, parsed.overwrite, ranked)
         say(f"report: {carry_out(out, _show, trust, say=say)}")
 

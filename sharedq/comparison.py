@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sharedq import formats, reports
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra, visible
@@ -20,7 +19,8 @@ from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
 from sharedq.runs.durable import unfinished_name
-from sharedq.settings import require
+from sharedq.settings import as_typed, chosen, require
+from sharedq.tables import COMPARED
 from sharedq.targets import TargetNetwork
 from sharedq.trainer import prepared, resume, to_trust, train, use_cores_for
 from sharedq.training.progress import Progress
@@ -33,24 +33,12 @@ RUNS = 100  # ours: the most runs of a sweep
 LONGEST = 60  # ours: characters in the name of a run's folder, which may have 255 bytes
 
 
-def with_target(experiment: Experiment, wanted: str) -> Experiment:
-    """The experiment with the source that `name:option=value,option=value` describes."""
-    name, rest = kind_and_options(wanted)
-    texts = {"target": name}
-    for pair in filter(None, re.split(r",(?=[^,=]*=)", rest)):  # a part without = belongs to the value before it
-        option, equals, value = pair.partition("=")
-        require(bool(equals), f"'{wanted}' is not of the form source:option=value,option=value")
-        require(f"target.{option}" not in texts, f"'{wanted}' gives {option} twice")
-        texts[f"target.{option}"] = value
-    return experiment.parse(texts)
-
-
-def kind_and_options(wanted: str) -> tuple[str, str]:
-    """The name of a source, and its options. The name `package.module:Class` itself contains a colon."""
-    first, _, rest = wanted.partition(":")
-    second, _, options = rest.partition(":")
-    is_module = first not in TABLES["target"] and second and "=" not in second
-    return (f"{first}:{second}", options) if is_module else (first, rest)
+def with_target(experiment: Experiment, wanted: Any) -> Experiment:
+    """The experiment with the source that `name:option=value,option=value` describes, or with these settings."""
+    if not isinstance(wanted, str):
+        return experiment.replace(target=wanted)
+    name, fields = chosen(wanted, TABLES["target"])
+    return experiment.parse({"target": name, **{f"target.{option}": text for option, text in fields.items()}})
 
 
 def labels_of(experiments: Sequence[Experiment]) -> list[str]:
@@ -72,64 +60,92 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
     return found
 
 
-def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[str]) -> dict[str, Experiment]:
+class Planned(NamedTuple):
+    """What a comparison trains."""
+
+    experiments: dict[str, Experiment]  # by their labels
+    ranked: bool  # whether the report orders the runs by their results
+    folder: Path  # by default
+
+
+def planned(
+    name: str, base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[Any] | None
+) -> Planned:
+    """What a comparison with this name trains: `base` with `options`, on each of the sources `targets`.
+
+    `options` has values as text, as they are typed. If an option has several values, they are varied, and then the
+    source is that of `base` if no targets are given. Runs are ranked if something is varied in one environment.
+    """
+    varied = [option for option, values in options.items() if len(values) > 1]
+    if "target" in options and (targets or not varied or "target" in varied):
+        raise SharedqError(f"compare takes several sources: write --targets {options['target'][0]} ...")
+    require(targets is None or len(targets) >= 1, "name at least one source to compare")
+    if targets is None:
+        targets = () if varied else COMPARED
+    experiments = sweep(base, options, targets)
+    first, *others = experiments.values()
+    ranked = bool(varied) and all(one.environment == first.environment for one in others)
+    folder = Path("comparisons") / "-".join([name, *_varied_names(base, options).values()])
+    return Planned(experiments, ranked, folder)
+
+
+def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[Any]) -> dict[str, Experiment]:
     """The experiments to compare by their labels: one for each choice of a value per option and of a source.
 
-    `options` has the values as text, as they are typed. Without `targets`, all runs have the source of `base`. A label
-    has what differs: the source, and the options with several values.
+    Without `targets`, all runs have the source of `base`. A label has what differs: the source, and the options with
+    several values.
     """
     count = max(len(targets), 1) * math.prod(map(len, options.values()))
     require(count <= RUNS, f"these values ask for {count:,} runs, and {RUNS} are the most: name fewer values")
-    varied = [option for option, values in options.items() if len(values) > 1]
-    names = _names_in_labels(base.full_names({option: values[0] for option, values in options.items()}), varied)
+    names = _varied_names(base, options)
     found: dict[str, Experiment] = {}
-    for chosen in product(*options.values()):
-        texts = dict(zip(options, chosen))
-        words = ", ".join(f"{names[option]} {visible(texts[option])}" for option in varied)
-        one = base.parse(texts)
+    for values in product(*options.values()):
+        one = base.parse(dict(zip(options, values)))
+        now = one.options()
+        words = ", ".join(f"{name} {visible(as_typed(now[full].value))}" for full, name in names.items())
         experiments = [with_target(one, wanted) for wanted in targets] or [one]
         for source, experiment in zip(labels_of(experiments), experiments):
-            label = words if varied and len(targets) <= 1 else ", ".join(filter(None, [source, words]))
+            label = words if names and len(targets) <= 1 else ", ".join(filter(None, [source, words]))
             same = next((other for other, one in found.items() if one == experiment), None)
-            require(same is None, f"{label} would be trained twice, also as {same}: name each value once")
+            also = "" if same == label else f", also as {same}"
+            require(same is None, f"{label} would be trained twice{also}: name each value once")
             found[label] = experiment
     return found
 
 
-def _names_in_labels(full_names: Mapping[str, str], varied: Sequence[str]) -> dict[str, str]:
-    """The last name of each option that is varied, or its full name where two of them have the same last name."""
-    last = {option: full_names[option].rpartition(".")[2] for option in varied}
-    twice = {name for name, times in Counter(last.values()).items() if times > 1}
-    return {option: full_names[option] if name in twice else name for option, name in last.items()}
+def _varied_names(base: Experiment, options: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The name, in labels and folders, of each option that has several values, by its full name.
+
+    It is the last name, or the full name where two of them have the same last name.
+    """
+    full_names = base.full_names({option: values[0] for option, values in options.items()})
+    varied = [full_names[option] for option, values in options.items() if len(values) > 1]
+    times = Counter(full.rpartition(".")[2] for full in varied)
+    return {full: full if times[last := full.rpartition(".")[2]] > 1 else last for full in varied}
 
 
 def plan(
     name: str,
-    experiments: Sequence[Experiment] | Mapping[str, Experiment],
+    experiments: Mapping[str, Experiment],
     out: Path,
     command: str,
     overwrite: bool,
     ranked: bool = False,
 ) -> None:
-    """Writes the plan of a comparison to `out`, unless the same plan is there already.
+    """Writes the plan of a comparison of `experiments`, by their labels, to `out`, unless the same plan is there.
 
-    The label of an experiment is the name of its source, unless `experiments` gives it one. The report on a `ranked`
-    comparison orders the runs by their results, and measures them against the first.
+    The report on a `ranked` comparison orders the runs by their results, and measures them against the first.
     """
-    require(len(experiments) >= 1, "name at least one source to compare")
-    if isinstance(experiments, Mapping):
-        labels, experiments = list(experiments), list(experiments.values())
-    else:
-        labels = labels_of(experiments)
+    labels, trained = list(experiments), list(experiments.values())
     _check_report()
-    trust = {reference for one in experiments for reference in one.imports()}
+    trust = {reference for one in trained for reference in one.imports()}
     described = {
         "schema": formats.PLAN,
         "recipe": name,
         "command": command,
-        "reference": labels[0] if ranked else _reference(labels, experiments),
+        "reference": labels[0] if ranked else _reference(labels, trained),
         **({"ranked": True} if ranked else {}),
-        "runs": [_planned(*one, out) for one in zip(labels, _folders(labels), experiments)],
+        "runs": [_planned(*one, out) for one in zip(labels, _folders(labels), trained)],
     }
     if _is_planned(out) and not overwrite:
         _require_same(out, described, trust)
@@ -137,8 +153,8 @@ def plan(
     old = _what_may_go(out, described) if _is_planned(out) else []
     if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK, UNFINISHED}):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
-    use_cores_for(experiments[0])
-    for experiment in experiments:  # this raises before a folder is made
+    use_cores_for(trained[0])
+    for experiment in trained:  # this raises before a folder is made
         prepared(experiment)
     out.mkdir(parents=True, exist_ok=True)
     with _writing(out):

@@ -180,7 +180,7 @@ class Experiment:
         try:
             return changed.replace(**{option: text for option, text in texts.items() if option not in kinds})
         except SharedqError as error:
-            raise SharedqError(_as_typed(str(error), names)) from None
+            raise SharedqError(_with_typed_name(str(error), names)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting and the kind of every part, in a form that JSON can hold."""
@@ -274,7 +274,7 @@ class Experiment:
 LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without a replay"}
 
 
-def _as_typed(message: str, names: Mapping[str, str]) -> str:
+def _with_typed_name(message: str, names: Mapping[str, str]) -> str:
     """The error about a setting, with the option that was typed in place of the setting's full name."""
     for option, full in names.items():
         if message.startswith(f"{full} "):
@@ -358,8 +358,8 @@ class Built:
 
     def _measure(self, text: str) -> Measure:
         """The measure that a text names, checked on the shapes of the agent."""
-        name = chosen(text).kind
-        one = settings.make(MEASURE, chosen(text))
+        found = chosen(text, MEASURE)
+        name, one = found.kind, settings.make(MEASURE, found)
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         module = type(one).__module__
         with own_errors(f"measure '{name}'", module):

@@ -1,6 +1,7 @@
-"""The format numbers of the files of runs and comparisons. A file of another format is refused."""
+"""The format numbers of the files of runs and comparisons, and names in them. Another format is refused."""
 
 RUN = 1  # of experiment.json
 PLAN = 1  # of a comparison's plan
 SUMMARY = 1  # of a report's summary.json
 PLAN_FILE = "compare.json"
+MEASURES = "measures/"  # what the names of measures begin with in metrics.csv

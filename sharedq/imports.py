@@ -5,6 +5,7 @@ An import runs code. `Experiment.from_dict` decides whether that is allowed; the
 
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Collection, Iterator
@@ -18,6 +19,12 @@ from sharedq.errors import SharedqError, told
 def references(*texts: str) -> list[str]:
     """The texts that name a module to import. A text without a colon names none."""
     return [text for text in texts if ":" in text]
+
+
+def import_strings(text: str) -> list[str]:
+    """The words in a typed text that may be import strings: of a list, of name=value, or of name:option=value."""
+    apart = r"\s,\[\](){}\"'"
+    return references(*re.findall(rf"[^={apart}]+?(?=:[^:={apart}]+=|[{apart}]|$)", text))
 
 
 def resolve(reference: str, what: str) -> Any:

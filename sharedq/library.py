@@ -1,38 +1,24 @@
 """Training and comparing by name, for people who write code: what the commands `train` and `compare` do, in Python."""
 
+import inspect
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sharedq import output
-from sharedq.comparison import carry_out, plan, sweep, with_target
+from sharedq import comparison, output
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import SHORT, TABLES, Experiment
 from sharedq.recipes import recipe
 from sharedq.results import Comparison, Run
-from sharedq.settings import require
-from sharedq.tables import COMPARED
+from sharedq.settings import as_typed, require
 from sharedq.trainer import new_folder
 from sharedq.trainer import train as train_experiment
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.progress import Silent, Wanted, check_progress, displayed
 from sharedq.validation import path as as_path
-
-# Keywords that are no settings:
-TRAIN = (
-    "out",
-    "overwrite",
-    "command",
-    "progress",
-    "mirror",
-    "callback",
-    "start_from",
-    "start_checkpoint",
-)  # keywords that are no settings
-COMPARE = ("targets", "out", "vary", "overwrite", "progress")
 
 
 def train(
@@ -55,7 +41,7 @@ def train(
     step, with an array for each metric that has one number per seed; if it returns True, the run is saved and stops.
     With `start_from`, a run, training starts from the agents of that run instead of new ones.
     """
-    base, changed = _experiment(experiment, options, TRAIN)
+    base, changed = _experiment(experiment, options, train)
     out = new_folder(_stem(experiment, base), changed) if out is None else as_path(out, "out")
     if start_from is None:
         command = command or _command("train", experiment, base, changed)
@@ -86,35 +72,25 @@ def compare(
 
     A source is a text, such as "shared_heads:heads=3", or settings, such as `SharedHeads(heads=3)`. `vary` names
     settings with the values that are tried, such as {"algorithm.learning_rate": [1e-4, 3e-4]}: a run is trained for
-    each choice of a value and of a source. `out` is the folder, by default comparisons/NAME. Runs in it that are
-    finished already are not trained again.
+    each choice of a value and of a source. Without `targets` these runs have the experiment's own source; if nothing
+    has several values, four sources are compared. `out` is the folder, by default one in comparisons/. Runs in it that
+    are finished already are not trained again.
     """
     check_progress(progress)
-    require("target" not in options, "compare takes several sources: give them as targets=[...]")
-    base, changed = _experiment(experiment, options, COMPARE)
     varied = _varied(vary)
-    if targets is None:
-        targets = () if varied else COMPARED
-    targets = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
-    if varied:
-        require(all(isinstance(one, str) for one in targets), "with vary, give each source as a text")
-        labelled = sweep(changed, varied, targets)
-        experiments = list(labelled.values())
-    else:
-        experiments = [
-            with_target(changed, one) if isinstance(one, str) else changed.replace(target=one) for one in targets
-        ]
+    require("target" not in {**options, **varied}, "compare takes several sources: give them as targets=[...]")
+    base, changed = _experiment(experiment, options, compare)
+    if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence)):
+        targets = [targets]
     name = _stem(experiment, base)
-    out = Path("comparisons") / "-".join([name, *varied]) if out is None else as_path(out, "out")
-    command = _command("compare", experiment, base, changed, () if varied else experiments)
-    if command and varied:
-        typed = [word for option, values in varied.items() for word in (f"--{option}", *values)]
-        command = shlex.join([*shlex.split(command), *typed, *(["--targets", *targets] if targets else [])])
+    planned = comparison.planned(name, changed, varied, targets)
+    out = planned.folder if out is None else as_path(out, "out")
+    command = _command("compare", experiment, base, changed, varied, targets or ())
     title = experiment if isinstance(experiment, str) else name
-    plan(title, labelled if varied else experiments, out, command or "", overwrite, ranked=bool(varied))
-    trust = {reference for one in experiments for reference in one.imports()}
+    comparison.plan(title, planned.experiments, out, command or "", overwrite, planned.ranked)
+    trust = {reference for one in planned.experiments.values() for reference in one.imports()}
     say = output.say if isinstance(progress, str) else (progress or Silent()).say
-    carry_out(out, partial(displayed, progress), trust, say=say)
+    comparison.carry_out(out, partial(displayed, progress), trust, say=say)
     return Comparison(out)
 
 
@@ -124,19 +100,20 @@ def _varied(vary: Any) -> dict[str, list[str]]:
     for name, values in (vary or {}).items():
         several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
         require(several, f"vary takes a list of values for {name}, not {values!r}")
-    return {name: [_text(value) for value in values] for name, values in (vary or {}).items()}
+    return {name: [as_typed(value) for value in values] for name, values in (vary or {}).items()}
 
 
 def _experiment(
-    given: Experiment | str, options: dict[str, Any], keywords: Sequence[str]
+    given: Experiment | str, options: dict[str, Any], function: Callable[..., Any]
 ) -> tuple[Experiment, Experiment]:
-    """What was given, an experiment or the name of a recipe, and the same with the options."""
+    """What the function was given, an experiment or the name of a recipe, and the same with the options."""
     if not isinstance(given, (Experiment, str)):
         raise SharedqError(f"give an Experiment or the name of a recipe, not {given!r}")
     base = recipe(given) if isinstance(given, str) else given
     try:
         return base, base.replace(**options)
     except SharedqError as error:
+        keywords = [name for name in inspect.signature(function).parameters if name not in ("experiment", "options")]
         for option in options:  # the name of a setting, or of a keyword of the function?
             if str(error).startswith(f"unknown option '{option}'") and get_close_matches(option, keywords):
                 raise unknown("option", option, keywords) from None
@@ -149,20 +126,28 @@ def _stem(given: Experiment | str, experiment: Experiment) -> str:
 
 
 def _command(
-    verb: str, given: Experiment | str, base: Experiment, changed: Experiment, compared: Sequence[Experiment] = ()
+    verb: str,
+    given: Experiment | str,
+    base: Experiment,
+    changed: Experiment,
+    varied: Mapping[str, Sequence[str]] | None = None,
+    targets: Sequence[Any] = (),
 ) -> str | None:
     """The command that asks for the same; None if there is none, as for settings that cannot be typed."""
-    options, targets = _typed(base, changed), [_source(changed, one) for one in compared]
-    if not isinstance(given, str) or options is None or None in targets:
+    options, sources = _typed(base, changed), [_source(changed, one) for one in targets]
+    if not isinstance(given, str) or options is None or None in sources:
         return None
-    words = ["sharedq", verb, given, *(["--targets", *filter(None, targets)] if targets else [])]
-    for name, text in options.items():
-        words += [f"--{name}", text]
+    words = ["sharedq", verb, given, *(["--targets", *filter(None, sources)] if sources else [])]
+    for name, texts in {**{name: [text] for name, text in options.items()}, **(varied or {})}.items():
+        words += [f"--{name}", *texts]
     return shlex.join(words)
 
 
-def _source(base: Experiment, one: Experiment) -> str | None:
-    """The source of an experiment as `compare` takes it; None if it cannot be typed."""
+def _source(base: Experiment, target: Any) -> str | None:
+    """The source as `compare` takes it; None if it cannot be typed."""
+    if isinstance(target, str):
+        return target
+    one = base.replace(target=target)
     typed = _typed(base, one)
     if typed is None:
         return None
@@ -177,11 +162,7 @@ def _typed(base: Experiment, changed: Experiment) -> dict[str, str] | None:
     try:
         before, after = base.replace(**kinds).options(), changed.options()
         differing = {name: option.value for name, option in after.items() if option.value != before[name].value}
-        texts = kinds | {short.get(name, name): _text(value) for name, value in differing.items()}
+        texts = kinds | {short.get(name, name): as_typed(value) for name, value in differing.items()}
         return texts if base.parse(texts) == changed else None
     except SharedqError:
         return None
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sharedq.errors import SharedqError, unknown
@@ -67,15 +67,22 @@ class Chosen(typing.NamedTuple):
     fields: Mapping[str, Any] = {}
 
 
-def chosen(text: str) -> Chosen:
-    """The part that a text names, with its fields behind colons: `name:option=value:option=value`."""
-    kind, *rest = text.strip().split(":")
-    while rest and "=" not in rest[0]:  # an import string has a colon too
-        kind = f"{kind}:{rest.pop(0)}"
-    fields = [field.partition("=") for field in rest]
-    for name, equals, _ in fields:
-        require(bool(name and equals), f"'{text}' is not written as name:option=value:option=value")
-    return Chosen(kind, {name: value for name, _, value in fields})
+def chosen(text: str, known: Collection[str] = ()) -> Chosen:
+    """The part that a text names: `name:option=value,option=value` or `name:option=value:option=value`.
+
+    Colons between the options are for lists, whose items are separated by commas. The name may itself be
+    `package.module:Name`, unless what stands before its colon is a known name.
+    """
+    text = text.strip()
+    kind, *rest = re.split(r"[,:](?=[^,:=]+=)", text)  # a part without = belongs to the value before it
+    module, is_import, _ = kind.partition(":")
+    right = "=" not in kind and f"{text}:".startswith(f"{kind}:") and not (is_import and module in known)
+    require(right, f"'{text}' is not written as name:option=value:option=value")
+    fields: dict[str, str] = {}
+    for name, _, value in (field.partition("=") for field in rest):
+        require(name not in fields, f"'{text}' gives {name} twice")
+        fields[name] = value
+    return Chosen(kind, fields)
 
 
 def make(table: Table, given: Any) -> Any:
@@ -154,6 +161,13 @@ def parse(text: str, hint: Any, option: str) -> Any:
     raise SharedqError(f"{option} cannot be set from the command line")
 
 
+def as_typed(value: Any) -> str:
+    """The text that `parse` reads as this value."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(as_typed, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def items(text: str) -> list[str]:
     """The items of a list as it is typed: 64,64 or [64, 64] or (64,); an empty text is an empty list."""
     text = text.strip()
@@ -166,8 +180,7 @@ def convert(value: Any, hint: Any, option: str) -> Any:
     """Converts a value as if its text were parsed: 2e5 steps become 200,000, and a list becomes a tuple."""
     if hint is Any:
         return value
-    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    return parse(text, hint, option)
+    return parse(as_typed(value), hint, option)
 
 
 def _finite(text: str) -> float:

@@ -19,7 +19,7 @@ from sharedq.runs import RunDirectory, checkpoints
 from sharedq.runs.durable import checksum
 from sharedq.runs.run_directory import Start
 from sharedq.runs.tensor_file import named_leaves
-from sharedq.settings import require
+from sharedq.settings import as_typed, require
 from sharedq.training.learning import begin_learner
 
 ANEW = ("optimiser", "optimisers", "traces", "trace_mask", "policy_key")
@@ -76,14 +76,8 @@ def _fitting(directory: RunDirectory, built: Built) -> str:
             found.append(f"--{part} {one.get('kind')}")
         if part != "algorithm":
             differing = [name for name in one if name != "kind" and one[name] != other.get(name)]
-            found += [f"--{part}.{name} {_as_typed(one[name])}" for name in differing]
+            found += [f"--{part}.{name} {as_typed(one[name])}" for name in differing]
     spec, own = directory.spec(JSON_FORM), to_json(built.spec)
     if spec and (spec["observation"], spec["actions"]) != (own["observation"], own["actions"]):
         found.append(f"an environment with the observations and actions of '{spec['name']}'")
     return " ".join(found) or f"the settings in {directory.path / 'experiment.json'}"
-
-
-def _as_typed(value: Any) -> str:
-    """The value of a setting as it is typed after its option."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.lower() if value in (None, True, False) else text

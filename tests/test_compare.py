@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sharedq.command_line import main
-from sharedq.comparison import labels_of, plan, sweep, with_target
+from sharedq.comparison import labels_of, plan, planned, sweep, with_target
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
 
@@ -164,19 +164,19 @@ def test_sources_of_one_name_are_told_apart_by_what_differs():
 def test_a_setting_of_several_numbers_can_be_compared():
     wanted = with_target(recipe("corridor"), "shared_heads:heads=2,loss_weights=1,0.5,period=7")
     assert (wanted.target.heads, wanted.target.loss_weights, wanted.target.period) == (2, (1.0, 0.5), 7)
-    with pytest.raises(SharedqError, match="not of the form"):
+    with pytest.raises(SharedqError, match="is not written as name:option=value"):
         with_target(recipe("corridor"), "shared_heads:2,heads=2")
 
 
 def test_sources_that_differ_get_folders_that_differ(tmp_path):
     wanted = ("target_network", "target_network:period=7", "target_network:tau=0.5")
-    plan("corridor", [with_target(recipe("corridor"), one) for one in wanted], tmp_path / "out", "", overwrite=False)
+    plan("corridor", sweep(recipe("corridor"), {}, wanted), tmp_path / "out", "", overwrite=False)
     folders = [one["folder"] for one in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
     assert len(set(folders)) == 3
 
 
 @pytest.fixture
-def planned(tmp_path, monkeypatch):
+def plan_of(tmp_path, monkeypatch):
     """The plan that a command writes; nothing is trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sharedq.comparison.carry_out", lambda out, *_, **__: out)
@@ -189,43 +189,44 @@ def planned(tmp_path, monkeypatch):
     return run
 
 
-def test_several_values_of_an_option_are_a_run_each(planned):
-    found = planned("--lr", "1e-3", "2e-3", "--gamma", "0.5")
-    assert [one["label"] for one in found["runs"]] == ["learning_rate 1e-3", "learning_rate 2e-3"]
-    assert (found["reference"], found["ranked"], found["out"]) == ("learning_rate 1e-3", True, "corridor-lr")
+def test_several_values_of_an_option_are_a_run_each(plan_of):
+    found = plan_of("--lr", "1e-3", "2e-3", "--gamma", "0.5")
+    assert [one["label"] for one in found["runs"]] == ["learning_rate 0.001", "learning_rate 0.002"]
+    assert (found["reference"], found["ranked"]) == ("learning_rate 0.001", True)
+    assert found["out"] == "corridor-learning_rate"
     for one, rate in zip(found["runs"], (1e-3, 2e-3), strict=True):
         settings = one["experiment"]
         assert (settings["algorithm"]["learning_rate"], settings["algorithm"]["gamma"]) == (rate, 0.5)
         assert settings["target"] == {"kind": "target_network", "period": 50, "tau": 1.0, "joint_batch": False}
 
 
-def test_values_of_several_options_and_sources_are_all_combined(planned):
+def test_values_of_several_options_and_sources_are_all_combined(plan_of):
     words = ("--network", "dense", "--hidden", "[8]", "[8,", "8]", "--training.update_period", "2", "4")
-    found = planned(*words, "--targets", "target_network", "shared_heads:heads=2")
+    found = plan_of(*words, "--targets", "target_network", "shared_heads:heads=2")
     assert len(found["runs"]) == len({one["folder"] for one in found["runs"]}) == 8
     assert [one["label"] for one in found["runs"]][1:4] == [
-        "shared heads K=2, hidden [8], update_period 2",
-        "target network, hidden [8], update_period 4",
-        "shared heads K=2, hidden [8], update_period 4",
+        "shared heads K=2, hidden 8, update_period 2",
+        "target network, hidden 8, update_period 4",
+        "shared heads K=2, hidden 8, update_period 4",
     ]
     last = found["runs"][-1]["experiment"]
     assert (last["network"]["hidden"], last["training"]["update_period"], last["target"]["heads"]) == ([8, 8], 4, 2)
 
 
-def test_one_source_is_in_no_label_and_may_be_named_either_way(planned):
-    found = planned("--target", "shared_heads", "--target.heads", "2", "3")
+def test_one_source_is_in_no_label_and_may_be_named_either_way(plan_of):
+    found = plan_of("--target", "shared_heads", "--target.heads", "2", "3")
     assert [(one["label"], one["experiment"]["target"]["heads"]) for one in found["runs"]] == [
         ("heads 2", 2),
         ("heads 3", 3),
     ]
     corridor = recipe("corridor")
-    assert list(sweep(corridor, {"lr": ["1", "2"]}, ["shared_heads"])) == ["learning_rate 1", "learning_rate 2"]
+    assert list(sweep(corridor, {"lr": ["1", "2"]}, ["shared_heads"])) == ["learning_rate 1.0", "learning_rate 2.0"]
     varied = {"target": ["lookahead_replicate"], "target.learning_rate": ["1", "2"], "lr": ["3", "4"]}
-    assert next(iter(sweep(corridor, varied, ()))) == "target.learning_rate 1, algorithm.learning_rate 3"
+    assert next(iter(sweep(corridor, varied, ()))) == "target.learning_rate 1.0, algorithm.learning_rate 3.0"
 
 
-def test_runs_on_several_environments_are_not_ranked(planned):
-    found = planned("--environment.name", "corridor", "action")
+def test_runs_on_several_environments_are_not_ranked(plan_of):
+    found = plan_of("--environment.name", "corridor", "action")
     assert "ranked" not in found and [one["label"] for one in found["runs"]] == ["name corridor", "name action"]
 
 
@@ -244,27 +245,26 @@ def test_a_comparison_lays_out_the_cores_as_its_runs_do(tmp_path, monkeypatch, t
     monkeypatch.setattr("sharedq.trainer.use_all_cores", lambda for_one: asked.append(for_one))
     options = {"environment.id": "CartPole-v1", "training": training, "seeds": seeds}
     one = recipe("cartpole").replace(environment="gymnasium", **options)
-    plan("cartpole", [one], tmp_path / "out", "", overwrite=False)
+    plan("cartpole", {"one": one}, tmp_path / "out", "", overwrite=False)
     assert asked == [for_one]
 
 
 def test_what_takes_a_comparisons_place_takes_none_of_its_runs(compared, tmp_path):
     shutil.copytree(compared, tmp_path / "out")
-    wanted = with_target(recipe("corridor"), "target_network")
-    plan("corridor", [wanted], tmp_path / "out", "", overwrite=True)
+    replace_with(tmp_path / "out")
     assert not any((tmp_path / "out/runs").iterdir())
 
 
-def test_no_source_twice_and_at_least_one(tmp_path):
+def test_no_source_twice_and_at_least_one():
     corridor = recipe("corridor")
     with pytest.raises(SharedqError, match="target network would be trained twice"):
         labels_of([corridor, corridor])
     with pytest.raises(SharedqError, match="at least one source"):
-        plan("corridor", [], tmp_path / "out", "", overwrite=False)
+        planned("corridor", corridor, {}, [])
 
 
 def replace_with(out: Path, target: str = "target_network") -> None:
-    plan("corridor", [with_target(recipe("corridor"), target)], out, "", overwrite=True)
+    plan("corridor", sweep(recipe("corridor"), {}, [target]), out, "", overwrite=True)
 
 
 def contents(folder: Path) -> dict[Path, bytes | None]:

@@ -51,7 +51,8 @@ def example(install):
 def test_parts_of_an_installed_package_stand_among_ours(capsys):
     assert main(["list"]) == 0
     told = capsys.readouterr().out
-    for name in ("young_average", "fourier", "cliff", "a walk along a cliff", "A slow average of the network"):
+    names = ("young_average", "fourier", "cliff", "relative_step")
+    for name in (*names, "a walk along a cliff", "A slow average of the network"):
         assert name in told
     with pytest.raises(SystemExit, match="0"):
         main(["train", "cliff", "--help"])
@@ -70,6 +71,13 @@ def test_an_installed_recipe_is_trained_resumed_evaluated_and_costed_without_bei
     captured = capsys.readouterr()
     assert "finished already" in captured.err and "mean return" in captured.out and "parameters, held" in captured.out
     assert sharedq.load("run").values([1.0] + [0.0] * 47).shape == (4,)
+
+
+@pytest.mark.usefixtures("example")
+def test_an_installed_measure_gets_a_column_and_needs_no_trust():
+    experiment = sharedq.recipe("cliff").replace(**{"training.measures": "relative_step"})
+    assert experiment.imports() == []
+    assert experiment.build().program().metric_names[-1] == "measures/relative_step"
 
 
 @pytest.mark.usefixtures("example")

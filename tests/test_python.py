@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,6 @@ def test_a_seed_without_a_finished_episode_has_no_return(run):
     told = ChunkResult({}, ended, np.array([-1, -1]), np.array([True, True]))
     assert not _asks_to_stop(lambda step, metrics: seen.update(metrics), 5, told, np.array([7.0, 8.0]))
     np.testing.assert_array_equal(seen["return"], [1.5, np.nan])
-    np.testing.assert_array_equal(seen["evaluation_return"], [7, 8])
     assert _asks_to_stop(lambda step, metrics: metrics["return"][0] > 1, 5, told, None)  # NumPy's own True
     with pytest.raises(SharedqError, match=r"^the callback must return True to stop the run, or None, not 'yes'$"):
         _asks_to_stop(lambda step, metrics: "yes", 5, told, None)
@@ -340,16 +340,50 @@ def test_a_comparison_keeps_a_command_and_is_not_trained_twice(compared, capsys)
     assert comparison.page.exists()
 
 
-def test_one_source_may_be_a_text_and_the_default_folder_has_the_recipes_name(tmp_path, monkeypatch):
+def test_one_source_may_be_a_text_and_the_default_folder_has_the_recipes_name(plans):
+    assert plans("corridor", "shared_heads:heads=2", algorithm="dqn").path.parts[-2:] == ("comparisons", "corridor")
+    (only,) = json.loads(Path("comparisons/corridor/compare.json").read_text())["runs"]
+    assert only["experiment"]["target"]["heads"] == 2
+    experiment = Experiment(environment=sharedq.recipe("corridor").environment, network="dense")
+    assert plans(experiment).path.parts[-2:] == ("comparisons", "probe")
+    planned = json.loads(Path("comparisons/probe/compare.json").read_text())
+    assert len(planned["runs"]) == 4 and planned["command"] == ""
+
+
+@pytest.fixture
+def plans(tmp_path, monkeypatch):
+    """`compare`, which writes its plan below the current folder. Nothing is trained."""
     monkeypatch.chdir(tmp_path)
-    planned = {}
-    monkeypatch.setattr("sharedq.library.plan", lambda *words, **_: planned.update(zip("neoc", words, strict=False)))
-    monkeypatch.setattr("sharedq.library.carry_out", lambda *words, **options: None)
-    monkeypatch.setattr("sharedq.library.Comparison", lambda out: out)
-    assert library.compare("corridor", "shared_heads:heads=2", algorithm="dqn") == Path("comparisons/corridor")
-    assert [one.target.heads for one in planned["e"]] == [2]
-    assert library.compare(Experiment(environment=sharedq.recipe("corridor").environment)) == Path("comparisons/probe")
-    assert len(planned["e"]) == 4 and planned["c"] == ""
+    monkeypatch.setattr("sharedq.comparison.carry_out", lambda out, *_, **__: out)
+    return partial(sharedq.compare, progress=None)
+
+
+RATES = [1e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "ranked", "folder"),
+    [
+        ({"vary": {"algorithm.learning_rate": RATES[:1]}}, ["target-free", "target network"], False, "corridor"),
+        ({"vary": {"lr": RATES}}, ["learning_rate 0.001", "learning_rate 0.002"], True, "corridor-learning_rate"),
+        ({"vary": {"environment.name": ["corridor", "action"]}}, ["name corridor"], False, "corridor-name"),
+        (
+            {"vary": {"learning_rate": RATES}, "targets": [SharedHeads(heads=2, period=9), "target_network"]},
+            ["shared heads K=2, learning_rate 0.001", "target network, learning_rate 0.001"],
+            True,
+            "corridor-learning_rate",
+        ),
+    ],
+)
+def test_the_command_of_a_sweep_plans_the_same(plans, options, labels, ranked, folder):
+    path = plans("corridor", **options).path
+    assert path.parts[-2:] == ("comparisons", folder)
+    planned = json.loads((path / "compare.json").read_text())
+    assert [one["label"] for one in planned["runs"]][: len(labels)] == labels
+    assert planned.get("ranked", False) == ranked
+    Path("comparisons").rename("before")
+    assert main(shlex.split(planned["command"])[1:]) == 0
+    assert json.loads((path / "compare.json").read_text()) == planned
 
 
 # The notebook
@@ -373,21 +407,21 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert names["agent"].act(first_cell) == 1
 
 
-def test_compare_varies_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "carry_out", lambda *_, **__: None)  # what is planned is enough
-    vary = {"algorithm.learning_rate": [0.1, 0.2]}
-    sharedq.compare("corridor", out=tmp_path / "sweep", vary=vary, progress=None, steps=400)
-    planned = json.loads((tmp_path / "sweep" / "compare.json").read_text())
-    assert [one["label"] for one in planned["runs"]] == ["learning_rate 0.1", "learning_rate 0.2"]
-    assert planned["ranked"]
+def test_the_command_of_a_sweep_has_its_values(plans):
+    planned = json.loads((plans("corridor", vary=VARIED, steps=400).path / "compare.json").read_text())
     assert planned["command"] == "sharedq compare corridor --steps 400 --algorithm.learning_rate 0.1 0.2"
+
+
+VARIED = {"algorithm.learning_rate": [0.1, 0.2]}
 
 
 @pytest.mark.parametrize(
     ("vary", "told"),
     [
+        (3, "vary takes settings with lists of values, not 3"),
         ("algorithm.learning_rate", "vary takes settings with lists of values"),
         ({"algorithm.learning_rate": 0.1}, "vary takes a list of values for algorithm.learning_rate"),
+        ({"target": ["shared_heads", "online_network"]}, "give them as targets="),
         ({"algorithm.learning_rates": [0.1, 0.2]}, "has no option .learning_rates.: did you mean learning_rate"),
     ],
 )

@@ -84,6 +84,46 @@ def test_what_is_written_is_read_back(whole, number, row):
     assert settings.parse(",".join(map(str, row)), tuple[int, ...], "") == tuple(row)
 
 
+@pytest.mark.parametrize(
+    ("value", "hint", "text"),
+    [
+        (True, bool, "true"),
+        (None, float | None, "none"),
+        ((64, 32), tuple[int, ...], "64,32"),
+        ([True, False], tuple[bool, ...], "true,false"),
+        ((), tuple[int, ...], ""),
+        (1e-4, float, "0.0001"),
+        ("a b", str, "a b"),
+    ],
+)
+def test_a_value_is_typed_as_it_is_parsed(value, hint, text):
+    assert settings.as_typed(value) == text
+    assert settings.parse(text, hint, "") == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "fields"),
+    [
+        ("rank", "rank", {}),
+        (" rank:delta=0.1 ", "rank", {"delta": "0.1"}),
+        ("heads:heads=2,loss_weights=1,0.5,period=7", "heads", {"heads": "2", "loss_weights": "1,0.5", "period": "7"}),
+        ("alignment:period=2:tau=0.5", "alignment", {"period": "2", "tau": "0.5"}),
+        ("own.parts:Slow", "own.parts:Slow", {}),
+        ("own:Slow:period=2:of=other:Part,tau=1", "own:Slow", {"period": "2", "of": "other:Part", "tau": "1"}),
+    ],
+)
+def test_a_part_is_chosen_with_options_between_commas_or_colons(text, kind, fields):
+    assert settings.chosen(text, ["rank"]) == (kind, fields)
+
+
+@pytest.mark.parametrize("text", ["rank:3", "rank:", "rank:=1", "tau=0.5", "rank,delta=1", "rank:3,delta=1"])
+def test_options_of_a_part_that_cannot_be_read_are_refused(text):
+    with pytest.raises(SharedqError, match=r"^'.*' is not written as name:option=value:option=value$"):
+        settings.chosen(text, ["rank"])
+    with pytest.raises(SharedqError, match=r"^'rank:a=1,a=2' gives a twice$"):
+        settings.chosen("rank:a=1,a=2")
+
+
 @dataclass(frozen=True)
 class Example:
     size: int = 3  # how large

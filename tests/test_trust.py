@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ import optax
 import pytest
 
 import sharedq
-from sharedq.command_line import main
+from sharedq.command_line import _trust, main
 from sharedq.environments import Custom, Gymnasium
 from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
 from sharedq.imports import resolve
 from sharedq.networks import FlaxTrunk
 from sharedq.recipes import RECIPES, recipe
-from sharedq.training import Fused, Interactive, Streaming
+from sharedq.training import TRAININGS, Fused
 
 RUN = Path(__file__).parent / "fixtures" / "0.1.0" / "corridor-finished"
 
@@ -153,18 +154,41 @@ def test_every_part_that_can_import_says_so(here):
         Gymnasium("a:b"): ["a:b"],
         Gymnasium("a:B-v0"): ["a:B-v0"],
         FlaxTrunk("a:b"): ["a:b"],
+        Fused(measures=("rank", "a:B:factor=2")): ["a:B"],
+        Gymnasium("B-v0", kwargs={"env_id": "a:B-v0", "size": 3}): ["a:B-v0"],
+        Gymnasium("a:b", kwargs={"nested": [{"c:d": ["e:f", None]}]}): ["a:b", "c:d", "e:f"],
     }
     for part, imports in named.items():
         assert part.imports() == imports
     assert [Gymnasium("CartPole-v1").imports(), Custom().imports(), FlaxTrunk().imports()] == [[], [], []]
     listing = {kind for table in TABLES.values() for kind in table.values() if hasattr(kind, "imports")}
-    trainings = {Fused, Interactive, Streaming}  # which name measures
-    assert listing == {Custom, Gymnasium, FlaxTrunk, *trainings}
+    assert listing == {Custom, Gymnasium, FlaxTrunk, *TRAININGS.values()}
     assert Fused(measures=("rank", "a:B:c=1")).imports() == ["a:B"]
     experiment = recipe("corridor").replace(environment=Custom("a:b"), network=FlaxTrunk("c:D"))
     assert experiment.imports() == ["a:b", "c:D"]
     with pytest.raises(SharedqError, match="import and run c:D:"):
         Experiment.from_dict(experiment.to_dict(), trust=["a:b"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("measures", "[theirs:N, rank]", "theirs:N"),
+        ("training.measures", "rank,theirs:N:factor=2", "theirs:N"),
+        ("environment.kwargs", "size=3,env_id=theirs:Env-v0", "theirs:Env-v0"),
+        ("environment.kwargs", '{"env_id": "theirs:Env-v0"}', "theirs:Env-v0"),
+        ("environment.factory", "theirs:make", "theirs:make"),
+    ],
+)
+def test_a_command_names_what_stands_in_its_values(option, value, named):
+    typed = Namespace(trust=False, recipe="run/experiment.json", options={option: [value]})
+    assert named in _trust(typed)
+    assert "theirs:other" not in _trust(typed)
+
+
+def test_a_source_is_named_without_its_options():
+    typed = Namespace(trust=False, recipe="run/experiment.json", options={}, targets=["theirs:Slow:period=2,tau=1"])
+    assert {"theirs:Slow"} <= _trust(typed) <= {"theirs:Slow", *typed.targets}
 
 
 BROKEN = {

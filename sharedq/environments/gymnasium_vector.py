@@ -10,7 +10,7 @@ import numpy as np
 
 from sharedq.environments.contract import HostEnvironment, follows
 from sharedq.environments.gymnasium_spaces import actions, observations
-from sharedq.environments.keywords import keywords_as_text, keywords_of
+from sharedq.environments.keywords import keywords_as_text, keywords_of, texts_in
 from sharedq.environments.spec import EnvironmentSpec, Stacks, stackable
 from sharedq.environments.sync_vector_env import HostTimeStep, SyncVectorEnv, episode_seed
 from sharedq.errors import EnvironmentFailed, SharedqError, missing_extra, told, unknown
@@ -56,8 +56,11 @@ class Gymnasium:
         check_count("time_limit", self.time_limit or 1)
 
     def imports(self) -> list[str]:
-        """The import strings that building runs: a factory, or the module of Gymnasium's own form module:id."""
-        return references(self.id)
+        """The import strings that building may run: a factory, Gymnasium's own form module:id, and texts like these.
+
+        An environment may hand a keyword argument on to `gymnasium.make`, as those of the package shimmy do.
+        """
+        return references(self.id, *texts_in(keywords_of(self.kwargs)))
 
     def build(self) -> HostEnvironment:
         example = self._make()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sharedq.errors import SharedqError
@@ -31,6 +31,17 @@ def keywords_as_text(given: Any, option: str) -> str | None:
 def keywords_of(text: str | None) -> dict[str, Any]:
     """The keyword arguments in a text that `keywords_as_text` wrote."""
     return json.loads(text) if text else {}
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a plain value, also the names in its dictionaries."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts_in([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts_in(one)
 
 
 def _parsed(text: str, option: str) -> Any:

@@ -51,7 +51,6 @@ FINISHED = {
 DESCRIPTIONS = ("experiment.json", "cost.json", "versions.json", "command.txt")  # what a page tells of, beside the logs
 DIVERGED = {"step": int, "seed": int}
 VERSIONS = {str: str | int | None}
-MEASURE = "measures/"  # what the name of a measure begins with in metrics.csv
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)[\d:.]*(Z|\+00:00)")  # in UTC
 
 
@@ -137,7 +136,7 @@ class Run:
     @property
     def measures(self) -> list[str]:
         """The names of what was measured during training."""
-        return [name.removeprefix(MEASURE) for name in self.metrics if name.startswith(MEASURE)]
+        return [name.removeprefix(formats.MEASURES) for name in self.metrics if name.startswith(formats.MEASURES)]
 
     @property
     def planned(self) -> int:

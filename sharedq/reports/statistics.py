@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedq.reports.load_runs import MEASURE, Run
+from sharedq import formats
+from sharedq.reports.load_runs import Run
 from sharedq.reports.tables import LARGEST_NUMBER
 
 REPETITIONS = 2000
@@ -56,7 +57,7 @@ def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
 
 def measured(run: Run, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step, seed and value of each row in which the measure has a number."""
-    values = run.metrics.get(MEASURE + name, np.full(len(run.metrics["step"]), np.nan))
+    values = run.metrics.get(formats.MEASURES + name, np.full(len(run.metrics["step"]), np.nan))
     present = np.abs(values) <= LARGEST_NUMBER
     return run.metrics["step"][present], run.metrics["seed"][present], values[present]
 

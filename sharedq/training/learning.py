@@ -10,8 +10,9 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.spec import EnvironmentSpec
+from sharedq.formats import MEASURES
 from sharedq.replay.replay import Replay
-from sharedq.training.measuring import PREFIX, Measuring
+from sharedq.training.measuring import Measuring
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
 
@@ -90,13 +91,13 @@ class MetricSums(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The names in the log, in its order."""
-        return sorted({**self.observed, **self.updated}) + [PREFIX + name for name in self.measured]
+        return sorted({**self.observed, **self.updated}) + [MEASURES + name for name in self.measured]
 
     def means(self, steps: Any, updates: Any) -> dict[str, Any]:
         """The means over this many vector steps and updates."""
         observed = {name: x / steps for name, x in self.observed.items()}
         measured = {
-            PREFIX + name: jnp.where(self.times > 0, x / jnp.maximum(self.times, 1), jnp.nan)
+            MEASURES + name: jnp.where(self.times > 0, x / jnp.maximum(self.times, 1), jnp.nan)
             for name, x in self.measured.items()
         }
         return observed | {name: x / updates for name, x in self.updated.items()} | measured

@@ -20,6 +20,7 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.analysis.measure import STATES, Measure, UpdateInfo
 from sharedq.bellman.returns import discount
+from sharedq.formats import MEASURES
 from sharedq.networks.convolution import traced_natively
 from sharedq.replay import Uniform
 from sharedq.replay.replay import Replay
@@ -28,7 +29,6 @@ from sharedq.training.memory import scratch_of
 from sharedq.training.seeds import Layout
 from sharedq.transitions import Batch, Step, Transition
 
-PREFIX = "measures/"  # of the columns in the log
 OTHER = 32  # transitions of the other batch in a stream
 
 
@@ -114,12 +114,12 @@ class Measuring(NamedTuple):
             assert one.summarise is not None
             for place in range(seeds):
                 for name, number in one.summarise(jax.tree.map(lambda x, p=place: x[p], made)).items():
-                    found.setdefault(PREFIX + name, []).append(number)
+                    found.setdefault(MEASURES + name, []).append(number)
         return {name: np.array(numbers) for name, numbers in found.items()}
 
     @property
     def names_at_log(self) -> list[str]:
-        return [PREFIX + name for one in self.measures if one.at_log is not None for name in one.names]
+        return [MEASURES + name for one in self.measures if one.at_log is not None for name in one.names]
 
     @property
     def names_at_updates(self) -> list[str]:
@@ -167,7 +167,7 @@ class MeasuringProgram:
         `updates` is the number of updates that were measured since the row before. If there were none, the metrics of
         measures of updates are left out.
         """
-        measured = [PREFIX + name for name in self._measuring.names_at_updates if not updates]
+        measured = [MEASURES + name for name in self._measuring.names_at_updates if not updates]
         metrics = {name: value for name, value in metrics.items() if name not in measured}
         return metrics | self._at_log(learners, written, updates)
 
