@@ -15,7 +15,7 @@ from sharedq.recipes import recipe
 from sharedq.results import Comparison, Run
 from sharedq.settings import require
 from sharedq.tables import COMPARED
-from sharedq.trainer import new_folder
+from sharedq.trainer import new_folder, to_start
 from sharedq.trainer import train as train_experiment
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.progress import Silent, Wanted, check_progress, displayed
@@ -57,8 +57,8 @@ def train(
     """
     base, changed = _experiment(experiment, options, TRAIN)
     out = new_folder(_stem(experiment, base), changed) if out is None else as_path(out, "out")
-    if start_from is None:
-        command = command or _command("train", experiment, base, changed)
+    if command is None and (typed := _command("train", experiment, base, changed)) is not None:
+        command = typed + to_start(start_from, start_checkpoint)
     return train_experiment(
         changed,
         out,
