@@ -449,7 +449,7 @@ def damage_the_best(run: Path) -> None:
 
 def edit_the_experiment(run: Path) -> None:
     text = (run / "experiment.json").read_text()
-    (run / "experiment.json").write_text(text.replace('"gamma": 0.99', '"gamma": 0.5'))
+    (run / "experiment.json").write_text(text.replace('"epsilon_end": 0.1', '"epsilon_end": 0.2'))
 
 
 @pytest.mark.parametrize(
