@@ -24,7 +24,8 @@ from sharedq.runs.durable import sync_folder, write_synced
 from sharedq.runs.sealed import read_sealed, sealed
 
 SCHEMA, UNSEALED = 3, 2  # version 0.1.0 wrote 2, which is the same without a checksum of checkpoint.json itself
-BEST, ASIDE = "best", ".best"  # the best agent of each seed, and what it is called while a better one takes its place
+BEST = "best"  # the name of the checkpoint that holds the best agent of each seed
+ASIDE = ".best"  # its name while a better one takes its place
 UNFINISHED = ".unfinished"  # the name of a checkpoint while it is written
 REMOVED = ".removed"  # the name of a checkpoint while its files are removed
 UNNAMED = (UNFINISHED, REMOVED)
