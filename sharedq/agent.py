@@ -14,8 +14,8 @@ from sharedq.environments import HostEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Built, Experiment, Trust
 from sharedq.networks.convolution import traced_natively
-from sharedq.playing import film_file
-from sharedq.playing.episodes import apart, film, first_episodes, play, play_on_host
+from sharedq.playing import MAX_STEPS, film_file
+from sharedq.playing.episodes import evaluation_seed, film, first_episodes, play, play_on_host
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import check_count, convert, require
 from sharedq.trainer import spec_of
@@ -93,7 +93,7 @@ class Agent:
         key = self._key(next(self._calls) if draw is None else draw)
         actions = np.asarray(self._compiled.act(self._state, key, batch))
         in_units = self._compiled.built.spec.actions.in_units
-        return in_units(actions[0]) if is_one else np.array([in_units(action) for action in actions])
+        return in_units(actions[0] if is_one else actions)
 
     def values(self, obs: Any, draw: int = 0) -> np.ndarray:
         """The values of the behaviour head for one observation: of every action, or, if actions are continuous, of one.
@@ -128,17 +128,17 @@ class Agent:
             raise unknown("option of a trained agent", option, known)
         return found[0]
 
-    def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = 10_000) -> Evaluation:
+    def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = MAX_STEPS) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""
         episodes, max_steps = _whole("episodes", episodes), _whole("max_steps", max_steps)
         check_count("episodes", episodes, most=WORLDS if self._compiled.on_host else EPISODES)
         check_count("max_steps", max_steps)
         seed = _first_seed(seed)
-        played = self._compiled.play(self._state, apart(seed), episodes=episodes, max_steps=max_steps)
+        played = self._compiled.play(self._state, evaluation_seed(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
     def record(
-        self, out: str | Path, seed: int = 0, max_steps: int = 10_000, rate: int = 15, overwrite: bool = False
+        self, out: str | Path, seed: int = 0, max_steps: int = MAX_STEPS, rate: int = 15, overwrite: bool = False
     ) -> tuple[Path, float]:
         """Films one episode at `rate` pictures per second. Returns the path of the film and the return of the episode.
 
@@ -155,7 +155,7 @@ class Agent:
 
         def pictures():
             nonlocal returned
-            returned = yield from film(self._compiled.built.environment, act, apart(seed), max_steps)
+            returned = yield from film(self._compiled.built.environment, act, evaluation_seed(seed), max_steps)
 
         return film_file.write(out, pictures(), rate, overwrite), returned
 
@@ -199,7 +199,7 @@ def load_all(run: str | Path, *, checkpoint: str | int = "last", trust: Trust = 
     directory = RunDirectory.open(run)
     experiment = Experiment.from_dict(directory.experiment(), trust)
     path = directory.checkpoint(checkpoint)
-    best = path.name == checkpoints.BEST
+    best = checkpoints.is_best(path)
     meta = checkpoints.read_meta(
         path, directory.digests(), BEST_META if best else Any, oldest=directory.oldest_checkpoint()
     )

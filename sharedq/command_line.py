@@ -17,6 +17,7 @@ from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.imports import import_strings
 from sharedq.json_files import read_json
 from sharedq.output import Outlet, outlets, say
+from sharedq.playing import MAX_STEPS
 from sharedq.tables import COMPARED
 
 TARGETS_HELP = "sources, each as name or name:option=value,option=value"
@@ -310,7 +311,9 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
     _takes_checkpoint(verb)
-    verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of an episode (default: %(default)s)")
+    verb.add_argument(
+        "--max-steps", type=int, default=MAX_STEPS, help="most steps of an episode (default: %(default)s)"
+    )
 
     def call(parsed):
         from sharedq.agent import load_all
@@ -361,7 +364,9 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("--agent", type=int, help="the trained seed that plays (default: the first)")
     _takes_checkpoint(verb)
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episode (default: %(default)s)")
-    verb.add_argument("--max-steps", type=int, default=10_000, help="most steps of the episode (default: %(default)s)")
+    verb.add_argument(
+        "--max-steps", type=int, default=MAX_STEPS, help="most steps of the episode (default: %(default)s)"
+    )
     verb.add_argument("--rate", type=int, default=15, help="pictures per second (default: %(default)s)")
     _takes_trust(verb)
     verb.add_argument("--overwrite", action="store_true", help="replace an existing file that is not a film of sharedq")

@@ -14,7 +14,7 @@ from sharedq.experiment import SHORT, TABLES, Experiment
 from sharedq.recipes import recipe
 from sharedq.results import Comparison, Run
 from sharedq.settings import as_typed, require
-from sharedq.trainer import new_folder
+from sharedq.trainer import new_folder, to_start
 from sharedq.trainer import train as train_experiment
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.progress import Silent, Wanted, check_progress, displayed
@@ -43,8 +43,8 @@ def train(
     """
     base, changed = _experiment(experiment, options, train)
     out = new_folder(_stem(experiment, base), changed) if out is None else as_path(out, "out")
-    if start_from is None:
-        command = command or _command("train", experiment, base, changed)
+    if command is None and (typed := _command("train", experiment, base, changed)) is not None:
+        command = typed + to_start(start_from, start_checkpoint)
     return train_experiment(
         changed,
         out,

@@ -22,7 +22,7 @@ from sharedq.runs.tensor_file import named_leaves
 from sharedq.settings import as_typed, require
 from sharedq.training.learning import begin_learner
 
-ANEW = ("optimiser", "optimisers", "traces", "trace_mask", "policy_key")
+NOT_TAKEN_OVER = ("optimiser", "optimisers", "traces", "trace_mask", "policy_key")  # slots that begin anew
 
 
 def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
@@ -35,7 +35,9 @@ def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
     checkpoints.read_meta(path, directory.digests(), oldest=directory.oldest_checkpoint())
     begun = jax.jit(lambda seeds: jax.lax.map(lambda seed: _begun(built, seed), seeds))(jnp.array(seeds, jnp.int32))
     arrays = checkpoints.load_arrays(path, "agent")
-    wanted, there = ({name: x for name, x in one.items() if _is_taken(name)} for one in (named_leaves(begun), arrays))
+    wanted, there = (
+        {name: x for name, x in one.items() if _is_taken_over(name)} for one in (named_leaves(begun), arrays)
+    )
     for name in sorted(wanted.keys() | there.keys()):
         forms = [_form(one.get(name)) for one in (there, wanted)]
         if forms[0] != forms[1]:
@@ -48,9 +50,9 @@ def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
         "run of one seed",
     )
     places = np.arange(len(seeds)) % count
-    leaves = [there[name][places] if _is_taken(name) else leaf for name, leaf in named_leaves(begun).items()]
+    leaves = [there[name][places] if _is_taken_over(name) else leaf for name, leaf in named_leaves(begun).items()]
     agent = jax.tree.unflatten(jax.tree.structure(begun), leaves)
-    origin = {"run": str(run), "checkpoint": path.name, "sha256": checksum(path / "agent.safetensors")}
+    origin = {"run": str(Path(run)), "checkpoint": path.name, "sha256": checksum(path / "agent.safetensors")}
     return Start(agent, origin)
 
 
@@ -58,8 +60,8 @@ def _begun(built: Built, seed: jax.Array) -> Any:
     return begin_learner(seed, built.algorithm, built.spec, built.replay, built.measuring).agent
 
 
-def _is_taken(name: str) -> bool:
-    return name.partition("/")[0] not in ANEW
+def _is_taken_over(name: str) -> bool:
+    return name.partition("/")[0] not in NOT_TAKEN_OVER
 
 
 def _form(array: Any) -> str:

@@ -49,14 +49,28 @@ def train(
     use_cores_for(experiment)
     built, program = prepared(experiment)  # this raises before a folder is made
     start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
-    command = command or repeat(out, experiment)
+    command = command or repeat(out, experiment, start_from, start_checkpoint)
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec), start)
     return _go_on(built, program, directory, progress, mirror, callback)
 
 
-def repeat(out: str | Path, experiment: Experiment) -> str:
+def repeat(
+    out: str | Path,
+    experiment: Experiment,
+    start_from: str | Path | None = None,
+    start_checkpoint: str | int = "last",
+) -> str:
     """The command that repeats the run in `out`."""
-    return f"sharedq train {shlex.quote(str(Path(out) / 'experiment.json'))}{to_trust(experiment)}"
+    file = shlex.quote(str(Path(out) / "experiment.json"))
+    return f"sharedq train {file}{to_start(start_from, start_checkpoint)}{to_trust(experiment)}"
+
+
+def to_start(start_from: str | Path | None, checkpoint: str | int) -> str:
+    """The options that a command needs to start from the agents of another run."""
+    if start_from is None:
+        return ""
+    which = "" if checkpoint == "last" else f" --from-checkpoint {shlex.quote(str(checkpoint))}"
+    return f" --from {shlex.quote(str(as_path(start_from, 'start_from')))}{which}"
 
 
 def new_folder(name: str, experiment: Experiment) -> Path:
@@ -114,9 +128,8 @@ def resume(
             f"the environment has changed since {directory.path} began (spec.json describes it as it was): "
             "restore it, or train again"
         )
-    if experiment != began:
-        directory.extend(experiment.to_dict())
-    return _go_on(built, program, directory, progress, mirror, callback)
+    longer = None if experiment == began else experiment.to_dict()
+    return _go_on(built, program, directory, progress, mirror, callback, longer)
 
 
 def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> Experiment:
@@ -159,6 +172,7 @@ def _go_on(
     wanted: Wanted,
     mirror: Mirror | None,
     callback: Callback | None,
+    longer: dict | None = None,
 ) -> Run:
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
@@ -175,6 +189,7 @@ def _go_on(
             keep_replay=training.keep_replay,
             advice=built.advice(),
             onwards=onwards,
+            longer=longer,
             mirror=mirror,
             callback=callback,
         )

@@ -17,7 +17,7 @@ from sharedq.environments.probes import PROBES
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.playing import film_file
-from sharedq.playing.episodes import apart
+from sharedq.playing.episodes import evaluation_seed
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.training.learning import example_batch
 
@@ -198,12 +198,15 @@ def test_evaluation_plays_whole_episodes_and_repeats(agent):
 
 
 def test_no_evaluation_begins_as_a_training_with_its_seed_did(young):
-    seeds = [apart(seed) for seed in range(1000)]
+    seeds = [evaluation_seed(seed) for seed in range(1000)]
     assert len({*seeds, *range(1000)}) == 2000 and max(seeds) < 2**31
     agent = sharedq.load(young)
-    lengths = {seed: agent._compiled.play(agent._state, seed, episodes=50, max_steps=100)[1] for seed in (1, apart(1))}
-    assert (agent.evaluate(50, seed=1, max_steps=100).lengths == lengths[apart(1)]).all()
-    assert (lengths[1] != lengths[apart(1)]).any()
+    lengths = {
+        seed: agent._compiled.play(agent._state, seed, episodes=50, max_steps=100)[1]
+        for seed in (1, evaluation_seed(1))
+    }
+    assert (agent.evaluate(50, seed=1, max_steps=100).lengths == lengths[evaluation_seed(1)]).all()
+    assert (lengths[1] != lengths[evaluation_seed(1)]).any()
 
 
 def test_evaluation_says_which_episodes_it_cut(agent):

@@ -22,14 +22,15 @@ from sharedq.environments import CartPole, HostEnvironment
 from sharedq.errors import EnvironmentFailed, SharedqError, Stopped
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
-from sharedq.playing.episodes import apart, play
+from sharedq.playing import MAX_STEPS
+from sharedq.playing.episodes import evaluation_seed, play
 from sharedq.recipes import recipe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints, run_files
 from sharedq.trainer import resume, train
 from sharedq.training import Fused, Interactive, Streaming
-from sharedq.training.evaluation import MAX_STEPS, Best, Evaluation
-from sharedq.training.program import FinishedEpisodes
-from sharedq.training.progress import PlainLines, Silent
+from sharedq.training.evaluation import Best, Evaluation
+from sharedq.training.program import PlayedEpisodes
+from sharedq.training.progress import Silent
 
 EPISODES, SEEDS = 4, [0, 1]
 EXPERIMENT = recipe("corridor").replace(
@@ -71,9 +72,7 @@ class Notes(Silent):
 
     def say(self, text):
         self.said.append(text)
-
-    def evaluated(self, mean_return):
-        self.evaluations += 1
+        self.evaluations += text.startswith("evaluation at step ")
         if self.evaluations == self.stop_at:
             raise KeyboardInterrupt
 
@@ -113,13 +112,13 @@ def test_the_episodes_are_those_of_the_agent_and_of_seeds_of_their_own(finished,
     built = EXPERIMENT.build()
     for agent in load_all(run, checkpoint=checkpoint):
         act = partial(built.algorithm.act, agent._state, step=None)
-        seed = apart(agent.seed, agent.step)
+        seed = evaluation_seed(agent.seed, agent.step)
         returned, _, _ = jax.jit(lambda act=act, seed=seed: play(built.environment, act, seed, EPISODES, MAX_STEPS))()
         np.testing.assert_allclose(returned, returns_at(run, agent.seed, agent.step), rtol=1e-6)
 
 
 def test_no_two_evaluations_and_no_training_have_a_seed_in_common():
-    seeds = [apart(seed, *step) for seed in range(20) for step in ((), *((at,) for at in DUE))]
+    seeds = [evaluation_seed(seed, step) for seed in range(20) for step in (None, *DUE)]
     assert len({*seeds, *range(20)}) == len(seeds) + 20
 
 
@@ -146,15 +145,12 @@ def test_tensorboard_and_the_mirror_hear_the_mean(finished):
     np.testing.assert_allclose(told[DUE[2]], both, rtol=1e-6)
 
 
-def test_progress_shows_the_newest_evaluation(monkeypatch, capsys):
-    monkeypatch.setattr("sharedq.training.progress.PLAIN_LINE_EVERY", 0)
-    lines = PlainLines("run", 100, 1)
-    lines.update(10, 5.0, 1.0, True)
-    lines.evaluated(2.5)
-    lines.update(20, 5.0, 1.0, True)
-    before, after = capsys.readouterr().out.splitlines()
-    assert "evaluation" not in before
-    assert "return 1.00, evaluation 2.50, " in after
+def test_each_evaluation_is_told_with_its_mean(finished):
+    run, notes, _ = finished
+    told = [said for said in notes.said if said.startswith("evaluation at step ")]
+    means = [np.mean([returns_at(run, seed, step) for seed in SEEDS]) for step in DUE]
+    assert told == [f"evaluation at step {step:,}: mean return {mean:.2f}" for step, mean in zip(DUE, means)]
+    assert not any("were cut" in said for said in notes.said)
 
 
 # Learning does not notice
@@ -249,7 +245,7 @@ def test_evaluating_on_the_host_equals_evaluating_on_the_device_with_one_compile
     for step in (480, 960):
         on_device, on_host = fused.evaluate(run, step), host.evaluate(learner, step)
         jax.tree.map(np.testing.assert_array_equal, on_device, on_host)
-        assert [one.steps.tolist() for one in on_device] == [[step] * 5] * 3
+        assert on_device.returns.shape == (3, 5) and on_device.ended.all()
     assert traces == []
     assert FirstEpisodes.opened == 0
 
@@ -277,9 +273,11 @@ class Told(NamedTuple):
     returns: dict[int, list[float]]
     seeds: list[int] = [7, 8]  # noqa: RUF012
     evaluation_steps: list[int] = [1, 2, 3, 4]  # noqa: RUF012
+    cut: tuple[int, ...] = ()
 
     def evaluate(self, run, step):
-        return [FinishedEpisodes(np.full(1, step), np.float32([one]), np.ones(1)) for one in self.returns[step]]
+        returns = np.float32(self.returns[step])[:, None]
+        return PlayedEpisodes(returns, np.ones_like(returns), np.full(returns.shape, step not in self.cut))
 
     def agent_to_host(self, run):
         return {"params": np.full((2, 3), run, np.float32), "key": jax.random.split(jax.random.key(run))}
@@ -308,19 +306,41 @@ def test_each_seed_keeps_its_own_best_and_of_equal_ones_the_first(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", {}, "")
     program = Told({1: [np.nan, 5.0], 2: [1.0, 5.0], 3: [1.0, 4.0], 4: [3.0, np.inf]})
     with MetricsLog(directory, ["loss"], evaluates=True) as log:
-        evaluation = Evaluation(program, directory, 0.0)
+        evaluation = Evaluation(program, directory, print, 0.0)
         evaluation.carry_out(1, 1, log)
         assert kept(program, directory)[::2] == ([1, 1], [1.0, 1.0])
         evaluation.carry_out(2, 2, log)
         assert kept(program, directory) == ([2, 1], [1.0, 5.0], [2.0, 1.0])
         evaluation.carry_out(3, 3, log)
         assert kept(program, directory) == ([2, 1], [1.0, 5.0], [2.0, 1.0])
-        evaluation = Evaluation(program, directory, 0.0)  # as if resumed
+        evaluation = Evaluation(program, directory, print, 0.0)  # as if resumed
         evaluation.carry_out(2, 2, log)
         assert kept(program, directory) == ([2, 1], [1.0, 5.0], [2.0, 1.0])
         evaluation.carry_out(4, 4, log)
         assert kept(program, directory)[::2] == ([4, 4], [4.0, 4.0])
     assert Best([2], [1.0]).with_more(3, [1.0]) == Best([2], [1.0])
+
+
+def test_the_first_evaluation_that_cuts_episodes_says_how_many(tmp_path):
+    directory, said = RunDirectory.create(tmp_path / "run", {}, ""), []
+    program = Told({step: [1.0, 1.0] for step in (1, 2, 3)}, cut=(2, 3))
+    with MetricsLog(directory, ["loss"], evaluates=True) as log:
+        evaluation = Evaluation(program, directory, said.append, 0.0)
+        for step in (1, 2, 3):
+            evaluation.carry_out(step, step, log)
+    cut = "2 of 2 episodes of this evaluation were cut at 10,000 steps; their returns count up to there"
+    told = [f"evaluation at step {step}: mean return 1.00" for step in (1, 2, 3)]
+    assert said == [*told[:2], cut, told[2]]
+
+
+def test_the_best_that_a_kill_left_moved_aside_is_found_loaded_and_verified(run, capsys):
+    whole = run / "checkpoints/best"
+    steps = checkpoints.read_meta(whole)["steps"]
+    whole.rename(run / "checkpoints/.best")
+    assert [agent.step for agent in load_all(run, checkpoint="best")] == steps
+    assert main(["verify", str(run)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if ".best/agent" in line] == ["checkpoints/.best/agent.safetensors: whole"]
 
 
 @pytest.mark.parametrize("renames", range(2))

@@ -402,6 +402,25 @@ def test_a_users_environment_can_be_seen_if_it_has_pictures(bring):
         bring()[0].build().open(1, 0, render=True)
 
 
+class Drawn(Made):
+    """An environment that draws pictures if it is asked to, as is usual with Gymnasium."""
+
+    def __init__(self, size=1, render_mode=None):
+        super().__init__(mode=render_mode)
+
+
+def draws(**kwargs):
+    return Drawn(**kwargs)
+
+
+@pytest.mark.parametrize("made_by", [Drawn, draws])
+@pytest.mark.parametrize("kwargs", ["size=2", "size=2,render_mode=human"])
+def test_a_users_class_or_function_is_asked_for_pictures_where_it_takes_a_render_mode(made_by, kwargs):
+    settings = Gymnasium(f"{__name__}:{made_by.__name__}", kwargs=kwargs)
+    assert settings._make(render=True).render_mode == "rgb_array"
+    assert settings._make().render_mode == ("human" if "human" in kwargs else None)
+
+
 # Vectors of actions, images and remarks
 
 

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -88,12 +89,17 @@ def test_a_run_keeps_its_command(run, tmp_path, monkeypatch):
     monkeypatch.setattr("sharedq.library.train_experiment", lambda experiment, out, **options: (out, options))
     assert library.train(sharedq.recipe("corridor"), tmp_path)[1]["command"] is None  # which names the experiment.json
     assert library.train("corridor", tmp_path, command="mine")[1]["command"] == "mine"
+    started = library.train("corridor", tmp_path, start_from=run, start_checkpoint=8_000)[1]["command"]
+    assert started == f"sharedq train corridor --from {run.path} --from-checkpoint 8000"
 
 
 def test_a_run_of_an_experiment_is_repeated_from_its_file(tmp_path):
     from sharedq.trainer import repeat
 
-    assert repeat(tmp_path, sharedq.recipe("corridor")) == f"sharedq train {tmp_path}/experiment.json"
+    corridor, command = sharedq.recipe("corridor"), f"sharedq train {tmp_path}/experiment.json"
+    assert repeat(tmp_path, corridor) == command
+    assert repeat(tmp_path, corridor, "runs/a b") == f"{command} --from 'runs/a b'"
+    assert repeat(tmp_path, corridor, Path("runs/a"), "best") == f"{command} --from runs/a --from-checkpoint best"
 
 
 def test_without_a_folder_a_run_gets_a_new_one(tmp_path, monkeypatch):
@@ -200,9 +206,10 @@ def test_a_seed_without_a_finished_episode_has_no_return(run):
     told = ChunkResult({}, ended, np.array([-1, -1]), np.array([True, True]))
     assert not _asks_to_stop(lambda step, metrics: seen.update(metrics), 5, told, np.array([7.0, 8.0]))
     np.testing.assert_array_equal(seen["return"], [1.5, np.nan])
+    np.testing.assert_array_equal(seen["evaluation_return"], [7, 8])
     assert _asks_to_stop(lambda step, metrics: metrics["return"][0] > 1, 5, told, None)  # NumPy's own True
-    with pytest.raises(SharedqError, match=r"^the callback must return True to stop the run, or None, not 'yes'$"):
-        _asks_to_stop(lambda step, metrics: "yes", 5, told, None)
+    for answer, stops in ((1, True), (jnp.array(True), True), (jnp.array(False), False), (0, False)):
+        assert _asks_to_stop(lambda step, metrics, answer=answer: answer, 5, told, None) is stops
 
 
 def test_a_callback_stops_a_run_which_then_goes_on_as_if_it_never_stopped(run, tmp_path):

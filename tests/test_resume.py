@@ -372,13 +372,11 @@ class Said(Silent):
 
     def say(self, text):
         self.said.append(text)
+        if text.startswith("evaluation at step ") and self.step >= self.stop_after:
+            raise KeyboardInterrupt
 
     def update(self, step, rate, mean_return, learning):
         self.step = step
-
-    def evaluated(self, mean_return):
-        if self.step >= self.stop_after:
-            raise KeyboardInterrupt
 
 
 def best(run: Path) -> tuple[bytes, dict]:
@@ -424,14 +422,66 @@ def test_a_kill_while_a_run_is_told_to_go_on_leaves_one_that_resumes(tmp_path, k
     def killed(path, *to, **named):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    directory = RunDirectory.open(run)
+    with directory.writing(), monkeypatch.context() as patch:
         patch.setattr(Path, lost, killed)
         with pytest.raises(KeyboardInterrupt):
-            RunDirectory.open(run).extend({"another": 1})
+            directory.extend({"another": 1})
     if not (run / "finished.json").exists():
         resume(run)
     assert same(run, before)
     assert main(["verify", str(run)]) == 0
+
+
+def edit_a_log(run: Path) -> None:
+    content = (run / "episodes.csv").read_bytes()
+    (run / "episodes.csv").write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+
+
+def damage_the_checkpoint(run: Path) -> None:
+    rest = run / "checkpoints/000000004000/rest/000000"
+    rest.write_bytes(rest.read_bytes()[:-1])
+
+
+def damage_the_best(run: Path) -> None:
+    (run / "checkpoints/best/checkpoint.json").write_text("{}")
+
+
+def edit_the_experiment(run: Path) -> None:
+    text = (run / "experiment.json").read_text()
+    (run / "experiment.json").write_text(text.replace('"epsilon_end": 0.1', '"epsilon_end": 0.2'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (edit_a_log, "episodes.csv is not as the checkpoint saw it"),
+        (damage_the_checkpoint, "is truncated"),
+        (damage_the_best, "checkpoint.json was edited or damaged"),
+        (edit_the_experiment, "is a checkpoint of another experiment"),
+    ],
+)
+def test_a_finished_run_that_cannot_go_on_is_left_finished(tmp_path, kept, monkeypatch, damage, says):
+    monkeypatch.setattr("sharedq.training.loop._prepare", lambda *arguments: 0.0)  # nothing is trained
+    run = shutil.copytree(kept, tmp_path / "run")
+    damage(run)
+    described = (run / "experiment.json").read_bytes(), (run / "finished.json").read_bytes()
+    with pytest.raises(SharedqError, match=says):
+        resume(run, steps=8_000, progress=None)
+    assert ((run / "experiment.json").read_bytes(), (run / "finished.json").read_bytes()) == described
+
+
+def test_a_finished_run_whose_environments_cannot_be_restored_is_left_finished(tmp_path, kept, monkeypatch):
+    def refuses(program, saved, step):
+        raise SharedqError("it did not reach the same state")
+
+    monkeypatch.setattr("sharedq.training.loop._prepare", lambda *arguments: 0.0)
+    monkeypatch.setattr("sharedq.training.fused.FusedProgram.load_worlds", refuses)
+    run = shutil.copytree(kept, tmp_path / "run")
+    described = (run / "experiment.json").read_bytes(), (run / "finished.json").read_bytes()
+    with pytest.raises(SharedqError, match="it did not reach the same state"):
+        resume(run, steps=8_000, progress=None)
+    assert ((run / "experiment.json").read_bytes(), (run / "finished.json").read_bytes()) == described
 
 
 def test_an_unfinished_run_is_told_to_go_on_too(tmp_path, kept, longer):

@@ -2,8 +2,10 @@
 
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -90,20 +92,20 @@ class Gymnasium:
         except ModuleNotFoundError as error:
             raise missing_extra("gymnasium", "gymnasium", f"'{self.id}'") from error
 
-        if _is_factory(self.id):
-            made = self._made_by_user(gymnasium)
-        else:
-            made = self._registered(gymnasium, {"render_mode": "rgb_array"} if render else {})
+        options = {"render_mode": "rgb_array"} if render else {}
+        made = (self._made_by_user if _is_factory(self.id) else self._registered)(gymnasium, options)
         shows = made.render_mode == "rgb_array" or not render
         require(shows, f"'{self.id}' has no pictures: its render_mode is {made.render_mode} and not rgb_array")
         return made
 
-    def _made_by_user(self, gymnasium: Any) -> "gymnasium.Env":
+    def _made_by_user(self, gymnasium: Any, options: dict[str, Any]) -> "gymnasium.Env":
+        """What the user's class or function makes, with those of the options that it takes."""
         factory = resolve(self.id, "environment factory")
         require(callable(factory), f"environment factory '{self.id}' is not a function")
         module = getattr(factory, "__module__", "")
+        options = {name: value for name, value in options.items() if _takes(factory, name)}
         with own_errors(f"environment factory '{self.id}'", module, EnvironmentFailed, factory):
-            made = factory(**keywords_of(self.kwargs))
+            made = factory(**{**keywords_of(self.kwargs), **options})
         right = isinstance(made, gymnasium.Env)
         require(right, f"environment factory '{self.id}' returned {type(made).__name__}, not a gymnasium.Env")
         return made if self.time_limit is None else gymnasium.wrappers.TimeLimit(made, self.time_limit)
@@ -260,6 +262,16 @@ def _as_texts(given: Any, kwargs: str | None, time_limit: int | None) -> dict[st
         name = entry if isinstance(entry, str) else reference_to(entry, "environment.id")
     kwargs = keywords_as_text({**brought, **keywords_of(kwargs)}, "environment.kwargs")
     return {"id": name, "kwargs": kwargs, "time_limit": limit if time_limit is None else time_limit}
+
+
+def _takes(function: Callable, name: str) -> bool:
+    """Whether a function, or a class, takes an argument of this name as a keyword."""
+    try:
+        parameters = signature(function).parameters
+    except (TypeError, ValueError):  # it is written in C
+        return False
+    named = name in parameters and parameters[name].kind is not Parameter.POSITIONAL_ONLY
+    return named or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
 
 
 def _is_factory(reference: str) -> bool:

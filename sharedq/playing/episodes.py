@@ -15,12 +15,13 @@ from sharedq.errors import SharedqError
 from sharedq.playing.pictures import has_picture, picture
 
 
-def apart(seed: int, *step: int) -> int:
+def evaluation_seed(seed: int, step: int | None = None) -> int:
     """The seed of evaluation episodes. With it, no episode starts like one of a training with `seed`.
 
     An evaluation during training also gives its `step`, so that it differs from the others.
     """
-    return int(np.random.SeedSequence((seed, crc32(b"evaluation"), *step)).generate_state(1)[0] >> 1)
+    words = (seed, crc32(b"evaluation")) if step is None else (seed, crc32(b"evaluation"), step)
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
 
 
 def play(environment: Environment, act: Callable, seed: int, episodes: int, max_steps: int):

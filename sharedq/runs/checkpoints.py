@@ -24,8 +24,11 @@ from sharedq.runs.durable import sync_folder, write_synced
 from sharedq.runs.sealed import read_sealed, sealed
 
 SCHEMA, UNSEALED = 3, 2  # version 0.1.0 wrote 2, which is the same without a checksum of checkpoint.json itself
-BEST, ASIDE = "best", ".best"  # the best agent of each seed, and what it is called while a better one takes its place
-UNFINISHED, REMOVED = UNNAMED = ".unfinished", ".removed"  # what a checkpoint is called before it has a step, and after
+BEST = "best"  # the name of the checkpoint that holds the best agent of each seed
+ASIDE = ".best"  # its name while a better one takes its place
+UNFINISHED = ".unfinished"  # the name of a checkpoint while it is written
+REMOVED = ".removed"  # the name of a checkpoint while its files are removed
+UNNAMED = (UNFINISHED, REMOVED)
 
 FORM = {"schema": int, "step": int, "experiment": str, "parts": {str: Any}, "meta": {str: Any}}
 TOLD = {"bytes": int, "sha256": str}  # of a file
@@ -68,9 +71,16 @@ def save_best(folder: Path, step: int, agent: Any, experiment: str, meta: dict) 
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint of the best agents, if there is one."""
-    path = folder / BEST
-    return path if path.is_dir() else None
+    """The checkpoint of the best agents, if there is one.
+
+    If a process was killed while it replaced the checkpoint, this is the one that was moved aside.
+    """
+    return next((path for path in (folder / BEST, folder / ASIDE) if path.is_dir()), None)
+
+
+def is_best(path: Path) -> bool:
+    """Whether a checkpoint is that of the best agents, which has no step for a name."""
+    return path.name in (BEST, ASIDE)
 
 
 def _write(
@@ -289,7 +299,7 @@ def _manifest(path: Path) -> dict:
                 raise ValueError(f"'{part}' is no part, or has no file")
     except ValueError as error:
         raise SharedqError(f"{file} was edited or damaged ({error}): {_remedy(path)}") from None
-    if path.name not in (BEST, f"{manifest['step']:012d}"):
+    if not is_best(path) and path.name != f"{manifest['step']:012d}":
         raise SharedqError(
             f"{path} holds the checkpoint of step {manifest['step']:,}: it was renamed or exchanged, {_remedy(path)}"
         )
@@ -297,7 +307,7 @@ def _manifest(path: Path) -> dict:
 
 
 def _remedy(path: Path) -> str:
-    if path.name == BEST:
+    if is_best(path):
         return f"remove {path}, and the best agent is the best of those that are evaluated from then on"
     older = [step for step in all_steps(path.parent) if path.name.isdecimal() and step < int(path.name)]
     if not older:

@@ -153,14 +153,14 @@ class RunDirectory:
     def extend(self, experiment: dict) -> None:
         """Gives the run an experiment that goes on from its checkpoints. It is not finished then.
 
-        The file of the experiment is replaced at once, and remembers the digests that the checkpoints have. If the
-        process is killed before that, the run is as it was, and only has to be finished again.
+        The caller holds the run (see `writing`), and knows that the run can go on from its newest checkpoint. The file
+        of the experiment is replaced at once, and remembers the digests that the checkpoints have. If the process is
+        killed before that, the run is as it was, and only has to be finished again.
         """
-        described = self._described()
-        with self.writing():
-            (self.path / "finished.json").unlink(missing_ok=True)
-            sync_folder(self.path)
-            self.write_json("experiment.json", described | {"experiment": experiment, "earlier": self.digests()})
+        described = self._described() | {"experiment": experiment, "earlier": self.digests()}
+        (self.path / "finished.json").unlink(missing_ok=True)
+        sync_folder(self.path)
+        self.write_json("experiment.json", described)
 
     @property
     def checkpoints(self) -> Path:

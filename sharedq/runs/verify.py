@@ -84,13 +84,19 @@ def _run(folder: Path, planned: dict[str, Any] | None = None) -> Iterator[Findin
         yield Finding(run.checkpoints, False, f"the checkpoint of the last step, {finished['steps']:,}, is not there")
     if finished and run_files.EVALUATIONS in finished.get("logs", {}) and checkpoints.best(run.checkpoints) is None:
         yield Finding(run.checkpoints, False, "the best agent, which a run that evaluates keeps, is not there")
-    for path in checkpoints.all_paths(run.checkpoints):
+    kept = checkpoints.all_paths(run.checkpoints)
+    for path in kept:
         yield from _checkpoint(run, path)
     for name, is_folder in sorted(run_files.paths(folder)):
         if not is_folder and not run_files.ours(name):
             yield Finding(folder / name, True, "it is no file of a run")
-        elif not is_folder and any(step.startswith(".") for step in name.split("/")):
+        elif not is_folder and _is_hidden(name) and (folder / name).parent not in kept:
             yield Finding(folder / name, True, "a process that was killed left it, and the next start removes it")
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file of a run has the name, or lies in a folder with the name, that it has while it is written."""
+    return any(step.startswith(".") for step in name.split("/"))
 
 
 def _read(path: Path, read: Callable[[], dict | None]) -> tuple[dict | None, list[Finding]]:

@@ -1,37 +1,29 @@
 """Evaluation during training: which episodes are played, how they are told, and which agents were the best so far."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sharedq.playing.episodes import apart
+from sharedq.playing import MAX_STEPS
+from sharedq.playing.episodes import evaluation_seed
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
-from sharedq.training.program import FinishedEpisodes, Program
+from sharedq.training.program import Program
 
-MAX_STEPS = 10_000  # of an episode, as in `Agent.evaluate`
 LARGEST = float(np.finfo(np.float32).max)
 META = {"steps": [int], "returns": [float]}  # of the best agents: the step and the mean return of each seed's own
 
 
 def evaluation_seeds(seeds: Sequence[int], step: int) -> np.ndarray:
     """The seeds [S] of the episodes that the agents play at this step of the training."""
-    return np.array([apart(seed, step) for seed in seeds], np.int32)
-
-
-def episodes_at(step: int, returns: np.ndarray, lengths: np.ndarray) -> list[FinishedEpisodes]:
-    """The episodes [S, E] that were played at this step, for each seed."""
-    return [
-        FinishedEpisodes(np.full(len(length), step), returned, length)
-        for returned, length in zip(returns, lengths, strict=True)
-    ]
+    return np.array([evaluation_seed(seed, step) for seed in seeds], np.int32)
 
 
 class Best(NamedTuple):
-    """The best evaluation of each seed: its step and its mean return. Of equal ones, the first."""
+    """The best evaluation of each seed: its step and its mean return. If several are equal, the first counts."""
 
     steps: list[int]
     returns: list[float]
@@ -47,15 +39,23 @@ class Best(NamedTuple):
 
 
 class Evaluation:
-    """The evaluations of a run: when they are due, how long they took, and which agents were the best."""
+    """The evaluations of a run: when they are due, how long they took, and which agents were the best.
 
-    def __init__(self, program: Program, directory: RunDirectory, seconds: float):
+    `say` takes a line on each evaluation.
+    """
+
+    def __init__(self, program: Program, directory: RunDirectory, say: Callable[[str], None], seconds: float):
         self.due, self.seconds = set(program.evaluation_steps), seconds
-        self._program, self._directory = program, directory
+        self._program, self._directory, self._say = program, directory, say
         self._best = self._read_best()
+        self._told_of_cuts = False
 
     def _read_best(self) -> Best:
-        """What was best so far. A best that is later than the checkpoint of the run is found again, as it is."""
+        """The best evaluations so far.
+
+        A run that was killed may have kept a best agent of a later step than its checkpoint. The resumed run comes to
+        that step again and finds the same agent with the same return, which is not better, so the file stays as it is.
+        """
         path, count = checkpoints.best(self._directory.checkpoints), len(self._program.seeds)
         if path is None:
             return Best([0] * count, [-np.inf] * count)
@@ -64,14 +64,22 @@ class Evaluation:
     def carry_out(self, run: Any, step: int, log: MetricsLog) -> np.ndarray:
         """Evaluates the agents, and keeps those that are better than before; returns the mean return of each seed."""
         began = time.perf_counter()
-        episodes = self._program.evaluate(run, step)
-        for seed, played in zip(self._program.seeds, episodes, strict=True):
-            log.evaluation(step, seed, played.returns, played.lengths)
-        returns = _mean_returns(episodes)
-        if self._best.beaten_by(returns).any():
-            self._keep_best(run, step, returns)
+        played = self._program.evaluate(run, step)
+        for seed, returned, length in zip(self._program.seeds, played.returns, played.lengths, strict=True):
+            log.evaluation(step, seed, returned, length)
+        means = _mean_returns(played.returns)
+        if self._best.beaten_by(means).any():
+            self._keep_best(run, step, means)
         self.seconds += time.perf_counter() - began
-        return np.array(returns)
+        self._tell(step, means, played.ended)
+        return np.array(means)
+
+    def _tell(self, step: int, means: list[float], ended: np.ndarray) -> None:
+        self._say(f"evaluation at step {step:,}: mean return {np.mean(means):.2f}")
+        if not (self._told_of_cuts or ended.all()):
+            cut = f"{(~ended).sum()} of {ended.size} episodes of this evaluation were cut at {MAX_STEPS:,} steps"
+            self._say(f"{cut}; their returns count up to there")
+            self._told_of_cuts = True
 
     def _keep_best(self, run: Any, step: int, returns: list[float]) -> None:
         folder, agent, better = (
@@ -79,16 +87,17 @@ class Evaluation:
             self._program.agent_to_host(run),
             self._best.beaten_by(returns),
         )
-        if not better.all():
-            old = checkpoints.load_agent(folder / checkpoints.BEST, self._program.shapes().agent)
+        before = checkpoints.best(folder)
+        if before is not None and not better.all():
+            old = checkpoints.load_agent(before, self._program.shapes().agent)
             agent = _chosen(better, agent, old)
         self._best = self._best.with_more(step, returns)
         checkpoints.save_best(folder, step, agent, self._directory.digest(), self._best._asdict())
 
 
-def _mean_returns(episodes: list[FinishedEpisodes]) -> list[float]:
-    """The mean return of each seed. One that is not a number counts as the lowest."""
-    means = [np.mean(one.returns, dtype=np.float64) for one in episodes]
+def _mean_returns(returns: np.ndarray) -> list[float]:
+    """The mean of the returns [S, E] of each seed. A mean that is not a number counts as the lowest."""
+    means = [np.mean(one, dtype=np.float64) for one in returns]
     return np.nan_to_num(means, nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST).tolist()
 
 

@@ -17,25 +17,17 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, autoreset
+from sharedq.playing import MAX_STEPS
 from sharedq.playing.episodes import play
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
-from sharedq.training.evaluation import MAX_STEPS, episodes_at, evaluation_seeds
-from sharedq.training.learning import (
-    Learner,
-    MetricSums,
-    all_finite,
-    begin_learner,
-    bounded,
-    make_observe,
-    make_update,
-    zero_metrics,
-)
-from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.compiled_program import CompiledProgram, learner_of
+from sharedq.training.evaluation import evaluation_seeds
+from sharedq.training.learning import MetricSums, all_finite, begin_learner, bounded, make_observe, make_update
+from sharedq.training.measuring import Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
+from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
 from sharedq.training.schedule import Schedule
-from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
 from sharedq.trees import size
 
@@ -118,10 +110,6 @@ def _no_episode(shape: tuple[int, ...]) -> Episode:
     return Episode(jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
 
 
-def _learner(run: Run) -> Learner:
-    return Learner(run.seed, run.agent, run.replay, run.measures)
-
-
 def advance(parts: Parts, zero: MetricSums, learn: bool):
     """Returns `advance(span, run) -> Run, Log`, which runs the cycles span[0] .. span[1]-1 of one seed."""
     environment, algorithm, replay, training, measuring = parts
@@ -147,7 +135,7 @@ def advance(parts: Parts, zero: MetricSums, learn: bool):
             episode = Episode(run.episode.returned + reward, run.episode.length + 1)
             fresh = jax.tree.map(lambda x: jnp.where(ended, 0, x), episode)
             data = replay.add(run.replay, time, step)
-            learner, sums = observe(_learner(run)._replace(replay=data), sums, step, outcome.obs, time)
+            learner, sums = observe(learner_of(run)._replace(replay=data), sums, step, outcome.obs, time)
             run = Run(run.seed, learner.agent, learner.replay, state, outcome.obs, fresh, learner.measures)
             return (run, sums), (ended, episode)
 
@@ -161,7 +149,7 @@ def advance(parts: Parts, zero: MetricSums, learn: bool):
                 lambda rows, x: jax.lax.dynamic_update_slice_in_dim(rows, x, start, 0), episodes, new
             )
             if learn:
-                learner, sums = update(_learner(run), sums, number)
+                learner, sums = update(learner_of(run), sums, number)
                 run = run._replace(**learner._asdict())
             return run, episodes, sums
 
@@ -176,19 +164,20 @@ def advance(parts: Parts, zero: MetricSums, learn: bool):
 
 
 def evaluate(environment: Environment, algorithm: Algorithm, training: Fused):
-    """Returns `evaluate(None, (agent, seed))`: returns and lengths of the episodes [E] that this seed starts."""
+    """Returns `evaluate(None, (agent, seed))`: returns, lengths and ends of the episodes [E] that this seed starts."""
 
-    def function(_: Any, given: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def function(_: Any, given: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         agent, seed = given
         act = partial(algorithm.act, agent, step=None)
-        returned, length, _ = play(environment, act, seed, training.evaluation_episodes, MAX_STEPS)
-        return returned, length
+        return play(environment, act, seed, training.evaluation_episodes, MAX_STEPS)
 
     return function
 
 
-class FusedProgram:
+class FusedProgram(CompiledProgram):
     """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
+
+    settings: Fused
 
     def __init__(
         self,
@@ -199,18 +188,14 @@ class FusedProgram:
         seeds: list[int],
         measuring: Measuring,
     ):
-        self.seeds, self.settings, self.layout, self.log_steps = seeds, settings, Layout(len(seeds)), settings.log_steps
-        parts = Parts(environment, algorithm, replay, settings, measuring)
-        zero = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
+        super().__init__(environment.spec, algorithm, replay, settings, seeds, measuring)
+        parts, zero = Parts(environment, algorithm, replay, settings, measuring), self._zero_metrics
         begin_one = begin(parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
         self._collect = self.layout.spread(advance(parts, zero, learn=False))
         self._learn = self.layout.spread(advance(parts, zero, learn=True))
-        self.evaluation_steps = settings.evaluation_steps
         self._evaluate: Any = self.layout.ask(evaluate(environment, algorithm, settings))
-        self._measuring = MeasuringProgram(measuring, replay, self.layout)
-        self.metric_names = zero.names + measuring.names_at_log
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -223,7 +208,7 @@ class FusedProgram:
         if self.settings.warm_up:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        measuring = self._measuring.prepare(_learner(runs))
+        measuring = self._measuring.prepare(learner_of(runs))
         scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs), measuring)
         return size(runs) + scratch * self.layout.devices
 
@@ -237,23 +222,12 @@ class FusedProgram:
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self._seeds())[1]
 
-    def _seeds(self) -> jax.Array:
-        return self.layout.place(np.array(self.seeds, np.int32))
-
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, ChunkResult]:
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         compiled = self._collect if self.settings.warms_up(stop) else self._learn
         run, log = compiled((jnp.int32(first), jnp.int32(last)), run)
         told = self._told(self.layout.fetch(log), start, stop)
-        if told.metrics:
-            measured = self.settings.measured_updates(start, stop)
-            written = stop // self.settings.environments
-            told = told._replace(metrics=self._measuring.complete(told.metrics, _learner(run), written, measured))
-        return run, told
-
-    @property
-    def measuring_seconds(self) -> float:
-        return self._measuring.seconds
+        return run, self._measured(told, learner_of(run), start, stop)
 
     def _told(self, log: Log, start: int, stop: int) -> ChunkResult:
         size = self.settings.environments
@@ -266,16 +240,9 @@ class FusedProgram:
             episodes.append(FinishedEpisodes(steps, returned, length))
         return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
 
-    def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
+    def evaluate(self, run: Run, step: int) -> PlayedEpisodes:
         played = self._evaluate(None, (run.agent, self.layout.place(evaluation_seeds(self.seeds, step))))
-        return episodes_at(step, *self.layout.fetch(played))
-
-    def agent_to_host(self, run: Run) -> Any:
-        return self.layout.fetch(run.agent)
-
-    def with_agent(self, run: Run, agent: Any) -> Run:
-        run = run._replace(agent=self.layout.place(agent))
-        return run._replace(measures=self._measuring.begun_anew(_learner(run)))
+        return PlayedEpisodes(*self.layout.fetch(played))
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -29,10 +29,12 @@ from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.environments.contract import HostEnvironment, Outcome, VectorEnv
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import EnvironmentFailed, Unphysical
+from sharedq.playing import MAX_STEPS
 from sharedq.playing.episodes import play_seeds_on_host
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
-from sharedq.training.evaluation import MAX_STEPS, episodes_at, evaluation_seeds
+from sharedq.training.compiled_program import CompiledProgram, learner_of
+from sharedq.training.evaluation import evaluation_seeds
 from sharedq.training.learning import (
     Learner,
     MetricSums,
@@ -42,13 +44,11 @@ from sharedq.training.learning import (
     make_observe,
     make_update,
     step_like,
-    zero_metrics,
 )
-from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.measuring import Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
+from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
 from sharedq.training.schedule import Schedule
-from sharedq.training.seeds import Layout
 from sharedq.transitions import Step
 from sharedq.trees import size
 
@@ -91,10 +91,6 @@ class Run(NamedTuple):
     returned: np.ndarray  # return so far of each environment's current episode
     length: np.ndarray  # its length so far
     measures: Any = ()
-
-
-def _learner(run: Run) -> Learner:
-    return Learner(run.seed, run.agent, run.replay, run.measures)
 
 
 def _run(learner: Learner, obs: np.ndarray, returned: np.ndarray, length: np.ndarray) -> Run:
@@ -188,8 +184,10 @@ def act_in_evaluation(algorithm: Algorithm, time: jax.Array, given: tuple[Any, j
     return algorithm.act(agent, random_keys.at(key, time), obs, None)
 
 
-class InteractiveProgram:
+class InteractiveProgram(CompiledProgram):
     """The compiled programs and the environments of an experiment on the host (see `program.Program`)."""
+
+    settings: Interactive
 
     def __init__(
         self,
@@ -200,14 +198,10 @@ class InteractiveProgram:
         seeds: list[int],
         measuring: Measuring,
     ):
-        self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
-        self.log_steps, self.evaluation_steps = settings.log_steps, settings.evaluation_steps
+        super().__init__(environment.spec, algorithm, replay, settings, seeds, measuring)
         self._environment = environment
         self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
-        self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
-        self._measuring = MeasuringProgram(measuring, replay, self.layout)
-        self.metric_names = self._zero_metrics.names + measuring.names_at_log
         lag = int(settings.learn_while_stepping)  # a warm-up is at least one cycle, so the first update finds data
         update = make_update(algorithm, replay, settings, measuring, lag)
         parts = Parts(algorithm, replay, settings, make_observe(algorithm, settings, measuring), update)
@@ -291,16 +285,13 @@ class InteractiveProgram:
         none = np.zeros(obs.shape[:2])
         return _run(learner, obs, none, none.astype(np.int64))
 
-    def _seeds(self) -> jax.Array:
-        return self.layout.place(np.array(self.seeds, np.int32))
-
     def _opened(self) -> list[VectorEnv]:
         self.close()
         self._worlds = [self._environment.open(self.settings.environments, seed) for seed in self.seeds]
         return self._worlds
 
     def advance(self, run: Run, start: int, stop: int) -> tuple[Run, ChunkResult]:
-        live, obs = Live(_learner(run), self.layout.place(self._no_sums()), None), run.obs
+        live, obs = Live(learner_of(run), self.layout.place(self._no_sums()), None), run.obs
         returned, length = run.returned.copy(), run.length.copy()
         first, last = start // self.settings.cycle, stop // self.settings.cycle
         warming_up = self.settings.warms_up(stop)
@@ -322,10 +313,7 @@ class InteractiveProgram:
             if self._updates or number == last - 1:
                 live = self._absorb(live, steps, number, warming_up)
         told = self._told(live, ended, 0 if warming_up else last - first)
-        if told.metrics:
-            measured = self.settings.measured_updates(start, stop)
-            written = stop // self.settings.environments
-            told = told._replace(metrics=self._measuring.complete(told.metrics, live.learner, written, measured))
+        told = self._measured(told, live.learner, start, stop)
         return _run(live.learner, obs, returned, length), told
 
     def _step(self, live: Live, obs: np.ndarray, time: int, due: int | None) -> tuple[Live, Step, Outcome]:
@@ -381,11 +369,7 @@ class InteractiveProgram:
         metrics = sums.means(learned * one.steps_per_cycle, learned * one.updates_per_cycle) if learned else {}
         return ChunkResult(metrics, episodes, sums.bad_step, finite)
 
-    @property
-    def measuring_seconds(self) -> float:
-        return self._measuring.seconds
-
-    def evaluate(self, run: Run, step: int) -> list[FinishedEpisodes]:
+    def evaluate(self, run: Run, step: int) -> PlayedEpisodes:
         seeds = evaluation_seeds(self.seeds, step)
         placed_seeds = self.layout.place(seeds)
 
@@ -393,7 +377,7 @@ class InteractiveProgram:
             given = (run.agent, placed_seeds, self.layout.place(obs))
             return self.layout.fetch(self._act_in_evaluation(np.int32(time), given))
 
-        returned, length, _ = play_seeds_on_host(
+        played = play_seeds_on_host(
             self._environment,
             act,
             seeds.tolist(),
@@ -401,20 +385,13 @@ class InteractiveProgram:
             MAX_STEPS,
             lambda place: _placed(self.seeds[place], step),
         )
-        return episodes_at(step, returned, length)
-
-    def agent_to_host(self, run: Run) -> Any:
-        return self.layout.fetch(run.agent)
-
-    def with_agent(self, run: Run, agent: Any) -> Run:
-        run = run._replace(agent=self.layout.place(agent))
-        return run._replace(measures=self._measuring.begun_anew(_learner(run)))
+        return PlayedEpisodes(*played)
 
     def to_host(self, run: Run) -> Run:
-        return _run(self.layout.fetch(_learner(run)), run.obs, run.returned, run.length)
+        return _run(self.layout.fetch(learner_of(run)), run.obs, run.returned, run.length)
 
     def to_devices(self, run: Run) -> Run:
-        return _run(self.layout.place(_learner(run)), run.obs, run.returned, run.length)
+        return _run(self.layout.place(learner_of(run)), run.obs, run.returned, run.length)
 
     def save_worlds(self) -> Any:
         return [worlds.save() for worlds in self._worlds]

@@ -8,8 +8,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,38 @@ Mirror = Callable[[int, dict[str, float]], None]  # also receives what is logged
 Callback = Callable[[int, dict[str, np.ndarray]], bool | None]  # receives it for each seed, and may stop the run
 
 
+class Saved(NamedTuple):
+    """What a run goes on from."""
+
+    path: Path | None  # the newest checkpoint; None if the run begins
+    start: Path | None  # the agents that it begins with; None if it begins with new ones
+    meta: dict  # of the newest checkpoint
+    files: dict[str, str]  # the checksums of what describes the run, as it was when the run began
+
+    @property
+    def logs(self) -> tuple[dict, dict | None]:
+        """The lengths and the checksums that the log had."""
+        return self.meta["offsets"], self.meta.get("logs")
+
+
+@dataclass
+class State:
+    """What changes from one row of the log to the next. Nothing else refers to the run, which can be very large."""
+
+    step: int
+    seconds: float
+    run: Any
+
+
+class Row(NamedTuple):
+    """What is known at a row of the log."""
+
+    told: ChunkResult
+    rate: float  # environment steps of all seeds per second, since the row before
+    mean_return: float | None  # of the episodes that ended since the row before
+    evaluated: np.ndarray | None  # [S] the mean returns of the evaluation, if there was one
+
+
 def train(
     program: Program,
     directory: RunDirectory,
@@ -60,84 +93,140 @@ def train(
     advice: str,
     onwards: str = "",
     keep_replay: bool = False,
+    longer: dict | None = None,
     mirror: Mirror | None = None,
     callback: Callback | None = None,
 ) -> None:
     """Trains until the last log step of the program, from the last checkpoint if there is one.
 
     `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. With `keep_replay`
-    the last checkpoint holds all that training for longer needs. If `callback` returns True, the run is saved and the
-    training returns.
+    the last checkpoint holds all that training for longer needs. `longer` is an experiment with more steps, which the
+    run is given once it is certain that it can go on. If `callback` returns True, the run is saved and the training
+    returns.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
-        saved_at = checkpoints.latest(directory.checkpoints)
-        start = None
-        if saved_at and int(saved_at.name) == 0:  # the agents that a run starts from
-            start, saved_at = saved_at, None
-        evaluates = bool(program.evaluation_steps)
-        saved = _read(directory, saved_at, evaluates) if saved_at else {"offsets": {}}
-        logs = (saved["offsets"], saved.get("logs"))
-        files = saved.get("files") or directory.description()  # as they were when the run began, whatever came after
-        if saved_at:
-            if checkpoints.experiment_of(saved_at) != directory.digest():  # the run was extended since
-                files = files | {"experiment.json": directory.description()["experiment.json"]}
-            check_log(directory.path, *logs)
-            for remark in directory.remarks(files):
-                progress.say(remark)
-        if saved_at and int(saved_at.name) == program.log_steps[-1]:  # killed after its last checkpoint
-            checkpoints.load_agent(saved_at, program.shapes().agent)  # which may have been damaged since
-            with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
-                checkpoints.sweep(directory.checkpoints, keep=1)
-                _finish(program, directory, progress, saved | {"files": files}, log)
+        saved = _saved(program, directory, progress)
+        if saved.path and int(saved.path.name) == program.log_steps[-1]:
+            _finish_saved(program, directory, progress, saved, longer)
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
-            step, seconds, run = (
-                _restore(program, saved_at) if saved_at else (0, 0.0, _begin(program, directory, start))
-            )
-        if saved_at:
-            progress.say(f"continuing from step {step:,}")
-        with MetricsLog(directory, program.metric_names, TIMINGS, *logs, evaluates) as log:
-            earlier = seconds
+            state = _restore_or_begin(program, directory, progress, saved)
+        evaluation = None
+        if program.evaluation_steps:
+            evaluation = Evaluation(program, directory, progress.say, saved.meta.get("evaluation_seconds", 0.0))
+        files = _extended(directory, longer, saved.files)
+        seconds_before, last = state.seconds, program.log_steps[-1]
+        with _opened_log(program, directory, saved) as log:
             checkpoints.sweep(directory.checkpoints, KEPT)
-            evaluation = Evaluation(program, directory, saved.get("evaluation_seconds", 0.0)) if evaluates else None
-            for stop in [s for s in program.log_steps if s > step]:
-                began = time.perf_counter()
+            for stop in [s for s in program.log_steps if s > state.step]:
+                start = state.step
                 with _breakdowns(directory, onwards):
-                    run, told = program.advance(run, step, stop)
-                passed = time.perf_counter() - began
-                seconds += passed
-                rate = (stop - step) * len(program.seeds) / passed
-                mean_return = _write(log, program.seeds, stop, told, rate, seconds)
-                evaluated = None
-                if evaluation is not None and _finite(told).all() and stop in evaluation.due:
-                    with _breakdowns(directory, onwards):
-                        evaluated = evaluation.carry_out(run, stop, log)
-                    if hasattr(progress, "evaluated"):
-                        progress.evaluated(float(evaluated.mean()))
-                progress.update(stop, rate, mean_return, bool(told.metrics))
-                if mirror is not None:
-                    _reflect(mirror, stop, told, rate, mean_return, evaluated)
-                _check_finite(program, directory, stop, told)
-                last = stop == program.log_steps[-1]
-                asked = callback is not None and _asks_to_stop(callback, stop, told, evaluated)
-                if last or asked or request.number is not None or stop // checkpoint_period > step // checkpoint_period:
-                    meta = {"seconds": seconds, "compile_seconds": compile_seconds, "files": files}
-                    if evaluation is not None:
-                        meta["evaluation_seconds"] = evaluation.seconds
-                    _save(program, directory, log, run, stop, meta, keep_replay or not last, 1 if last else KEPT)
-                step = stop
-                if request.number is not None and not last:
-                    raise Stopped(f"stopped at step {step:,}; to continue: {onwards}", request.number)
-                if asked and not last:
-                    progress.say(f"stopped by the callback at step {step:,}; to continue: {onwards}")
+                    row = _advance(program, state, stop, log, evaluation)
+                asked = _tell(program, directory, progress, stop, row, mirror, callback)
+                due = stop // checkpoint_period > start // checkpoint_period
+                if due or asked or request.number is not None or stop == last:
+                    meta = {"seconds": state.seconds, "compile_seconds": compile_seconds, "files": files}
+                    meta |= {} if evaluation is None else {"evaluation_seconds": evaluation.seconds}
+                    whole, keep = (keep_replay, 1) if stop == last else (True, KEPT)
+                    _save(program, directory, log, state, meta, whole, keep)
+                if request.number is not None and stop != last:
+                    raise Stopped(f"stopped at step {stop:,}; to continue: {onwards}", request.number)
+                if asked and stop != last:
+                    progress.say(f"stopped by the callback at step {stop:,}; to continue: {onwards}")
                     return
-            if program.measuring_seconds:
-                share = program.measuring_seconds / max(seconds - earlier, 1e-9)
-                progress.say(f"measuring took about {100 * share:.1f} % of the time")
+            _tell_of_measuring(program, progress, state.seconds - seconds_before)
             _finish(program, directory, progress, meta, log)
         if request.number is not None:  # the signal may be for more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)
+
+
+def _saved(program: Program, directory: RunDirectory, progress: Progress) -> Saved:
+    """What the run goes on from. Checks that its checkpoint belongs to it and that its log is as it was then."""
+    path, start = checkpoints.latest(directory.checkpoints), None
+    if path and int(path.name) == 0:  # the agents that a run starts from
+        path, start = None, path
+    if path is None:
+        return Saved(None, start, {"offsets": {}}, directory.description())
+    meta = _read(directory, path, bool(program.evaluation_steps))
+    files = meta.get("files") or directory.description()
+    if checkpoints.experiment_of(path) != directory.digest():  # the run was extended since
+        files = files | {"experiment.json": directory.description()["experiment.json"]}
+    saved = Saved(path, None, meta, files)
+    check_log(directory.path, *saved.logs)
+    for remark in directory.remarks(files):
+        progress.say(remark)
+    return saved
+
+
+def _finish_saved(
+    program: Program, directory: RunDirectory, progress: Progress, saved: Saved, longer: dict | None
+) -> None:
+    """Finishes a run that was killed after its last checkpoint."""
+    assert saved.path is not None
+    checkpoints.load_agent(saved.path, program.shapes().agent)  # the checkpoint may have been damaged since
+    files = _extended(directory, longer, saved.files)
+    with _opened_log(program, directory, saved) as log:
+        checkpoints.sweep(directory.checkpoints, keep=1)
+        _finish(program, directory, progress, saved.meta | {"files": files}, log)
+
+
+def _opened_log(program: Program, directory: RunDirectory, saved: Saved) -> MetricsLog:
+    return MetricsLog(directory, program.metric_names, TIMINGS, *saved.logs, bool(program.evaluation_steps))
+
+
+def _restore_or_begin(program: Program, directory: RunDirectory, progress: Progress, saved: Saved) -> State:
+    if saved.path is None:
+        return State(0, 0.0, _begin(program, directory, saved.start))
+    state = _restore(program, saved.path)
+    progress.say(f"continuing from step {state.step:,}")
+    return state
+
+
+def _extended(directory: RunDirectory, longer: dict | None, files: dict[str, str]) -> dict[str, str]:
+    """Gives the run the experiment with more steps, if there is one; returns the checksums that are valid then."""
+    if longer is None:
+        return files
+    directory.extend(longer)
+    return files | {"experiment.json": directory.description()["experiment.json"]}
+
+
+def _advance(program: Program, state: State, stop: int, log: MetricsLog, evaluation: Evaluation | None) -> Row:
+    """Trains to the next row of the log and writes it, with an evaluation if one is due."""
+    began = time.perf_counter()
+    state.run, told = program.advance(state.run, state.step, stop)
+    passed = time.perf_counter() - began
+    rate = (stop - state.step) * len(program.seeds) / passed
+    state.step, state.seconds = stop, state.seconds + passed
+    mean_return = _write(log, program.seeds, stop, told, rate, state.seconds)
+    evaluated = None
+    if evaluation is not None and _finite(told).all() and stop in evaluation.due:
+        evaluated = evaluation.carry_out(state.run, stop, log)
+    return Row(told, rate, mean_return, evaluated)
+
+
+def _tell(
+    program: Program,
+    directory: RunDirectory,
+    progress: Progress,
+    step: int,
+    row: Row,
+    mirror: Mirror | None,
+    callback: Callback | None,
+) -> bool:
+    """Tells a row to all who want to know it; returns whether the callback asks to stop. Raises if it diverged."""
+    progress.update(step, row.rate, row.mean_return, bool(row.told.metrics))
+    if mirror is not None:
+        _reflect(mirror, step, row)
+    _check_finite(program, directory, step, row.told)
+    return callback is not None and _asks_to_stop(callback, step, row.told, row.evaluated)
+
+
+def _tell_of_measuring(program: Program, progress: Progress, seconds: float) -> None:
+    """Says how much of the training time of this process the measures took."""
+    if program.measuring_seconds:
+        share = program.measuring_seconds / max(seconds, 1e-9)
+        progress.say(f"measuring took about {100 * share:.1f} % of the time")
 
 
 def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict, log: MetricsLog) -> None:
@@ -180,27 +269,18 @@ def _write(
     return float(returns.mean()) if returns.size else None
 
 
-def _reflect(
-    mirror: Mirror,
-    step: int,
-    told: ChunkResult,
-    rate: float,
-    mean_return: float | None,
-    evaluated: np.ndarray | None,
-) -> None:
-    values = {name: float(np.mean(value)) for name, value in told.metrics.items()} | {"steps_per_second": rate}
-    values |= {} if mean_return is None else {"return": mean_return}
-    mirror(step, values if evaluated is None else values | {"evaluation/return": float(evaluated.mean())})
+def _reflect(mirror: Mirror, step: int, row: Row) -> None:
+    """Hands a row to the mirror, averaged over seeds."""
+    values = {name: float(np.mean(value)) for name, value in row.told.metrics.items()} | {"steps_per_second": row.rate}
+    values |= {} if row.mean_return is None else {"return": row.mean_return}
+    mirror(step, values if row.evaluated is None else values | {"evaluation/return": float(row.evaluated.mean())})
 
 
 def _asks_to_stop(callback: Callback, step: int, told: ChunkResult, evaluated: np.ndarray | None) -> bool:
     """Calls the callback with the numbers of each seed; returns whether the run is to stop."""
     means = [ended.returns.mean() if ended.returns.size else np.nan for ended in told.episodes]
     evaluation = {} if evaluated is None else {"evaluation_return": evaluated}
-    answer = callback(step, {**told.metrics, "return": np.array(means), **evaluation})
-    if not isinstance(answer, (bool, np.bool_, type(None))):
-        raise SharedqError(f"the callback must return True to stop the run, or None, not {answer!r}")
-    return bool(answer)
+    return bool(callback(step, {**told.metrics, "return": np.array(means), **evaluation}))
 
 
 @contextmanager
@@ -277,20 +357,19 @@ def _save(
     program: Program,
     directory: RunDirectory,
     log: MetricsLog,
-    run: Any,
-    step: int,
+    state: State,
     meta: dict,
     whole: bool,
     keep: int,
 ) -> None:
     """Saves all that resuming needs if it is to be `whole`, else only the agent, which is what the end needs."""
-    host = program.to_host(run)
+    host = program.to_host(state.run)
     parts = {"agent": host.agent}
     if whole:
         parts["rest"] = host._replace(agent=())  # most of it is the replay, and a chunk changes only a part of it
         meta = meta | {"worlds": program.save_worlds()}
     meta = meta | {"offsets": log.offsets(), "logs": log.checksums()}  # asking for them flushes the log to the disk
-    checkpoints.save(directory.checkpoints, step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
+    checkpoints.save(directory.checkpoints, state.step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
 def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
@@ -304,8 +383,8 @@ def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
     return meta
 
 
-def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
-    """The step, seconds and run of a checkpoint. Nothing else keeps a reference to the run, which can be very large."""
+def _restore(program: Program, path: Path) -> State:
+    """The state of a checkpoint. Nothing else keeps a reference to the run, which can be very large."""
     shapes = program.shapes()
     agent = checkpoints.load_agent(path, shapes.agent)
     rest = checkpoints.load(path, "rest", shapes._replace(agent=()))
@@ -317,4 +396,4 @@ def _restore(program: Program, path: Path) -> tuple[int, float, Any]:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"the environments in {path / 'checkpoint.json'} do not fit ({told_of(error)})"
         raise SharedqError(f"{what}: use the settings and version that wrote it") from error
-    return step, meta["seconds"], run
+    return State(step, meta["seconds"], run)

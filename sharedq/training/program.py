@@ -13,6 +13,14 @@ class FinishedEpisodes(NamedTuple):
     lengths: np.ndarray
 
 
+class PlayedEpisodes(NamedTuple):
+    """The episodes of an evaluation, [S, E] each: E episodes of each seed."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    ended: np.ndarray  # whether the episode ended by itself, and was not cut at the bound on its steps
+
+
 class ChunkResult(NamedTuple):
     """What a chunk of training reports."""
 
@@ -42,8 +50,8 @@ class Program(Protocol):
     def advance(self, run: Any, start: int, stop: int) -> tuple[Any, ChunkResult]:
         """Advances the run from environment step `start` to `stop`; the given run must not be used afterwards."""
 
-    def evaluate(self, run: Any, step: int) -> list[FinishedEpisodes]:
-        """The episodes that the policy of evaluation plays at this step, one list per seed; the run stays as it is.
+    def evaluate(self, run: Any, step: int) -> PlayedEpisodes:
+        """The episodes that the policy of evaluation plays at this step; the run stays as it is.
 
         The episodes depend on the seed, the step and the agent only.
         """

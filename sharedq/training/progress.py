@@ -17,9 +17,6 @@ class Progress(Protocol):
 
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None: ...
 
-    def evaluated(self, mean_return: float) -> None:
-        """The mean return of an evaluation; it is shown until the next one."""
-
 
 Wanted = Progress | Literal["auto"] | None  # how Python code asks for a progress display
 
@@ -33,16 +30,12 @@ class Silent:
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
         pass
 
-    def evaluated(self, mean_return: float) -> None:
-        pass
-
 
 class PlainLines:
     """One line at a time, at most every few seconds."""
 
     def __init__(self, name: str, steps: int, seeds: int):
         self._name, self._steps, self._seeds, self._last = name, steps, seeds, -PLAIN_LINE_EVERY
-        self._evaluated: float | None = None
 
     def say(self, text: str) -> None:
         say(text)
@@ -52,11 +45,8 @@ class PlainLines:
         if now - self._last < PLAIN_LINE_EVERY and step < self._steps:
             return
         self._last = now
-        words = _words(step, self._steps, self._seeds, rate, mean_return, learning, self._evaluated)
+        words = _words(step, self._steps, self._seeds, rate, mean_return, learning)
         self.say(f"{self._name}: {words}")
-
-    def evaluated(self, mean_return: float) -> None:
-        self._evaluated = mean_return
 
 
 class Bar:
@@ -70,17 +60,13 @@ class Bar:
         self.live = Progress(*columns)
         self._steps, self._seeds = steps, seeds
         self._task = self.live.add_task(visible(name), total=steps, words="compiling")
-        self._evaluated: float | None = None
 
     def say(self, text: str) -> None:
         self.live.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
     def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
-        words = _words(step, self._steps, self._seeds, rate, mean_return, learning, self._evaluated)
+        words = _words(step, self._steps, self._seeds, rate, mean_return, learning)
         self.live.update(self._task, completed=step, words=words)
-
-    def evaluated(self, mean_return: float) -> None:
-        self._evaluated = mean_return
 
 
 @contextmanager
@@ -112,12 +98,9 @@ def check_progress(wanted: Any) -> None:
         raise SharedqError(f'progress must be "auto", None or an object with say and update, not {wanted!r}')
 
 
-def _words(
-    step: int, steps: int, seeds: int, rate: float, mean_return: float | None, learning: bool, evaluated: float | None
-) -> str:
+def _words(step: int, steps: int, seeds: int, rate: float, mean_return: float | None, learning: bool) -> str:
     """One line of progress. `rate` counts the steps of all seeds. The time left is shown once learning has begun."""
     returned = "" if mean_return is None else f", return {mean_return:.2f}"
-    returned += "" if evaluated is None else f", evaluation {evaluated:.2f}"
     rest = f"{duration((steps - step) * seeds / rate)} left" if learning and rate > 0 else "warming up"
     return f"{step:,} of {steps:,} steps, {rate:,.0f} steps/s{returned}, {rest}"
 

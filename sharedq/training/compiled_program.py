@@ -1,0 +1,60 @@
+"""What the training programs have in common: the seeds and their layout, the steps of the log, and the measures."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from sharedq.algorithms.algorithm import Algorithm
+from sharedq.environments.spec import EnvironmentSpec
+from sharedq.replay.replay import Replay
+from sharedq.training.learning import Learner, zero_metrics
+from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.program import ChunkResult
+from sharedq.training.schedule import Schedule
+from sharedq.training.seeds import Layout
+
+
+def learner_of(run: Any) -> Learner:
+    """The learner of a run, whose other fields belong to the environments."""
+    return Learner(run.seed, run.agent, run.replay, run.measures)
+
+
+class CompiledProgram:
+    """The base of the programs, which add the environments (see `program.Program`)."""
+
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        algorithm: Algorithm,
+        replay: Replay,
+        settings: Schedule,
+        seeds: list[int],
+        measuring: Measuring,
+    ):
+        self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
+        self.log_steps, self.evaluation_steps = settings.log_steps, settings.evaluation_steps
+        self._zero_metrics = zero_metrics(algorithm, spec, replay, settings.environments, measuring)
+        self._measuring = MeasuringProgram(measuring, replay, self.layout)
+        self.metric_names = self._zero_metrics.names + measuring.names_at_log
+
+    def agent_to_host(self, run: Any) -> Any:
+        return self.layout.fetch(run.agent)
+
+    def with_agent(self, run: Any, agent: Any) -> Any:
+        run = run._replace(agent=self.layout.place(agent))
+        return run._replace(measures=self._measuring.begun_anew(learner_of(run)))
+
+    @property
+    def measuring_seconds(self) -> float:
+        return self._measuring.seconds
+
+    def _seeds(self) -> jax.Array:
+        return self.layout.place(np.array(self.seeds, np.int32))
+
+    def _measured(self, told: ChunkResult, learners: Any, start: int, stop: int) -> ChunkResult:
+        """What the chunk from step `start` to `stop` reports, with the measures of its row of the log."""
+        if not told.metrics:
+            return told
+        updates, written = self.settings.measured_updates(start, stop), stop // self.settings.environments
+        return told._replace(metrics=self._measuring.complete(told.metrics, learners, written, updates))
