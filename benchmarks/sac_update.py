@@ -29,7 +29,7 @@ from sharedq.recipes import recipe
 from sharedq.replay import Uniform
 from sharedq.training import Interactive
 from sharedq.training.learning import Learner, example_batch, make_update, step_like, zero_metrics
-from sharedq.training.measuring import measuring
+from sharedq.training.measuring import NOTHING
 
 OBS, ACTIONS, BATCH, STORED = 67, 21, 256, 10_000
 BOUND = np.ones(ACTIONS, np.float32)
@@ -54,12 +54,11 @@ class Ours:
         replay = Uniform(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
         training = Interactive(environments=1, update_period=1, gradient_steps=at_once)
         example, key = example_batch(HUMANOID, BATCH), jax.random.key(0)
-        nothing = measuring([], algorithm, 1, step_like(HUMANOID), 0.99)
         learner = Learner(jnp.int32(0), jax.jit(algorithm.init)(key, example), jax.jit(replay.init)())
-        self.held = (learner, jax.device_put(zero_metrics(algorithm, HUMANOID, replay, 1, nothing)))
+        self.held = (learner, jax.device_put(zero_metrics(algorithm, HUMANOID, replay, 1, NOTHING)))
         self.flops = flops(algorithm.update, learner.agent, example, key, jnp.int32(1))
         self._learn = jax.jit(
-            lambda carry, number: make_update(algorithm, replay, training, nothing)(*carry, number),
+            lambda carry, number: make_update(algorithm, replay, training, NOTHING)(*carry, number),
             donate_argnums=0,
             compiler_options=OPTIONS,
         )

@@ -24,7 +24,7 @@ from sharedq.settings import require
 from sharedq.training.compiled_program import CompiledProgram, learner_of
 from sharedq.training.evaluation import evaluation_seeds
 from sharedq.training.learning import MetricSums, all_finite, begin_learner, bounded, make_observe, make_update
-from sharedq.training.measuring import Measuring
+from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
 from sharedq.training.schedule import Schedule
@@ -42,7 +42,7 @@ class Fused(Schedule):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring,
+        measuring: Measuring = NOTHING,
     ) -> Program:
         compiles = isinstance(environment, Environment)
         require(

@@ -45,7 +45,7 @@ from sharedq.training.learning import (
     make_update,
     step_like,
 )
-from sharedq.training.measuring import Measuring
+from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
 from sharedq.training.schedule import Schedule
@@ -74,7 +74,7 @@ class Interactive(Schedule):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring,
+        measuring: Measuring = NOTHING,
     ) -> Program:
         runs = isinstance(environment, HostEnvironment)
         require(runs, f"'{environment.spec.name}' is compiled and not stepped by the host: add --training fused")

@@ -43,7 +43,7 @@ class Measuring(NamedTuple):
     """The measures of a run and what they need. The functions are for one seed."""
 
     measures: tuple[Measure, ...]
-    algorithm: Algorithm
+    algorithm: Algorithm | None  # None: there is nothing to measure
     period: int  # updates between two that are measured
     recent: Replay | None  # keeps the last steps of a stream
     gamma: float
@@ -80,13 +80,13 @@ class Measuring(NamedTuple):
         self, agent: Any, batch: Batch, other: Callable[[], Batch], key: jax.Array, count: jax.Array
     ) -> UpdateInfo:
         """What the measures see of the update on a batch that comes next. `key` is that of the update."""
-        assert self.algorithm.learn is not None
+        assert self.algorithm is not None and self.algorithm.learn is not None
         after, _, _ = self.algorithm.learn(agent, batch, key, count)
         return UpdateInfo(agent, after, batch, other(), random_keys.named(key, "measures"), count)
 
     def of_step(self, kept: Kept, agent: Any, step: Step, obs: Any, key: jax.Array, count: jax.Array) -> UpdateInfo:
         """The same for the vector step `count` of a stream, which `keep_recent` has kept already."""
-        assert self.algorithm.learn is not None and self.recent is not None
+        assert self.algorithm is not None and self.algorithm.learn is not None and self.recent is not None
         after, _, _ = self.algorithm.learn(agent, key, step, obs, count)
         other = self.recent.sample(kept.recent, count, random_keys.named(key, "other batch"))
         batch = _as_batch(step, self.gamma)
@@ -124,6 +124,9 @@ class Measuring(NamedTuple):
     @property
     def names_at_updates(self) -> list[str]:
         return [name for one in self.measures if one.at_update is not None for name in one.names]
+
+
+NOTHING = Measuring((), None, 1, None, 0.0)
 
 
 def _as_batch(step: Step, gamma: float) -> Batch:

@@ -9,7 +9,7 @@ from sharedq.environments.contract import Environment, HostEnvironment
 from sharedq.replay.replay import Replay
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
-from sharedq.training.measuring import Measuring
+from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.program import Program
 from sharedq.training.schedule import Length
 
@@ -33,7 +33,7 @@ class Streaming(Length):
         algorithm: Algorithm,
         replay: Replay,
         seeds: list[int],
-        measuring: Measuring,
+        measuring: Measuring = NOTHING,
     ) -> Program:
         settings = dataclasses.asdict(self) | {"warm_up": 0, "update_period": self.environments}
         if isinstance(environment, HostEnvironment):
