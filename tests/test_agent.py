@@ -160,9 +160,9 @@ def test_settings_that_an_agent_cannot_act_by_are_refused(agent, options, says):
     [
         (lambda agent: sharedq.load(None), "^the folder of a run must be a path, not None$"),
         (lambda agent: agent.act([0, 1, 0, 0], draw="x"), "^draw takes a whole number, not 'x'$"),
-        (lambda agent: agent.values([0, 1, 0, 0], draw=None), "^draw takes a whole number, not 'None'$"),
+        (lambda agent: agent.values([0, 1, 0, 0], draw=None), "^draw takes a whole number, not 'none'$"),
         (lambda agent: agent.evaluate("many"), "^episodes takes a whole number, not 'many'$"),
-        (lambda agent: agent.evaluate(seed=None), "^seed takes a whole number, not 'None'$"),
+        (lambda agent: agent.evaluate(seed=None), "^seed takes a whole number, not 'none'$"),
         (lambda agent: agent.record(3), "^out must be a path, not 3$"),
         (lambda agent: agent.record("film.gif", rate="fast"), "^rate takes a whole number, not 'fast'$"),
     ],

@@ -127,7 +127,7 @@ def test_it_says_what_it_was_not_told(tmp_path):
         (2, 0, {}, "actions must be at least 1, not 0"),
         (2, "two", {}, "actions takes a whole number, not 'two'"),
         ((2, 0), 2, {}, r"a shape has sizes of 1 or more, not \(2, 0\)"),
-        (None, 2, {}, "shape takes a whole number, not 'None'"),
+        (None, 2, {}, "shape takes a whole number, not 'none'"),
         (2, 2, {"seed": -1}, "seed cannot be negative"),
         (2, 2, {"target": "shared_head"}, "unknown target 'shared_head': did you mean shared_heads"),
         (2, 2, {"target": SharedHeads}, "target must be one of online_network, .*, not <class"),
