@@ -1,0 +1,138 @@
+"""Batches of a store. Which transitions are in a batch depends on the seed and on the number of the update only."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sharedq.bellman import returns
+from sharedq.datasets.episode import End
+from sharedq.datasets.store import Store, packed
+from sharedq.transitions import Batch, Transition
+
+FractionOf = Literal["first", "episodes"]
+
+
+class Raw(NamedTuple):
+    """What the host reads for a batch [B]; n is the number of steps of a return. Leaves may have more axes in front."""
+
+    obs: Any  # [B, ...] as stored; of stacks the frames [B, D, ...], with one more if `next_obs` is nothing
+    next_obs: Any  # the same for the observations that follow; nothing if they overlap with `obs`
+    action: np.ndarray  # [B, ...]
+    reward: np.ndarray  # [B, n], zeros behind the end of an episode
+    terminated: np.ndarray  # [B, n]
+    truncated: np.ndarray  # [B, n] also true where the used part of the data ends
+
+
+class Ranges(NamedTuple):
+    """Runs of consecutive steps, which batches are drawn from."""
+
+    first: np.ndarray  # the first step of each
+    length: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        return int(self.length.sum())
+
+
+def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Ranges:
+    """The part of a data set that is learned from: the first steps of each group, or whole episodes drawn at random."""
+    episodes = store.episodes
+    if fraction == 1:
+        return Ranges(np.array([0]), np.array([store.manifest.steps]))
+    if fraction_of == "episodes":
+        order = np.random.default_rng(0).permutation(len(episodes))  # the same for all seeds of a run
+        wanted = fraction * store.manifest.steps
+        count = int(np.searchsorted(np.cumsum(episodes["length"][order]), wanted)) + 1
+        taken = np.sort(order[:count])
+        return Ranges(episodes["first"][taken], episodes["length"][taken])
+    begins = np.nonzero(np.diff(episodes["group"], prepend=-1))[0]  # the first episode of each group
+    first = episodes["first"][begins]
+    length = np.diff(first, append=store.manifest.steps)
+    return Ranges(first, np.ceil(fraction * length).astype(np.int64))
+
+
+class StoreFeed:
+    """The batches of a store; see `Feed` in replay/feed.py."""
+
+    def __init__(self, store: Store, part: Ranges, batch_size: int, n_step: int, gamma: float, unknown: End):
+        self._store, self._part = store, part
+        self.batch_size, self._n_step, self._gamma = batch_size, n_step, gamma
+        ends = store.episodes["end"]
+        self._ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
+        self._begins = np.cumsum(part.length) - part.length  # of each range, among the steps that can be drawn
+
+    def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
+        """The batches of updates `first` .. `first + count - 1`, [S, count, B, ...]."""
+        steps = np.stack([self._drawn(seed, first, count) for seed in seeds])
+        return self._read(steps)
+
+    def _drawn(self, seed: int, first: int, count: int) -> np.ndarray:
+        """The first steps [count, B] of the transitions. Each update has its own place in one stream of numbers."""
+        width = -(-self.batch_size // 4) * 4  # the generator makes four numbers at a time
+        stream = np.random.Philox(key=seed, counter=first * (width // 4))
+        numbers = stream.random_raw(count * width).reshape(count, width)[:, : self.batch_size]
+        places = ((numbers >> np.uint64(32)) * np.uint64(self._part.steps)) >> np.uint64(32)
+        places = places.astype(np.int64)
+        inside = np.searchsorted(self._begins, places, side="right") - 1
+        return self._part.first[inside] + places - self._begins[inside]
+
+    def _read(self, steps: np.ndarray) -> Raw:
+        episodes = self._store.episodes
+        number = np.searchsorted(episodes["first"], steps, side="right") - 1  # of the episode
+        stop = episodes["first"][number] + episodes["length"][number]  # behind its last step
+        limit = np.minimum(stop, self._range_ends(steps))
+        last = np.minimum(steps + self._n_step, limit) - 1
+        window = steps[..., None] + np.arange(self._n_step)
+        inside = window <= last[..., None]
+        at = np.where(inside, window, last[..., None])
+        over = (at == last[..., None]) & (last == limit - 1)[..., None]
+        died = over & ((last == stop - 1) & (self._ends[number] == End.TERMINATED))[..., None]
+        reward = np.where(inside, self._store.rewards[at], np.float32(0))
+        obs, next_obs = self._observations(steps + number, last + number, episodes["first"][number] + number)
+        return Raw(obs, next_obs, self._store.actions[steps], reward, died, over & ~died)
+
+    def _range_ends(self, steps: np.ndarray) -> np.ndarray:
+        inside = np.searchsorted(self._part.first, steps, side="right") - 1
+        return self._part.first[inside] + self._part.length[inside]
+
+    def _observations(self, first: np.ndarray, last: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, Any]:
+        """The rows of the first observation and of the one after the last step; `begin` is the episode's first row."""
+        rows, depth = self._store.observations, self._store.description.stack
+        if depth is None:
+            return rows[first], rows[last + 1]
+        if self._n_step == 1:
+            return self._frames(first, begin, depth, 1), ()
+        return self._frames(first, begin, depth, 0), self._frames(last + 1, begin, depth, 0)
+
+    def _frames(self, newest: np.ndarray, begin: np.ndarray, depth: int, more: int) -> np.ndarray:
+        """The frames of the stack whose newest is given, and `more` frames after it; black before the episode."""
+        rows = newest[..., None] + np.arange(1 - depth, 1 + more)
+        before = rows < begin[..., None]
+        frames = self._store.observations[np.maximum(rows, begin[..., None])]
+        frames[before] = 0
+        return frames
+
+    def decode(self, raw: Raw) -> Batch:
+        """The batch, in compiled code. Rewards of several steps are summed by the same rule as in a replay."""
+        shape, dtype = self._store.description.stored
+        depth = self._store.description.stack
+        if depth is None:
+            obs, next_obs = (self._unpacked(x, shape, dtype) for x in (raw.obs, raw.next_obs))
+        elif self._n_step == 1:
+            obs, next_obs = (jnp.moveaxis(x, 1, -1) for x in (raw.obs[:, :depth], raw.obs[:, 1:]))
+        else:
+            obs, next_obs = (jnp.moveaxis(x, 1, -1) for x in (raw.obs, raw.next_obs))
+        reward, discount, _ = returns.n_step(raw.reward, raw.terminated, raw.truncated, self._gamma)
+        size = reward.shape[0]
+        transition = Transition(obs, raw.action, reward, discount, next_obs)
+        return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
+
+    @staticmethod
+    def _unpacked(rows: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        if not packed(shape, dtype):
+            return rows
+        bits = jnp.unpackbits(rows, axis=-1, count=int(np.prod(shape)))
+        return bits.astype(jnp.bool_).reshape(*rows.shape[:-1], *shape)

@@ -1,0 +1,175 @@
+"""The store: a folder of memory-mapped arrays with a manifest. It need not fit into memory.
+
+    manifest.json      what the data are, and the checksums of the files
+    observations.npy   [steps + episodes, ...] every observation once; of stacks of frames every frame once
+    actions.npy        [steps] or [steps, A]
+    rewards.npy        [steps] float32
+    episodes.npy       [episodes] records: its first step, its number of steps, its end and its group
+
+The episodes lie one behind another. The observations of episode e begin at row `first[e] + e`, because each episode has
+one observation more than steps. Observations that are boolean are packed to bits.
+"""
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharedq.datasets import manifest as manifests
+from sharedq.datasets.episode import End, Episode
+from sharedq.datasets.manifest import REMEDY
+from sharedq.errors import SharedqError
+from sharedq.runs.durable import refuse_links
+
+EPISODE = np.dtype([("first", "<i8"), ("length", "<i8"), ("end", "u1"), ("group", "<i4")])
+FILES = ("observations.npy", "actions.npy", "rewards.npy", "episodes.npy")
+BLOCK = 2**24  # bytes that have a checksum of their own
+HEADER = 256  # bytes of the header of each file; numpy reads headers of any length
+
+
+def packed(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether observations are stored as bits, by the same rule as in the replay of a run."""
+    return np.dtype(dtype) == np.bool_ and int(np.prod(shape)) >= 8
+
+
+def stored_form(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and dtype of a row of observations.npy."""
+    if packed(shape, dtype):
+        return (-(-int(np.prod(shape)) // 8),), np.dtype(np.uint8)
+    return shape, np.dtype(dtype)
+
+
+def encode(obs: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Observations [N, *shape] as rows of observations.npy."""
+    return np.packbits(obs.reshape(len(obs), -1), axis=-1) if packed(shape, dtype) else obs
+
+
+def decode(rows: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """The observations [N, *shape] that `encode` was given."""
+    if not packed(shape, dtype):
+        return rows
+    return np.unpackbits(rows, axis=-1, count=int(np.prod(shape))).astype(bool).reshape(len(rows), *shape)
+
+
+class Store:
+    """A data set on disk, open for reading. Only what is read comes into memory."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.manifest = manifests.read(self.path)
+        refuse_links(self.path, FILES)
+        for name in FILES:
+            self._check_size(name)
+        self.episodes = np.array(self._mapped("episodes.npy", (self.manifest.episodes,), EPISODE))
+        self._check_episodes()
+
+    @property
+    def description(self) -> manifests.Description:
+        return self.manifest.description
+
+    @cached_property
+    def observations(self) -> np.ndarray:
+        shape, dtype = stored_form(*self.description.stored)
+        return self._mapped("observations.npy", (self.manifest.steps + self.manifest.episodes, *shape), dtype)
+
+    @cached_property
+    def actions(self) -> np.ndarray:
+        one = self.description.spec.actions.one
+        return self._mapped("actions.npy", (self.manifest.steps, *one.shape), np.dtype(one.dtype))
+
+    @cached_property
+    def rewards(self) -> np.ndarray:
+        return self._mapped("rewards.npy", (self.manifest.steps,), np.dtype(np.float32))
+
+    @cached_property
+    def returns(self) -> np.ndarray:
+        """The sum of the rewards of each episode, as they are stored."""
+        if not len(self.episodes):
+            return np.zeros(0)
+        return np.add.reduceat(np.asarray(self.rewards, np.float64), self.episodes["first"])
+
+    def episode(self, number: int) -> Episode:
+        """One episode, read into memory."""
+        first, length, end, group = (self.episodes[number][name].item() for name in EPISODE.names)
+        rows = np.array(self.observations[first + number : first + number + length + 1])
+        obs = decode(rows, *self.description.stored)
+        action, reward = (np.array(x[first : first + length]) for x in (self.actions, self.rewards))
+        return Episode(obs, action, reward, End(end), group)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return map(self.episode, range(len(self.episodes)))
+
+    def place_of(self, step: int) -> str:
+        """Says where in the data a step is, as a person would look for it."""
+        number = int(np.searchsorted(self.episodes["first"], step, side="right")) - 1
+        return f"episode {number}, step {step - int(self.episodes['first'][number])}"
+
+    def damaged(self, progress: Any = lambda done, total: None) -> str | None:
+        """Reads every file once; says which one differs from its checksums and where, or None."""
+        total, done = sum(one["bytes"] for one in self.manifest.files.values()), 0
+        for name in FILES:
+            with (self.path / name).open("rb") as file:
+                for number, wanted in enumerate(self.manifest.files[name]["blocks"]):
+                    block = file.read(self.manifest.block)
+                    if hashlib.sha256(block).hexdigest() != wanted:
+                        return f"{self.path / name} was changed or damaged {self._where(name, number)}"
+                    done += len(block)
+                    progress(done, total)
+        return None
+
+    def check(self, progress: Any = lambda done, total: None) -> None:
+        """Raises if the content of a file is not what was written."""
+        if found := self.damaged(progress):
+            raise SharedqError(f"{found}: {REMEDY}")
+
+    def _where(self, name: str, block: int) -> str:
+        """The steps that a block of a file holds."""
+        if name == "episodes.npy" or not self.manifest.steps:
+            return f"in its block {block}"
+        rows = self.manifest.steps + (self.manifest.episodes if name == "observations.npy" else 0)
+        size = (self.manifest.files[name]["bytes"] - HEADER) / max(rows, 1)
+        first, last = (
+            min(max(int((edge - HEADER) / size), 0), rows - 1)
+            for edge in (block * self.manifest.block, (block + 1) * self.manifest.block - 1)
+        )
+        if name == "observations.npy":
+            begins = self.episodes["first"] + np.arange(len(self.episodes))
+            of_row = [int(np.searchsorted(begins, row, side="right")) - 1 for row in (first, last)]
+            first, last = (min(row - e, self.manifest.steps - 1) for row, e in zip((first, last), of_row, strict=True))
+        return f"between {self.place_of(first)} and {self.place_of(last)}"
+
+    def _mapped(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        path = self.path / name
+        with path.open("rb") as file:
+            try:
+                np.lib.format.read_magic(file)
+                found = np.lib.format.read_array_header_1_0(file)
+            except ValueError as error:
+                raise SharedqError(f"{path} was changed or damaged ({error}): {REMEDY}") from None
+            if found != (shape, False, dtype) or file.tell() != HEADER:
+                raise SharedqError(f"{path} does not hold {dtype}{list(shape)}, as the manifest says: {REMEDY}")
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        mapped = np.memmap(path, dtype, "r", HEADER, shape)
+        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]  # reading ahead would fill the memory
+        return mapped
+
+    def _check_size(self, name: str) -> None:
+        path, wanted = self.path / name, self.manifest.files.get(name, {}).get("bytes")
+        if not path.is_file() or wanted is None:
+            raise SharedqError(f"the data set {self.path} lacks {name}: {REMEDY}")
+        if (found := path.stat().st_size) != wanted:
+            raise SharedqError(f"{path} has {found:,} bytes, and had {wanted:,} when it was written: {REMEDY}")
+
+    def _check_episodes(self) -> None:
+        """Raises if the episodes do not lie one behind another, or are not as many as the manifest says."""
+        first, length, ends = self.episodes["first"], self.episodes["length"], self.episodes["end"]
+        edges = np.concatenate([[0], np.cumsum(length)])
+        wrong = np.nonzero((first != edges[:-1]) | (length < 1) | (ends > max(End)))[0]
+        if wrong.size or edges[-1] != self.manifest.steps:
+            number = int(wrong[0]) if wrong.size else len(first) - 1
+            raise SharedqError(f"{self.path / 'episodes.npy'} does not add up at episode {number}: {REMEDY}")
