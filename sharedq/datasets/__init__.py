@@ -1,1 +1,1 @@
-"""Data sets on disk: one store for all formats, and the batches that an algorithm learns from without an environment."""
+"""Data sets on disk: one store for all formats, and the batches that algorithms learn from without an environment."""

@@ -86,7 +86,7 @@ class Manifest:
     content: str  # the checksum of the whole data set: of its description and of its files
 
     def write(self, folder: Path) -> None:
-        own = {name: value for name, value in asdict(replace(self, description=None)).items()}  # type: ignore[arg-type]
+        own = asdict(replace(self, description=None))  # type: ignore[arg-type]
         del own["description"]
         atomic_write(folder / FILE, sealed({"format": FORMAT, **self.description.to_dict(), **own}))
 
