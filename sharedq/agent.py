@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments import HostEnvironment
+from sharedq.environments import DescribedEnvironment, HostEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Built, Experiment, Trust
 from sharedq.networks.convolution import traced_natively
@@ -48,19 +48,29 @@ class Compiled:
     @cached_property
     def on_host(self) -> bool:
         """Whether the host steps the environment. The first access builds the environment."""
-        return isinstance(self.built.environment, HostEnvironment)
+        return isinstance(self.environment, HostEnvironment)
+
+    @property
+    def environment(self) -> Any:
+        """The environment to play in. Raises if the agent was trained without one."""
+        if isinstance(self.built.environment, DescribedEnvironment):
+            raise SharedqError(
+                "the agent was trained from recorded data, without an environment to play in: train again with the "
+                "--environment of the data, which is then only used to evaluate"
+            )
+        return self.built.environment
 
     def play(self, state: Any, seed: int, episodes: int, max_steps: int):
         return (self._play_on_host if self.on_host else self._play_on_device)(state, seed, episodes, max_steps)
 
     def _play(self, state: Any, seed: jax.Array, episodes: int, max_steps: int):
         act = partial(self.built.algorithm.act, state, step=None)
-        return play(self.built.environment, act, seed, episodes, max_steps)
+        return play(self.environment, act, seed, episodes, max_steps)
 
     def _play_on_device(self, state: Any, seed: int, episodes: int, max_steps: int):
         wanted = (episodes, max_steps)
         if wanted not in self._plays:
-            first = jax.eval_shape(lambda: first_episodes(self.built.environment, seed, episodes))
+            first = jax.eval_shape(lambda: first_episodes(self.environment, seed, episodes))
             check_fits(2 * size(first), "lower --episodes")  # the current and the next states
             function = jax.jit(self._play, static_argnames=("episodes", "max_steps"))
             compiled = function.lower(state, seed, episodes=episodes, max_steps=max_steps).compile()
@@ -70,7 +80,7 @@ class Compiled:
         return self._plays[wanted](state, seed)
 
     def _play_on_host(self, state: Any, seed: int, episodes: int, max_steps: int):
-        return play_on_host(self.built.environment, partial(self.act, state), seed, episodes, max_steps)
+        return play_on_host(self.environment, partial(self.act, state), seed, episodes, max_steps)
 
 
 class Agent:
@@ -155,7 +165,7 @@ class Agent:
 
         def pictures():
             nonlocal returned
-            returned = yield from film(self._compiled.built.environment, act, evaluation_seed(seed), max_steps)
+            returned = yield from film(self._compiled.environment, act, evaluation_seed(seed), max_steps)
 
         return film_file.write(out, pictures(), rate, overwrite), returned
 

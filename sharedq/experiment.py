@@ -20,7 +20,8 @@ from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
 from sharedq.analysis.measure import Measure, guarded
 from sharedq.analysis.measure import check as check_measure
-from sharedq.environments import ENVIRONMENTS, Environment, EnvironmentSpec
+from sharedq.datasets import DATA
+from sharedq.environments import ENVIRONMENTS, DescribedEnvironment, Environment, EnvironmentSpec
 from sharedq.environments import check as check_environment
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError, unknown
@@ -44,7 +45,7 @@ TABLES = {
         "algorithm": ALGORITHMS,
         "target": SOURCES,
         "network": NETWORKS,
-        "replay": REPLAYS,
+        "replay": {**REPLAYS, **DATA},
         "training": TRAININGS,
     }.items()
 }
@@ -55,6 +56,7 @@ SHORT = {  # other names of options, beside the last name that every option has
     "steps": "training.steps",
     "game": "environment.game",
     "lr": "algorithm.learning_rate",
+    "data": "replay.path",
 }
 
 
@@ -224,11 +226,16 @@ class Experiment:
         except (TypeError, ValueError, AttributeError) as error:
             raise SharedqError(f"not a complete experiment: {error}") from None
 
+    def pinned(self) -> "Experiment":
+        """The same experiment with the checksums of the data that it learns from, by which other data are refused."""
+        parts = {part: getattr(self, part) for part in TABLES}
+        return dataclasses.replace(self, **{n: one.pinned() for n, one in parts.items() if hasattr(one, "pinned")})
+
     def build(self, spec: EnvironmentSpec | None = None) -> "Built":
         """Puts the parts together. If `spec` is given, the environment itself is not built yet."""
         environment = None
         if spec is None:
-            environment = self.built("environment")
+            environment = self.built("environment", *(getattr(self, part) for part in needs(self.environment)))
             spec = environment.spec
         algorithm = self.built("algorithm", spec, self.target, self.network)
         self._check_fit(algorithm.learns_from)
@@ -256,22 +263,42 @@ class Experiment:
         return own_errors(f"{part} '{self.kind(part)}'", kind.__module__)
 
     def _check_fit(self, learns_from: str) -> None:
-        """Whether replay and training are made for what the algorithm learns from."""
+        """Whether replay and training are made for what the algorithm learns from, and for each other."""
         for part in ("replay", "training"):
             found = getattr(getattr(self, part), "learns_from", None)
             if found is None:
                 raise SharedqError(f"{part} '{self.kind(part)}' does not say learns_from: see docs/adding.md")
-            if found != learns_from:
-                fitting = [
-                    name for name, kind in TABLES[part].ours.items() if getattr(kind, "learns_from", "") == learns_from
-                ]
+            if found not in SERVES[learns_from]:
                 raise SharedqError(
                     f"algorithm '{self.kind('algorithm')}' learns from {LEARNS_FROM[learns_from]}, and {part} "
-                    f"'{self.kind(part)}' does not provide that: add --{part} {' or '.join(fitting)}"
+                    f"'{self.kind(part)}' does not provide that: add --{part} {self._fitting(part, learns_from)}"
                 )
+        replay, training = (getattr(self, part).learns_from for part in ("replay", "training"))
+        if replay != training:
+            raise SharedqError(
+                f"replay '{self.kind('replay')}' is for learning from {LEARNS_FROM[replay]}, and training "
+                f"'{self.kind('training')}' for learning from {LEARNS_FROM[training]}: add --training "
+                f"{self._fitting('training', replay)}, or --replay {self._fitting('replay', training)}"
+            )
+
+    @staticmethod
+    def _fitting(part: str, learns_from: str) -> str:
+        """The kinds of a part that are made for learning from this."""
+        kinds = TABLES[part].ours.items()
+        return " or ".join(name for name, kind in kinds if getattr(kind, "learns_from", "") == learns_from)
 
 
-LEARNS_FROM = {"replay": "a replay", "stream": "each step as it happens, without a replay"}
+LEARNS_FROM = {
+    "replay": "a replay",
+    "stream": "each step as it happens, without a replay",
+    "data": "a data set",
+}
+SERVES = {"replay": ("replay", "data"), "stream": ("stream",)}  # what an algorithm that learns from this can be given
+
+
+def needs(environment: Any) -> tuple[str, ...]:
+    """The parts whose settings an environment is built from. Most need none."""
+    return getattr(environment, "needs", ())
 
 
 def _with_typed_name(message: str, names: Mapping[str, str]) -> str:
@@ -333,9 +360,11 @@ class Built:
 
     @cached_property
     def environment(self) -> Any:
-        """The built environment: an `Environment` or a `HostEnvironment`."""
+        """The built environment: an `Environment` or a `HostEnvironment`, or a description if there is none."""
         if self.opened is not None:
             return self.opened
+        if needs(self.experiment.environment):  # only the data set that it was trained from would build it
+            return DescribedEnvironment(self.spec)
         environment = self.experiment.built("environment")
         if to_json(environment.spec) != to_json(self.spec):
             raise SharedqError(

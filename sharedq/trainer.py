@@ -47,6 +47,7 @@ def train(
         f"checkpoint {start_checkpoint} of which run? Name the run that the agents come from with --from",
     )
     use_cores_for(experiment)
+    experiment = experiment.pinned()
     built, program = prepared(experiment)  # this raises before a folder is made
     start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
     command = command or repeat(out, experiment, start_from, start_checkpoint)
@@ -204,7 +205,10 @@ def to_trust(experiment: Experiment) -> str:
 def _remarks(built: Built) -> Iterator[str]:
     """What the parts say about settings that the user probably did not mean, and about the environment."""
     experiment = built.experiment
+    acts = experiment.training.learns_from != "data"  # what an algorithm remarks is about exploring
     for part in TABLES:
+        if part == "algorithm" and not acts:
+            continue
         if hasattr(one := getattr(experiment, part), "remarks"):
             yield from one.remarks(experiment.training.steps, built.spec)
     yield from getattr(built.environment, "remarks", ())

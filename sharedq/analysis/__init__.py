@@ -1,5 +1,7 @@
 """What learning costs, and measures of how it goes. To add a measure, write a file and add a line here."""
 
+from sharedq.analysis.action_gap import ActionGap
+from sharedq.analysis.agreement import Agreement
 from sharedq.analysis.dead_units import DeadUnits
 from sharedq.analysis.gradient_alignment import GradientAlignment
 from sharedq.analysis.measure import Measure
@@ -11,6 +13,17 @@ MEASURES = {
     "target_churn": TargetChurn,
     "rank": Rank,
     "dead_units": DeadUnits,
+    "action_gap": ActionGap,
+    "agreement": Agreement,
 }
 
-__all__ = ["MEASURES", "DeadUnits", "GradientAlignment", "Measure", "Rank", "TargetChurn"]
+__all__ = [
+    "MEASURES",
+    "ActionGap",
+    "Agreement",
+    "DeadUnits",
+    "GradientAlignment",
+    "Measure",
+    "Rank",
+    "TargetChurn",
+]

@@ -115,7 +115,7 @@ class StoreFeed:
         frames[before] = 0
         return frames
 
-    def decode(self, raw: Raw) -> Batch:
+    def decode(self, raw: Raw, reward_bound: float | None = None) -> Batch:
         """The batch, in compiled code. Rewards of several steps are summed by the same rule as in a replay."""
         shape, dtype = self._store.description.stored
         depth = self._store.description.stack
@@ -125,7 +125,8 @@ class StoreFeed:
             obs, next_obs = (jnp.moveaxis(x, 1, -1) for x in (raw.obs[:, :depth], raw.obs[:, 1:]))
         else:
             obs, next_obs = (jnp.moveaxis(x, 1, -1) for x in (raw.obs, raw.next_obs))
-        reward, discount, _ = returns.n_step(raw.reward, raw.terminated, raw.truncated, self._gamma)
+        each = raw.reward if reward_bound is None else jnp.clip(raw.reward, -reward_bound, reward_bound)
+        reward, discount, _ = returns.n_step(each, raw.terminated, raw.truncated, self._gamma)
         size = reward.shape[0]
         transition = Transition(obs, raw.action, reward, discount, next_obs)
         return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))

@@ -94,7 +94,7 @@ class Store:
 
     def episode(self, number: int) -> Episode:
         """One episode, read into memory."""
-        first, length, end, group = (self.episodes[number][name].item() for name in EPISODE.names)
+        first, length, end, group = (self.episodes[number][name].item() for name in EPISODE.names or ())
         rows = np.array(self.observations[first + number : first + number + length + 1])
         obs = decode(rows, *self.description.stored)
         action, reward = (np.array(x[first : first + length]) for x in (self.actions, self.rewards))

@@ -2,6 +2,7 @@
 
 from sharedq.environments.atari import Atari
 from sharedq.environments.contract import (
+    DescribedEnvironment,
     Environment,
     HostEnvironment,
     Outcome,
@@ -16,6 +17,7 @@ from sharedq.environments.gymnasium_vector import Gymnasium
 from sharedq.environments.jax_native import CartPole
 from sharedq.environments.minatar import MinAtar
 from sharedq.environments.probes import ProbeEnvironment
+from sharedq.environments.recorded import Recorded
 from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec
 
 ENVIRONMENTS = {
@@ -26,6 +28,7 @@ ENVIRONMENTS = {
     "gymnasium": Gymnasium,
     "atari": Atari,
     "control": Control,
+    "recorded": Recorded,
 }
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "Continuous",
     "Control",
     "Custom",
+    "DescribedEnvironment",
     "Discrete",
     "Environment",
     "EnvironmentSpec",
@@ -44,6 +48,7 @@ __all__ = [
     "MinAtar",
     "Outcome",
     "ProbeEnvironment",
+    "Recorded",
     "VectorEnv",
     "autoreset",
     "check",

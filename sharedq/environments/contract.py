@@ -80,6 +80,12 @@ class HostEnvironment(NamedTuple):
     remarks: tuple[str, ...] = ()  # lines for whoever trains here, about what may not be expected
 
 
+class DescribedEnvironment(NamedTuple):
+    """An environment of which only the description is there. It cannot be stepped."""
+
+    spec: EnvironmentSpec
+
+
 def follows(stack: np.ndarray, before: Any = 0) -> bool:
     """Whether each stack holds the frames of the stack `before`, shifted by one; `before` an episode they are zero."""
     older = stack[..., :-1]

@@ -32,6 +32,7 @@ EXPERIMENT = {
             {
                 **{name: Maybe(int) for name in ("steps", "environments", "warm_up", "evaluation_episodes")},
                 "evaluation_period": Maybe(int | None),
+                "kind": Maybe(str),
             }
         ),
         "algorithm": Maybe({"random_steps": Maybe(int)}),
@@ -120,6 +121,16 @@ class Run:
     @property
     def environment_name(self) -> str:
         return environment_name(self.experiment.get("environment", {}))
+
+    @property
+    def plays(self) -> bool:
+        """Whether the agent plays while it learns. One that learns from a data set only plays in evaluations."""
+        return self.experiment.get("training", {}).get("kind") != "offline"
+
+    @property
+    def played(self) -> Episodes:
+        """The episodes that learning curves are made of."""
+        return self.episodes if self.plays else self.evaluations
 
     @property
     def warm_up(self) -> int:

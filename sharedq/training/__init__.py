@@ -2,8 +2,9 @@
 
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
+from sharedq.training.offline import Offline
 from sharedq.training.streaming import Streaming
 
-TRAININGS = {"fused": Fused, "interactive": Interactive, "streaming": Streaming}
+TRAININGS = {"fused": Fused, "interactive": Interactive, "streaming": Streaming, "offline": Offline}
 
-__all__ = ["TRAININGS", "Fused", "Interactive", "Streaming"]
+__all__ = ["TRAININGS", "Fused", "Interactive", "Offline", "Streaming"]

@@ -1,4 +1,4 @@
-"""What the training programs have in common: the seeds and their layout, the steps of the log, and the measures."""
+"""What the training programs have in common: the seeds and their layout, the log, measures and evaluation."""
 
 from typing import Any
 
@@ -6,12 +6,11 @@ import jax
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.environments.spec import EnvironmentSpec
 from sharedq.replay.replay import Replay
+from sharedq.training.evaluators import Evaluator, evaluator
 from sharedq.training.learning import Learner, zero_metrics
 from sharedq.training.measuring import Measuring, MeasuringProgram
-from sharedq.training.program import ChunkResult
-from sharedq.training.schedule import Schedule
+from sharedq.training.program import ChunkResult, PlayedEpisodes
 from sharedq.training.seeds import Layout
 
 
@@ -25,16 +24,20 @@ class CompiledProgram:
 
     def __init__(
         self,
-        spec: EnvironmentSpec,
+        environment: Any,
         algorithm: Algorithm,
         replay: Replay,
-        settings: Schedule,
+        settings: Any,
         seeds: list[int],
         measuring: Measuring,
     ):
         self.seeds, self.settings, self.layout = seeds, settings, Layout(len(seeds))
         self.log_steps, self.evaluation_steps = settings.log_steps, settings.evaluation_steps
-        self._zero_metrics = zero_metrics(algorithm, spec, replay, settings.environments, measuring)
+        self._zero_metrics = zero_metrics(algorithm, environment.spec, replay, settings.environments, measuring)
+        self._evaluator: Evaluator | None = None
+        if self.evaluation_steps:
+            episodes = settings.evaluation_episodes
+            self._evaluator = evaluator(environment, algorithm, episodes, seeds, self.layout)
         self._measuring = MeasuringProgram(measuring, replay, self.layout)
         self.metric_names = self._zero_metrics.names + measuring.names_at_log
 
@@ -44,6 +47,14 @@ class CompiledProgram:
     def with_agent(self, run: Any, agent: Any) -> Any:
         run = run._replace(agent=self.layout.place(agent))
         return run._replace(measures=self._measuring.begun_anew(learner_of(run)))
+
+    def _prepare_evaluation(self, agents: Any) -> int:
+        """Compiles the evaluation, if there is one; returns the bytes that it needs on each device."""
+        return 0 if self._evaluator is None else self._evaluator.prepare(agents)
+
+    def evaluate(self, run: Any, step: int) -> PlayedEpisodes:
+        assert self._evaluator is not None
+        return self._evaluator.play(run.agent, step)
 
     @property
     def measuring_seconds(self) -> float:

@@ -7,7 +7,6 @@ Shape letters: N environments of a seed, V vector steps of a chunk.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,16 +16,13 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.contract import Environment, autoreset
-from sharedq.playing import MAX_STEPS
-from sharedq.playing.episodes import play
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
 from sharedq.training.compiled_program import CompiledProgram, learner_of
-from sharedq.training.evaluation import evaluation_seeds
 from sharedq.training.learning import MetricSums, all_finite, begin_learner, bounded, make_observe, make_update
 from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
+from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Step
 from sharedq.trees import size
@@ -163,17 +159,6 @@ def advance(parts: Parts, zero: MetricSums, learn: bool):
     return function
 
 
-def evaluate(environment: Environment, algorithm: Algorithm, training: Fused):
-    """Returns `evaluate(None, (agent, seed))`: returns, lengths and ends of the episodes [E] that this seed starts."""
-
-    def function(_: Any, given: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        agent, seed = given
-        act = partial(algorithm.act, agent, step=None)
-        return play(environment, act, seed, training.evaluation_episodes, MAX_STEPS)
-
-    return function
-
-
 class FusedProgram(CompiledProgram):
     """The compiled programs of an experiment whose environment is on the device (see `program.Program`)."""
 
@@ -188,14 +173,13 @@ class FusedProgram(CompiledProgram):
         seeds: list[int],
         measuring: Measuring,
     ):
-        super().__init__(environment.spec, algorithm, replay, settings, seeds, measuring)
+        super().__init__(environment, algorithm, replay, settings, seeds, measuring)
         parts, zero = Parts(environment, algorithm, replay, settings, measuring), self._zero_metrics
         begin_one = begin(parts)
         self._run_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda shared, seed: (seed, begin_one(seed)))
         self._collect = self.layout.spread(advance(parts, zero, learn=False))
         self._learn = self.layout.spread(advance(parts, zero, learn=True))
-        self._evaluate: Any = self.layout.ask(evaluate(environment, algorithm, settings))
 
     def shapes(self) -> Run:
         count = len(self.seeds)
@@ -209,15 +193,8 @@ class FusedProgram(CompiledProgram):
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
         measuring = self._measuring.prepare(learner_of(runs))
-        scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs), measuring)
+        scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs.agent), measuring)
         return size(runs) + scratch * self.layout.devices
-
-    def _prepare_evaluation(self, runs: Run) -> int:
-        """Compiles the evaluation, if there is one; returns the bytes that it needs on each device."""
-        if not self.evaluation_steps:
-            return 0
-        self._evaluate = self._evaluate.lower(None, (runs.agent, self._seeds())).compile()
-        return scratch_of(self._evaluate)
 
     def begin(self) -> Run:
         return self._begin(jnp.int32(0), self._seeds())[1]
@@ -239,10 +216,6 @@ class FusedProgram(CompiledProgram):
             returned, length = (x[seed, :rows][ended] for x in log.episode)
             episodes.append(FinishedEpisodes(steps, returned, length))
         return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
-
-    def evaluate(self, run: Run, step: int) -> PlayedEpisodes:
-        played = self._evaluate(None, (run.agent, self.layout.place(evaluation_seeds(self.seeds, step))))
-        return PlayedEpisodes(*self.layout.fetch(played))
 
     def to_host(self, run: Run) -> Run:
         return self.layout.fetch(run)

@@ -14,8 +14,7 @@ When a life is lost, the step that is learned from is terminated. The logs and t
 Shape letters: S seeds, N environments of a seed, V vector steps of a cycle.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -28,13 +27,10 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm, no_observation
 from sharedq.environments.contract import HostEnvironment, Outcome, VectorEnv
 from sharedq.environments.spec import EnvironmentSpec
-from sharedq.errors import EnvironmentFailed, Unphysical
-from sharedq.playing import MAX_STEPS
-from sharedq.playing.episodes import play_seeds_on_host
 from sharedq.replay.replay import Replay
 from sharedq.settings import check_count, require
 from sharedq.training.compiled_program import CompiledProgram, learner_of
-from sharedq.training.evaluation import evaluation_seeds
+from sharedq.training.evaluators import placed
 from sharedq.training.learning import (
     Learner,
     MetricSums,
@@ -47,7 +43,7 @@ from sharedq.training.learning import (
 )
 from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, PlayedEpisodes, Program
+from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Step
 from sharedq.trees import size
@@ -177,13 +173,6 @@ def store_and_learn(parts: Parts, number: jax.Array, own: tuple):
     return (*after, steps, pending), ()
 
 
-def act_in_evaluation(algorithm: Algorithm, time: jax.Array, given: tuple[Any, jax.Array, Any]) -> jax.Array:
-    """Actions of an agent in the episodes that a seed starts."""
-    agent, seed, obs = given
-    key = random_keys.named(random_keys.root(seed), "act")
-    return algorithm.act(agent, random_keys.at(key, time), obs, None)
-
-
 class InteractiveProgram(CompiledProgram):
     """The compiled programs and the environments of an experiment on the host (see `program.Program`)."""
 
@@ -198,7 +187,7 @@ class InteractiveProgram(CompiledProgram):
         seeds: list[int],
         measuring: Measuring,
     ):
-        super().__init__(environment.spec, algorithm, replay, settings, seeds, measuring)
+        super().__init__(environment, algorithm, replay, settings, seeds, measuring)
         self._environment = environment
         self._worlds: list[VectorEnv] = []
         self._observes, self._updates = algorithm.observe is not no_observation, algorithm.update is not None
@@ -219,7 +208,6 @@ class InteractiveProgram(CompiledProgram):
         self._store_and_learn = self.layout.spread(partial(store_and_learn, parts))
         self._act: Any = self.layout.ask(partial(act, parts))
         self._observe_and_act = self.layout.spread(partial(observe_and_act, parts))
-        self._act_in_evaluation: Any = self.layout.ask(partial(act_in_evaluation, parts.algorithm))
         self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def _set_shapes(self, parts: Parts, spec: EnvironmentSpec) -> None:
@@ -265,21 +253,11 @@ class InteractiveProgram(CompiledProgram):
         scratch = max(scratch_of(largest), self._prepare_evaluation(learner.agent), measuring)
         return size((learner, steps)) + scratch * self.layout.devices
 
-    def _prepare_evaluation(self, agents: Any) -> int:
-        """Compiles acting in evaluation, if there is any; returns the bytes that it needs on each device."""
-        if not self.evaluation_steps:
-            return 0
-        one = self._environment.spec.observation
-        obs = jax.ShapeDtypeStruct((self.settings.evaluation_episodes, *one.shape), one.dtype)
-        given = (agents, self._seeds(), self.layout.shapes(obs))
-        self._act_in_evaluation = self._act_in_evaluation.lower(jnp.int32(0), given).compile()
-        return scratch_of(self._act_in_evaluation)
-
     def begin(self) -> Run:
         learner = self._begin(jnp.int32(0), self._seeds())[1]
         first = []
         for seed, worlds in zip(self.seeds, self._opened(), strict=True):
-            with _placed(seed, 0):
+            with placed(seed, 0):
                 first.append(worlds.reset())
         obs = np.stack(first)
         none = np.zeros(obs.shape[:2])
@@ -342,7 +320,7 @@ class InteractiveProgram(CompiledProgram):
         outcomes = []
         at = (time + 1) * self.settings.environments
         for seed, worlds, action in zip(self.seeds, self._worlds, chosen, strict=True):
-            with _placed(seed, at):
+            with placed(seed, at):
                 outcomes.append(worlds.step(action))
         return jax.tree.map(lambda *x: np.stack(x), *outcomes)
 
@@ -369,24 +347,6 @@ class InteractiveProgram(CompiledProgram):
         metrics = sums.means(learned * one.steps_per_cycle, learned * one.updates_per_cycle) if learned else {}
         return ChunkResult(metrics, episodes, sums.bad_step, finite)
 
-    def evaluate(self, run: Run, step: int) -> PlayedEpisodes:
-        seeds = evaluation_seeds(self.seeds, step)
-        placed_seeds = self.layout.place(seeds)
-
-        def act(time: int, obs: np.ndarray) -> np.ndarray:
-            given = (run.agent, placed_seeds, self.layout.place(obs))
-            return self.layout.fetch(self._act_in_evaluation(np.int32(time), given))
-
-        played = play_seeds_on_host(
-            self._environment,
-            act,
-            seeds.tolist(),
-            self.settings.evaluation_episodes,
-            MAX_STEPS,
-            lambda place: _placed(self.seeds[place], step),
-        )
-        return PlayedEpisodes(*played)
-
     def to_host(self, run: Run) -> Run:
         return _run(self.layout.fetch(learner_of(run)), run.obs, run.returned, run.length)
 
@@ -398,24 +358,13 @@ class InteractiveProgram(CompiledProgram):
 
     def load_worlds(self, saved: Any, step: int) -> None:
         for seed, worlds, one in zip(self.seeds, self._opened(), saved, strict=True):
-            with _placed(seed, step):
+            with placed(seed, step):
                 worlds.load(one)
 
     def close(self) -> None:
         for worlds in self._worlds:
             worlds.close()
         self._worlds = []
-
-
-@contextmanager
-def _placed(seed: int, step: int) -> Iterator[None]:
-    """Adds seed and step to the error of an environment that breaks down or whose code fails."""
-    try:
-        yield
-    except Unphysical as error:
-        raise type(error)(error.what, seed, step) from error
-    except EnvironmentFailed as error:  # it names its seed already
-        raise EnvironmentFailed(f"{error} at step {step:,}") from error
 
 
 def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:

@@ -149,6 +149,28 @@ def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring)
     return observe
 
 
+def make_gradient_step(algorithm: Algorithm, measuring: Measuring) -> Callable:
+    """Returns `one(agent, kept, batch, other, key, count) -> agent, kept, errors, metrics, numbers`, one update.
+
+    `kept` belongs to the measures, and `numbers` are theirs. `other()` draws a batch that is independent of `batch`.
+    """
+    update = algorithm.update
+    assert update is not None
+
+    def one(agent: Any, kept: Any, batch: Batch, other: Callable[[], Batch], key: jax.Array, count: jax.Array):
+        if not measuring.names_at_updates:
+            agent, errors, metrics = update(agent, batch, key, count)
+            return agent, kept, errors, metrics, {}
+        assert algorithm.learn is not None and algorithm.refresh is not None
+        before = agent
+        numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
+        agent, info, metrics = algorithm.learn(agent, batch, key, count)
+        kept = measuring.after_step(kept, agent, info.for_refresh, count)
+        return algorithm.refresh(agent, info.for_refresh, count), kept, info.per_sample, metrics, numbers
+
+    return one
+
+
 def make_update(
     algorithm: Algorithm, replay: Replay, training: Schedule, measuring: Measuring, lag: int = 0
 ) -> Callable:
@@ -156,36 +178,24 @@ def make_update(
 
     The updates learn from all steps up to the end of cycle `number - lag`.
     """
-    updates, update = training.updates_per_cycle, algorithm.update
+    if algorithm.update is None:
+        return lambda learner, sums, number: (learner, sums)
+    updates, gradient_step = training.updates_per_cycle, make_gradient_step(algorithm, measuring)
 
     def learn(learner: Learner, sums: MetricSums, number: jax.Array):
-        if update is None:
-            return learner, sums
         key = random_keys.root(learner.seed)
         replay_key, update_key, other_key = (random_keys.named(key, name) for name in ("replay", "update", "measures"))
         written = (number + 1 - lag) * training.steps_per_cycle
 
-        def updated(agent: Any, data: Any, kept: Any, batch: Batch, count: jax.Array):
-            """The agent, what the measures keep, the errors, and the metrics with the numbers of the measures."""
-            key = random_keys.at(update_key, count)
-            if not measuring.names_at_updates:
-                agent, errors, metrics = update(agent, batch, key, count)
-                return agent, kept, errors, metrics, {}
+        def once(carry, count: jax.Array):
+            agent, data, kept = carry
+            batch = replay.sample(data, written, random_keys.at(replay_key, count))
 
             def other() -> Batch:
                 return replay.sample(data, written, random_keys.at(other_key, count))
 
-            assert algorithm.learn is not None and algorithm.refresh is not None
-            before = agent
-            numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
-            agent, info, metrics = algorithm.learn(agent, batch, key, count)
-            kept = measuring.after_step(kept, agent, info.for_refresh, count)
-            return algorithm.refresh(agent, info.for_refresh, count), kept, info.per_sample, metrics, numbers
-
-        def once(carry, count: jax.Array):
-            agent, data, kept = carry
-            batch = replay.sample(data, written, random_keys.at(replay_key, count))
-            agent, kept, errors, metrics, numbers = updated(agent, data, kept, batch, count)
+            key = random_keys.at(update_key, count)
+            agent, kept, errors, metrics, numbers = gradient_step(agent, kept, batch, other, key, count)
             data = replay.update(data, batch.ids, errors.mean(axis=0))  # over heads
             return (agent, data, kept), (jax.tree.map(jnp.mean, metrics), numbers)
 

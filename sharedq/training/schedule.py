@@ -20,16 +20,15 @@ EPISODES = 10_000  # of one evaluation, per seed
 
 @dataclass(frozen=True)
 class Length:
-    """The settings of every training loop, with or without a replay."""
+    """The settings of every training loop."""
 
     on_host: ClassVar = False  # whether the host steps the environments in every case
+    lengthens_a_row: ClassVar = "training.log_period"  # what puts more steps between two rows of the log
 
     steps: int = 1_000_000  # environment steps per seed, summed over its environments
-    environments: int = 8  # environments per seed, stepped in parallel
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
-    keep_replay: bool = False  # also save the replay and the environments at the end, for resume --steps
     evaluation_period: int | None = None  # environment steps between two evaluations; none does not evaluate
     evaluation_episodes: int = 10  # episodes that each seed plays in one evaluation
     measures: tuple[str, ...] = ()  # what to measure of learning, for example gradient_alignment,target_churn,rank
@@ -38,7 +37,6 @@ class Length:
     def __post_init__(self):
         for name in ("steps", "log_period", "checkpoint_period", "measure_period"):
             check_count(f"training.{name}", getattr(self, name))
-        check_count("training.environments", self.environments, most=ENVIRONMENTS)
         check_count("training.evaluation_episodes", self.evaluation_episodes, most=EPISODES)
         bound = self.reward_bound
         require(bound is None or bound > 0, f"training.reward_bound must be above 0 or none, not {bound}")
@@ -61,7 +59,7 @@ class Length:
         require(
             stretch <= STRETCH,
             f"there would be {stretch:,} steps between two rows of the log, and {STRETCH:,} are allowed: lower "
-            "training.log_period, training.environments or training.update_period",
+            f"{self.lengthens_a_row}",
         )
         rows = cycles * self.cycle // stretch
         require(
@@ -78,9 +76,52 @@ class Length:
             f"to {self.steps:,} (the steps of the run), not {period}",
         )
 
+    def cycles(self, steps: int) -> int:
+        """The number of cycles that cover this many environment steps."""
+        return -(-steps // self.cycle)
+
+    @cached_property
+    def log_steps(self) -> list[int]:
+        """The steps at which to log; the end of the training is among them."""
+        end, room = self.cycles(self.steps), self.cycles_between_logs
+        return [c * self.cycle for c in sorted({*range(room, end, room), *self._also_logged, end} - {0})]
+
+    @property
+    def _also_logged(self) -> list[int]:
+        """Further cycles after which to log."""
+        return []
+
+    @cached_property
+    def evaluation_steps(self) -> list[int]:
+        """The log steps at which to evaluate: the first at or after each multiple of the period, and the last."""
+        period = self.evaluation_period
+        if period is None:
+            return []
+        stretches = itertools.pairwise([0, *self.log_steps])
+        due = [stop for start, stop in stretches if stop // period > start // period]
+        return sorted({*due, self.log_steps[-1]})
+
+    @property
+    def cycles_between_logs(self) -> int:
+        return min(max(self.log_period // self.cycle, 1), self.cycles(self.steps))
+
 
 @dataclass(frozen=True)
-class Schedule(Length):
+class Collecting(Length):
+    """The settings of loops that step environments."""
+
+    lengthens_a_row: ClassVar = "training.log_period, training.environments or training.update_period"
+
+    environments: int = 8  # environments per seed, stepped in parallel
+    keep_replay: bool = False  # also save the replay and the environments at the end, for resume --steps
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_count("training.environments", self.environments, most=ENVIRONMENTS)
+
+
+@dataclass(frozen=True)
+class Schedule(Collecting):
     """Settings of loops with a replay. A *cycle* is the smallest number of steps after which whole updates are due."""
 
     learns_from: ClassVar = "replay"
@@ -135,30 +176,10 @@ class Schedule(Length):
         """The environment steps at which updates are made. The first update of the run has number 1."""
         return -(-update // self.gradient_steps) * self.update_period
 
-    def cycles(self, steps: int) -> int:
-        """The number of cycles that cover this many environment steps."""
-        return -(-steps // self.cycle)
-
-    @cached_property
-    def log_steps(self) -> list[int]:
-        """The environment steps at which to log; the ends of the warm-up and of the training are among them."""
-        warm, end = self.cycles(self.warm_up), self.cycles(self.steps)
-        room = self.cycles_between_logs
-        return [c * self.cycle for c in sorted({*range(room, end, room), min(warm, end), end} - {0})]
-
-    @cached_property
-    def evaluation_steps(self) -> list[int]:
-        """The log steps at which to evaluate: the first at or after each multiple of the period, and the last."""
-        period = self.evaluation_period
-        if period is None:
-            return []
-        stretches = itertools.pairwise([0, *self.log_steps])
-        due = [stop for start, stop in stretches if stop // period > start // period]
-        return sorted({*due, self.log_steps[-1]})
-
     @property
-    def cycles_between_logs(self) -> int:
-        return min(max(self.log_period // self.cycle, 1), self.cycles(self.steps))
+    def _also_logged(self) -> list[int]:
+        """The end of the warm-up."""
+        return [min(self.cycles(self.warm_up), self.cycles(self.steps))]
 
     def warms_up(self, stop: int) -> bool:
         """Whether the chunk that ends at `stop` only collects steps, and makes no updates yet."""

@@ -71,11 +71,14 @@ class Layout:
         self.padded = count if self.batched else self.per_device * len(devices)
         self.mesh = Mesh(np.array(devices), ("seeds",))
 
-    def spread(self, function: Callable) -> jax.stages.Wrapped:
-        """Turns `function(shared, own) -> own, out` of one seed into a function of all seeds; `own` is donated."""
+    def spread(self, function: Callable, given: int = 0) -> jax.stages.Wrapped:
+        """Turns `function(shared, own, *given) -> own, out` of one seed into a function of all seeds.
+
+        `own` is donated. The `given` further arguments are not; they also have an axis of seeds.
+        """
         if self.batched:
-            return jax.jit(jax.vmap(function, in_axes=(None, 0)), donate_argnums=1)
-        places = (PartitionSpec(), SEEDS)
+            return jax.jit(jax.vmap(function, in_axes=(None, *[0] * (1 + given))), donate_argnums=1)
+        places = (PartitionSpec(), *[SEEDS] * (1 + given))
         share = partial(_one_after_another, function, self.count)
         mapped = jax.shard_map(share, mesh=self.mesh, in_specs=places, out_specs=SEEDS, check_vma=False)
         # stated, because JAX would not shard an empty array, which some games have in their state
@@ -126,7 +129,7 @@ def _asked_one_after_another(function: Callable, shared: Any, given: Any) -> Any
     return jax.lax.map(partial(function, shared), given)
 
 
-def _one_after_another(function: Callable, count: int, shared: Any, own: Any) -> Any:
+def _one_after_another(function: Callable, count: int, shared: Any, own: Any, *given: Any) -> Any:
     """Runs the seeds of one device one after another, in place; the last device may have fewer than its share."""
     room = jax.tree.leaves(own)[0].shape[0]
     first = jax.lax.axis_index("seeds") * room
@@ -138,14 +141,14 @@ def _one_after_another(function: Callable, count: int, shared: Any, own: Any) ->
         return jax.tree.map(lambda x, n: jax.lax.dynamic_update_index_in_dim(x, n, i, 0), tree, new)
 
     if room == 1:
-        result = function(shared, jax.tree.map(lambda x: x[0], own))
+        result = function(shared, *jax.tree.map(lambda x: x[0], (own, *given)))
         return jax.tree.map(lambda x: x[None], result)
-    outs = jax.eval_shape(function, shared, jax.tree.map(lambda x: x[0], own))[1]
+    outs = jax.eval_shape(function, shared, *jax.tree.map(lambda x: x[0], (own, *given)))[1]
     outs = jax.tree.map(lambda out: jnp.zeros((room, *out.shape), out.dtype), outs)
 
     def body(i, carry):
         own, outs = carry
-        new, out = function(shared, take(own, i))
+        new, out = function(shared, take(own, i), *take(given, i))
         return put(own, i, new), put(outs, i, out)
 
     return jax.lax.fori_loop(0, jnp.minimum(room, count - first), body, (own, outs))

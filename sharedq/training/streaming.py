@@ -11,11 +11,11 @@ from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
 from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.program import Program
-from sharedq.training.schedule import Length
+from sharedq.training.schedule import Collecting
 
 
 @dataclass(frozen=True)
-class Streaming(Length):
+class Streaming(Collecting):
     """For algorithms that learn from one step at a time, without a replay: act, step, observe."""
 
     learns_from: ClassVar = "stream"

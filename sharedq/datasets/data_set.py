@@ -1,0 +1,147 @@
+"""A data set as the place of a replay: the settings, and the feed that is opened when training begins."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from sharedq.datasets.episode import End
+from sharedq.datasets.feed import FractionOf, Raw, StoreFeed, chosen_part
+from sharedq.datasets.store import Store
+from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, to_json
+from sharedq.errors import SharedqError
+from sharedq.settings import check_count, require
+from sharedq.transitions import Batch, Step
+
+N_STEP = 10_000  # ours: the largest number of rewards summed
+UnknownEnds = Literal["refuse", "terminated", "truncated"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The transitions of a data set on disk, drawn uniformly."""
+
+    learns_from: ClassVar = "data"
+
+    path: str = ""  # folder of the data set, as 'sharedq data convert' and 'sharedq data collect' make it
+    content: str = ""  # checksum of the data set; a run notes it and then refuses other data
+    batch_size: int = 256  # transitions per update
+    n_step: int = 1  # number of rewards before the bootstrap (n-step returns)
+    fraction: float = 1.0  # share of the data to learn from
+    fraction_of: FractionOf = "first"  # which share: the first steps of each group, or random whole episodes
+    unknown_ends: UnknownEnds = "refuse"  # what to do with episodes whose end is not known: refuse, or take them as one
+
+    def __post_init__(self):
+        check_count("replay.batch_size", self.batch_size)
+        check_count("replay.n_step", self.n_step, most=N_STEP)
+        require(
+            0 < self.fraction <= 1, f"replay.fraction must be above 0 and at most 1 (all data), not {self.fraction}"
+        )
+
+    def pinned(self) -> "DataSet":
+        """The same settings with the checksum of the data that are there now."""
+        return dataclasses.replace(self, content=self.content or self._store.manifest.content)
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """The description of the environment that the data were recorded in."""
+        return self._store.description.spec
+
+    @cached_property
+    def _store(self) -> Store:
+        require(bool(self.path), "name a data set with --data FOLDER; 'sharedq data collect' makes one")
+        path = Path(self.path)
+        require(path.is_dir(), f"there is no data set in {path}: run this from the folder where it is, or name another")
+        return Store(path)
+
+    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
+        manifest = self._store.manifest
+        part = chosen_part(self._store, self.fraction, self.fraction_of)
+        share = "" if self.fraction == 1 else f"{part.steps:,} of the "
+        yield (
+            f"learning from {share}{manifest.steps:,} steps of {manifest.episodes:,} episodes in {self.path}, each "
+            f"about {steps * self.batch_size / part.steps:.3g} times"
+        )
+        if manifest.ends["unknown"]:
+            yield f"the end of {manifest.ends['unknown']:,} episodes is not known; they count as {self.unknown_ends}"
+        yield from manifest.description.notes
+
+    def build(self, step: Step, gamma: float, environments: int) -> "DataFeed":
+        return DataFeed(self, gamma)
+
+
+class DataFeed:
+    """The feed of a data set (see `Feed` in replay/feed.py). An agent that only acts never opens it."""
+
+    def __init__(self, settings: DataSet, gamma: float):
+        self.batch_size, self._settings, self._gamma = settings.batch_size, settings, gamma
+
+    def init(self) -> tuple:
+        return ()
+
+    def open(self, spec: EnvironmentSpec) -> None:
+        settings, store = self._settings, self._settings._store
+        path = store.path
+        if settings.content not in ("", store.manifest.content):
+            raise SharedqError(
+                f"{path} is not the data set that the run began with (its checksum differs): restore that one, or "
+                "train again"
+            )
+        store.check()
+        check_made_for(store, spec)
+        if settings.unknown_ends == "refuse" and store.manifest.ends["unknown"]:
+            number = int((store.episodes["end"] == End.UNKNOWN).argmax())
+            step = int(store.episodes["length"][number]) - 1
+            raise SharedqError(
+                f"{path} does not say how episode {number} ends, at step {step}, and of {store.manifest.episodes:,} "
+                f"episodes the ends of {store.manifest.ends['unknown']:,} are not known: add --unknown_ends terminated "
+                "if no value follows them, or truncated if a time limit ended them"
+            )
+
+    @cached_property
+    def _feed(self) -> StoreFeed:
+        settings, store = self._settings, self._settings._store
+        part = chosen_part(store, settings.fraction, settings.fraction_of)
+        unknown = End.TERMINATED if settings.unknown_ends == "terminated" else End.TRUNCATED
+        return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown)
+
+    def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
+        return self._feed.batches(seeds, first, count)
+
+    def decode(self, raw: Any, reward_bound: float | None = None) -> Batch:
+        return self._feed.decode(raw, reward_bound)
+
+
+def check_made_for(store: Store, spec: EnvironmentSpec) -> None:
+    """Raises if the data were recorded in another environment, or with other observations or actions."""
+    own = store.description.spec
+    what = f"{store.path} was recorded in '{own.name}'"
+    if own.name not in ("unknown", spec.name):
+        raise SharedqError(
+            f"{what}, and the experiment's environment is '{spec.name}': name the environment of the data, or add "
+            "--environment recorded to learn without one"
+        )
+    for name, found, wanted in (
+        ("observations", _observation(own), _observation(spec)),
+        ("actions", _actions(own), _actions(spec)),
+    ):
+        if found != wanted:
+            raise SharedqError(
+                f"{what} with {name} {found}, and '{spec.name}' has {wanted}: choose the settings of the environment "
+                "that the data were recorded with, or add --environment recorded to learn without one"
+            )
+
+
+def _observation(spec: EnvironmentSpec) -> str:
+    return f"{spec.observation.dtype}{list(spec.observation.shape)}"
+
+
+def _actions(spec: EnvironmentSpec) -> str:
+    actions = spec.actions
+    if isinstance(actions, Discrete):
+        return f"0 .. {actions.n - 1}" + (f" of {list(actions.sizes)}" if actions.sizes else "")
+    assert isinstance(actions, Continuous)
+    plain = to_json(spec)["actions"]
+    return f"from {plain['low']} to {plain['high']}"
