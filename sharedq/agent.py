@@ -90,6 +90,16 @@ class Agent:
         self.experiment, self.step, self.seed = compiled.built.experiment, step, seed
         self._compiled, self._state, self._calls = compiled, state, count()
 
+    @property
+    def built(self) -> Built:
+        """The parts of the experiment, put together."""
+        return self._compiled.built
+
+    @property
+    def state(self) -> Any:
+        """The state of the algorithm, as its functions take it."""
+        return self._state
+
     def act(self, obs: Any, draw: int | None = None) -> int | np.ndarray:
         """The action for one observation, in the environment's own form: a number, or a vector between its bounds.
 

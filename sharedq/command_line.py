@@ -314,12 +314,19 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument(
         "--max-steps", type=int, default=MAX_STEPS, help="most steps of an episode (default: %(default)s)"
     )
+    verb.add_argument("--data", type=Path, metavar="FOLDER", help="evaluate on a data set instead of playing")
+    verb.add_argument(
+        "--updates", type=int, default=20_000, help="updates of fitted-Q evaluation, with --data (default: %(default)s)"
+    )
 
     def call(parsed):
         from sharedq.agent import load_all
 
         for name, run in _runs_in(parsed.run):
             for agent in load_all(run, checkpoint=parsed.checkpoint, trust=parsed.trust):
+                if parsed.data is not None:
+                    say(f"{name}seed {agent.seed}: {_on_data(agent, parsed)}")
+                    continue
                 played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
                 steps = agent.experiment.training.steps
                 at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
@@ -331,6 +338,22 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
                 )
 
     return call
+
+
+def _on_data(agent: Any, parsed: argparse.Namespace) -> str:
+    """What the data say about an agent."""
+    from sharedq.data_evaluation import evaluate_on
+
+    found = evaluate_on(agent, parsed.data, parsed.updates)
+    told = {
+        "agreement": f"{found.agreement:.3f}",
+        "TD error": f"{found.td_error:.3g}",
+        "Q": f"{found.q_value:.3g}",
+        "action gap": f"{found.action_gap:.3g}",
+        "fitted Q of the greedy policy": f"{found.fitted_q:.3g}",
+        "discounted return of the data": f"{found.behaviour:.3g}",
+    }
+    return ", ".join(f"{name} {text}" for name, text in told.items() if text != "nan")
 
 
 def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -22,7 +22,12 @@ class ActionGap:
                 values.ndim == 2 and values.shape[1] > 1,
                 "measure 'action_gap' needs an algorithm with several discrete actions: leave the measure out",
             )
-            best, second = jax.lax.top_k(values[:STATES], 2)[0].T
-            return best - second
+            return action_gap(values[:STATES])
 
         return Measure(("action_gap",), at_log=at_log, summarise=lambda gaps: {"action_gap": float(np.mean(gaps))})
+
+
+def action_gap(values: jax.Array) -> jax.Array:
+    """The gap [B] of values [B, A]."""
+    best, second = jax.lax.top_k(values, 2)[0].T
+    return best - second

@@ -12,9 +12,9 @@ from sharedq.analysis.measure import STATES, Measure
 
 @dataclass(frozen=True)
 class Agreement:
-    """The share of 2,048 states in which the greedy action is that of the data; of continuous actions how near it is.
+    """The share of 2,048 states in which the greedy action is that of the data; for continuous actions the nearness.
 
-    How near a continuous action is goes from 1, if it is the same, to 0, if it is at the other bound in every dimension.
+    The nearness is 1 if the actions are the same, and 0 if each dimension is at the other bound.
     """
 
     def build(self, algorithm: Algorithm, target: Any) -> Measure:

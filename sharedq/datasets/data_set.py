@@ -107,6 +107,11 @@ class DataFeed:
         unknown = End.TERMINATED if settings.unknown_ends == "terminated" else End.TRUNCATED
         return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown)
 
+    @property
+    def store(self) -> Store:
+        """The data set, open for reading."""
+        return self._settings._store
+
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
         return self._feed.batches(seeds, first, count)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sharedq.bellman import returns
 from sharedq.datasets.episode import End
-from sharedq.datasets.store import Store, packed
+from sharedq.datasets.store import Store, decode, packed
 from sharedq.transitions import Batch, Transition
 
 FractionOf = Literal["first", "episodes"]
@@ -137,3 +137,21 @@ class StoreFeed:
             return rows
         bits = jnp.unpackbits(rows, axis=-1, count=int(np.prod(shape)))
         return bits.astype(jnp.bool_).reshape(*rows.shape[:-1], *shape)
+
+
+def begins_of(store: Store) -> np.ndarray:
+    """The first observation of each episode [E, ...], as an agent sees it."""
+    first = store.episodes["first"] + np.arange(len(store.episodes))
+    shape, dtype = store.description.stored
+    obs = decode(store.observations[first], shape, dtype)
+    depth = store.description.stack
+    if depth is None:
+        return obs
+    return np.concatenate([np.zeros((*obs.shape, depth - 1), dtype), obs[..., None]], axis=-1)  # black before it
+
+
+def discounted_returns(store: Store, gamma: float) -> np.ndarray:
+    """The discounted sum of the rewards of each episode [E]."""
+    first, length = store.episodes["first"], store.episodes["length"]
+    time = np.arange(store.manifest.steps) - np.repeat(first, length)
+    return np.add.reduceat(np.asarray(store.rewards, np.float64) * gamma**time, first)

@@ -1,0 +1,100 @@
+"""Fitted-Q evaluation: what a policy would earn, learned from data that others collected (Le, Voloshin & Yue, 2019).
+
+    Q(s, a) <- r + discount * Q_copy(s', pi(s'))        for the transitions of the data and the policy's greedy action
+
+The network is the one that the experiment's algorithm learned with, drawn anew, with a slow average as the copy. The
+value of the policy is the mean of Q(s, pi(s)) over the first observations of the episodes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sharedq import random_keys
+from sharedq.algorithms.parts import critics_on, source_on
+from sharedq.bellman import backups, losses
+from sharedq.environments.spec import Discrete, EnvironmentSpec
+from sharedq.optimizers import adam, gradient_step
+from sharedq.replay.feed import Feed
+from sharedq.targets import TargetNetwork
+from sharedq.targets.source import RefreshInfo, TargetSource
+from sharedq.transitions import Batch
+
+UPDATES = 20_000  # ours, as are the next three
+LEARNING_RATE = 3e-4
+TAU = 0.005  # how far the copy moves at each update
+BLOCK = 200  # updates in one compiled call
+
+
+class Fit(NamedTuple):
+    params: Any
+    source: Any
+    optimiser: Any
+
+
+def fitted_q(
+    decide: Callable, spec: EnvironmentSpec, network: Any, feed: Feed, begins: np.ndarray, updates: int, seed: int
+) -> float:
+    """The value of the policy `decide(obs) -> actions` from the observations `begins` [E, ...] on."""
+    target = TargetNetwork(period=1, tau=TAU)
+    discrete = isinstance(spec.actions, Discrete)
+    if isinstance(spec.actions, Discrete):
+        source = source_on(spec, target, network, spec.actions.n)
+    else:
+        source = critics_on(spec, target, network, outputs=1, critics=1)
+    optimiser = adam(LEARNING_RATE, 1e-8, None)
+
+    def inputs(obs: Any, action: Any) -> Any:
+        return obs if discrete else (obs, action)
+
+    def of(outputs: jax.Array, action: jax.Array) -> jax.Array:
+        """The values [H, B] of actions from outputs [H, B, A], or [H, B, 1, 1] of continuous actions."""
+        if discrete:
+            return backups.of_action(outputs, jnp.broadcast_to(action, outputs.shape[:-1]))
+        return outputs[..., 0, 0]
+
+    def loss(params: Any, state: Fit, batch: Batch):
+        sample = batch.transition
+        chosen = decide(sample.next_obs)
+        value = source.values(params, state.source, inputs(sample.obs, sample.action), inputs(sample.next_obs, chosen))
+        target = backups.bellman(sample.reward, sample.discount, of(value.bootstrap, chosen))
+        error = of(value.predicted, sample.action) - target
+        return losses.squared(error).mean(), value.batch_stats
+
+    def once(place: jax.Array, carry: tuple[Fit, jax.Array, Any]):
+        state, first, raw = carry
+        batch = feed.decode(jax.tree.map(lambda x: x[0, place], raw))
+        gradient, batch_stats = jax.grad(loss, has_aux=True)(state.params, state, batch)
+        params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
+        info = RefreshInfo(batch.transition.obs, batch_stats, jnp.zeros(1))
+        params, source_state = source.refresh(first + place, params, state.source, info)
+        return Fit(params, source_state, moments), first, raw
+
+    @jax.jit
+    def block(state: Fit, first: jax.Array, count: jax.Array, raw: Any) -> Fit:
+        return jax.lax.fori_loop(0, count, once, (state, first, raw))[0]
+
+    state = _begin(source, optimiser, inputs, feed, seed)
+    for first in range(1, updates + 1, BLOCK):
+        raw = feed.batches([seed], first, BLOCK)
+        state = block(state, jnp.int32(first), jnp.int32(min(BLOCK, updates + 1 - first)), raw)
+
+    @jax.jit
+    def value(state: Fit, obs: jax.Array) -> jax.Array:
+        action = decide(obs)
+        outputs = source.act_values(state.params, state.source, None, inputs(obs, action))
+        return of(outputs[None], action)[0]
+
+    return float(np.mean([np.mean(value(state, part)) for part in np.array_split(begins, -(-len(begins) // 256))]))
+
+
+def _begin(source: TargetSource, optimiser: Any, inputs: Callable, feed: Feed, seed: int) -> Fit:
+    """The network before its first update."""
+    sample = jax.eval_shape(lambda raw: feed.decode(jax.tree.map(lambda x: x[0, 0], raw)), feed.batches([seed], 1, 1))
+    example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sample).transition
+    key = random_keys.named(random_keys.root(seed), "fitted q")
+    params, source_state = source.init(key, inputs(example.obs, example.action))
+    return Fit(params, source_state, optimiser.init(params))
