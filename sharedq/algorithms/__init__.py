@@ -1,10 +1,21 @@
 """Algorithms. To add one, write a file with a frozen dataclass that has `gamma` and `build`, and a line here."""
 
 from sharedq.algorithms.algorithm import Algorithm, learning_of
+from sharedq.algorithms.bc import BC
+from sharedq.algorithms.cql import CQL, CQLSAC
 from sharedq.algorithms.dqn import DQN
+from sharedq.algorithms.iql import IQL
 from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
 
-ALGORITHMS = {"dqn": DQN, "sac": SAC, "stream_q": StreamQ}
+ALGORITHMS = {
+    "dqn": DQN,
+    "sac": SAC,
+    "stream_q": StreamQ,
+    "cql": CQL,
+    "cql_sac": CQLSAC,
+    "iql": IQL,
+    "bc": BC,
+}
 
-__all__ = ["ALGORITHMS", "DQN", "SAC", "Algorithm", "StreamQ", "learning_of"]
+__all__ = ["ALGORITHMS", "BC", "CQL", "CQLSAC", "DQN", "IQL", "SAC", "Algorithm", "StreamQ", "learning_of"]

@@ -54,12 +54,15 @@ class Act(Protocol):
 
 class ValuesOf(Protocol):
     def __call__(self, state: Any, key: jax.Array, obs: Any) -> jax.Array:
-        """The values that the policy follows: [N, A], or [N] where actions are continuous."""
+        """The values of all actions [N, A]; where actions are continuous, those of the greedy ones [N].
+
+        Where no policy has parameters of its own, these are what the policy follows.
+        """
 
 
 class Decide(Protocol):
     def __call__(self, state: Any, obs: Any) -> tuple[jax.Array, jax.Array]:
-        """The greedy actions [N, ...] and the values that they follow. Nothing is drawn at random."""
+        """The greedy actions [N, ...] and the same values. Nothing is drawn at random."""
 
 
 class Loss(Protocol):

@@ -68,7 +68,7 @@ class DQN:
         return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
-        return self.on(source_on(spec, target, network, discrete_actions(spec, "DQN")))
+        return self.on(source_on(spec, target, network, discrete_actions(spec, type(self).__name__)))
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is already built, with an optional penalty on the values."""
@@ -105,9 +105,12 @@ class DQN:
             action = jnp.broadcast_to(sample.action, target.shape)
             predicted = backups.of_action(value.predicted, action)
             error = predicted - target
-            each = loss_of(error) if penalty is None else loss_of(error) + penalty(value.predicted, action)
+            each, metrics = loss_of(error), {}
+            if penalty is not None:
+                added = penalty(value.predicted, action)
+                each, metrics = each + added, {"penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, {})
+            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, metrics)
             return value.weights @ per_head, info
 
         def refresh(state: State, info: RefreshInfo, step: jax.Array) -> State:
@@ -118,7 +121,7 @@ class DQN:
             (total, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch, key)
             params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
             td_error = info.errors.mean(axis=0).mean()
-            metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean()}
+            metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
             return State(params, state.source, moments), info, metrics
 
         return Algorithm(

@@ -11,9 +11,11 @@ from sharedq import random_keys
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError, told
 from sharedq.imports import own_errors
-from sharedq.networks import NETWORKS
+from sharedq.networks import NETWORKS, Dense, policies
 from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble, of_pairs
+from sharedq.networks.network import Network
+from sharedq.networks.policies import Policy
 from sharedq.tables import Table
 from sharedq.targets import SOURCES
 from sharedq.targets.source import TargetSource
@@ -26,7 +28,7 @@ def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
     if not isinstance(spec.actions, Discrete):
         raise SharedqError(
             f"{who} needs discrete actions, and those of '{spec.name}' are continuous: begin with a recipe named "
-            "sac-*, such as sac-pendulum, or add --algorithm sac"
+            "sac-*, such as sac-pendulum, or add --algorithm sac (to learn from a data set: cql_sac, iql or bc)"
         )
     return spec.actions.n
 
@@ -37,7 +39,7 @@ def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
     if not isinstance(actions, Continuous):
         raise SharedqError(
             f"{who} needs continuous actions, and those of '{name}' are discrete: begin with a recipe for them, "
-            "such as lunar-lander, or add --algorithm dqn"
+            "such as lunar-lander, or add --algorithm dqn (to learn from a data set: cql, iql or bc)"
         )
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     if low.ndim != 1 or low.shape != high.shape or not low.size:
@@ -52,29 +54,70 @@ def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
     return actions
 
 
-def source_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int) -> TargetSource:
-    """The source on a network with so many outputs, checked to take the environment's observations."""
-    return _known_to_take(spec.observation, spec, target, network, lambda: network.build(outputs))
+def check_actions(spec: EnvironmentSpec, who: str) -> None:
+    """Raises if actions are continuous and not one vector with bounds."""
+    if not isinstance(spec.actions, Discrete):
+        continuous_actions(spec, who)
+
+
+def source_on(
+    spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int | None = None
+) -> TargetSource:
+    """The source on a network with so many outputs, checked to take the environment's observations.
+
+    With a number of critics there are so many networks of an observation, and they return [H, B, C, outputs].
+    """
+
+    def build() -> Network:
+        one = network.build(outputs)
+        return one if critics is None else ensemble(one, critics)
+
+    return _source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
 
 
 def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, outputs]."""
     pair = spec.observation, spec.actions.one
-    return _known_to_take(pair, spec, target, network, lambda: ensemble(of_pairs(network.build(outputs)), critics))
+    built = network_on(spec, network, pair, lambda: ensemble(of_pairs(network.build(outputs)), critics))
+    return _source_of(target, built, pair)
 
 
-def _known_to_take(one: Any, spec: EnvironmentSpec, target: Any, network: Any, build: Callable) -> TargetSource:
-    key = jax.eval_shape(random_keys.root, 0)
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+def network_on(spec: EnvironmentSpec, network: Any, one: Any, build: Callable[[], Network]) -> Network:
+    """What `build` makes of the settings of a network, checked to take inputs like `one`, which has no batch axis."""
     with blaming(network, spec):
         built = build()
-        jax.eval_shape(lambda key, example: networks.init(built, key, example, 1), key, example)
+        jax.eval_shape(lambda key, example: networks.init(built, key, example, 1), *_example(one))
+    return built
+
+
+def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: int, depth: int) -> Policy:
+    """A policy over the environment's actions, checked to take its observations.
+
+    Over discrete actions it is the network itself, and the other arguments say nothing. Over continuous actions it is
+    an actor of this kind, width and depth, whose layers are of the network's type.
+    """
+    with blaming(network, spec):
+        if isinstance(spec.actions, Discrete):
+            policy = policies.categorical(network.build(spec.actions.n))
+        else:
+            policy = getattr(network, "policy", Dense().policy)(spec.actions.one.size, width, depth, kind)
+        jax.eval_shape(policy.init, *_example(spec.observation))
+    return policy
+
+
+def _source_of(target: Any, built: Network, one: Any) -> TargetSource:
     if Table("target", SOURCES).is_ours(type(target)):
         return target.build(built)._replace(network=built)
     with own_errors(f"target '{target.label}'", type(target).__module__):
         source = target.build(built)
-        jax.eval_shape(source.init, key, example)
+        jax.eval_shape(source.init, *_example(one))
     return source._replace(network=built)
+
+
+def _example(one: Any) -> tuple[Any, Any]:
+    """The shapes of a key, and of a batch of one input."""
+    key = jax.eval_shape(random_keys.root, 0)
+    return key, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
 
 
 @contextmanager

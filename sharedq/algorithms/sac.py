@@ -5,7 +5,7 @@
 
 The critics c are an axis of the network, and the heads h are the source's. With `online_network` as the source and
 batch renormalisation in the network this is CrossQ. With SimbaV2 as the network, categorical values and both
-normalisers it is SimbaV2's agent.
+normalisers it is SimbaV2's agent. With a penalty on the values it is conservative Q-learning for continuous actions.
 
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
 """
@@ -13,7 +13,7 @@ Shape letters: H heads, B batch, C critics, A dimensions of an action, N environ
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,11 @@ import optax
 
 from sharedq import normalisers
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, no_observation, refreshed
-from sharedq.algorithms.parts import continuous_actions, critics_on
+from sharedq.algorithms.parts import continuous_actions, critics_on, policy_on
 from sharedq.bellman import backups, readings
 from sharedq.bellman.readings import Reading
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import linear_schedule
-from sharedq.networks import Dense, policies
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
 from sharedq.settings import LAYERS, WIDTH, check_count, require
@@ -93,16 +92,21 @@ class SAC:
             )
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
-        actions, bound = continuous_actions(spec, "SAC").one, self.value_bound
+        actions, bound = continuous_actions(spec, type(self).__name__).one, self.value_bound
         reading = readings.scalar() if self.values == "scalar" else readings.distribution(-bound, bound, self.atoms)
         source = critics_on(spec, target, network, reading.outputs, self.critics)
-        policy = getattr(network, "policy", Dense().policy)(actions.size, self.actor_width, self.actor_depth)
+        policy = policy_on(spec, network, "squashed_gaussian", self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)
 
-    def on(self, source: TargetSource, reading: Reading, policy: Policy, actions: int) -> Algorithm:
-        """The algorithm on a source of critics and a policy that are built, for actions of so many dimensions."""
+    def on(
+        self, source: TargetSource, reading: Reading, policy: Policy, actions: int, penalty: "Penalty | None" = None
+    ) -> Algorithm:
+        """The algorithm on a source of critics and a policy that are built, for actions of so many dimensions.
+
+        `penalty` is added to the critics' loss of each head.
+        """
         optimiser = adam_with_rate(self.adam_beta, self.adam_epsilon)
-        parts = Parts(self, source, reading, policy, optimiser, actions)
+        parts = Parts(self, source, reading, policy, optimiser, actions, penalty)
         observes = self.normalise_observations or self.scale_rewards
         return Algorithm(
             init=partial(init, parts),
@@ -116,8 +120,15 @@ class SAC:
             learn=partial(learn, parts),
             source=source,
             source_part="critic",
-            on=partial(self.on, reading=reading, policy=policy, actions=actions),
+            on=partial(self.on, reading=reading, policy=policy, actions=actions, penalty=penalty),
         )
+
+
+class Penalty(Protocol):
+    def __call__(
+        self, parts: "Parts", critic: Any, state: State, obs: Any, next_obs: Any, predicted: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        """A penalty [H, B] on `critic`, for normalised observations and the values [H, B, C] of the data's actions."""
 
 
 class Parts(NamedTuple):
@@ -129,6 +140,7 @@ class Parts(NamedTuple):
     policy: Policy
     optimiser: optax.GradientTransformationExtraArgs
     actions: int  # dimensions of an action
+    penalty: Penalty | None
 
 
 def init(parts: Parts, key: jax.Array, example: Batch) -> State:
@@ -163,9 +175,9 @@ def normalised(parts: Parts, state: State, obs: jax.Array) -> jax.Array:
     return normalisers.normalised(obs, state.observations.mean, state.observations.variance)
 
 
-def gaussian(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and log standard deviation of the policy for normalised observations."""
-    return parts.policy.gaussian(state.params["actor"], state.actor_batch_stats, obs, False)[0]
+def distribution(parts: Parts, state: State, obs: jax.Array) -> Any:
+    """The policy's distribution over actions, for normalised observations."""
+    return parts.policy.distribution(state.params["actor"], state.actor_batch_stats, obs, False)[0]
 
 
 def critic_values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array, action: jax.Array) -> jax.Array:
@@ -175,23 +187,23 @@ def critic_values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Ar
 
 
 def act(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array | None) -> jax.Array:
-    mean, log_std = gaussian(parts, state, normalised(parts, state, obs))
+    d = distribution(parts, state, normalised(parts, state, obs))
     if step is None:
-        return jnp.tanh(mean)
+        return parts.policy.mode(d)
     policy_key, random_key = jax.random.split(key)
-    action, _ = policies.sample(policy_key, mean, log_std)
+    action, _ = parts.policy.sample(policy_key, d)
     random_action = jax.random.uniform(random_key, action.shape, action.dtype, -1, 1)
     return jnp.where(step < parts.settings.random_steps, random_action, action)
 
 
 def values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array) -> jax.Array:
     obs = normalised(parts, state, obs)
-    return critic_values(parts, state, key, obs, jnp.tanh(gaussian(parts, state, obs)[0]))
+    return critic_values(parts, state, key, obs, parts.policy.mode(distribution(parts, state, obs)))
 
 
 def decide(parts: Parts, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
     obs = normalised(parts, state, obs)
-    action = jnp.tanh(gaussian(parts, state, obs)[0])
+    action = parts.policy.mode(distribution(parts, state, obs))
     return action, critic_values(parts, state, None, obs, action)
 
 
@@ -220,7 +232,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     )
     if settings.scale_rewards:
         reward = normalisers.scaled_within(reward, state.returns, settings.value_bound)
-    next_action, log_density = policies.sample(key, *gaussian(parts, state, next_obs))
+    next_action, log_density = parts.policy.sample(key, distribution(parts, state, next_obs))
     temperature = jnp.exp(state.params["temperature"])
     now, then = (obs, sample.action), (next_obs, next_action)
     value = parts.source.values(params["critic"], state.source, now, then)  # [H, B, C, outputs]
@@ -232,9 +244,13 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     bootstrap = backups.min_over_critics(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
     target = reading.target(bootstrap, backup)
     per_sample = reading.loss(value.predicted, target[:, :, None]).sum(axis=-1)  # [H, B]
-    per_head = jnp.mean(batch.weights * per_sample, axis=1)
     predictions, targets = reading.value(value.predicted), backup(reading.value(bootstrap)[..., None])  # [H, B, C or 1]
     errors, metrics = jnp.abs(predictions - targets), {"entropy": -log_density.mean(), "temperature": temperature}
+    if parts.penalty is not None:
+        penalty_key = jax.random.fold_in(key, 1)
+        penalty = parts.penalty(parts, params["critic"], state, obs, next_obs, predictions, penalty_key)
+        per_sample, metrics = per_sample + penalty, {**metrics, "penalty": penalty.mean()}
+    per_head = jnp.mean(batch.weights * per_sample, axis=1)
     info = LossInfo(per_head, errors, targets[..., 0], predictions, now, value.batch_stats, metrics)
     return value.weights @ per_head, info
 
@@ -267,8 +283,8 @@ def improve_policy(parts: Parts, state: State, key: jax.Array, obs: jax.Array, s
 def policy_loss(parts: Parts, actor: Any, state: State, temperature: jax.Array, key: jax.Array, obs: jax.Array):
     """The mean of alpha log pi(a|s) - Q(s, a); also the actor's new running statistics and the policy's entropy."""
     draw_key, head_key = jax.random.split(key)
-    (mean, log_std), batch_stats = parts.policy.gaussian(actor, state.actor_batch_stats, obs, True)
-    action, log_density = policies.sample(draw_key, mean, log_std)
+    d, batch_stats = parts.policy.distribution(actor, state.actor_batch_stats, obs, True)
+    action, log_density = parts.policy.sample(draw_key, d)
     total = jnp.mean(temperature * log_density - critic_values(parts, state, head_key, obs, action))
     return total, (batch_stats, -log_density.mean())
 

@@ -18,7 +18,7 @@ from sharedq.networks.convolution import as_features
 from sharedq.networks.heads import Compute
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import flat
-from sharedq.networks.policies import Gaussian, Policy, policy_of, squashed
+from sharedq.networks.policies import Kind, Policy, of_body, squashed
 from sharedq.networks.unit_kernels import UnitDense, unit, unit_linear
 from sharedq.settings import LAYERS, WIDTH, check_count
 
@@ -127,8 +127,7 @@ class SimbaV2:
         network = of_flax(trunk, *unit_linear(outputs, self.compute))
         return network._replace(normalises_batch=self.norm != "none")
 
-    def policy(self, actions: int, width: int, depth: int) -> Policy:
+    def policy(self, actions: int, width: int, depth: int, kind: Kind = "squashed_gaussian") -> Policy:
         """An actor with its own body of `depth` blocks."""
         body = Body(width, depth, self.norm, self.compute)
-        mean, log_std = Branch(actions, self.compute), Branch(actions, self.compute)
-        return policy_of(Gaussian(body, mean, log_std, squashed(-10.0, 2.0)))
+        return of_body(kind, body, lambda outputs: Branch(outputs, self.compute), actions, squashed(-10.0, 2.0))

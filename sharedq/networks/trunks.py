@@ -22,7 +22,7 @@ from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
-from sharedq.networks.policies import Gaussian, Policy, clipped, policy_of
+from sharedq.networks.policies import Kind, Policy, clipped, of_body
 from sharedq.settings import check_layers, require
 
 PIXELS = 1_000  # ours: from this number on, bytes with at least two axes count as an image
@@ -140,10 +140,10 @@ class Dense:
         module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)
         return with_linear_heads(module, outputs, self.init)
 
-    def policy(self, actions: int, width: int, depth: int) -> Policy:
+    def policy(self, actions: int, width: int, depth: int, kind: Kind = "squashed_gaussian") -> Policy:
         """An actor with its own `depth` layers of equal width."""
         body = DenseTrunk((width,) * depth, self.norm, self.compute, self.activation, self.init)
-        return policy_of(Gaussian(body, nn.Dense(actions), nn.Dense(actions), clipped(-20.0, 2.0)))
+        return of_body(kind, body, nn.Dense, actions, clipped(-20.0, 2.0))
 
 
 @dataclass(frozen=True)
