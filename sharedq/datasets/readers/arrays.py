@@ -61,14 +61,12 @@ class Arrays:
     environment: str = "unknown"  # the name of the environment, as sharedq names it, if it is to be evaluated in it
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that occurs
     bounds: tuple[float, ...] | None = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
-    ends: Literal["unknown", "terminated", "truncated"] = (
-        "unknown"  # how episodes end of which the arrays do not say it
-    )
+    ends: Literal["unknown", "terminated", "truncated"] = "unknown"  # how episodes end where no flag says it
 
     @staticmethod
     def recognises(path: str) -> bool:
         try:
-            return set(REQUIRED) <= set(_members(Path(path)))
+            return {f"{name}.npy" for name in REQUIRED} <= set(_members(Path(path)))
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
             return False
 
@@ -150,7 +148,8 @@ class Arrays:
         return found
 
     def _check_successors(self, obs: np.ndarray, after: np.ndarray, number: int) -> None:
-        differ = (obs[1:] != after[:-1]).reshape(max(len(obs) - 1, 0), -1).any(axis=1)
+        one, other = obs[1:].reshape(len(after) - 1, -1), after[:-1].reshape(len(after) - 1, -1)
+        differ = ((one != other) & (one == one)).any(axis=1)  # what is not a number is told later, as such
         if differ.any():
             raise SharedqError(
                 f"{self.path}, episode {number}, step {int(np.argmax(differ))}: the row of next_observations is not "
@@ -171,10 +170,10 @@ class Arrays:
                 f"{self.path} has dones and {', '.join(set(flags) - {'dones'})}: remove dones, which says less"
             )
         for name, array in (("actions", action), *flags.items()):
-            if len(array) != len(reward):
+            if array.shape[:1] != reward.shape:
                 raise SharedqError(
-                    f"{self._name(name)} has {len(array):,} rows, and there are {len(reward):,} rewards: they do not "
-                    "belong together"
+                    f"{self._name(name)} has the shape {list(array.shape)}, and there are {len(reward):,} rewards: "
+                    "they do not belong together"
                 )
         over = np.logical_or.reduce(list(flags.values())) if flags else np.zeros(len(reward), bool)
         declared = self._starts(len(reward))
@@ -262,19 +261,19 @@ class Arrays:
         """The names of the arrays."""
         with naming_damage(self.path):
             members = _members(Path(self.path))
-        for name in members:
-            if name not in NAMES:
-                raise SharedqError(f"{self.path}: {unknown('array', name, NAMES)}")
-            if members.count(name) > 1:
-                raise SharedqError(f"{self.path} holds {name}.npy twice: make it anew")
+        for member in members:
+            if member not in [f"{name}.npy" for name in NAMES]:
+                raise SharedqError(f"{self.path}: {unknown('array', ascii(member)[1:-1], [f'{n}.npy' for n in NAMES])}")
+            if members.count(member) > 1:
+                raise SharedqError(f"{self.path} holds {member} twice: make it anew")
         for name in REQUIRED:
-            if name not in members:
+            if f"{name}.npy" not in members:
                 raise SharedqError(f"{self.path} lacks the array {name}.npy, which every data set needs")
-        return members
+        return [member.removesuffix(".npy") for member in members]
 
 
 def _members(path: Path) -> list[str]:
     if path.is_dir():
-        return [file.stem for file in path.glob("*.npy")]
+        return [file.name for file in path.glob("*.npy")]
     with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
+        return archive.namelist()

@@ -24,6 +24,7 @@ logged_replay_buffer.py of batch_rl) decides how they are read:
 """
 
 import gzip
+import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ from sharedq.errors import SharedqError
 STACK = 4  # frames in an observation of the agent
 PADS = STACK - 1  # rows of zeros before an episode
 LONGEST = 108_000  # steps; an episode has 27,000 at most
+SMALL = 2**27  # bytes of the actions, rewards or terminals at most: those of a million rows have 4,000,000
 FRAME = 2**20  # bytes of a frame at most: those of the data set have 7,056
 ROWS = 128  # frames that are read at once
 OBSERVATIONS = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
@@ -178,8 +180,7 @@ class DQNReplay:
 
     def _frames(self, number: int, opened: ExitStack) -> ArrayStream:
         stream = self._open("$store$_observation", number, opened)
-        fits = len(stream.shape) == 3 and stream.dtype == np.uint8 and 1 <= np.prod(stream.shape[1:], dtype=float)
-        if not fits or np.prod(stream.shape[1:], dtype=float) > FRAME:
+        if len(stream.shape) != 3 or stream.dtype != np.uint8 or not 1 <= math.prod(stream.shape[1:]) <= FRAME:
             raise SharedqError(
                 f"{stream.name} holds {stream.dtype}{list(stream.shape)}, and frames uint8 [rows, height, width] are "
                 "expected: get it again"
@@ -217,12 +218,12 @@ class DQNReplay:
         if added.shape or added.dtype.kind not in "iu" or added < 0:
             raise SharedqError(f"{path} should hold one whole number, how many rows were written: get it again")
         cursor = int(added) % capacity if capacity else 0
-        if (around := self._file("invalid_range", number)).is_file():
-            if cursor not in self._small("invalid_range", number):
-                raise SharedqError(
-                    f"{path} says that row {cursor} is written next, and {around.name} does not have it: these files "
-                    "are not of one checkpoint"
-                )
+        around = self._file("invalid_range", number)
+        if around.is_file() and cursor not in self._small("invalid_range", number):
+            raise SharedqError(
+                f"{path} says that row {cursor} is written next, and {around.name} does not have it: these files are "
+                "not of one checkpoint"
+            )
         if added < capacity:
             return [(0, int(added))] if added else []
         oldest = [(cursor, capacity)] if capacity - cursor >= STACK else []
@@ -230,7 +231,7 @@ class DQNReplay:
 
     def _small(self, name: str, number: int) -> np.ndarray:
         with ExitStack() as opened:
-            return self._open(name, number, opened).whole()
+            return self._open(name, number, opened).whole(SMALL)
 
     def _open(self, name: str, number: int, opened: ExitStack) -> ArrayStream:
         path = self._file(name, number)

@@ -156,9 +156,8 @@ def _row(features: dict[str, Feature], where: str) -> Rows:
         raise SharedqError(f"{where} has the checkpoint_idx {group.tolist()}, and should have one number")
     early = np.nonzero(~(discount[1:-1] > 0))[0]
     if early.size:
-        raise SharedqError(
-            f"{where}, step {early[0]}: the discount is {discount[1:-1][early[0]]}, an end flag before the end"
-        )
+        wrong = discount[1:-1][early[0]]
+        raise SharedqError(f"{where}, step {early[0]}: the discount is {wrong}, an end flag in the middle")
     if not discount[-1] >= 0:
         raise SharedqError(f"{where}, step {len(discount) - 1}: the discount is {discount[-1]}")
     ends = discount[-1] == 0

@@ -18,7 +18,7 @@ import numpy as np
 from sharedq.errors import SharedqError, reason
 
 AT_ONCE = 2**20  # bytes that are read at once to pass over rows
-WHOLE = 2**30  # bytes of an array that may come into memory in one piece
+WHOLE = 2**32  # bytes of an array that may come into memory in one piece
 
 
 @contextmanager
@@ -91,9 +91,9 @@ class ArrayStream:
             if self._file.read(1):
                 raise ValueError(f"it is longer than {self.dtype}{list(self.shape)}, as it declares")
 
-    def whole(self) -> np.ndarray:
-        """The array in memory."""
-        if self.left * self._row > WHOLE:
+    def whole(self, most: int = WHOLE) -> np.ndarray:
+        """The array in memory, if it has no more bytes than `most`."""
+        if self.left * self._row > most:
             raise SharedqError(f"{self.name} declares {self.dtype}{list(self.shape)}, which is too large to be read")
         found = self.read(self.left).reshape(self.shape)
         self.finish()
