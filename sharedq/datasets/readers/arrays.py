@@ -148,8 +148,8 @@ class Arrays:
         return found
 
     def _check_successors(self, obs: np.ndarray, after: np.ndarray, number: int) -> None:
-        one, other = obs[1:].reshape(len(after) - 1, -1), after[:-1].reshape(len(after) - 1, -1)
-        differ = ((one != other) & (one == one)).any(axis=1)  # what is not a number is told later, as such
+        one, other = obs[1:], after[:-1]
+        differ = ((one != other) & (one == one)).any(axis=tuple(range(1, one.ndim)))  # those not finite are told later
         if differ.any():
             raise SharedqError(
                 f"{self.path}, episode {number}, step {int(np.argmax(differ))}: the row of next_observations is not "

@@ -236,7 +236,7 @@ class DQNReplay:
     def _open(self, name: str, number: int, opened: ExitStack) -> ArrayStream:
         path = self._file(name, number)
         with naming_damage(str(path)):
-            return ArrayStream(opened.enter_context(gzip.open(path)), str(path))
+            return ArrayStream(opened.enter_context(gzip.open(path)), str(path))  # type: ignore[arg-type]
 
     def _file(self, name: str, number: int) -> Path:
         return _folder(self.path) / f"{name}_ckpt.{number}.gz"

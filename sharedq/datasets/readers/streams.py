@@ -11,11 +11,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from sharedq.errors import SharedqError, reason
+from sharedq.errors import SharedqError, reason, told
 
 AT_ONCE = 2**20  # bytes that are read at once to pass over rows
 WHOLE = 2**32  # bytes of an array that may come into memory in one piece
@@ -34,6 +34,15 @@ def naming_damage(name: str) -> Iterator[None]:
         raise SharedqError(f"cannot read {name} ({error.strerror or reason(error)})") from None
 
 
+def _header(file: BinaryIO, read: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        return read(file)
+    except (EOFError, OSError, zlib.error, zipfile.BadZipFile):
+        raise
+    except Exception as error:  # numpy parses it as Python does, and raises errors of many kinds
+        raise ValueError(f"its header cannot be read, {told(error)}") from None
+
+
 class ArrayStream:
     """The rows of one array, from the first to the last. `name` names it in errors.
 
@@ -49,7 +58,7 @@ class ArrayStream:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote the header, as it did in old data
-                self.shape, by_columns, self.dtype = read(file)
+                self.shape, by_columns, self.dtype = _header(file, read)
         if self.dtype.hasobject:
             raise SharedqError(f"{name} holds Python objects, which are never loaded: save an array of numbers")
         if min(self.shape, default=0) < 0:

@@ -59,10 +59,10 @@ def crc32c(data: bytes) -> int:
     """The checksum of the data. Lanes of the data are gone through side by side, because Python is slow at bytes."""
     lanes = 1 << max(math.ceil(len(data) / (2 * COLUMNS)) - 1, 0).bit_length()
     if lanes == 1:
-        state = 0xFFFFFFFF
+        crc = 0xFFFFFFFF
         for byte in data:
-            state = int(_tables()[0][(state ^ byte) & 0xFF]) ^ state >> 8
-        return state ^ 0xFFFFFFFF
+            crc = int(_tables()[0][(crc ^ byte) & 0xFF]) ^ crc >> 8
+        return crc ^ 0xFFFFFFFF
     # To begin with all bits set is to invert the first four bytes, and zeros in front of the data change nothing then.
     padded = bytes(lanes * 2 * COLUMNS - len(data)) + bytes(byte ^ 0xFF for byte in data[:4]) + data[4:]
     pairs = np.frombuffer(padded, "<u2").reshape(lanes, COLUMNS).T.copy()
@@ -121,10 +121,10 @@ def example(data: bytes, where: str) -> dict[str, Feature]:
 
 
 def _feature(feature: memoryview) -> Feature:
-    kinds = [(number, value) for number, _, value in _fields(feature)]
-    if len(kinds) != 1 or kinds[0][0] not in (1, 2, 3) or not isinstance(kinds[0][1], memoryview):
+    lists = [(number, value) for number, _, value in _fields(feature) if isinstance(value, memoryview)]
+    if len(lists) != 1 or lists[0][0] not in (1, 2, 3):
         raise ValueError("a feature has no list of one kind")
-    kind, values = kinds[0]
+    kind, values = lists[0]
     if kind == 1:
         return list(map(bytes, _messages(values, 1)))
     if kind == 2:
