@@ -5,6 +5,7 @@ it a line in the table of its format: what is done to the copy, and what the err
 stand.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -305,6 +306,7 @@ DAMAGES = {
         ),
         ("an action below 0", changed("action", 20, -1), "checkpoint 1, episode 0, step 6: the action -1 lies"),
         ("a terminal of 2", changed("terminal", 20, 2), f"{TERMINAL}_ckpt.1.gz, row 20: a terminal is 0 or 1"),
+        ("a terminal in the middle", changed("terminal", 20, 1), "checkpoint 1, episode 0, step 6: a terminal of"),
         ("another cursor", compressed("add_count", np.array(30)), "add_count_ckpt.0.gz ...not of one checkpoint"),
         ("an add_count of two", compressed("add_count", np.array([1, 2])), "add_count_ckpt.0.gz should hold one"),
         ("an add_count below 0", compressed("add_count", np.array(-2)), "add_count_ckpt.0.gz should hold one"),
@@ -489,6 +491,26 @@ def test_an_episode_that_breaks_a_rule_is_refused(name, change, says, tmp_path):
             writer.add(EPISODE._replace(**change), "the log, episode 3")
         assert "\n" not in str(refused.value) and not writer.episodes_written
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_change_of_bytes_ends_in_another_error(kind, tmp_path):
+    """Some bytes of a format mean nothing, and plain arrays have no checksum: such a copy may be read."""
+    write, read = FORMATS[kind]
+    (tmp_path / "source").mkdir()
+    path, random = write(tmp_path / "source"), np.random.default_rng(0)
+    files = [
+        file for file in sorted((tmp_path / "source").rglob("*")) if path in (file, *file.parents) and file.is_file()
+    ]
+    for number in range(40):
+        file = files[random.integers(len(files))]
+        content = file.read_bytes()
+        at = random.integers(min(len(content), random.choice([200, len(content)])))  # often in a header
+        tail = content[at + random.integers(2) :]
+        file.write_bytes(content[:at] + random.bytes(random.integers(3)) + tail)
+        with contextlib.suppress(SharedqError):
+            read(path, tmp_path / f"out{number}")
+        file.write_bytes(content)
 
 
 def test_there_are_a_hundred_of_them():

@@ -17,7 +17,8 @@ logged_replay_buffer.py of batch_rl) decides how they are read:
   this seam. Rows that were never written are not read. The memory is saved one row before it is full: the last row
   of a published file is then its oldest, or was never written. Fewer oldest rows than a stack has frames are left out:
   the agent could not use them either, and the file need not be read twice for them.
-* Before an episode begins it writes rows of zeros, one fewer than a stack has frames. They are removed.
+* Before an episode begins it writes rows of zeros, one fewer than a stack has frames. They are removed; a terminal
+  that they do not follow is refused.
 * At a terminal the frame that follows is not saved. No value follows either, and the last frame stands for it.
 * A row without a terminal after which no row of its episode follows, at the end of the recording or before rows of
   zeros, has no successor: it is left out, and the episode is truncated at the row before, whose successor it holds.
@@ -115,16 +116,16 @@ class DQNReplay:
         passed = 0
         for number in self._numbers():
             where = f"{_folder(self.path)}, checkpoint {number}"
-            for own_number, (rows, frames) in enumerate(self._parts(self._ring(number), where)):
-                if passed < start:
-                    passed += 1
-                    continue
-                yield self._found(rows, frames, f"{where}, episode {own_number}", own)
+            ring = self._ring(number)
+            for episode, (first, frames) in enumerate(self._parts(ring, where)):
+                passed += 1
+                if passed > start:
+                    yield self._found(ring, first, frames, f"{where}, episode {episode}", own)
 
-    def _found(self, ring: Ring, frames: list[np.ndarray], where: str, own: Any) -> Found:
-        ends = bool(ring.terminal[-1])
-        steps = len(frames) if ends else len(frames) - 1
-        reward = float32(ring.reward[:steps])
+    def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, own: Any) -> Found:
+        ends = bool(ring.terminal[first + len(frames) - 1])
+        rows = slice(first, first + len(frames) - (not ends))
+        reward = float32(ring.reward[rows])
         wrong = ~(np.abs(reward) <= 1)
         if wrong.any():
             step = int(np.argmax(wrong))
@@ -134,31 +135,33 @@ class DQNReplay:
             )
         obs = np.stack([*frames, frames[-1]] if ends else frames)
         end = End.TERMINATED if ends else End.TRUNCATED
-        return Found(Episode(obs, own(ring.action[:steps]), reward, end, ring.number), where)
+        return Found(Episode(obs, own(ring.action[rows]), reward, end, ring.number), where)
 
-    def _parts(self, ring: Ring, where: str) -> Iterator[tuple[Ring, list[np.ndarray]]]:
-        """The rows and frames of each episode that has a whole step."""
-
-        def part(begin: int) -> tuple[Ring, list[np.ndarray]]:
-            rows = slice(begin, begin + len(kept))
-            return Ring(ring.number, [], ring.action[rows], ring.reward[rows], ring.terminal[rows]), kept
-
+    def _parts(self, ring: Ring, where: str) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Of each episode that has a whole step its first row and the frames of its rows."""
         may_be_pad = (ring.action == 0) & (ring.reward == 0) & (ring.terminal == 0)
         kept: list[np.ndarray] = []
-        pads = zeros = first = 0
+        pads, zeros, first, episodes, ended = 0, 0, 0, 0, ""
         for row, frame in enumerate(self._in_order(ring)):
             zero = bool(may_be_pad[row]) and not frame.any()
             if zero and not kept and pads < PADS:
                 pads, first = pads + 1, row + 1
                 continue
+            if ended and not kept and pads < PADS:
+                raise SharedqError(
+                    f"{where}, {ended}: a terminal of {self._file('$store$_terminal', ring.number).name} stands there, "
+                    f"and the {PADS} rows of zeros that follow one do not: get it again"
+                )
             kept.append(frame)
             zeros = zeros + 1 if zero else 0
             cut = zeros == PADS and len(kept) > PADS  # another episode begins, and this one had no terminal
             if cut:
                 del kept[-PADS:]
             if ring.terminal[row] or (cut and len(kept) > 1):
-                yield part(first)
+                yield first, kept
+                episodes += 1
             if ring.terminal[row] or cut:
+                ended = f"episode {episodes - 1}, step {len(kept) - 1}" if ring.terminal[row] else ""
                 kept, first, zeros, pads = [], row + 1, 0, PADS if cut else 0
             if len(kept) > LONGEST:
                 raise SharedqError(
@@ -166,7 +169,7 @@ class DQNReplay:
                     f"{self._file('$store$_terminal', ring.number).name} is not of these data: get it again"
                 )
         if len(kept) > 1:
-            yield part(first)
+            yield first, kept
 
     def _in_order(self, ring: Ring) -> Iterator[np.ndarray]:
         """The frames of a checkpoint, in the order in which they were written. The file is read once for each span."""
