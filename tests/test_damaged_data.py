@@ -210,6 +210,15 @@ def compressed(name, array, number=0):
     return put(f"{name}_ckpt.{number}.gz", gzip.compress(array if isinstance(array, bytes) else npy(array)))
 
 
+def unpacked(name, change):
+    """Changes what a file holds, with a checksum that fits."""
+
+    def damage(path):
+        (path / name).write_bytes(gzip.compress(change(gzip.decompress((path / name).read_bytes()))))
+
+    return damage
+
+
 def changed(name, row, value):
     """The second checkpoint of the DQN Replay Dataset with one number changed."""
 
@@ -293,7 +302,8 @@ DAMAGES = {
         ("pickled rewards", compressed(REWARD, npy(np.array([{}]), allow_pickle=True)), "Python objects"),
         ("a bomb", compressed(ACTION, declared((2**40,), "<i4", bytes(10**6))), f"{ACTION}_ckpt.0.gz ...too large"),
         ("a bomb of frames", compressed(FRAMES, declared((60, 2**40, 2), "|u1")), f"{FRAMES_0} holds uint8"),
-        ("more frames than declared", compressed(FRAMES, npy(np.ones((60, 3, 2), np.uint8)) + b"\1"), "is longer than"),
+        ("more frames than declared", unpacked(FRAMES_0, lambda content: content + b"\1"), f"{FRAMES_0}...is longer"),
+        ("fewer frames than declared", unpacked(FRAMES_0, lambda content: content[:-1]), f"{FRAMES_0} ends too early"),
         (
             "a reward that is no number",
             changed("reward", 20, np.nan),
