@@ -298,7 +298,11 @@ DAMAGES = {
         ("rewards that are whole", compressed(REWARD, np.zeros(60, int)), f"{REWARD}_ckpt.0.gz holds int64"),
         ("coloured frames", compressed(FRAMES, np.zeros((60, 3, 2, 3), np.uint8)), f"{FRAMES_0} holds uint8"),
         ("float frames", compressed(FRAMES, np.zeros((60, 3, 2), np.float32)), f"{FRAMES_0} holds float32"),
-        ("other frames", compressed(FRAMES, np.ones((60, 4, 2), np.uint8), 1), "checkpoint 1, episode 0 has observ"),
+        (
+            "other frames",
+            compressed(FRAMES, np.ones((60, 4, 2), np.uint8), 1),
+            "checkpoint 1, episode 0 has observations",
+        ),
         ("pickled rewards", compressed(REWARD, npy(np.array([{}]), allow_pickle=True)), "Python objects"),
         ("a bomb", compressed(ACTION, declared((2**40,), "<i4", bytes(10**6))), f"{ACTION}_ckpt.0.gz ...too large"),
         ("a bomb of frames", compressed(FRAMES, declared((60, 2**40, 2), "|u1")), f"{FRAMES_0} holds uint8"),
