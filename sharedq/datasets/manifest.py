@@ -100,6 +100,8 @@ def read(folder: Path) -> Manifest:
             "formats"
         )
     plain = read_sealed(path, FORM, REMEDY)
+    if "sha256" not in plain:
+        raise SharedqError(f"{path} was edited or damaged (it has no checksum): {REMEDY}")
     if plain["format"] != FORMAT:
         raise SharedqError(f"{path} is of format {plain['format']}, and this version reads {FORMAT}: update sharedq")
     try:
@@ -109,6 +111,8 @@ def read(folder: Path) -> Manifest:
             fields[name] = None if fields[name] is None else tuple(fields[name])
         description = Description(source=plain["source"], spec=spec, **fields)
         own = {name: plain[name] for name in Manifest.__dataclass_fields__ if name != "description"}
+        if own["content"] != content_of(description, own["files"]):
+            raise ValueError("the checksum of the data set differs")
         return Manifest(description, **own)
     except (KeyError, TypeError, ValueError) as error:
         raise SharedqError(f"{path} was edited or damaged ({error}): {REMEDY}") from None

@@ -55,6 +55,14 @@ def decode(rows: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.unpackbits(rows, axis=-1, count=int(np.prod(shape))).astype(bool).reshape(len(rows), *shape)
 
 
+def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """The header of a .npy file, padded to `HEADER` bytes."""
+    text = repr({"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}).encode()
+    prefix = np.lib.format.magic(1, 0)
+    room = HEADER - len(prefix) - 2
+    return prefix + room.to_bytes(2, "little") + text.ljust(room - 1) + b"\n"
+
+
 class Store:
     """A data set on disk, open for reading. Only what is read comes into memory."""
 
@@ -94,7 +102,7 @@ class Store:
 
     def episode(self, number: int) -> Episode:
         """One episode, read into memory."""
-        first, length, end, group = (self.episodes[number][name].item() for name in EPISODE.names or ())
+        first, length, end, group = self.episodes[number].item()
         rows = np.array(self.observations[first + number : first + number + length + 1])
         obs = decode(rows, *self.description.stored)
         action, reward = (np.array(x[first : first + length]) for x in (self.actions, self.rewards))
@@ -145,12 +153,7 @@ class Store:
     def _mapped(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         path = self.path / name
         with path.open("rb") as file:
-            try:
-                np.lib.format.read_magic(file)
-                found = np.lib.format.read_array_header_1_0(file)
-            except ValueError as error:
-                raise SharedqError(f"{path} was changed or damaged ({error}): {REMEDY}") from None
-            if found != (shape, False, dtype) or file.tell() != HEADER:
+            if file.read(HEADER) != header(shape, dtype):
                 raise SharedqError(f"{path} does not hold {dtype}{list(shape)}, as the manifest says: {REMEDY}")
         if 0 in shape:
             return np.zeros(shape, dtype)

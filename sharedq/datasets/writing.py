@@ -15,7 +15,7 @@ from sharedq.datasets import manifest as manifests
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description, Manifest
 from sharedq.datasets.rules import check_episode
-from sharedq.datasets.store import BLOCK, EPISODE, FILES, HEADER, Store, encode, stored_form
+from sharedq.datasets.store import BLOCK, EPISODE, FILES, HEADER, Store, encode, header, stored_form
 from sharedq.errors import SharedqError
 from sharedq.json_files import read_json
 from sharedq.runs.durable import atomic_write, naming, refuse_links, sync, sync_folder
@@ -155,14 +155,6 @@ class StoreWriter:
         if not next(iter(self._files.values())).closed:
             self._save_progress()
             self.close()
-
-
-def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """The header of a .npy file, padded to `HEADER` bytes."""
-    text = repr({"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}).encode()
-    prefix = np.lib.format.magic(1, 0)
-    room = HEADER - len(prefix) - 2
-    return prefix + room.to_bytes(2, "little") + text.ljust(room - 1) + b"\n"
 
 
 def _blocks(file: BinaryIO) -> list[str]:
