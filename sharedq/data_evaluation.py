@@ -1,5 +1,6 @@
 """What can be said of an agent from data alone, without an environment to play in."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from sharedq.analysis.agreement import agreement
 from sharedq.analysis.fitted_q import UPDATES, fitted_q
 from sharedq.analysis.measure import STATES
 from sharedq.datasets import DataSet
-from sharedq.datasets.feed import begins_of, discounted_returns
+from sharedq.datasets.feed import begins_of
 from sharedq.settings import check_count, convert
 from sharedq.training.learning import step_like
 from sharedq.validation import path as as_path
@@ -29,15 +30,19 @@ class DataEvaluation(NamedTuple):
     behaviour: float  # the mean discounted return of the episodes of the data
 
 
-def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES, unknown_ends: str = "refuse") -> DataEvaluation:
-    """Evaluates an agent on a data set. Fitted-Q evaluation makes so many `updates` of a network of its own."""
+def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES) -> DataEvaluation:
+    """Evaluates an agent on a data set. Fitted-Q evaluation makes so many `updates` of a network of its own.
+
+    If the agent was trained from data, rewards are changed as they were there.
+    """
     updates = convert(updates, int, "updates")
     check_count("updates", updates)
     built, state = agent.built, agent.state
     algorithm, spec = built.algorithm, built.spec
-    kept = DataSet(str(as_path(data, "data")), unknown_ends=unknown_ends)  # type: ignore[arg-type]
-    gamma = built.experiment.algorithm.gamma
-    feed = kept.build(step_like(spec), gamma, 1)
+    learned_from = built.experiment.replay
+    settings = learned_from if isinstance(learned_from, DataSet) else DataSet()
+    settings = replace(settings, path=str(as_path(data, "data")), content="", fraction=1.0)
+    feed = settings.build(step_like(spec), built.experiment.algorithm.gamma, 1)
     feed.open(spec)
 
     @jax.jit
@@ -64,7 +69,7 @@ def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES, unknown_
         q_value=means.get("q_value", np.nan),
         action_gap=means.get("action_gap", np.nan),
         fitted_q=value,
-        behaviour=float(discounted_returns(feed.store, gamma).mean()),
+        behaviour=float(feed.discounted_returns().mean()),
     )
 
 

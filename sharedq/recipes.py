@@ -11,14 +11,18 @@
 [SV]  SimbaV2, its paper https://arxiv.org/abs/2502.15280 and public code
 [CQ]  CrossQ, https://openreview.net/forum?id=PczQtTsTIX, and its public code
 [RZ]  the settings of RL Baselines3 Zoo, https://github.com/DLR-RM/rl-baselines3-zoo
+[SC]  the public code of slimCQL, by authors of [IS]
+[IO]  Kostrikov, Nair & Levine, Offline Reinforcement Learning with Implicit Q-Learning,
+      https://arxiv.org/abs/2110.06169, and its public code
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sharedq.algorithms import DQN, SAC, StreamQ
+from sharedq.algorithms import CQL, DQN, IQL, SAC, StreamQ
 from sharedq.algorithms.stream_inputs import Normalise
+from sharedq.datasets import DataSet
 from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import SharedqError, unknown
@@ -30,7 +34,7 @@ from sharedq.replay import FrameStacks, NoReplay, Uniform
 from sharedq.suggestions import fitting_recipes
 from sharedq.tables import entry_points, load_entry_point, needs_import
 from sharedq.targets import OnlineNetwork, TargetNetwork
-from sharedq.training import Fused, Interactive, Streaming
+from sharedq.training import Fused, Interactive, Offline, Streaming
 
 
 class Recipe(NamedTuple):
@@ -182,6 +186,53 @@ def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) 
             log_period=steps // 20,  # ours
         ),
     )
+
+
+def _cql(environment: Any, network: Any, learning_rate: float, period: int, data: DataSet, training: Offline):
+    """Conservative Q-learning by the paper's offline setting."""
+    return Experiment(
+        environment=environment,
+        algorithm=CQL(
+            gamma=0.99,  # [SC]
+            alpha=0.1,  # [SC]
+            learning_rate=learning_rate,
+            adam_epsilon=3.125e-4,  # [SC]
+            evaluation_epsilon=0.001,  # [SC]
+        ),
+        target=TargetNetwork(period=period),
+        network=network,
+        replay=data,
+        training=training,
+    )
+
+
+def _iql(environment: Any, steps: int, evaluated: int | None, **options: Any) -> Experiment:
+    """Implicit Q-learning with the numbers of its authors. The data are named with --data."""
+    experiment = Experiment(
+        environment=environment,
+        algorithm=IQL(
+            gamma=0.99,  # [IO]
+            expectile=0.7,  # [IO] on MuJoCo
+            beta=3.0,  # [IO] on MuJoCo
+            critics=2,  # [IO]
+            learning_rate=3e-4,  # [IO]
+            actor_decay_updates=steps,  # [IO] the whole run
+        ),
+        target=TargetNetwork(period=1, tau=0.005),  # [IO]
+        network=Dense(hidden=(256, 256)),  # [IO]
+        replay=DataSet(batch_size=256),  # [IO]
+        training=Offline(
+            steps=steps,
+            evaluation_period=evaluated,
+            evaluation_episodes=10,  # [IO] on MuJoCo
+            log_period=steps // 50,  # ours
+            checkpoint_period=steps // 10,  # ours
+        ),
+    )
+    return experiment.replace(**options)
+
+
+D4RL = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 
 
 OURS = {
@@ -359,6 +410,65 @@ OURS = {
         ),
     ),
     **{f"sac-simba-{task}": Recipe(f"SimbaV2's agent on {task} of the Control Suite", _simba(task)) for task in HARD},
+    "minatar-cql": Recipe(
+        "conservative Q-learning on recorded MinAtar Breakout: name the data with --data, another game with --game",
+        _cql(
+            MinAtar("breakout"),
+            Convolutional(filters=(16,), sizes=(3,), strides=(1,), hidden=(128,), norm="layer"),  # [MA]; the norm [SC]
+            learning_rate=3e-4,  # ours, as in minatar-breakout
+            period=1_000,  # [MA]
+            data=DataSet(batch_size=32),  # [SC]
+            training=Offline(
+                steps=100_000,  # ours: minutes on two cores
+                evaluation_period=10_000,  # ours, as are the next two
+                log_period=2_000,
+                checkpoint_period=20_000,
+            ),
+        ),
+    ),
+    "atari-cql": Recipe(
+        "conservative Q-learning on a tenth of recorded Atari games, the paper's offline setting; --data names them",
+        _cql(
+            Atari("Breakout"),  # [IS]
+            Impala(norm="layer"),  # the paper
+            learning_rate=5e-5,  # [SC]
+            period=2_000,  # [SC]
+            data=DataSet(batch_size=32, fraction=0.1, fraction_of="first"),  # [SC]
+            training=Offline(
+                steps=3_125_000,  # [SC] 50 epochs of 62,500
+                reward_bound=1.0,  # ours: [SC] has the option and does not apply it
+                evaluation_period=62_500,  # [SC]
+                evaluation_episodes=10,  # ours: [SC] plays 125,000 steps
+                log_period=12_500,  # ours
+                checkpoint_period=62_500,  # ours
+            ),
+        ),
+    ),
+    "cartpole-iql": Recipe(
+        "implicit Q-learning on recorded CartPole-v1; --data names the data set",
+        _iql(CartPole(), steps=20_000, evaluated=2_000),  # ours
+    ),
+    "pendulum-iql": Recipe(
+        "implicit Q-learning on recorded Pendulum-v1; --data names the data set",
+        _iql(
+            Gymnasium("Pendulum-v1"),
+            steps=20_000,  # ours
+            evaluated=2_000,  # ours
+            return_range=200.0,  # ours: one per step of an episode, as [IO] has it with episodes of 1,000 steps
+        ),
+    ),
+    **{
+        f"{task}-iql": Recipe(
+            f"implicit Q-learning on D4RL's {task} data, such as {task}-medium-v2.hdf5, converted for --data",
+            _iql(
+                Gymnasium(environment),
+                steps=1_000_000,  # [IO]
+                evaluated=20_000,  # ours: [IO] evaluates every 5,000
+                return_range=1_000.0,  # [IO]
+            ),
+        )
+        for task, environment in D4RL.items()
+    },
     "corridor": Recipe(
         "a corridor of four cells and a table of Q-values, all of them known: the smallest run there is",
         Experiment(
@@ -398,12 +508,19 @@ FAMILIES = {MinAtar: "MinAtar", Atari: "Atari", Gymnasium: "Gymnasium", Control:
 
 def families() -> dict[str, list[str]]:
     """The names of all recipes by family. Those of installed packages are not loaded for it."""
-    names = (*FAMILIES.values(), "streaming, without a replay", "small, in JAX", "from installed packages")
+    names = (
+        *FAMILIES.values(),
+        "offline, from a data set",
+        "streaming, without a replay",
+        "small, in JAX",
+        "from installed packages",
+    )
     found: dict[str, list[str]] = {name: [] for name in names}
-    *_, streaming, small, installed = names
+    *_, offline, streaming, small, installed = names
+    by_training = {Streaming: streaming, Offline: offline}
     for name, one in OURS.items():
         environment = FAMILIES.get(type(one.experiment.environment), small)
-        found[streaming if isinstance(one.experiment.training, Streaming) else environment].append(name)
+        found[by_training.get(type(one.experiment.training), environment)].append(name)
     found[installed] = [name for name in RECIPES if name not in OURS]
     return {family: members for family, members in found.items() if members}
 

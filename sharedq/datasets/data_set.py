@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from sharedq.datasets.episode import End
-from sharedq.datasets.feed import FractionOf, Raw, StoreFeed, chosen_part
+from sharedq.datasets.feed import FractionOf, Raw, Rewards, StoreFeed, chosen_part
 from sharedq.datasets.store import Store
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, to_json
 from sharedq.errors import SharedqError
@@ -31,11 +33,15 @@ class DataSet:
     n_step: int = 1  # number of rewards before the bootstrap (n-step returns)
     fraction: float = 1.0  # share of the data to learn from
     fraction_of: FractionOf = "first"  # which share: the first steps of each group, or random whole episodes
+    reward_shift: float = 0.0  # added to every reward; -1 in implicit Q-learning on AntMaze
+    return_range: float | None = None  # scale rewards so that the data's returns spread this far; none keeps them
     unknown_ends: UnknownEnds = "refuse"  # what to do with episodes whose end is not known: refuse, or take them as one
 
     def __post_init__(self):
         check_count("replay.batch_size", self.batch_size)
         check_count("replay.n_step", self.n_step, most=N_STEP)
+        spread = self.return_range
+        require(spread is None or spread > 0, f"replay.return_range must be above 0 or none, not {spread}")
         require(
             0 < self.fraction <= 1, f"replay.fraction must be above 0 and at most 1 (all data), not {self.fraction}"
         )
@@ -105,7 +111,22 @@ class DataFeed:
         settings, store = self._settings, self._settings._store
         part = chosen_part(store, settings.fraction, settings.fraction_of)
         unknown = End.TERMINATED if settings.unknown_ends == "terminated" else End.TRUNCATED
-        return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown)
+        scale = 1.0 if settings.return_range is None else settings.return_range / self._spread()
+        rewards = Rewards(settings.reward_shift, scale)
+        return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown, rewards)
+
+    def _spread(self) -> float:
+        """The difference between the highest and the lowest return of an episode."""
+        returns = self.store.returns
+        require(
+            returns.max() > returns.min(),
+            f"all episodes of {self.store.path} have the return {returns.min():g}: leave --return_range out",
+        )
+        return float(returns.max() - returns.min())
+
+    def discounted_returns(self) -> np.ndarray:
+        """The discounted sum of the rewards of each episode, as they are learned from."""
+        return self._feed.discounted_returns()
 
     @property
     def store(self) -> Store:

@@ -26,6 +26,19 @@ class Raw(NamedTuple):
     truncated: np.ndarray  # [B, n] also true where the used part of the data ends
 
 
+class Rewards(NamedTuple):
+    """How rewards are changed before anything is learned from them."""
+
+    shift: float
+    scale: float
+
+    def of(self, stored: np.ndarray) -> np.ndarray:
+        return ((stored + np.float32(self.shift)) * np.float32(self.scale)).astype(np.float32)
+
+
+AS_STORED = Rewards(0.0, 1.0)
+
+
 class Ranges(NamedTuple):
     """Runs of consecutive steps, which batches are drawn from."""
 
@@ -57,8 +70,17 @@ def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Range
 class StoreFeed:
     """The batches of a store; see `Feed` in replay/feed.py."""
 
-    def __init__(self, store: Store, part: Ranges, batch_size: int, n_step: int, gamma: float, unknown: End):
-        self._store, self._part = store, part
+    def __init__(
+        self,
+        store: Store,
+        part: Ranges,
+        batch_size: int,
+        n_step: int,
+        gamma: float,
+        unknown: End,
+        rewards: Rewards = AS_STORED,
+    ):
+        self._store, self._part, self._rewards = store, part, rewards
         self.batch_size, self._n_step, self._gamma = batch_size, n_step, gamma
         ends = store.episodes["end"]
         self._ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
@@ -90,7 +112,7 @@ class StoreFeed:
         at = np.where(inside, window, last[..., None])
         over = (at == last[..., None]) & (last == limit - 1)[..., None]
         died = over & ((last == stop - 1) & (self._ends[number] == End.TERMINATED))[..., None]
-        reward = np.where(inside, self._store.rewards[at], np.float32(0))
+        reward = np.where(inside, self._rewards.of(self._store.rewards[at]), np.float32(0))
         obs, next_obs = self._observations(steps + number, last + number, episodes["first"][number] + number)
         return Raw(obs, next_obs, self._store.actions[steps], reward, died, over & ~died)
 
@@ -114,6 +136,12 @@ class StoreFeed:
         frames = self._store.observations[np.maximum(rows, begin[..., None])]
         frames[before] = 0
         return frames
+
+    def discounted_returns(self) -> np.ndarray:
+        """The discounted sum of the rewards of each episode [E]."""
+        first, length = self._store.episodes["first"], self._store.episodes["length"]
+        time = np.arange(self._store.manifest.steps) - np.repeat(first, length)
+        return np.add.reduceat(self._rewards.of(self._store.rewards) * self._gamma**time, first)
 
     def decode(self, raw: Raw, reward_bound: float | None = None) -> Batch:
         """The batch, in compiled code. Rewards of several steps are summed by the same rule as in a replay."""
@@ -148,10 +176,3 @@ def begins_of(store: Store) -> np.ndarray:
     if depth is None:
         return obs
     return np.concatenate([np.zeros((*obs.shape, depth - 1), dtype), obs[..., None]], axis=-1)  # black before it
-
-
-def discounted_returns(store: Store, gamma: float) -> np.ndarray:
-    """The discounted sum of the rewards of each episode [E]."""
-    first, length = store.episodes["first"], store.episodes["length"]
-    time = np.arange(store.manifest.steps) - np.repeat(first, length)
-    return np.add.reduceat(np.asarray(store.rewards, np.float64) * gamma**time, first)
