@@ -94,7 +94,8 @@ def collect(
     require(seed >= 0, f"seed cannot be negative: {seed}")
     require(0 <= epsilon <= 1, f"epsilon goes from 0 to 1, not {epsilon:g}")
     require(not isinstance(agents, (str, Path)) and len(agents) >= 1, "name at least one agent: a run, or random")
-    budgets = _budgets(steps, [convert(x, float, "a share") for x in shares or [1.0] * len(agents)], len(agents))
+    shares = [convert(share, float, "a share") for share in shares or ()]
+    budgets = _budgets(steps, shares or [1.0] * len(agents), len(agents))
     require(not out.exists(), f"{out} exists already: choose another name, or remove it")
     experiment, world, players = _players([str(one) for one in agents], epsilon, environment, trust)
     words = ["sharedq", "data", "collect", "--from", *(one.name for one in players), "--steps", str(steps)]

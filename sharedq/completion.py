@@ -159,7 +159,7 @@ def _kinds(part: str) -> list[str]:
 
 
 def _folders(current: str) -> list[str]:
-    """The runs, comparisons and data sets below the folder that the current word begins with, and folders that may hold some."""
+    """Runs, comparisons and data sets below the folder that the word begins with, and folders that may hold some."""
     begun = current.rpartition("/")[0]
     parent = Path(f"{begun}/" if "/" in current else ".")
     try:

@@ -245,7 +245,10 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     if contents.episodes:
         names = ("least", "25 %", "median", "75 %", "most", "mean")
         yield "returns", ", ".join(f"{name} {told['returns'][name]:.6g}" for name in names)
-    for name, value in {"action repeat": description.action_repeat, "sticky actions": description.sticky_actions}.items():
+    for name, value in {
+        "action repeat": description.action_repeat,
+        "sticky actions": description.sticky_actions,
+    }.items():
         if value is not None:
             yield name, f"{value:g}"
     if description.reference_scores:

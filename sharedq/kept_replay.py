@@ -1,8 +1,8 @@
 """The replay of a training run as a source of data: what the last checkpoint holds of it, in the order of time.
 
-The steps of each environment lie in the ring of the replay (see `replay/uniform.py` and `replay/frame_stacks.py`). Those
-that the replay would draw from become episodes. One that is cut at the edge of the ring begins in its middle. The
-newest one of each environment is cut where the training stood.
+The steps of each environment lie in the ring of the replay (see `replay/uniform.py` and `replay/frame_stacks.py`).
+Those that the replay would draw from become episodes. One that is cut at the edge of the ring begins in its middle.
+The newest one of each environment is cut where the training stood.
 
 Shape letters: S seeds, N environments of a seed, R rows of the ring for each environment.
 """
@@ -78,8 +78,8 @@ class KeptReplay:
         replay, training = experiment.replay, experiment.training
         if type(replay) not in (Uniform, FrameStacks):
             raise SharedqError(
-                f"{self.path} has the replay '{experiment.kind('replay')}', from which no data can be read: the replays "
-                "uniform and frame_stacks can be"
+                f"{self.path} has the replay '{experiment.kind('replay')}', from which no data can be read: only "
+                "uniform and frame_stacks keep steps in an order that is known"
             )
         require(
             self.seed is None or self.seed in experiment.all_seeds,

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -31,8 +31,8 @@ from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.output import bar
 from sharedq.recipes import RECIPES
-from sharedq.runs import RunDirectory, checkpoints
 from sharedq.replay import Uniform
+from sharedq.runs import RunDirectory, checkpoints
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--training.checkpoint_period", "2000")
 
@@ -52,8 +52,8 @@ class Lines:
     actions: int = 2  # how many actions there are
     bounds: tuple[float, ...] | None = None  # the lowest and the highest reward
 
-    fails_at = None  # the episode at which reading is broken off
-    error: BaseException = KeyboardInterrupt()
+    fails_at: ClassVar[int | None] = None  # the episode at which reading is broken off
+    error: ClassVar[BaseException] = KeyboardInterrupt()
 
     @staticmethod
     def recognises(path: str) -> bool:
@@ -121,8 +121,7 @@ def refused(sharedq, here):
 def trained(tmp_path_factory) -> Path:
     """A folder of runs that ended; to be linked to, not changed."""
     folder = tmp_path_factory.mktemp("runs")
-    keeps = ("--training.keep_replay", "true", "--replay.capacity", "500")
-    assert main(["train", *SMALL, *keeps, "--out", str(folder / "kept")]) == 0
+    assert main(["train", *SMALL, "--training.keep_replay", "true", "--out", str(folder / "kept")]) == 0
     assert main(["train", *SMALL, "--training.evaluation_period", "2000", "--out", str(folder / "first")]) == 0
     other = ("--environment.name", "discounting", "--steps", "400")
     assert main(["train", "corridor", *other, "--out", str(folder / "other")]) == 0
@@ -360,7 +359,7 @@ def test_a_source_becomes_a_data_set_with_options_of_its_format(sharedq, here):
     checked = sharedq("data", "validate", "lines:some.lines", *words)
     assert checked == sharedq("data", "validate", "data")._replace(out=checked.out)
     assert checked.out.endswith("valid: 36 steps in 8 episodes\n")
-    assert "remark: it is not known whether 3 episodes ended by themselves" in checked.out
+    assert "remark: the data do not tell a termination from a time limit in 3 episodes" in checked.out
     assert "is a data set of this program already" in sharedq("data", "convert", "data", "more").err
     assert "leave it out" in sharedq("data", "inspect", "data", "--actions", "3").err
 
@@ -398,7 +397,7 @@ def test_a_path_that_two_formats_recognise_needs_the_format(refused, monkeypatch
 def test_a_kept_replay_becomes_a_data_set_group_by_group(sharedq, here, runs):
     assert sharedq("data", "convert", "runs/kept", "data").code == 0
     store = library.open_data("data")
-    assert store.manifest.groups == 2 and store.manifest.steps == 2 * 500
+    assert store.manifest.groups == 2 and store.manifest.steps == 2 * 1000
     assert store.description.environment == {"kind": "probe", "name": "corridor"}
     assert "begins in its middle" in store.description.notes[0]
     arrays = checkpoints.load_arrays(RunDirectory.open(runs / "kept").checkpoint(), "rest")
@@ -406,14 +405,14 @@ def test_a_kept_replay_becomes_a_data_set_group_by_group(sharedq, here, runs):
     for seed in range(2):
         mine = [episode for episode in kept if episode.group == seed]
         action, end = (arrays[f"replay/ring/{name}"][seed] for name in ("action", "terminated"))
-        ordered = [action[(time % 250) * 2 + world] for world in range(2) for time in range(written - 250, written)]
+        ordered = [action[(time % 500) * 2 + world] for world in range(2) for time in range(written - 500, written)]
         assert np.concatenate([episode.action for episode in mine]).tolist() == ordered
         assert sum(episode.end == End.TERMINATED for episode in mine) == end.sum()
         for episode in mine:
             cell = episode.obs.argmax(axis=1)
             assert np.array_equal(cell[1:], np.minimum(cell[:-1] + episode.action, 3))
     one = library.convert("run:runs/kept", here / "one", seed=1)
-    assert one.manifest.steps == 500 and set(one.episodes["group"]) == {1}
+    assert one.manifest.steps == 1000 and set(one.episodes["group"]) == {1}
     assert sharedq("data", "validate", "run:runs/kept").out.endswith("episodes\n")
 
 
@@ -488,7 +487,10 @@ def test_a_damaged_data_set_is_refused_with_its_place(refused, here):
     )
 
 
-def written(out: Path, episodes: list[Episode], actions=Discrete(3)) -> Store:
+THREE = Discrete(3)
+
+
+def written(out: Path, episodes: list[Episode], actions=THREE) -> Store:
     spec = EnvironmentSpec("odd", jax.ShapeDtypeStruct((2,), np.float32), actions)
     with StoreWriter(out, Description("odd", "test", spec)) as writer:
         for number, episode in enumerate(episodes):
@@ -510,9 +512,9 @@ def test_what_looks_odd_is_remarked_and_still_valid(sharedq, here):
     answer = sharedq("data", "validate", "odd")
     assert answer.code == 0
     assert answer.out.splitlines() == [
-        "remark: it is not known whether 1 episode ended by themselves or at a time limit (first: odd, episode 4)",
+        "remark: the data do not tell a termination from a time limit in 1 episode (first: odd, episode 4)",
         "remark: the observation stays the same for long in 1 episode (first: odd, episode 2: 30 steps)",
-        "remark: an observation changes more than 20 times as much as usual in 1 episode: is an end missing there? "
+        "remark: an observation changes 20 times as much as usual or more in 1 episode: is an end missing there? "
         "(first: odd, episode 1, step 16)",
         "valid: 113 steps in 5 episodes",
     ]

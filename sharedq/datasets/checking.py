@@ -37,8 +37,8 @@ class Oddities:
         if (still := _longest_run(change == 0)) >= min(STILL, len(change)):
             self._note("still", f"{where}: {still:,} steps")
         usual = np.median(change[change > 0]) if change.any() else 0.0
-        if episode.obs.dtype.kind == "f" and (change > JUMP * usual).any() and usual > 0:
-            self._note("jumps", f"{where}, step {int(np.argmax(change > JUMP * usual))}")
+        if episode.obs.dtype.kind == "f" and (change >= JUMP * usual).any() and usual > 0:
+            self._note("jumps", f"{where}, step {int(np.argmax(change >= JUMP * usual))}")
 
     def _note(self, kind: str, place: str) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -46,14 +46,14 @@ class Oddities:
 
     def remarks(self) -> Iterator[str]:
         told = {
-            "unknown": "it is not known whether {} ended by themselves or at a time limit",
+            "unknown": "the data do not tell a termination from a time limit in {}",
             "still": "the observation stays the same for long in {}",
-            "jumps": f"an observation changes more than {JUMP} times as much as usual in {{}}: is an end missing there?",
+            "jumps": f"an observation changes {JUMP} times as much as usual or more in {{}}: is an end missing there?",
         }
         for kind, text in told.items():
             if kind in self._counts:
                 count = self._counts[kind]
-                yield f"{text.format(f'{count:,} episode{"s" * (count != 1)}')} (first: {self._places[kind]})"
+                yield f"{text.format(f'{count:,} episode' + 's' * (count != 1))} (first: {self._places[kind]})"
 
 
 def check_all(found: Iterable[Found], description: Description) -> tuple[int, int, list[str]]:

@@ -39,7 +39,7 @@ def reader_of(source: str, options: Mapping[str, Any], readers: Mapping[str, typ
     """
     name, path = _format_of(source, readers)
     kind, typed = readers[name], settings.hints(readers[name])
-    known = [field for field in _options_of(kind)]
+    known = _options_of(kind)
     fields = {}
     for option, value in options.items():
         if option not in known:
