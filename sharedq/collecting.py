@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +101,7 @@ def collect(
     words = ["sharedq", "data", "collect", "--from", *(one.name for one in players), "--steps", str(steps)]
     words += ["--shares", *(f"{share:g}" for share in shares)] if shares else []
     words += ["--epsilon", f"{epsilon:g}"] if epsilon else []
+    words += ["--in", environment] if isinstance(environment, str) else []
     description = Description(
         source=shlex.join([*words, "--seed", str(seed)]),
         reader="collect",
@@ -199,7 +200,7 @@ def _experiment(given: Experiment | str | None) -> Experiment:
     changed = base.parse({name: str(value) for name, value in wanted.fields.items()})
     if dataclasses.replace(changed, environment=base.environment) != base:
         raise SharedqError(f"--in {given} sets more than the environment: random agents need no more")
-    return changed.trusted({*changed.imports()})
+    return changed
 
 
 def _random(actions: Actions) -> Choose:
@@ -252,7 +253,8 @@ def _episodes(world: Environment | HostEnvironment, player: Player, seed: int, b
     tracks, left = [_Track() for _ in range(count)], budget
     turns = itertools.cycle(tracks)
     track = next(turns)
-    blocks = (_host_blocks if on_host else _device_blocks)(world, player, seed, count)  # type: ignore[arg-type]
+    play: Callable[..., Generator[Block, None, None]] = _host_blocks if on_host else _device_blocks
+    blocks = play(world, player, seed, count)
     with closing(blocks):
         for block in blocks:
             for place, one in enumerate(tracks):
@@ -304,7 +306,7 @@ def _cut(episode: Episode, most: int) -> Episode:
     return Episode(episode.obs[: most + 1], episode.action[:most], episode.reward[:most], End.TRUNCATED)
 
 
-def _device_blocks(environment: Environment, player: Player, seed: int, count: int) -> Iterator[Block]:
+def _device_blocks(environment: Environment, player: Player, seed: int, count: int) -> Generator[Block, None, None]:
     key, kept = random_keys.root(seed), depth_of(environment.spec) is not None
     act_key, world_key = random_keys.named(key, "act"), random_keys.named(key, "environment")
     step_all = jax.vmap(autoreset(environment).step)
@@ -328,7 +330,7 @@ def _device_blocks(environment: Environment, player: Player, seed: int, count: i
         yield Block(*(np.asarray(x) for x in block))
 
 
-def _host_blocks(environment: HostEnvironment, player: Player, seed: int, count: int) -> Iterator[Block]:
+def _host_blocks(environment: HostEnvironment, player: Player, seed: int, count: int) -> Generator[Block, None, None]:
     act_key, kept = random_keys.named(random_keys.root(seed), "act"), depth_of(environment.spec) is not None
     choose = jax.jit(traced_natively(player.choose))
     with closing(environment.open(count, seed)) as worlds:

@@ -226,8 +226,8 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     yield "source", description.source
     yield "format", description.reader
     settings = {name: value for name, value in (description.environment or {}).items() if name != "kind"}
-    shown = ", ".join(f"{name}={as_typed(value)}" for name, value in settings.items())
-    yield "environment", f"{spec.name} ({shown})" if shown else spec.name
+    set_to = ", ".join(f"{name}={as_typed(value)}" for name, value in settings.items())
+    yield "environment", f"{spec.name} ({set_to})" if set_to else spec.name
     frames = f", stacks of {description.stack} frames, each kept once" if description.stack else ""
     yield "observations", f"{spec.observation.dtype}{list(spec.observation.shape)}{frames}"
     if isinstance(spec.actions, Discrete):
@@ -243,14 +243,10 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     yield "ends", told_ends(contents.ends_by_name)
     yield "rewards", description.rewards
     if contents.episodes:
-        names = ("least", "25 %", "median", "75 %", "most", "mean")
-        yield "returns", ", ".join(f"{name} {told['returns'][name]:.6g}" for name in names)
-    for name, value in {
-        "action repeat": description.action_repeat,
-        "sticky actions": description.sticky_actions,
-    }.items():
-        if value is not None:
-            yield name, f"{value:g}"
+        shown = ("least", "25 %", "median", "75 %", "most", "mean")
+        yield "returns", ", ".join(f"{name} {told['returns'][name]:.6g}" for name in shown)
+    numbers = {"action repeat": description.action_repeat, "sticky actions": description.sticky_actions}
+    yield from ((name, f"{value:g}") for name, value in numbers.items() if value is not None)
     if description.reference_scores:
         low, high = description.reference_scores
         yield "scores", f"{low:g} of a random agent, {high:g} of an expert"

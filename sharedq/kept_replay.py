@@ -108,7 +108,7 @@ class KeptReplay:
 
     @cached_property
     def _pieces(self) -> list[Piece]:
-        kept, found = self._kept, []
+        kept, found = self._kept, list[Piece]()
         for place, seed in enumerate(kept.experiment.all_seeds):
             if self.seed in (None, seed):
                 for environment in range(kept.experiment.training.environments):
@@ -134,8 +134,8 @@ class KeptReplay:
         depth = depth_of(kept.spec)
         if depth and (count := sum(_begins_in_the_middle(kept, piece) for piece in self._pieces)):
             yield (
-                f"{count:,} episodes begin in the middle of a game: their first {depth - 1} stacks show black in place "
-                "of earlier frames"
+                f"{count:,} episodes begin in the middle of a game: in their first stacks, black stands in place of "
+                "earlier frames"
             )
 
     def count(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar, NamedTuple
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -26,13 +27,15 @@ from sharedq.datasets.reader import Found
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.store import FILES, Store
 from sharedq.datasets.writing import StoreWriter
-from sharedq.environments import Environment, Outcome
+from sharedq.environments import Environment, Gymnasium, Outcome
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
+from sharedq.experiment import Experiment
 from sharedq.output import bar
 from sharedq.recipes import RECIPES
-from sharedq.replay import Uniform
+from sharedq.replay import FrameStacks, Uniform
 from sharedq.runs import RunDirectory, checkpoints
+from sharedq.training import Interactive
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--training.checkpoint_period", "2000")
 
@@ -196,8 +199,6 @@ def test_the_same_seed_collects_the_same_data_and_another_seed_others(here):
 @pytest.mark.parametrize("environment", ["cartpole", "lunar-lander:id=CartPole-v1"])
 def test_collected_steps_follow_the_dynamics_on_device_and_host(here, environment):
     store = collected(here / "data", environment=environment)
-    import gymnasium
-
     world = gymnasium.make("CartPole-v1").unwrapped
     for episode in store:
         for step in range(len(episode.reward)):
@@ -414,6 +415,45 @@ def test_a_kept_replay_becomes_a_data_set_group_by_group(sharedq, here, runs):
     one = library.convert("run:runs/kept", here / "one", seed=1)
     assert one.manifest.steps == 1000 and set(one.episodes["group"]) == {1}
     assert sharedq("data", "validate", "run:runs/kept").out.endswith("episodes\n")
+
+
+class Frames(gymnasium.Env):
+    """Stacks of two frames that count the steps of an episode, which is truncated after seven."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 255, (3, 3, 2), np.uint8), gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        self.time = 0
+        return self.stack(), {}
+
+    def stack(self):
+        return np.stack([np.full((3, 3), time, np.uint8) for time in (self.time, self.time + 1)], axis=-1)
+
+    def step(self, action):
+        self.time += 1
+        return self.stack(), float(action), False, self.time == 7, {}
+
+
+def test_an_unfinished_run_with_frames_stored_once_is_a_source_too(here):
+    experiment = Experiment(
+        environment=Gymnasium(Frames, frame_stacks=True),
+        network="dense",
+        replay=FrameStacks(capacity=40, batch_size=4),
+        training=Interactive(steps=200, environments=2, warm_up=20, log_period=20, reward_bound=0.5),
+    )
+    library.train(experiment, here / "run", callback=lambda step, metrics: step >= 100, progress=None)
+    assert not (here / "run/finished.json").exists()
+    store = library.convert("run:run", here / "data")
+    assert store.description.stack == 2 and store.description.rewards == "clipped to -0.5 .. 0.5"
+    assert "begins in its middle" in store.description.notes[0]
+    assert store.description.notes[1].startswith("2 episodes begin in the middle of a game: in their first")
+    assert store.manifest.steps == 40
+    for episode in store:
+        frames = episode.obs[:, 0, 0].astype(int)
+        assert np.array_equal(np.diff(frames), np.ones(len(episode.reward)))
+        assert np.array_equal(episode.reward, 0.5 * episode.action)
+    # Each environment has made 50 steps, and its last 20 are kept: 30 .. 34, 35 .. 41, 42 .. 48 and 49.
+    assert store.episodes["length"].tolist() == 2 * [5, 7, 7, 1]
 
 
 def held(data, spec, replay_rows: int, written: int, capacity: int) -> kept_replay.Kept:
