@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers import READERS
-from sharedq.datasets.store import FILES, Store
+from sharedq.datasets.store import FILES, HEADER, Store
 from sharedq.datasets.writing import StoreWriter
 from sharedq.environments import Environment, Gymnasium, Outcome
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
@@ -328,6 +329,7 @@ MISTAKES = {
     "convert run:runs/kept data --seed 5": "has no seed 5: choose from 0, 1",
     "convert run:nowhere data": "there is no folder",
     "inspect nothing": "there is no nothing",
+    "stats some.lines --environment x": "some.lines, episode 2, step 2: the action 2 lies outside 0 .. 1",
     "stats runs": "the format of runs is not known",
     "validate some.lines --environment x": "some.lines, episode 2, step 2: the action 2 lies outside 0 .. 1",
     "": "COMMAND",
@@ -390,6 +392,14 @@ def test_data_that_cannot_be_read_leave_nothing(here, monkeypatch):
 def test_a_path_that_two_formats_recognise_needs_the_format(refused, monkeypatch):
     monkeypatch.setitem(READERS, "rows", Lines)
     assert "write lines:some.lines or rows:some.lines" in refused("data", "convert", "some.lines", "data")
+
+
+def test_a_data_set_goes_to_minari_whole_and_under_its_name(sharedq, here, monkeypatch):
+    store, given = collected(here / "data"), []
+    exporter = SimpleNamespace(export=lambda store, name: given.append((store.manifest.content, name)))
+    monkeypatch.setitem(sys.modules, "sharedq.datasets.minari_export", exporter)
+    assert sharedq("data", "convert", "data", "minari:mine/carts-v0").out.startswith("data set: minari:mine/carts-v0, ")
+    assert given == [(store.manifest.content, "mine/carts-v0")]
 
 
 # The replay of a run
@@ -528,6 +538,16 @@ def test_a_damaged_data_set_is_refused_with_its_place(refused, here):
 
 
 THREE = Discrete(3)
+
+
+@pytest.mark.parametrize(("name", "bytes_"), [("actions.npy", b"\7"), ("rewards.npy", b"\x00\x00\xc0\x7f")])
+def test_damaged_numbers_are_not_counted(refused, here, name, bytes_):
+    collected(here / "data")
+    content = bytearray((here / "data" / name).read_bytes())
+    content[HEADER : HEADER + len(bytes_)] = bytes_
+    (here / "data" / name).write_bytes(content)
+    for verb in ("inspect", "stats"):
+        assert "changed or damaged: 'sharedq data validate' names the place" in refused("data", verb, "data")
 
 
 def written(out: Path, episodes: list[Episode], actions=THREE) -> Store:

@@ -9,8 +9,10 @@ import numpy as np
 from sharedq.datasets.episode import End
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Reader
+from sharedq.datasets.rules import check_episode
 from sharedq.datasets.store import Store
 from sharedq.environments.spec import Discrete
+from sharedq.errors import SharedqError
 from sharedq.output import Counted, uncounted
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # in percent
@@ -37,9 +39,10 @@ def parts_of_store(store: Store, progress: Counted = uncounted) -> Iterator[Part
 
 
 def parts_of_source(reader: Reader, progress: Counted = uncounted) -> Iterator[Part]:
-    """The episodes of other people's data, as they are read."""
-    done, total = 0, reader.count()
-    for episode, _ in reader.episodes():
+    """The episodes of other people's data. Raises at the first one that breaks a rule."""
+    done, total, description = 0, reader.count(), reader.describe()
+    for episode, where in reader.episodes():
+        check_episode(episode, description, where)
         done += len(episode.reward)
         yield Part(episode.action, episode.reward, int(episode.end), episode.group)
         progress(done, total)
@@ -60,8 +63,10 @@ class Contents:
         self.episodes, self.steps = len(self.lengths), int(self.lengths.sum())
 
     def _count(self, part: Part) -> tuple[float, int, int, int]:
-        self._actions.add(part.action)
         reward = np.asarray(part.reward, np.float64)
+        if not (np.isfinite(reward).all() and self._actions.fit(part.action)):
+            raise SharedqError("the data set was changed or damaged: 'sharedq data validate' names the place")
+        self._actions.add(part.action)
         self._rewarded += int(np.count_nonzero(reward))
         self._bins += np.bincount(np.searchsorted(EDGES, reward), minlength=len(self._bins))
         if self._values is not None:
@@ -154,6 +159,9 @@ class _DiscreteActions:
         names = meanings if meanings is not None and len(meanings) == n else ()
         self._names = [f"{action} {names[action]}" if names else str(action) for action in range(n)]
 
+    def fit(self, action: np.ndarray) -> bool:
+        return bool(((action >= 0) & (action < len(self._counts))).all())
+
     def add(self, action: np.ndarray) -> None:
         self._counts += np.bincount(action, minlength=len(self._counts))
 
@@ -185,6 +193,9 @@ class _ContinuousActions:
     def __init__(self, dimensions: int):
         self._count, self._sum, self._squares = 0, np.zeros(dimensions), np.zeros(dimensions)
         self._least, self._most = np.full(dimensions, np.inf), np.full(dimensions, -np.inf)
+
+    def fit(self, action: np.ndarray) -> bool:
+        return bool(np.isfinite(action).all())
 
     def add(self, action: np.ndarray) -> None:
         action = np.asarray(action, np.float64).reshape(len(action), -1)
