@@ -1,5 +1,6 @@
 """A trained agent: it acts on observations, returns its values and plays episodes."""
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import count
 from operator import itemgetter
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments import DescribedEnvironment, HostEnvironment
+from sharedq.environments import DescribedEnvironment, Environment, HostEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Built, Experiment, Trust
 from sharedq.networks.convolution import traced_natively
@@ -147,6 +148,19 @@ class Agent:
         if not found:
             raise unknown("option of a trained agent", option, known)
         return found[0]
+
+    @property
+    def environment(self) -> Environment | HostEnvironment:
+        """The environment that the agent was trained in. The first access builds it."""
+        return self._compiled.built.environment
+
+    @property
+    def policy(self) -> tuple[Callable[[Any, jax.Array, Any], jax.Array], Any]:
+        """`act(weights, key, obs [N, ...]) -> actions [N, ...]`, as in an evaluation, to be compiled; and the weights.
+
+        The actions are those of `Discrete` and `Continuous` in environments/spec.py.
+        """
+        return partial(self._compiled.built.algorithm.act, step=None), self._state
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = MAX_STEPS) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharedq import data_command
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.imports import import_strings
 from sharedq.json_files import read_json
@@ -90,7 +91,7 @@ def _run(arguments: list[str], out: Outlet) -> None:
         return
     parsed.options = _options(rest, parsed.verb)
     parsed.command = shlex.join(["sharedq", *arguments])
-    out.dispensable = parsed.verb in TRAINS
+    out.dispensable = parsed.verb in WRITES
     parsed.call(parsed)
 
 
@@ -537,9 +538,9 @@ def _takes_trust(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--trust", action="store_true", help="import the code that a run or an experiment.json names")
 
 
-TAKES_OPTIONS = ("train", "compare", "cost")
+TAKES_OPTIONS = ("train", "compare", "cost", *data_command.TAKES_OPTIONS)
 
-TRAINS = ("train", "compare", "resume")  # these continue even if nobody reads their output
+WRITES = ("train", "compare", "resume", *data_command.WRITES)  # these continue even if nobody reads their output
 
 VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "train": (_train, "train a recipe, all seeds at once, and write a run folder"),
@@ -549,6 +550,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "record": (_record, "film an episode of a trained agent"),
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
+    "data": (data_command.build, "make, check and describe data sets, to learn from without an environment"),
     "cost": (_cost, "show what an agent costs before it is trained, for all sources side by side"),
     "list": (_list, "list the recipes and the kinds of all parts"),
     "completion": (_completion, "print a script that completes commands in a shell"),

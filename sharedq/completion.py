@@ -55,9 +55,12 @@ def complete(words: Sequence[str], verbs: Mapping[str, argparse.ArgumentParser])
     if words[-1:] == ["="]:
         before, current = [*before, current], ""
     option, equals, _ = current.partition("=")
+    more = ["--version"]
+    while before and before[0] in verbs and (inner := _commands(verbs[before[0]])):  # a command of commands
+        before, verbs, more = before[1:], inner, []
     try:
         if not before:
-            offered = [*verbs, "--help", "--version"]
+            offered = [*verbs, "--help", *more]
         elif before[0] not in verbs:
             offered = []
         elif equals:
@@ -69,6 +72,12 @@ def complete(words: Sequence[str], verbs: Mapping[str, argparse.ArgumentParser])
     except SharedqError:  # the mistake is told when the command is run
         offered = []
     return [one for one in dict.fromkeys(offered) if one.startswith(current)]
+
+
+def _commands(verb: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """The commands of a command, if it has some."""
+    found = (action.choices for action in verb._actions if isinstance(action, argparse._SubParsersAction))
+    return next(found, {})
 
 
 def _options(verb: argparse.ArgumentParser, before: list[str], current: str) -> list[str]:
@@ -89,6 +98,10 @@ def _after(verb: argparse.ArgumentParser, before: list[str], current: str = "") 
             return _values(verb, before, before[place].removeprefix("--"))
         if action.dest == "targets":
             return _kinds("target")
+        if action.dest == "agents":
+            return ["random", *_folders(current)]
+        if action.dest == "environment":
+            return _recipes()
         if action.nargs is None and not given:
             return list(action.choices or [])
     positional = next(iter(verb._get_positional_actions()), None)
@@ -146,7 +159,7 @@ def _kinds(part: str) -> list[str]:
 
 
 def _folders(current: str) -> list[str]:
-    """The runs and comparisons below the folder that the current word begins with, and folders that may hold some."""
+    """Runs, comparisons and data sets below the folder that the word begins with, and folders that may hold some."""
     begun = current.rpartition("/")[0]
     parent = Path(f"{begun}/" if "/" in current else ".")
     try:
@@ -158,4 +171,5 @@ def _folders(current: str) -> list[str]:
 
 
 def _is_done(path: Path) -> bool:
-    return any((path / name).exists() for name in ("experiment.json", "compare.json"))
+    """Whether a folder is a run, a comparison or a data set."""
+    return any((path / name).exists() for name in ("experiment.json", "compare.json", "manifest.json"))

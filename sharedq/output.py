@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from sharedq.errors import visible
 
@@ -78,3 +78,32 @@ def _safe(stream: TextIO | None) -> TextIO:
 def say(text: object) -> None:
     """Prints text that may come from a file or the name of a folder, with control characters escaped."""
     print(visible(str(text)), flush=True)
+
+
+class Counted(Protocol):
+    def __call__(self, done: int, total: int | None = None, /) -> None:
+        """Shows how much is done, and of how much, if that is known."""
+
+
+def uncounted(done: int, total: int | None = None, /) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def bar(doing: str, unit: str) -> Iterator[Counted]:
+    """A bar in a terminal while something is counted in this unit, and nothing elsewhere. At its end it vanishes."""
+    if not sys.stdout.isatty():
+        yield uncounted
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    words = (TextColumn(what, markup=False) for what in ("{task.description}", "{task.fields[words]}"))
+    live = Progress(next(words), BarColumn(bar_width=24), next(words), transient=True)
+    task = live.add_task(visible(doing), total=None, words="")
+
+    def show(done: int, total: int | None = None) -> None:
+        of = "" if total is None else f" of {total:,}"
+        live.update(task, completed=done, total=total, words=f"{done:,}{of} {unit}")
+
+    with live:
+        yield show

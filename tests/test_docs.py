@@ -82,13 +82,17 @@ def test_files_that_a_page_names_exist(page):
 
 
 def options_of_verbs() -> set[str]:
-    """The options that the commands themselves have."""
-    found = set()
+    """The options that the commands themselves have, and the commands of `sharedq data`."""
+    found, parsers = {"--version"}, []
     for build, _ in VERBS.values():
-        parser = argparse.ArgumentParser()
-        build(parser)
-        found |= {option for action in parser._actions for option in action.option_strings}
-    return found | {"--version"}
+        parsers.append(argparse.ArgumentParser())
+        build(parsers[-1])
+    for parser in parsers:
+        for action in parser._actions:
+            found |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
 
 
 def options_of_parts() -> set[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from datetime import date
 from importlib.metadata import version
@@ -151,8 +152,17 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        if not next(iter(self._files.values())).closed:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """What stopped the writer decides what is left: wrong data leave nothing, for going on would meet them again.
+
+        A process that is killed, or a full disk, leaves what was written for a writer that goes on.
+        """
+        if next(iter(self._files.values())).closed:
+            return
+        if isinstance(error, SharedqError):
+            self.close()
+            shutil.rmtree(self._folder)
+        else:
             self._save_progress()
             self.close()
 

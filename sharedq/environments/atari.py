@@ -56,6 +56,10 @@ class Atari:
             check_count(name, getattr(self, name), most=most)
         check_count("noops", self.noops, least=0, most=FRAMES)
 
+    def action_meanings(self) -> tuple[str, ...]:
+        """The names of the actions: ("NOOP", "FIRE", ...)."""
+        return tuple(action.name for action in _emulator(_find(self.game)[0]).getMinimalActionSet())
+
     def build(self) -> HostEnvironment:
         rom, name = _find(self.game)
 
