@@ -152,7 +152,7 @@ class Agent:
     @property
     def environment(self) -> Environment | HostEnvironment:
         """The environment that the agent was trained in. The first access builds it."""
-        return self._compiled.built.environment
+        return self._compiled.environment
 
     @property
     def policy(self) -> tuple[Callable[[Any, jax.Array, Any], jax.Array], Any]:
