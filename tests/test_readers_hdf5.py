@@ -326,7 +326,7 @@ def written(datasets, name, observation=BOX, action=TWO, ends=((5, 1, 0), (4, 0,
             change(arrays)
         buffers.append(EpisodeBuffer(**arrays))
         seen.append((obs, acted))
-    with pytest.warns(UserWarning, match="is set to None"):
+    with pytest.warns(UserWarning, match="None"):
         minari.create_dataset_from_buffers(
             name, buffers, observation_space=observation, action_space=action, **{"data_format": "hdf5", **more}
         )

@@ -34,11 +34,14 @@ def opened(path: str) -> Iterator[Any]:
 
 
 def names(path: str) -> set[str] | None:
-    """What is in the file, by name. None if it cannot be told; never raises."""
+    """What is in the file, by name. None if it is HDF5 and cannot be read; never raises."""
     try:
         with Path(path).open("rb") as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 return set()
+    except (OSError, ValueError):
+        return set()
+    try:
         with opened(path) as file:
             return set(file)
     except Exception:

@@ -230,7 +230,7 @@ def _space_of(plain: dict[str, Any]) -> Any:
 
     kind = plain["type"]
     if kind == "Dict":
-        return spaces.Dict({key: _space_of(one) for key, one in plain["subspaces"].items()})
+        return spaces.Dict([(key, _space_of(one)) for key, one in plain["subspaces"].items()])  # a dict would be sorted
     if kind == "Tuple":
         return spaces.Tuple([_space_of(one) for one in plain["subspaces"]])
     if kind == "Box":
