@@ -219,7 +219,7 @@ def _folder(path: str) -> Path | None:
     """The folder with the files of a data set, which is named by its id or by its place."""
     for folder in (Path(path), home() / path):
         for inside in (folder / "data", folder):
-            if (inside / METADATA).is_file() and "total_episodes" in (inside / METADATA).read_text("utf-8"):
+            if inside.name == "data" and (inside / METADATA).is_file():
                 return inside
     return None
 
