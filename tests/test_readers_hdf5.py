@@ -25,6 +25,7 @@ from sharedq.datasets.readers.d3rlpy import D3rlpy
 from sharedq.datasets.readers.d4rl import D4RL
 from sharedq.datasets.readers.minari import Minari
 from sharedq.datasets.rules import check_episode
+from sharedq.datasets.spaces import in_our_form
 from sharedq.datasets.writing import StoreWriter
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -571,7 +572,7 @@ def remove(name):
 
 def replace(name, value):
     def change(file):
-        del file[name]
+        file.pop(name, None)
         file[name] = value
 
     return change
@@ -585,7 +586,7 @@ def linked(file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (replace("version", "2.0"), "is of d3rlpy's format 2.0, and format 2.1 is read"),
+        (replace("total_size", 2), "is of d3rlpy's format 2.0: read it with the d3rlpy that wrote it"),
         (remove("rewards_1"), "has no 'rewards_1'"),
         (remove("observations_0"), "has no 'observations_0'"),
         (replace("rewards_1", np.zeros(3)), "episode 1 has 3 rewards, and should have 4"),
@@ -610,7 +611,7 @@ def test_the_first_format_of_d3rlpy_is_refused(tmp_path):
     path = flat(tmp_path / "v1.h5", episode_terminals=at(12, 11), discrete_action=False)
     assert D3rlpy.recognises(path)
     assert not D4RL.recognises(path)
-    with pytest.raises(SharedqError, match="first format of d3rlpy"):
+    with pytest.raises(SharedqError, match="d3rlpy's first format"):
         D3rlpy(path).describe()
 
 
@@ -704,3 +705,29 @@ def test_an_id_that_minari_does_not_take_is_refused_and_a_failed_export_leaves_n
     with pytest.raises(ZeroDivisionError):
         minari_export.export(store, "mine/failed-v0")
     assert not (datasets / "mine" / "failed-v0").exists()
+
+
+# Actions in our form
+
+
+@pytest.mark.parametrize(
+    ("actions", "own"),
+    [
+        (Discrete(3, -1), np.array([-1, 1, 0])),
+        (Discrete(6, 0, (2, 3), (0, 5)), np.array([[0, 5], [1, 7], [0, 6]])),
+        (Continuous(np.array([-2.0, 1.0]), np.array([4.0, 1.0])), np.array([[-2, 1], [0.5, 1], [4, 1.0]])),
+    ],
+)
+def test_our_form_is_the_inverse_of_the_units_of_an_environment(actions, own):
+    ours = in_our_form(actions, own, "here")
+    assert (ours.shape, ours.dtype) == ((len(own), *actions.one.shape), actions.one.dtype)
+    np.testing.assert_allclose(actions.in_units(ours), own, atol=1e-6)
+    own = own.copy()
+    own[1] += 9
+    with pytest.raises(SharedqError, match="here, step 1: the action .* lies outside"):
+        in_our_form(actions, own, "here")
+
+
+def test_actions_that_are_whole_only_by_name_are_refused():
+    with pytest.raises(SharedqError, match=r"here has actions of float64\[\], and whole numbers \[\] were declared"):
+        in_our_form(Discrete(3), np.array([0.5, 1]), "here")

@@ -14,7 +14,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PACKED = 2_000  # no filter of HDF5 packs more tightly: a larger array was declared and never written
 CACHE = 2**26  # bytes of unpacked chunks that are kept, for a chunk may hold parts of several episodes
 BLOCK = 2**24  # bytes that a pass over a whole array reads at once
-WHOLE, NUMBERS, TEXT = "iu", "fiub", "text"  # what an array can hold: kinds of dtypes, as numpy names them
+WHOLE, NUMBERS = "iu", "fiub"  # what an array can hold: kinds of dtypes, as numpy names them
 IN_PLACE = "write the file again with the data themselves in it"
 
 
@@ -76,13 +76,12 @@ def array(group: Any, name: str, path: str, needed: str = "", bytes_of_images: b
 
 
 def value(group: Any, name: str, path: str, needed: str, kinds: str) -> Any:
-    """The single number or text under this name."""
+    """The single number under this name."""
     found = _checked(group, name, path, needed, kinds)
     if found.ndim:
         raise SharedqError(f"'{name}' of {path} is an array {list(found.shape)}, and not one value")
     with readable(f"'{name}' of {path}"):
-        one = found[()]
-    return one.decode(errors="replace") if isinstance(one, bytes) else one
+        return found[()]
 
 
 def _checked(group: Any, name: str, path: str, needed: str, kinds: str, of_bytes: bool = False) -> Any:
@@ -99,11 +98,9 @@ def _checked(group: Any, name: str, path: str, needed: str, kinds: str, of_bytes
     with readable(what):
         if found.external or found.is_virtual:
             raise SharedqError(f"{what} takes its numbers from other files, and none is followed: {IN_PLACE}")
-        text = kinds == TEXT and h5py.check_string_dtype(found.dtype) is not None
         rows_differ = of_bytes and h5py.check_vlen_dtype(found.dtype) == np.uint8
-        if found.shape is None or not (text or rows_differ or found.dtype.kind in kinds):
-            wanted = "a text" if kinds == TEXT else "numbers"
-            raise SharedqError(f"{what} holds {'nothing' if found.shape is None else found.dtype}, and not {wanted}")
+        if found.shape is None or not (rows_differ or found.dtype.kind in kinds):
+            raise SharedqError(f"{what} holds {'nothing' if found.shape is None else found.dtype}, and not numbers")
         if found.nbytes > PACKED * (found.id.get_storage_size() + 1):
             raise SharedqError(
                 f"{what} is declared with {found.nbytes:,} bytes, of which the file holds next to nothing: {DAMAGED}"

@@ -25,9 +25,12 @@ from sharedq.datasets.spaces import (
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError
 
-VERSION = "2.1"
-NEEDED = "a file of d3rlpy has num_episodes, version, and for each episode observations, actions, rewards, terminated"
-OLD = {"terminals", "episode_terminals"}
+NEEDED = "a file of d3rlpy has num_episodes, and for each episode observations, actions, rewards and terminated"
+AGAIN = "write it again with d3rlpy.dataset.dump"
+OLD = (  # an array that only an old format has, the format, and what makes a new file of it
+    ("terminals", "first format", f"read it there with d3rlpy.dataset.load_v1, {AGAIN}"),
+    ("total_size", "format 2.0", f"read it with the d3rlpy that wrote it, {AGAIN} of a newer one"),
+)
 
 
 class Part(NamedTuple):
@@ -56,7 +59,7 @@ class D3rlpy:
     @staticmethod
     def recognises(path: str) -> bool:
         found = hdf5.names(path) or set()
-        return {"columns", "num_episodes"} <= found or found >= OLD
+        return "columns" in found or {"terminals", "episode_terminals"} <= found
 
     def describe(self) -> Description:
         return self._description
@@ -101,17 +104,9 @@ class D3rlpy:
 
     def _episodes(self, file: Any) -> int:
         """The number of episodes in the file, if it is of the format that we read."""
-        if hdf5.item(file, "num_episodes", self.path) is None and hdf5.item(file, "terminals", self.path) is not None:
-            raise SharedqError(
-                f"{self.path} is of the first format of d3rlpy: read it there with d3rlpy.dataset.load_v1, write it "
-                "with d3rlpy.dataset.dump, and convert that file"
-            )
-        version = hdf5.value(file, "version", self.path, NEEDED, hdf5.TEXT)
-        if version != VERSION:
-            raise SharedqError(
-                f"{self.path} is of d3rlpy's format {version}, and format {VERSION} is read: write it again with a "
-                "newer version of d3rlpy"
-            )
+        for sign, form, remedy in OLD:  # the text 'version' is not read: a damaged text lets the HDF5 library hang
+            if hdf5.item(file, sign, self.path) is not None:
+                raise SharedqError(f"{self.path} is of d3rlpy's {form}: {remedy}, and convert that file")
         return int(hdf5.value(file, "num_episodes", self.path, NEEDED, hdf5.WHOLE))
 
     def _part(self, file: Any, number: int) -> Part:
