@@ -724,7 +724,7 @@ def test_our_form_is_the_inverse_of_the_units_of_an_environment(actions, own):
     np.testing.assert_allclose(actions.in_units(ours), own, atol=1e-6)
     own = own.copy()
     own[1] += 9
-    with pytest.raises(SharedqError, match="here, step 1: the action .* lies outside"):
+    with pytest.raises(SharedqError, match=r"here, step 1: the action .* lies outside"):
         in_our_form(actions, own, "here")
 
 
