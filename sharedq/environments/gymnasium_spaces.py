@@ -44,7 +44,7 @@ def observations(name: str, space: Any, channels: Channels = None, stacked: bool
         )
         turned = jax.ShapeDtypeStruct((*form.shape[1:], form.shape[0]), form.dtype)
         return Observations(turned, lambda obs: np.moveaxis(read(obs), 0, -1))
-    if image and channels is None and not stacked and _looks_channels_first(form.shape):
+    if image and channels is None and not stacked and looks_channels_first(form.shape):
         raise SharedqError(
             f"the observations of '{name}' have the shape {list(form.shape)}, which looks like [channels, height, "
             "width], and networks read [height, width, channels]: add --environment.channels first, or last if it is "
@@ -60,7 +60,7 @@ def observations(name: str, space: Any, channels: Channels = None, stacked: bool
     return Observations(form, read, flattened + as_they_are)
 
 
-def _looks_channels_first(shape: tuple[int, ...]) -> bool:
+def looks_channels_first(shape: tuple[int, ...]) -> bool:
     """Whether the first axis is the smallest, and the last is larger than the number of colours."""
     return shape[0] < min(shape[1:]) and shape[2] > COLOURS
 

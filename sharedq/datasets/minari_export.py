@@ -1,0 +1,114 @@
+"""Writes a store as a data set of Minari, with Minari's own API, so that what was collected can be published."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sharedq.datasets.episode import End, Episode
+from sharedq.datasets.readers.minari import home
+from sharedq.datasets.store import Store
+from sharedq.environments.spec import Actions, Discrete
+from sharedq.errors import SharedqError, missing_extra
+
+
+def export(
+    store: Store, dataset_id: str, author: str | None = None, email: str | None = None, form: str = "hdf5"
+) -> None:
+    """Writes a store as the data set `dataset_id`, such as mine/cartpole/mixed-v0, where Minari keeps its data sets.
+
+    Observations of stacks are written as whole stacks, and images without loss. Minari has no place for the groups of
+    episodes. `form` is hdf5, arrow or parquet.
+    """
+    try:
+        import minari
+        from minari.dataset.minari_dataset import parse_dataset_id
+    except ImportError:
+        raise missing_extra("minari", "data", "writing data sets of Minari") from None
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError):
+        raise SharedqError(
+            f"'{dataset_id}' is no id of Minari: it is written as name-v0, or namespace/name-v0"
+        ) from None
+    folder = home() / dataset_id
+    if folder.exists():
+        raise SharedqError(f"{folder} exists already: choose another id, or remove it with 'minari delete'")
+    description = store.description
+    notes = f"Rewards: {description.rewards}. " + " ".join(f"{note}." for note in description.notes)
+    try:
+        with warnings.catch_warnings():  # about names of an author or of code that were not given
+            warnings.simplefilter("ignore")
+            written = minari.create_dataset_from_buffers(
+                dataset_id,
+                _buffers(store),  # a generator: only one episode is in memory
+                env=_environment(description.spec.name),
+                algorithm_name=description.behaviour,
+                author=author,
+                author_email=email,
+                observation_space=_observation_space(description.spec.observation),
+                action_space=_action_space(description.spec.actions),
+                description=notes.strip(),
+                data_format=form,
+                jpeg_encoding=False,
+            )
+            if scores := description.reference_scores:  # given above, Minari would open the environment
+                written.storage.update_metadata({"ref_min_score": scores[0], "ref_max_score": scores[1]})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # it was not there before
+        raise
+
+
+def _buffers(store: Store) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    for episode in store:
+        steps = len(episode.reward)
+        last = np.arange(steps) == steps - 1
+        yield EpisodeBuffer(
+            observations=_stacked(episode, store.description.stack),
+            actions=store.description.spec.actions.in_units(episode.action),
+            rewards=episode.reward,
+            terminations=last & (episode.end == End.TERMINATED),
+            truncations=last & (episode.end == End.TRUNCATED),
+        )
+
+
+def _stacked(episode: Episode, depth: int | None) -> np.ndarray:
+    """Observations [T+1, ...]; frames become stacks with time on the last axis, black before the episode."""
+    if depth is None:
+        return episode.obs
+    padded = np.concatenate([np.zeros_like(episode.obs[:1]).repeat(depth - 1, axis=0), episode.obs])
+    return np.stack([padded[k : k + len(episode.obs)] for k in range(depth)], axis=-1)
+
+
+def _environment(name: str) -> Any:
+    """An environment that says its name and can do nothing else, because Minari takes the name from one."""
+    import gymnasium
+
+    try:
+        spec = gymnasium.envs.registration.EnvSpec(name)
+    except gymnasium.error.Error:  # not a name that Gymnasium allows
+        return None
+    environment: Any = gymnasium.Env()
+    environment.spec = spec
+    return environment if name != "unknown" else None
+
+
+def _observation_space(form: Any) -> Any:
+    from gymnasium import spaces
+
+    low, high = {np.dtype(np.uint8): (0, 255), np.dtype(np.bool_): (0, 1)}.get(np.dtype(form.dtype), (-np.inf, np.inf))
+    return spaces.Box(low, high, form.shape, form.dtype)
+
+
+def _action_space(actions: Actions) -> Any:
+    from gymnasium import spaces
+
+    if not isinstance(actions, Discrete):
+        return spaces.Box(np.asarray(actions.low), np.asarray(actions.high), dtype=np.asarray(actions.low).dtype.type)
+    if actions.sizes:
+        return spaces.MultiDiscrete(list(actions.sizes), dtype=actions.dtype, start=list(actions.starts))
+    return spaces.Discrete(actions.n, start=actions.first)
