@@ -446,14 +446,19 @@ OURS = {
     ),
     "cartpole-iql": Recipe(
         "implicit Q-learning on recorded CartPole-v1; --data names the data set",
-        _iql(CartPole(), steps=20_000, evaluated=2_000),  # ours
+        _iql(
+            CartPole(),
+            steps=10_000,  # ours
+            evaluated=1_000,  # ours
+            network=Dense(hidden=(120, 84), norm="layer"),  # [CR]; LayerNorm ours, as in cartpole
+        ),
     ),
     "pendulum-iql": Recipe(
         "implicit Q-learning on recorded Pendulum-v1; --data names the data set",
         _iql(
             Gymnasium("Pendulum-v1"),
-            steps=20_000,  # ours
-            evaluated=2_000,  # ours
+            steps=10_000,  # ours
+            evaluated=1_000,  # ours
             return_range=200.0,  # ours: one per step of an episode, as [IO] has it with episodes of 1,000 steps
         ),
     ),
