@@ -253,7 +253,8 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         "--targets",
         nargs="+",
         metavar="TARGET",
-        help=f"{TARGETS_HELP} (default: {' '.join(COMPARED)}; in a sweep the recipe's own)",
+        help=f"{TARGETS_HELP} (default: {' '.join(COMPARED)}; in a sweep the recipe's own); an algorithm that asks no "
+        "source, as in --algorithm cql bc, is trained once",
     )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: a folder in comparisons/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
@@ -459,7 +460,8 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
         base = _experiment(parsed)
         compared = {wanted.partition(":")[0] for wanted in COMPARED}
         targets = parsed.targets or [*COMPARED, *(name for name in TABLES["target"] if name not in compared)]
-        experiments = [base] if "target" in parsed.options else [with_target(base, wanted) for wanted in targets]
+        one = "target" in parsed.options or not base.uses_target
+        experiments = [base] if one else [with_target(base, wanted) for wanted in targets]
         costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
         say(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
 

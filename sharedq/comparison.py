@@ -43,11 +43,11 @@ def with_target(experiment: Experiment, wanted: Any) -> Experiment:
 
 def labels_of(experiments: Sequence[Experiment]) -> list[str]:
     """A label for each source. Sources with the same name get the settings in which they differ."""
-    shared = Counter(one.target.label for one in experiments)
+    shared = Counter(one.label for one in experiments)
 
     def label(one: Experiment) -> str:
-        if shared[one.target.label] == 1:
-            return one.target.label
+        if shared[one.label] == 1:
+            return one.label
         alike = [other.target for other in experiments if other.target.label == one.target.label]
         settings = (field.name for field in dataclasses.fields(one.target))
         differing = [name for name in settings if len({getattr(other, name) for other in alike}) > 1]
@@ -74,7 +74,8 @@ def planned(
     """What a comparison with this name trains: `base` with `options`, on each of the sources `targets`.
 
     `options` has values as text, as they are typed. If an option has several values, they are varied, and then the
-    source is that of `base` if no targets are given. Runs are ranked if something is varied in one environment.
+    source is that of `base` if no targets are given. Runs are ranked if settings of runs with a source are varied in one
+    environment and on the same data.
     """
     varied = [option for option, values in options.items() if len(values) > 1]
     if "target" in options and (targets or not varied or "target" in varied):
@@ -84,7 +85,9 @@ def planned(
         targets = () if varied else COMPARED
     experiments = sweep(base, options, targets)
     first, *others = experiments.values()
-    ranked = bool(varied) and all(one.environment == first.environment for one in others)
+    with_source = [one for one in experiments.values() if one.uses_target]
+    settings = [full for full in _varied_names(base, options) if len(targets) <= 1 or _differ(with_source, full)]
+    ranked = bool(settings) and all(_task(one) == _task(first) for one in others)
     folder = Path("comparisons") / "-".join([name, *_varied_names(base, options).values()])
     return Planned(experiments, ranked, folder)
 
@@ -93,24 +96,53 @@ def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Seque
     """The experiments to compare by their labels: one for each choice of a value per option and of a source.
 
     Without `targets`, all runs have the source of `base`. A label has what differs: the source, and the options with
-    several values.
+    several values. An algorithm that asks no source is trained once, whatever the sources are.
     """
     count = max(len(targets), 1) * math.prod(map(len, options.values()))
     require(count <= RUNS, f"these values ask for {count:,} runs, and {RUNS} are the most: name fewer values")
+    full_names = base.full_names({option: values[0] for option, values in options.items()})
+    of_targets = [option for option, full in full_names.items() if full.partition(".")[0] == "target"]
+    chosen_values = [dict(zip(options, values)) for values in product(*options.values())]
+    every = [(values, base.parse(values)) for values in chosen_values]
+    with_source = [one for _, one in every if one.uses_target]
     names = _varied_names(base, options)
+    told = {full: name for full, name in names.items() if len(targets) <= 1 or _differ(with_source, full)}
     found: dict[str, Experiment] = {}
-    for values in product(*options.values()):
-        one = base.parse(dict(zip(options, values)))
-        now = one.options()
-        words = ", ".join(f"{name} {visible(as_typed(now[full].value))}" for full, name in names.items())
-        experiments = [with_target(one, wanted) for wanted in targets] or [one]
+    for values, one in every:
+        if not one.uses_target and any(values[option] != options[option][0] for option in of_targets):
+            continue
+        own = told if one.uses_target else _without_source(names)
+        words = _words(one, own)
+        experiments = [with_target(one, wanted) for wanted in targets if one.uses_target] or [one]
         for source, experiment in zip(labels_of(experiments), experiments):
-            label = words if names and len(targets) <= 1 else ", ".join(filter(None, [source, words]))
+            in_words = own and len(targets) <= 1 and one.uses_target
+            label = words if in_words else ", ".join(filter(None, [source, words]))
             same = next((other for other, one in found.items() if one == experiment), None)
             also = "" if same == label else f", also as {same}"
             require(same is None, f"{label} would be trained twice{also}: name each value once")
             found[label] = experiment
     return found
+
+
+def _differ(experiments: Sequence[Experiment], option: str) -> bool:
+    """Whether the experiments have several values of an option."""
+    return len({as_typed(one.options()[option].value) for one in experiments}) > 1
+
+
+def _without_source(names: Mapping[str, str]) -> dict[str, str]:
+    """The names of options that tell runs apart whose algorithm asks no source: its label tells the algorithm."""
+    return {full: name for full, name in names.items() if full.partition(".")[0] != "target" and full != "algorithm"}
+
+
+def _words(experiment: Experiment, names: Mapping[str, str]) -> str:
+    """The options with these names, and their values."""
+    now = experiment.options()
+    return ", ".join(f"{name} {visible(as_typed(now[full].value))}" for full, name in names.items())
+
+
+def _task(experiment: Experiment) -> tuple[Any, ...]:
+    """What runs share that a report compares: the environment, and the data that they learn from."""
+    return experiment.environment, *getattr(experiment.replay, "part", ())
 
 
 def _varied_names(base: Experiment, options: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -136,7 +168,7 @@ def plan(
 
     The report on a `ranked` comparison orders the runs by their results, and measures them against the first.
     """
-    labels, trained = list(experiments), list(experiments.values())
+    labels, trained = list(experiments), [one.pinned() for one in experiments.values()]
     _check_report()
     trust = {reference for one in trained for reference in one.imports()}
     described = {
@@ -241,7 +273,8 @@ def _experiments(described: dict[str, Any], trust: Trust) -> list[tuple[str, Any
 
 def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str | None:
     """The first run with a target network."""
-    return next((label for label, one in zip(labels, experiments) if isinstance(one.target, TargetNetwork)), None)
+    ours = (label for label, one in zip(labels, experiments) if one.uses_target and isinstance(one.target, TargetNetwork))
+    return next(ours, None)
 
 
 def _folders(labels: Sequence[str]) -> list[str]:

@@ -52,6 +52,8 @@ TABLES = {
 
 MEASURE = Table("measure", MEASURES)  # of `training.measures`, of which there can be several
 
+NO_TARGET = "none"  # the kind of the target in a saved experiment whose algorithm asks no source for targets
+
 SHORT = {  # other names of options, beside the last name that every option has
     "steps": "training.steps",
     "game": "environment.game",
@@ -89,6 +91,16 @@ class Experiment:
     @property
     def all_seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def uses_target(self) -> bool:
+        """Whether the algorithm learns from the targets of a source. Behaviour cloning has none."""
+        return getattr(self.algorithm, "uses_target", True)
+
+    @property
+    def label(self) -> str:
+        """What a run is called: by its source of targets, or by its algorithm if that asks no source."""
+        return self.target.label if self.uses_target else self.algorithm.label
 
     def kind(self, part: str) -> str:
         """The name of a part's kind."""
@@ -185,8 +197,10 @@ class Experiment:
             raise SharedqError(_with_typed_name(str(error), names)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting and the kind of every part, in a form that JSON can hold."""
+        """Every setting and the kind of every part, in a form that JSON can hold. A target that is ignored is "none"."""
         plain = {part: {"kind": self.kind(part), **settings.to_plain(getattr(self, part))} for part in TABLES}
+        if not self.uses_target:
+            plain["target"] = {"kind": NO_TARGET}
         return plain | {"seeds": self.seeds, "seed": self.seed}
 
     def imports(self) -> list[str]:
@@ -214,13 +228,19 @@ class Experiment:
         try:
             parts = {}
             saved = {part: plain[part] for part in TABLES if part in plain}  # an absent part takes its default
+            targetless = saved.get("target", {}).get("kind") == NO_TARGET
+            if targetless:
+                del saved["target"]
             _refuse_strangers([one["kind"] for one in saved.values() if needs_import(one["kind"])], trust)
             for part, one in saved.items():
                 fields = _current_fields(part, one)
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
                 raise KeyError("environment")
-            return Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+            found = Experiment(**parts, seeds=plain["seeds"], seed=plain["seed"])
+            if targetless and found.uses_target:
+                raise ValueError(f"algorithm '{found.kind('algorithm')}' needs a source of targets, and there is none")
+            return found
         except KeyError as error:
             raise SharedqError(f"not a complete experiment: {error} is missing") from None
         except (TypeError, ValueError, AttributeError) as error:

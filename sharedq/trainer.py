@@ -51,7 +51,8 @@ def train(
     built, program = prepared(experiment)  # this raises before a folder is made
     start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
     command = command or repeat(out, experiment, start_from, start_checkpoint)
-    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec), start)
+    data = experiment.replay.note() if hasattr(experiment.replay, "note") else None
+    directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec), start, data)
     return _go_on(built, program, directory, progress, mirror, callback)
 
 
@@ -76,7 +77,7 @@ def to_start(start_from: str | Path | None, checkpoint: str | int) -> str:
 
 def new_folder(name: str, experiment: Experiment) -> Path:
     """The folder of a new run if the user names none: one in runs/ that does not exist yet, numbered if necessary."""
-    stem = f"{name}-{experiment.target.label}".replace(" ", "-").replace("=", "").lower()
+    stem = f"{name}-{experiment.label}".replace(" ", "-").replace("=", "").lower()
     numbered = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
     return next(path for path in numbered if not path.exists())
 

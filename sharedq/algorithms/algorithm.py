@@ -4,6 +4,9 @@ The settings of an algorithm are a frozen dataclass with `gamma` and `build(spec
 takes the environment's description and the settings of a source of targets and of a network. So an algorithm puts
 together what it needs, with the help of `parts.py`, and no other file has to know any algorithm.
 
+Settings with the class attribute `uses_target = False` say that the source is ignored, as in behaviour cloning. Their
+runs are called by a class attribute `label`, and a comparison of several sources trains them once.
+
 An algorithm that learns from a replay has `update`. One that learns from each step as it happens has no `update`: it
 learns in `observe` and keeps no replay. Metrics of `update` are averaged over updates, those of `observe` over vector
 steps, and the two use different names. A metric called "loss" must stay finite. The training loop counts the steps,

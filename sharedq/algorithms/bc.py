@@ -6,7 +6,7 @@ imitation.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ class State(NamedTuple):
 @dataclass(frozen=True)
 class BC:
     """Behaviour cloning, for discrete and continuous actions. It ignores --target."""
+
+    uses_target: ClassVar = False
+    label: ClassVar = "behaviour cloning"
 
     gamma: float = 0.99  # discount of future rewards, per step; behaviour cloning learns from no reward
     learning_rate: float = 3e-4  # Adam's learning rate

@@ -51,6 +51,31 @@ class DataSet:
         return dataclasses.replace(self, content=self.content or self._store.manifest.content)
 
     @property
+    def part(self) -> tuple[str, float, str]:
+        """Which data are learned from. A report compares only runs that have the same ones."""
+        return self.path, self.fraction, self.fraction_of if self.fraction < 1 else "first"
+
+    def note(self) -> dict[str, Any]:
+        """What a report says of the data, in a form that JSON can hold. A run keeps it as its data.json."""
+        manifest = self._store.manifest
+        known = manifest.description
+        return {
+            "source": known.source,
+            "reader": known.reader,
+            "environment": known.spec.name,
+            "behaviour": known.behaviour,
+            "rewards": known.rewards,
+            "reference_scores": known.reference_scores,
+            "notes": known.notes,
+            "made": manifest.made,
+            "steps": manifest.steps,
+            "episodes": manifest.episodes,
+            "ends": manifest.ends,
+            "groups": manifest.groups,
+            "used": chosen_part(self._store, self.fraction, self.fraction_of).steps,
+        }
+
+    @property
     def spec(self) -> EnvironmentSpec:
         """The description of the environment that the data were recorded in."""
         return self._store.description.spec

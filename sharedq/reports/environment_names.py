@@ -36,5 +36,6 @@ _KINDS = {  # kind -> the setting that names the environment, and how its value 
     "control": ("task", lambda task: f"DM Control {task}"),
     "custom": ("factory", _as_it_is),
     "probe": ("name", _as_it_is),
+    "recorded": ("", lambda _: "recorded data"),
     "cartpole": ("", lambda _: "CartPole"),
 }

@@ -65,8 +65,8 @@ def measure_curves_csv(summary: Summary) -> str:
 
 
 def _other_curves(result: Result) -> Iterator[tuple[str, np.ndarray, Interval]]:
-    if result.evaluated is not None:
-        yield "evaluation_return", result.evaluated.steps, result.evaluated.curve
+    if (evaluated := result.evaluated_apart) is not None:
+        yield "evaluation_return", evaluated.steps, evaluated.curve
     for name, measured in result.measures.items():
         yield name, measured.steps, measured.curve
 
@@ -85,13 +85,17 @@ def _row(task: Task, result: Result, measures: list[str]) -> dict[str, Any]:
         "environment": task.name,
         "label": result.label,
         "target": run.target,
+        "data": None if run.plays else run.experiment.get("replay", {}).get("content") or None,
+        "data_fraction": None if run.plays else run.experiment.get("replay", {}).get("fraction"),
         "reference": task.reference,
         "status": _status(run),
         "seeds": result.seeds,
         "steps": int(run.reached.min()),
+        "steps_are": "environment steps" if run.plays else "gradient steps",
         "compared_steps": result.compared_steps,
         **_spread("final_return", result.final),
         **_spread("final_human", result.human or absent),
+        **_spread("final_normalised", result.normalised or absent),
         **_spread("evaluation_final", evaluated.final if evaluated else absent),
         **_spread("evaluation_best", evaluated.best if evaluated else absent),
         **_spread("area", result.area),

@@ -20,6 +20,7 @@ from sharedq.reports.summary import Overall, Result, Summary, Task
 from sharedq.units import readable
 
 WIDTH, HEIGHT = 5.2, 3.4  # inches
+EVALUATED = "in evaluations during training, in which the agent does not learn"
 LABEL_LENGTH = 36  # characters of a label that a figure shows
 BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
 LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
@@ -77,7 +78,7 @@ def draw(summary: Summary) -> dict[str, list[Figure]]:
         plans = [plan._replace(name=prefix + plan.name) for plan in _plans(task)]
         figures[task.name] = [_render(plan, summary.looks) for plan in plans]
     if summary.overall:
-        caption = "Area under the learning curve over all environments, in % of the reference."
+        caption = f"Area under the learning curve over all {summary.what}, in % of the reference."
         plan = Plan("overall_areas", caption, _overall(summary.overall), [], _rows_height(len(summary.overall)))
         figures[""] = [_render(plan, summary.looks)]
     return figures
@@ -92,13 +93,15 @@ def _plans(task: Task) -> list[Plan]:
     plans = []
     if seen:
         curves = {result.label: (task.grid, result.curve) for result in seen}
-        caption = "Returns in training: interquartile mean over seeds; a band is its 95 % bootstrap interval."
+        where = "in training" if task.plays else EVALUATED
+        caption = f"Returns {where}: interquartile mean over seeds; a band is its 95 % bootstrap interval."
         caption += " Areas begin where the grey stretch, the warm-up, ends." if _shows_warm_up(task) else ""
         plans.append(_curves("learning_curves", caption, curves, "return", task))
-    if evaluated := {one.label: (one.evaluated.steps, one.evaluated.curve) for one in seen if one.evaluated}:
+    apart = [(one.label, one.evaluated_apart) for one in seen if one.evaluated_apart]
+    if evaluated := {label: (one.steps, one.curve) for label, one in apart}:
         caption = (
-            "Returns in evaluations during training, in which the agent does not learn: interquartile mean over seeds "
-            "of the mean of each evaluation; a band is its 95 % bootstrap interval."
+            f"Returns {EVALUATED}: interquartile mean over seeds of the mean of each evaluation; a band is its 95 % "
+            "bootstrap interval."
         )
         plans.append(_curves("evaluation_returns", caption, evaluated, "evaluation return", task))
     if seen:
@@ -113,11 +116,16 @@ def _plans(task: Task) -> list[Plan]:
         plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT))
     if timed:
         caption = (
-            "Environment steps per second, all seeds together, as each run recorded them: a bar is the whole run, "
-            "a whisker goes from the slowest to the fastest stretch of the log after the warm-up, a dot is the median."
+            f"{_rate(task)[0].upper()}{_rate(task)[1:]}, all seeds together, as each run recorded them: a bar is the "
+            "whole run, a whisker goes from the slowest to the fastest stretch of the log"
+            f"{' after the warm-up' * task.plays}, a dot is the median."
         )
-        plans.append(Plan("speed", caption, _speed(timed), [], _rows_height(len(timed))))
+        plans.append(Plan("speed", caption, _speed(timed, _rate(task)), [], _rows_height(len(timed))))
     return plans
+
+
+def _rate(task: Task) -> str:
+    return "environment steps per second" if task.plays else "gradient steps (updates) per second"
 
 
 def _labels(results: list[Result]) -> list[str]:
@@ -161,7 +169,7 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
         if _shows_warm_up(task):
             axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
         axes.set_xlim(0, 1.02 * task.grid[-1])
-        axes.set_xlabel("environment steps per seed")
+        axes.set_xlabel("environment steps per seed" if task.plays else "gradient steps per seed")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_formatter(_short_number)
         axes.xaxis.set_major_locator(_few_ticks())
@@ -279,7 +287,7 @@ def _memory(task: Task, results: list[Result]) -> Drawing:
     return drawing
 
 
-def _speed(results: list[Result]) -> Drawing:
+def _speed(results: list[Result], unit: str) -> Drawing:
     def drawing(axes, pen):
         for place, result in enumerate(results):
             speed, colour = result.run.speed, pen.colour(result.label)
@@ -293,7 +301,7 @@ def _speed(results: list[Result]) -> Drawing:
             axes.annotate(
                 _shown(result.label), (0, place - 0.36), xytext=(2, 0), textcoords="offset points", va="center"
             )
-        axes.set_xlabel("environment steps per second")
+        axes.set_xlabel(unit)
         axes.xaxis.set_major_formatter(_short_number)
         axes.grid(axis="x", color=pen.faint, lw=0.5, alpha=0.6)
         axes.set_axisbelow(True)

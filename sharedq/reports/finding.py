@@ -17,9 +17,9 @@ def findings(summary: Summary) -> list[str]:
         count = len(summary.tasks)
         return [
             f"{row.label}: {interval(row.relative, percent)} of the reference’s area under the learning curve over "
-            f"{count} environments{_separation(row.relative, 1.0, '100 %')}."
+            f"{count} {summary.what}{_separation(row.relative, 1.0, '100 %')}."
             if math.isfinite(row.relative.value)
-            else f"{row.label}: no percentage over {count} environments, because a reference is not above zero."
+            else f"{row.label}: no percentage over {count} {summary.what}, because a reference is not above zero."
             for row in summary.overall
         ]
     several = len(summary.tasks) > 1
@@ -28,7 +28,11 @@ def findings(summary: Summary) -> list[str]:
         found = [_first(task)] if summary.comparison.ranked else []
         found += [_sentence(task, result) for result in task.results if result.seeds]
         sentences += [f"{task.title}: {sentence}" if several else sentence for sentence in found if sentence]
-    return sentences or ["No episode has finished yet: there is nothing to compare."]
+    if sentences:
+        return sentences
+    if any(task.plays for task in summary.tasks):
+        return ["No episode has finished yet: there is nothing to compare."]
+    return ["No agent was evaluated in an environment: there are no returns to compare."]
 
 
 def _first(task: Task) -> str:
@@ -54,7 +58,8 @@ def _sentence(task: Task, result: Result) -> str:
     if result.label == task.reference:
         return ""
     if result.relative is None:
-        return f"{result.label}: no step yet that both it and {task.reference} have reached with finished episodes."
+        what = "finished episodes" if task.plays else "an evaluation"
+        return f"{result.label}: no step yet that both it and {task.reference} have reached with {what}."
     span = "" if result.compared_steps >= task.grid[-1] else f" over the first {result.compared_steps:,} steps"
     if task.unit == "percent":
         share = parameter_share(task, result)
@@ -97,7 +102,8 @@ def notes(summary: Summary) -> list[str]:
             verb = "" if result.run.diverged else "is "
             lines.append(f"{name} {verb}{result.status}; what it has so far is used.")
         if silent := len(result.run.seeds) - result.seeds:
-            lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds finished no episode; left out.")
+            verb = "finished no episode" if result.run.plays else "have no evaluation"
+            lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds {verb}; left out.")
     if any(result.seeds == 1 for result in results):
         lines.append("Intervals are not shown where a run or its reference has a single seed: one seed has no spread.")
     if any(2 <= result.seeds < 4 for result in results):
@@ -109,6 +115,11 @@ def notes(summary: Summary) -> list[str]:
         lines.append(
             f"P(better) is shown as a count of pairs of seeds where a run has fewer than {FEWEST} seeds: such a count "
             "is too small for an interval."
+        )
+    if summary.what == "tasks":
+        lines.append(
+            "Runs that learn from other data, or from another share of them, or by playing, are other tasks even in the "
+            "same environment: more or better data raise a return whatever the source is, so they are not compared."
         )
     for task in summary.tasks:
         if task.unit == "difference":
@@ -143,7 +154,7 @@ def _named(summary: Summary) -> Iterator[tuple[str, Result]]:
 def _no_reference(summary: Summary) -> str:
     wanted = summary.comparison.reference
     if wanted is not None:
-        return f"the reference {wanted} has no finished episode here"
+        return f"the reference {wanted} has no return here"
     return "no run is named as the reference, as --reference does, and there is not exactly one with a target network"
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,13 @@ EXPERIMENT = {
             }
         ),
         "algorithm": Maybe({"random_steps": Maybe(int)}),
+        "replay": Maybe(
+            {
+                **{name: Maybe(str) for name in ("path", "content", "fraction_of")},
+                **{name: Maybe(int) for name in ("batch_size", "n_step")},
+                "fraction": Maybe(float),
+            }
+        ),
         "seeds": int,
         "seed": int,
     },
@@ -49,7 +56,16 @@ FINISHED = {
     "files": Maybe({str: str}),
     "sha256": Maybe(str),
 }
-DESCRIPTIONS = ("experiment.json", "cost.json", "versions.json", "command.txt")  # what a page tells of, beside the logs
+DATA = {
+    **{name: Maybe(str | None) for name in ("source", "reader", "environment", "behaviour", "rewards", "made")},
+    **{name: Maybe(int) for name in ("steps", "episodes", "groups", "used")},
+    "reference_scores": Maybe(Any),
+    "notes": Maybe([str]),
+    "ends": Maybe({str: int}),
+    "sha256": Maybe(str),
+}
+DESCRIPTIONS = ("experiment.json", "cost.json", "data.json", "versions.json", "command.txt")  # a page tells of them
+DIGITS = 12  # of a checksum of data that are shown
 DIVERGED = {"step": int, "seed": int}
 VERSIONS = {str: str | int | None}
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)[\d:.]*(Z|\+00:00)")  # in UTC
@@ -68,7 +84,10 @@ NO_EPISODES = Episodes(*np.empty((4, 0)))
 
 
 class Speed(NamedTuple):
-    """Environment steps per second, all seeds together; nan where nothing was recorded."""
+    """Steps per second, all seeds together: gradient steps of a run that learns from data, environment steps of others.
+
+    Nan where nothing was recorded.
+    """
 
     overall: float  # as recorded at the end, else the median
     median: float  # of the rows of the log after the warm-up, as are the next two
@@ -95,10 +114,11 @@ class Run:
     damages: tuple[str, ...] = ()  # what of the run's logs is not whole, in sentences
     vouched: bool = True  # whether finished.json, if there is one, has the checksums of the logs
     evaluations: Episodes = NO_EPISODES  # `step` is that of the training at which the evaluation was made
+    data: Mapping[str, Any] = field(default_factory=dict)  # data.json, which describes the data set learned from
 
     @property
     def target(self) -> str:
-        """The kind of the target source."""
+        """The kind of the target source; "none" if the algorithm asks no source."""
         return str(self.experiment.get("target", {}).get("kind", "unknown"))
 
     @property
@@ -109,7 +129,7 @@ class Run:
 
     @property
     def environment(self) -> str:
-        """The environment with every option that is set; runs are compared only within the same one."""
+        """The environment with every option that is set."""
         options = dict(self.experiment.get("environment", {}))
         words = [str(options.pop("kind", "environment"))]
         words += [value for value in options.values() if isinstance(value, str) and value]
@@ -121,6 +141,26 @@ class Run:
     @property
     def environment_name(self) -> str:
         return environment_name(self.experiment.get("environment", {}))
+
+    @property
+    def task(self) -> str:
+        """What runs are compared within: the environment, and the data and the share of them that are learned from."""
+        return self.environment if self.plays else f"{self.environment}, {self.data_name}"
+
+    @property
+    def data_name(self) -> str:
+        """The data set by the beginning of its checksum, which does not depend on where it lies, and the share used."""
+        settings = self.experiment.get("replay", {})
+        content = settings.get("content", "")[:DIGITS] or settings.get("path", "") or "unknown"
+        share = settings.get("fraction", 1.0)
+        of = "random episodes" if settings.get("fraction_of") == "episodes" else "the first steps"
+        return f"data {printable(content)}" + (f", {100 * share:g} % of them ({of})" if share < 1 else "")
+
+    @property
+    def reference_scores(self) -> tuple[float, float] | None:
+        """The return of a random agent and the higher one of an expert, if the data set says them."""
+        low, high = self.data.get("reference_scores") or (0, 0)
+        return (float(low), float(high)) if low < high else None
 
     @property
     def plays(self) -> bool:
@@ -135,6 +175,8 @@ class Run:
     @property
     def warm_up(self) -> int:
         """Steps of each seed at the start in which nothing is learned, or all actions are random."""
+        if not self.plays:
+            return 0
         training, algorithm = self.experiment.get("training", {}), self.experiment.get("algorithm", {})
         return max(training.get("warm_up", 0), algorithm.get("random_steps", 0))
 
@@ -160,7 +202,7 @@ class Run:
         if self.finished and "steps" in self.timings:
             return np.full(len(self.seeds), int(self.timings["steps"]))
         reached = np.zeros(len(self.seeds), int)
-        for step, seed in ((self.episodes.step, self.episodes.seed), (self.metrics["step"], self.metrics["seed"])):
+        for step, seed in (self.played[:2], (self.metrics["step"], self.metrics["seed"])):
             np.maximum.at(reached, np.searchsorted(self.seeds, seed), step.astype(int))
         return reached
 
@@ -219,7 +261,7 @@ def _load(folder: Path) -> Comparison:
             f"no run in {folder}{hint}: train one first, for example  sharedq train --out {folder}/first"
         )
     runs = tuple(load_run(path, path.name) for path in found)
-    taken = Counter((run.environment, run.label) for run in runs)
+    taken = Counter((run.task, run.label) for run in runs)
     if max(taken.values()) > 1:
         runs = tuple(load_run(path, path.relative_to(folder).as_posix()) for path in found)
     about = f"the runs in {printable(folder.resolve().name)}"
@@ -256,7 +298,7 @@ def _load_listed(folder: Path) -> Comparison:
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
     runs = tuple(load_run(where, label) for label, where in started)
-    for (environment, label), count in Counter((run.environment, run.label) for run in runs).items():
+    for (environment, label), count in Counter((run.task, run.label) for run in runs).items():
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
@@ -275,12 +317,13 @@ def load_run(folder: Path, label: str) -> Run:
     training = experiment.get("training", {})
     random_steps = experiment.get("algorithm", {}).get("random_steps", 0)
     _bound(folder, "experiment.json", {**training, "random_steps": random_steps}, 0, LARGEST_STEP)
-    finished, diverged, cost, versions = (
+    finished, diverged, cost, data, versions = (
         read_json(folder, name, form) or {}
         for name, form in (
             ("finished.json", FINISHED),
             ("diverged.json", DIVERGED),
             ("cost.json", COST),
+            ("data.json", DATA),
             ("versions.json", VERSIONS),
         )
     )
@@ -288,8 +331,10 @@ def load_run(folder: Path, label: str) -> Run:
         _bound(folder, "cost.json", cost.get(part, {}), 0, LARGEST_COUNT)
     _bound(folder, "diverged.json", diverged, 0, LARGEST_STEP)
     _bound(folder, "finished.json", finished, 0, LARGEST_RATE)
-    if not is_as_sealed(finished):
-        raise SharedqError(f"{folder / 'finished.json'} was edited or damaged (its checksum differs): {REMEDY}")
+    for name, content in (("finished.json", finished), ("data.json", data)):
+        if not is_as_sealed(content):
+            raise SharedqError(f"{folder / name} was edited or damaged (its checksum differs): {REMEDY}")
+    _check_data(folder, experiment, data)
     episodes, metrics = read_episodes(folder, seeds, bool(diverged)), read_metrics(folder, seeds)
     evaluations = read_evaluations(folder, seeds, bool(diverged), training.get("evaluation_episodes"))
     tables = [episodes, metrics]
@@ -312,6 +357,7 @@ def load_run(folder: Path, label: str) -> Run:
         damages=(*_redescribed(folder, finished), *_damages(experiment, seeds, finished, tables)) if finished else (),
         vouched=not finished or "logs" in finished,
         evaluations=_episodes(evaluations),
+        data=data,
     )
 
 
@@ -392,6 +438,17 @@ def _damages(
     for at in np.flatnonzero(last < steps)[:1]:
         if last.any():  # a run that learns nothing has no rows
             yield f"metrics.csv ends at step {last[at]:,.0f} of {steps:,} for seed {seeds[at]}: rows are gone"
+
+
+def _check_data(folder: Path, experiment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    replay, scores = experiment.get("replay", {}), data.get("reference_scores")
+    counts = {name: replay.get(name) for name in ("batch_size", "n_step", "fraction")}
+    _bound(folder, "experiment.json", counts, 0, LARGEST_STEP)
+    _bound(folder, "data.json", {**data, **data.get("ends", {})}, 0, LARGEST_STEP)
+    numbers = isinstance(scores, list) and len(scores) == 2 and all(type(one) in (int, float) for one in scores)
+    if scores is not None and not (numbers and all(abs(one) <= LARGEST_RATE for one in scores)):
+        reason = "reference_scores are not two numbers"
+        raise SharedqError(f"{folder / 'data.json'} was edited or damaged ({reason}): {REMEDY}")
 
 
 def _command(folder: Path) -> str:

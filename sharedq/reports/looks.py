@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-KINDS = ("shared_heads", "target_network", "online_network", "iterated_networks", "lookahead_replicate")
+KINDS = ("shared_heads", "target_network", "online_network", "iterated_networks", "lookahead_replicate", "none")
 OTHER = len(KINDS)  # the hue of a source that is not ours
 SHADES = 3
 
@@ -42,6 +42,7 @@ LIGHT = Paper(
         *("#5b6470", "#3a4047", "#888f97"),  # grey
         *("#a03d8f", "#66275b", "#bc77b0"),  # purple
         *("#0a7d5a", "#064934", "#459d82"),  # green
+        *("#6d28d9", "#471a8d", "#9a69e4"),  # violet, of runs without a source
         *("#8a6a00", "#4f3d00", "#a48c39"),  # ochre
     ),
 )
@@ -55,6 +56,7 @@ DARK = Paper(
         *("#aab3bf", "#c9cfd7", "#737981"),
         *("#ec9ddb", "#f3bfe7", "#9c6891"),
         *("#3fcf9f", "#83e0c1", "#298868"),
+        *("#8f8cff", "#bcbaff", "#6b69bf"),
         *("#e3c04a", "#f0de9e", "#8c772e"),
     ),
 )

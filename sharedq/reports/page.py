@@ -25,15 +25,15 @@ from sharedq.reports.finding import (
 from sharedq.reports.load_runs import Speed, load
 from sharedq.reports.measures import unit
 from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
-from sharedq.reports.settings_told import experiment_json, portable, shared_and_differing
+from sharedq.reports.settings_told import data_told, experiment_json, portable, shared_and_differing
 from sharedq.reports.statistics import FEWEST, REPETITIONS, Improvement, Interval
 from sharedq.reports.stylesheet import STYLESHEET
-from sharedq.reports.summary import FINAL_SHARE, POINTS, Result, Summary, Task, summarise
+from sharedq.reports.summary import FINAL_SHARE, MOST_STEPS, POINTS, Result, Summary, Task, summarise
 from sharedq.units import readable
 
 _MEASURE = "measure_"  # in the name of a figure
 
-METHOD = f"""
+_CURVE = f"""
 <p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
 since the point before; where none ended, the point before is carried on. The line is the <b>interquartile mean</b>
 (IQM) over seeds: the mean of what is left without the lowest and the highest quarter.</p>
@@ -45,6 +45,25 @@ zero is a natural bottom.</p>
 <p><b>Evaluations</b> are episodes in which the agent of that moment plays without learning. The final evaluation is the
 mean of the last {percent(FINAL_SHARE)} of the evaluations. The best evaluation is the highest mean of each seed,
 averaged over seeds. It is the highest of many noisy numbers, so that agent would reach less in another evaluation.</p>
+"""
+
+_CURVE_FROM_DATA = f"""
+<p>Runs that <b>learn from a data set</b> step no environment while they learn, and their steps are <b>gradient
+steps</b>. The points of their <b>learning curve</b> are evaluations, in which the agent of that moment plays without
+learning: for each seed the mean return of an evaluation’s episodes. With more than {MOST_STEPS} evaluations the curve
+has {POINTS} points, each of which is the mean since the point before. The line is the <b>interquartile mean</b> (IQM)
+over seeds: the mean of what is left without the lowest and the highest quarter.</p>
+<p>The <b>final return</b> of such a run is the mean of the last {percent(FINAL_SHARE)} of its evaluations. The <b>area
+under the curve</b> is the mean of the points that both runs have reached; there is no warm-up. Returns are measured
+from zero: a percentage means something where zero is a natural bottom. The <b>best evaluation</b> is the highest mean
+of each seed, averaged over seeds. It is the highest of many noisy numbers, so that agent would reach less in another
+evaluation, and without an environment nobody could have chosen it. The <b>normalised score</b> is the final return
+where the data set’s score of a random agent counts 0 and that of an expert 100. <b>Updates/s</b> count the gradient
+steps of all seeds.</p>
+<p>Runs are compared only if they learn from the same data and the same share of them.</p>
+"""
+
+_FOR_ALL = f"""
 <p><b>Intervals</b> hold 95 % of {REPETITIONS:,} bootstrap repetitions, in each of which seeds are drawn again with
 replacement, within each environment; a run and its reference are drawn independently. They speak of the spread between
 seeds only, and are not widened for looking at several runs at once. <b>P(better)</b> is the chance that a seed of the
@@ -58,6 +77,12 @@ after the warm-up.</p>
 are the published references of DQN Zoo, which were not made under sticky actions.</p>
 <p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
 """
+
+
+def _method(summary: Summary) -> str:
+    """How the numbers of this page are made."""
+    plays = {task.plays for task in summary.tasks}
+    return _CURVE * (True in plays) + _CURVE_FROM_DATA * (False in plays) + _FOR_ALL
 
 
 def write(
@@ -82,7 +107,7 @@ def write(
         "summary.csv": summary_csv(summary).encode(),
         "curves.csv": curves_csv(summary).encode(),
     }
-    if any(result.measures or result.evaluated for task in summary.tasks for result in task.results):
+    if any(result.measures or result.evaluated_apart for task in summary.tasks for result in task.results):
         contents["measure_curves.csv"] = measure_curves_csv(summary).encode()
     for figure in (figure for group in drawn.values() for figure in group):
         contents[f"{FIGURES}/{figure.name}.svg"] = figure.svg
@@ -105,7 +130,7 @@ def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path) -> str:
     if remarks := notes(summary):
         sections.append(f'<div class="quiet">{_list(remarks)}</div>')
     if summary.overall:
-        sections += ["<h2>All environments</h2>", _overall_table(summary), *map(_figure, drawn[""])]
+        sections += [f"<h2>All {summary.what}</h2>", _overall_table(summary), *map(_figure, drawn[""])]
     for task in summary.tasks:
         heading = task.title if len(summary.tasks) > 1 else "Results"
         figures = drawn[task.name]
@@ -116,7 +141,9 @@ def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path) -> str:
         sections += [_table(task, summary), *(_figure(one) for one in figures if one not in of_measures)]
         if task.measures:
             sections += ["<h3>Measures</h3>", _measures_table(task, summary), *map(_figure, of_measures)]
-    sections += [METHOD_TITLE, METHOD, "<h2>Settings</h2>", _settings(summary)]
+        if not task.plays:
+            sections += ["<h3>Data</h3>", _data_table(task, folder)]
+    sections += [METHOD_TITLE, _method(summary), "<h2>Settings</h2>", _settings(summary, folder)]
     sections += ["<h2>Commands</h2>", _commands(summary, folder), "<h2>Software</h2>", _versions(summary)]
     body = "\n".join(sections)
     return (
@@ -129,8 +156,9 @@ def _subtitle(summary: Summary) -> str:
     about, runs = summary.comparison.about, summary.comparison.runs
     seeds = sorted({len(run.seeds) for run in runs})
     steps = max(run.planned for run in runs)
+    kind = "steps" if any(run.plays for run in runs) else "gradient steps"
     counted = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] != 1)}"
-    words = f"{about[0].upper()}{about[1:]}. {counted} per run" + (f", {steps:,} steps per seed." if steps else ".")
+    words = f"{about[0].upper()}{about[1:]}. {counted} per run" + (f", {steps:,} {kind} per seed." if steps else ".")
     if dates := sorted({run.date for run in runs if run.date}):
         words += f" Begun {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''} UTC."
     return words
@@ -150,17 +178,24 @@ def _figure(figure: Figure) -> str:
 def _table(task: Task, summary: Summary) -> str:
     heads = ["Run", "Final return<br>(IQM)"]
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
-    heads += ["Final evaluation<br>(IQM)", "Best evaluation<br>(mean)"] if _is_evaluated(task) else []
+    heads += ["Normalised<br>score"] if _is_normalised(task) else []
+    heads += ["Final evaluation<br>(IQM)"] if _is_evaluated(task) and task.plays else []
+    heads += ["Best evaluation<br>(mean)"] if _is_evaluated(task) else []
     heads += [_area_head(task)]
     heads += ["P(better)"] if task.reference else []
     heads += ["Parameters<br>trained / held", "Bytes, weights; moments,<br>traces and others"]
-    heads += ["Compile", "Steps/s, whole run;<br>median, range", "Seeds<br>and steps", "Status"]
+    what = "Steps" if task.plays else "Updates"
+    heads += ["Compile", f"{what}/s, whole run;<br>median, range", f"Seeds<br>and {what.lower()}", "Status"]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
 
 
 def _is_measured_against_humans(task: Task) -> bool:
     return all(result.human is not None for result in task.results)
+
+
+def _is_normalised(task: Task) -> bool:
+    return any(result.normalised for result in task.results)
 
 
 def _is_evaluated(task: Task) -> bool:
@@ -188,10 +223,12 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
     better = "reference" if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
     evaluations = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
+    evaluations = evaluations if task.plays else evaluations[1:]
     return [
         _label(result.label, summary),
         _estimate(result.final, number),
         *([_estimate(result.human, percent)] if _is_measured_against_humans(task) else []),
+        *([_estimate(result.normalised, number)] if _is_normalised(task) else []),
         *([_estimate(one, number) for one in evaluations] if _is_evaluated(task) else []),
         relative,
         *([better] if task.reference else []),
@@ -270,11 +307,17 @@ def _whole(count: int | None) -> str:
     return "–" if count is None else f"{count:,}"
 
 
-def _settings(summary: Summary) -> str:
+def _data_table(task: Task, folder: Path) -> str:
+    """The data set that the runs learn from."""
+    told = data_told([result.run for result in task.results], folder)
+    return _html_table(["Data", ""], [[escape(name), escape(text)] for name, text in told.items()])
+
+
+def _settings(summary: Summary, folder: Path) -> str:
     """What all runs share, and what differs between them."""
     several = len(summary.tasks) > 1
     results = [(task, result) for task in summary.tasks for result in task.results]
-    shared, differing = shared_and_differing([result.run for _, result in results])
+    shared, differing = shared_and_differing([result.run for _, result in results], folder)
     told = _html_table(["Setting", "Value"], [[escape(name), escape(value)] for name, value in shared.items()])
     if len(results) > 1:
         told = f"<details><summary>{len(shared)} settings that all runs share</summary>{told}</details>"
@@ -300,12 +343,17 @@ def _commands(summary: Summary, folder: Path) -> str:
         f"<details><summary>experiment.json of {escape(run.label)} on {escape(run.environment)}</summary>"
         f"<pre>{escape(text)}</pre></details>"
         for run in comparison.runs
-        if (text := experiment_json(run))
+        if (text := experiment_json(run, folder))
     ]
     explained = (
         "<p>To make one of the runs again without its folder, save its experiment as <code>experiment.json</code> and "
         "run <code>sharedq train experiment.json</code>.</p>"
     )
+    if not all(run.plays for run in comparison.runs):
+        explained += (
+            "<p>Name the folder of the data with <code>--data</code> if they lie elsewhere. Data with another checksum "
+            "are refused.</p>"
+        )
     return "\n".join([*shown, explained, *files])
 
 

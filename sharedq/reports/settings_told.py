@@ -9,14 +9,17 @@ from typing import Any
 
 from sharedq import formats
 from sharedq.reports.files import printable
-from sharedq.reports.load_runs import Run
+from sharedq.reports.load_runs import DIGITS, Run
 
 LONGEST = 80  # characters of a value that a table shows
 
 
-def shared_and_differing(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, list[str]]]:
+PATH = re.compile(r"(?<![\w.])/(?:[^\s/,:;()]+/)+(?=[^\s/,:;()])")  # of a machine, up to its last part
+
+
+def shared_and_differing(runs: Sequence[Run], folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The settings that have one value in all runs, and the values of the others, one for each run."""
-    flat = [_flat(run.experiment) for run in runs]
+    flat = [_flat(_experiment(run, folder)) for run in runs]
     names = dict.fromkeys(name for one in flat for name in one)
     values = {name: [one.get(name, "–") for one in flat] for name in names}
     shared = {name: found[0] for name, found in values.items() if len(set(found)) == 1}
@@ -46,12 +49,52 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def experiment_json(run: Run) -> str:
+def experiment_json(run: Run, folder: Path) -> str:
     """experiment.json, as `sharedq train` takes it; empty if it is nested too deeply to be one of ours."""
     try:
-        return json.dumps({"schema": formats.RUN, "experiment": run.experiment}, indent=1)
+        return json.dumps({"schema": formats.RUN, "experiment": _experiment(run, folder)}, indent=1)
     except RecursionError:
         return ""
+
+
+def _experiment(run: Run, folder: Path) -> Mapping[str, Any]:
+    """The experiment. The place of a data set is told without the paths of the machine, as in a command."""
+    replay = run.experiment.get("replay", {})
+    if not replay.get("path"):
+        return run.experiment
+    return {**run.experiment, "replay": {**replay, "path": _portable_word(replay["path"], folder)}}
+
+
+def data_told(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """What is known of the data set that the runs of a task learn from, line by line."""
+    settings = [_experiment(run, folder).get("replay", {}) for run in runs]
+    known = next((run.data for run in runs if run.data), {})
+
+    def all_of(name: str) -> str:
+        return ", ".join(dict.fromkeys(_shown(one[name]) for one in settings if name in one))
+
+    steps, share = known.get("steps"), settings[0].get("fraction", 1.0)
+    count = "" if steps is None else f"{steps:,} in {known.get('episodes', 0):,} episodes"
+    used = f", of which {known['used']:,} are used" if share < 1 and "used" in known else ""
+    of = "random whole episodes" if settings[0].get("fraction_of") == "episodes" else "the first steps of each group"
+    ends = known.get("ends", {})
+    scores = runs[0].reference_scores
+    lines = {
+        "data set": all_of("path"),
+        "checksum": settings[0].get("content", "")[:DIGITS],
+        "source": PATH.sub("", known.get("source") or ""),
+        "recorded in": known.get("environment") or "",
+        "behaviour": PATH.sub("", known.get("behaviour") or ""),
+        "steps": count + used,
+        "share": "all" if share == 1 else f"{100 * share:g} %: {of}",
+        "episodes end": ", ".join(f"{count:,} {end}" for end, count in ends.items() if count),
+        "rewards": known.get("rewards") or "",
+        "batch size": all_of("batch_size"),
+        "n-step": all_of("n_step"),
+        "reference scores": "{:g} of a random agent, {:g} of an expert".format(*scores) if scores else "",
+        **{f"note {place}": PATH.sub("", note) for place, note in enumerate(known.get("notes", []), start=1)},
+    }
+    return {name: printable(text) for name, text in lines.items() if text}
 
 
 def portable(command: str, folder: Path) -> str:

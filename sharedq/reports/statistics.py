@@ -45,12 +45,11 @@ class Improvement(NamedTuple):
 
 
 def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
-    """The return of each seed at evenly spaced steps: `[seeds, points]`.
+    """The return of each seed at each step of a grid: `[seeds, points]`.
 
     A point is the mean return of the episodes that ended in the window before it, as wide as the grid's spacing. Of a
-    run that learns from a data set these are the episodes of its evaluations.
-    If none ended there the point before is carried forward. Nan before the first episode and beyond the last step
-    that the seed has done.
+    run that learns from a data set these are the episodes of its evaluations. If none ended there the point before is
+    carried forward. Nan before the first episode and beyond the last step that the seed has done.
     """
     step, seed, returns, _ = run.played
     return window_means(run, grid, step, seed, returns)

@@ -45,7 +45,7 @@ class Result:
     """What one run says, alone and against the reference of its environment."""
 
     run: Run
-    seeds: int  # with at least one finished episode: those that count
+    seeds: int  # with at least one finished episode, in training or in an evaluation: those that count
     curve: Interval  # IQM over seeds at each point of the task's grid
     final: Interval
     area: Interval
@@ -56,6 +56,11 @@ class Result:
     evaluated: Evaluated | None
 
     @property
+    def evaluated_apart(self) -> Evaluated | None:
+        """The evaluations, if the learning curve is not made of them."""
+        return self.evaluated if self.run.plays else None
+
+    @property
     def label(self) -> str:
         return self.run.label
 
@@ -63,10 +68,21 @@ class Result:
     def human(self) -> Interval | None:
         """The final return where a random player has 0 and a human 1; None where these are not known."""
         scale = human_scale(self.run.experiment.get("environment", {}))
-        if scale is None:
+        return None if scale is None else self._on(*scale)
+
+    @property
+    def normalised(self) -> Interval | None:
+        """The final return on the scale of the data set, on which a random agent has 0 and an expert 100, as in D4RL.
+
+        None if the data set says no scores, or those of `human`.
+        """
+        scale = self.run.reference_scores
+        if scale is None or scale == human_scale(self.run.experiment.get("environment", {})):
             return None
-        random, human = scale
-        return Interval(*((bound - random) / (human - random) for bound in self.final))
+        return Interval(*(100 * bound for bound in self._on(*scale)))
+
+    def _on(self, low: float, high: float) -> Interval:
+        return Interval(*((bound - low) / (high - low) for bound in self.final))
 
     @property
     def status(self) -> str:
@@ -80,9 +96,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Task:
-    """The runs on one environment."""
+    """The runs on one environment. Those that learn from a data set have the same data too."""
 
-    name: str  # the environment with all its settings
+    name: str  # the environment with all its settings, and the data
     title: str  # how it is called on the page
     grid: np.ndarray
     start: int  # the step at which areas begin: the warm-up of all runs, in which those of one seed are alike
@@ -94,6 +110,11 @@ class Task:
     def measures(self) -> list[str]:
         """The names of all measures that a run has, each once."""
         return list(dict.fromkeys(name for result in self.results for name in result.measures))
+
+    @property
+    def plays(self) -> bool:
+        """Whether the agents play while they learn; if not, they learn from a data set."""
+        return self.results[0].run.plays
 
     def result(self, label: str) -> Result:
         return next(result for result in self.results if result.label == label)
@@ -126,13 +147,21 @@ class Summary:
     def title(self) -> str:
         """The environments, by name while there is room for their names."""
         titles = [task.title for task in self.tasks]
-        return f"{len(titles)} environments" if len(titles) > 3 else ", ".join(titles)
+        return f"{len(titles)} {self.what}" if len(titles) > 3 else ", ".join(titles)
+
+    @property
+    def what(self) -> str:
+        """What there are several of: environments, or tasks where some of them share an environment."""
+        environments = {task.results[0].run.environment for task in self.tasks}
+        return "environments" if len(environments) == len(self.tasks) else "tasks"
 
 
 def summarise(comparison: Comparison) -> Summary:
     """All numbers of the report on these runs."""
-    environments = list(dict.fromkeys(run.environment for run in comparison.runs))
-    groups = [[run for run in comparison.runs if run.environment == environment] for environment in environments]
+    groups = [
+        [run for run in comparison.runs if run.task == task]
+        for task in dict.fromkeys(run.task for run in comparison.runs)
+    ]
     names = Counter(group[0].environment_name for group in groups)
     curves = [_Curves(group, comparison.reference) for group in groups]
     tasks = tuple(one.task(names[one.name] == 1, comparison.ranked) for one in curves)
@@ -140,13 +169,16 @@ def summarise(comparison: Comparison) -> Summary:
 
 
 class _Curves:
-    """The curves of the runs on one environment, on one grid, without the seeds that finished no episode."""
+    """The curves of the runs of one task, on one grid, without the seeds that finished no episode."""
 
     def __init__(self, runs: list[Run], wanted: str | None):
         self.runs, self.name = runs, runs[0].environment_name
         self.start = min(run.warm_up for run in runs)
         span = max(1, max(int(run.reached.max()) for run in runs))
         self.grid = np.linspace(span / POINTS, span, POINTS)
+        if not runs[0].plays:
+            evaluated = np.unique(np.concatenate([run.played.step for run in runs]))
+            self.grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else self.grid
         self.curves: dict[str, np.ndarray] = {}
         self.reached: dict[str, int] = {}
         for run in runs:
@@ -177,7 +209,7 @@ class _Curves:
         results = [self._result(run, pairs[run.label], ratios, unit) for run in self.runs]
         if ranked:
             results.sort(key=lambda result: np.nan_to_num(-result.area.value, nan=np.inf))
-        name = self.runs[0].environment
+        name = self.runs[0].task
         title = self.name if has_own_name else name
         return Task(name, title, self.grid, self.start, tuple(results), self.reference, unit)
 
@@ -190,17 +222,19 @@ class _Curves:
             improvement = statistics.probability_of_improvement([scores], [reference])
         inside = np.flatnonzero(self.grid <= self.reached[run.label])
         tail = inside[-_final_count(len(inside)) :]
+        evaluated = self._evaluated(run)
+        final = _bootstrap(curve[:, tail].mean(axis=1) if len(tail) else np.empty(0))
         return Result(
             run=run,
             seeds=len(curve),
             curve=_bootstrap(curve),
-            final=_bootstrap(curve[:, tail].mean(axis=1) if len(tail) else np.empty(0)),
+            final=final if run.plays or evaluated is None else evaluated.final,
             area=_bootstrap(self.areas(run.label, self.reached[run.label])),
             relative=relative,
             improvement=improvement,
             compared_steps=until,
             measures={name: measured for name in run.measures if (measured := self._measured(run, name))},
-            evaluated=self._evaluated(run),
+            evaluated=evaluated,
         )
 
     def _measured(self, run: Run, name: str) -> Measured | None:

@@ -58,9 +58,11 @@ class RunDirectory:
         overwrite: bool = False,
         spec: dict | None = None,
         start: Start | None = None,
+        data: dict | None = None,
     ) -> Self:
         """Makes the folder of a new run. With `overwrite` it takes the place of a run, never of anything else.
 
+        `data` describes the data set that a run learns from.
         The agents that a run starts from become its checkpoint of step 0, so it does not need the other run again.
         """
         path = as_path(path, "the folder of a run").absolute()
@@ -87,6 +89,8 @@ class RunDirectory:
             write_synced(unfinished / "experiment.json", [_json(described)])
             if spec is not None:
                 write_synced(unfinished / "spec.json", [_json(spec)])
+            if data is not None:
+                write_synced(unfinished / "data.json", [sealed(data)])
             write_synced(unfinished / "versions.json", [_json(versions())])
             write_synced(unfinished / "command.txt", [f"{command}\n".encode(errors="surrogateescape")])
             (unfinished / "checkpoints").mkdir()

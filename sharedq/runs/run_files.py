@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sharedq.runs.durable import unfinished_name
 
-DESCRIPTIONS = ("experiment.json", "spec.json", "versions.json", "command.txt", "cost.json")
+DESCRIPTIONS = ("experiment.json", "spec.json", "versions.json", "command.txt", "cost.json", "data.json")
 EVALUATIONS = "evaluations.csv"  # only of a run that evaluates while it trains
 TABLES = ("metrics.csv", "episodes.csv", EVALUATIONS)
 EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
