@@ -33,7 +33,7 @@ class DataEvaluation(NamedTuple):
 def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES) -> DataEvaluation:
     """Evaluates an agent on a data set. Fitted-Q evaluation makes so many `updates` of a network of its own.
 
-    If the agent was trained from data, rewards are changed as they were there.
+    Rewards are clipped as the agent was trained with them, and changed as they were if it was trained from data.
     """
     updates = convert(updates, int, "updates")
     check_count("updates", updates)
@@ -42,12 +42,14 @@ def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES) -> DataE
     learned_from = built.experiment.replay
     settings = learned_from if isinstance(learned_from, DataSet) else DataSet()
     settings = replace(settings, path=str(as_path(data, "data")), content="", fraction=1.0)
-    feed = settings.build(step_like(spec), built.experiment.algorithm.gamma, 1)
+    step, gamma, bound = step_like(spec), built.experiment.algorithm.gamma, built.experiment.training.reward_bound
+    feed = settings.build(step, gamma, 1)
     feed.open(spec)
+    steps = replace(settings, n_step=1).build(step, gamma, 1)  # a longer return would be that of who acted in the data
 
     @jax.jit
     def looked_at(state, raw):
-        batch = feed.decode(jax.tree.map(lambda x: x[0, 0], raw))
+        batch = feed.decode(jax.tree.map(lambda x: x[0, 0], raw), bound)
         action, _ = algorithm.decide(state, batch.transition.obs)
         values = algorithm.values(state, None, batch.transition.obs)
         found = {"agreement": agreement(action, batch.transition.action)}
@@ -62,14 +64,15 @@ def evaluate_on(agent: Agent, data: str | Path, updates: int = UPDATES) -> DataE
     rows = [looked_at(state, feed.batches([agent.seed], 2**40 + place, 1)) for place in range(batches)]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     decide = partial(_action, algorithm, state)
-    value = fitted_q(decide, spec, built.experiment.network, feed, begins_of(feed.store), updates, agent.seed)
+    network, begins = built.experiment.network, begins_of(feed.store)
+    value = fitted_q(decide, spec, network, steps, begins, updates, agent.seed, bound)
     return DataEvaluation(
         agreement=means["agreement"],
         td_error=means.get("td_error", np.nan),
         q_value=means.get("q_value", np.nan),
         action_gap=means.get("action_gap", np.nan),
         fitted_q=value,
-        behaviour=float(feed.discounted_returns().mean()),
+        behaviour=float(feed.discounted_returns(bound).mean()),
     )
 
 

@@ -36,9 +36,19 @@ class Fit(NamedTuple):
 
 
 def fitted_q(
-    decide: Callable, spec: EnvironmentSpec, network: Any, feed: Feed, begins: np.ndarray, updates: int, seed: int
+    decide: Callable,
+    spec: EnvironmentSpec,
+    network: Any,
+    feed: Feed,
+    begins: np.ndarray,
+    updates: int,
+    seed: int,
+    reward_bound: float | None = None,
 ) -> float:
-    """The value of the policy `decide(obs) -> actions` from the observations `begins` [E, ...] on."""
+    """The value of the policy `decide(obs) -> actions` from the observations `begins` [E, ...] on.
+
+    The feed must give single steps: in a return of several steps, who acted in the data chose all actions but the last.
+    """
     target = TargetNetwork(period=1, tau=TAU)
     discrete = isinstance(spec.actions, Discrete)
     if isinstance(spec.actions, Discrete):
@@ -66,7 +76,7 @@ def fitted_q(
 
     def once(place: jax.Array, carry: tuple[Fit, jax.Array, Any]):
         state, first, raw = carry
-        batch = feed.decode(jax.tree.map(lambda x: x[0, place], raw))
+        batch = feed.decode(jax.tree.map(lambda x: x[0, place], raw), reward_bound)
         gradient, batch_stats = jax.grad(loss, has_aux=True)(state.params, state, batch)
         params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
         info = RefreshInfo(batch.transition.obs, batch_stats, jnp.zeros(1))

@@ -149,9 +149,9 @@ class DataFeed:
         )
         return float(returns.max() - returns.min())
 
-    def discounted_returns(self) -> np.ndarray:
+    def discounted_returns(self, reward_bound: float | None = None) -> np.ndarray:
         """The discounted sum of the rewards of each episode, as they are learned from."""
-        return self._feed.discounted_returns()
+        return self._feed.discounted_returns(reward_bound)
 
     @property
     def store(self) -> Store:

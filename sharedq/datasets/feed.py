@@ -61,10 +61,10 @@ def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Range
         count = int(np.searchsorted(np.cumsum(episodes["length"][order]), wanted)) + 1
         taken = np.sort(order[:count])
         return Ranges(episodes["first"][taken], episodes["length"][taken])
-    begins = np.nonzero(np.diff(episodes["group"], prepend=-1))[0]  # the first episode of each group
-    first = episodes["first"][begins]
+    begins = np.flatnonzero(np.diff(episodes["group"])) + 1  # the first episode of each group but the first
+    first = np.concatenate([[0], episodes["first"][begins]])
     length = np.diff(first, append=store.manifest.steps)
-    return Ranges(first, np.ceil(fraction * length).astype(np.int64))
+    return Ranges(first, np.maximum(np.rint(fraction * length), 1).astype(np.int64))
 
 
 class StoreFeed:
@@ -137,11 +137,14 @@ class StoreFeed:
         frames[before] = 0
         return frames
 
-    def discounted_returns(self) -> np.ndarray:
-        """The discounted sum of the rewards of each episode [E]."""
-        first, length = self._store.episodes["first"], self._store.episodes["length"]
-        time = np.arange(self._store.manifest.steps) - np.repeat(first, length)
-        return np.add.reduceat(self._rewards.of(self._store.rewards) * self._gamma**time, first)
+    def discounted_returns(self, reward_bound: float | None = None) -> np.ndarray:
+        """The discounted sum of the rewards of each episode [E]. Only one episode is in memory at a time."""
+        found = np.zeros(len(self._store.episodes))
+        for number, (first, length, _, _) in enumerate(self._store.episodes.tolist()):
+            reward = self._rewards.of(self._store.rewards[first : first + length])
+            reward = reward if reward_bound is None else reward.clip(-reward_bound, reward_bound)
+            found[number] = reward @ self._gamma ** np.arange(length)
+        return found
 
     def decode(self, raw: Raw, reward_bound: float | None = None) -> Batch:
         """The batch, in compiled code. Rewards of several steps are summed by the same rule as in a replay."""
