@@ -89,7 +89,9 @@ class StoreFeed:
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
         """The batches of updates `first` .. `first + count - 1`, [S, count, B, ...]."""
         steps = np.stack([self._drawn(seed, first, count) for seed in seeds])
-        return self._read(steps)
+        raw = self._read(steps)
+        self._store.release()
+        return raw
 
     def _drawn(self, seed: int, first: int, count: int) -> np.ndarray:
         """The first steps [count, B] of the transitions. Each update has its own place in one stream of numbers."""

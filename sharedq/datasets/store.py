@@ -69,6 +69,7 @@ class Store:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.manifest = manifests.read(self.path)
+        self._maps: list[mmap.mmap] = []
         refuse_links(self.path, FILES)
         for name in FILES:
             self._check_size(name)
@@ -158,8 +159,17 @@ class Store:
         if 0 in shape:
             return np.zeros(shape, dtype)
         mapped = np.memmap(path, dtype, "r", HEADER, shape)
-        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]  # reading ahead would fill the memory
+        self._maps.append(mapped._mmap)  # type: ignore[attr-defined]
+        self._maps[-1].madvise(mmap.MADV_RANDOM)  # reading ahead would fill the memory
         return mapped
+
+    def release(self) -> None:
+        """Takes the pages that were read out of this process. Otherwise it would grow to the size of the files.
+
+        The system still keeps them as long as it has memory to spare, and so reading them again is fast.
+        """
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _check_size(self, name: str) -> None:
         path, wanted = self.path / name, self.manifest.files.get(name, {}).get("bytes")
