@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sharedq.command_line import VERBS
+from sharedq.data_sources import sources
 from sharedq.experiment import SHORT, TABLES
 from sharedq.settings import hints
 
@@ -95,6 +96,11 @@ def options_of_verbs() -> set[str]:
     return found
 
 
+def options_of_formats() -> set[str]:
+    """The options with which `sharedq data` reads each format."""
+    return {f"--{name}" for kind in sources().values() for name in hints(kind) if name != "path"}
+
+
 def options_of_parts() -> set[str]:
     """The options of all kinds of all parts."""
     fields = {f"--{part}.{name}" for part, table in TABLES.items() for kind in table.values() for name in hints(kind)}
@@ -102,7 +108,7 @@ def options_of_parts() -> set[str]:
     return fields | last | {f"--{name}" for name in (*TABLES, *SHORT, "seeds", "seed")}
 
 
-OPTIONS = options_of_verbs() | options_of_parts()
+OPTIONS = options_of_verbs() | options_of_formats() | options_of_parts()
 
 
 @every_page
