@@ -30,12 +30,12 @@ STD = -5.0, 2.0  # bounds of the logarithm of the Gaussian's deviation, as in th
 
 
 class Init(Protocol):
-    def __call__(self, key: jax.Array, obs: Any) -> tuple[Any, Any]:
+    def __call__(self, key: jax.Array, obs: Any, /) -> tuple[Any, Any]:
         """Parameters and running statistics for observations like `obs` [B, ...]."""
 
 
 class DistributionOf(Protocol):
-    def __call__(self, params: Any, batch_stats: Any, obs: Any, train: bool) -> tuple[Any, Any]:
+    def __call__(self, params: Any, batch_stats: Any, obs: Any, train: bool, /) -> tuple[Any, Any]:
         """The parameters `d` of the distribution for each observation, and the new running statistics."""
 
 
