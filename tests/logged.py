@@ -76,5 +76,5 @@ def learned(algorithm, updates: int, batch: Batch):
         state, _, metrics = algorithm.update(state, batch, jax.random.fold_in(KEY, number), number)
         return state, metrics["loss"]
 
-    start = widened(algorithm.init(KEY, batch))
+    start = widened(jax.jit(algorithm.init)(KEY, batch))
     return jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(1, updates + 1)))(start)

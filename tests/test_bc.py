@@ -10,7 +10,7 @@ import pytest
 from sharedq.algorithms import BC
 from sharedq.environments import Continuous, EnvironmentSpec
 from sharedq.errors import SharedqError
-from sharedq.networks import Dense, Table
+from sharedq.networks import Convolutional, Dense, Table
 from sharedq.targets import OnlineNetwork, SharedHeads
 from sharedq.transitions import Batch, Transition
 
@@ -39,7 +39,7 @@ def test_the_clone_of_discrete_actions_ends_at_their_frequencies():
     np.testing.assert_array_equal(values, algorithm.values(state, KEY, obs))
     shares = logged.FREQUENCIES[logged.STATE, logged.ACTION]
     np.testing.assert_allclose(losses[-1], -np.log(shares).mean(), atol=1e-9)
-    _, errors, metrics = algorithm.update(state, logged.batch(), KEY, jnp.int32(1))
+    _, errors, metrics = jax.jit(algorithm.update)(state, logged.batch(), KEY, jnp.int32(1))
     np.testing.assert_allclose(errors, -np.log(shares)[None], atol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], np.mean(np.asarray(action)[logged.STATE] == logged.ACTION))
 
@@ -62,7 +62,7 @@ def test_the_clone_of_vectors_ends_at_their_mean_and_deviation():
     np.testing.assert_allclose(sure[0], action.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(np.exp(state.params["log_std"]["value"]), action.std(axis=0), atol=1e-6)
     np.testing.assert_allclose(density, -0.5 * np.log(2 * np.pi) * 2 - np.log(action.std(axis=0)).sum(), atol=1e-5)
-    _, _, metrics = algorithm.update(state, batch, KEY, jnp.int32(1))
+    _, _, metrics = jax.jit(algorithm.update)(state, batch, KEY, jnp.int32(1))
     np.testing.assert_allclose(metrics["action_error"], jnp.abs(action - action.mean(axis=0)).mean(), atol=1e-6)
     drawn = algorithm.act(state, KEY, jnp.ones((20_000, 1)), jnp.int32(0))
     np.testing.assert_allclose(drawn.std(axis=0), action.std(axis=0), rtol=0.03)
@@ -79,8 +79,8 @@ def test_the_source_of_targets_is_ignored():
 
 def test_a_network_that_normalises_its_batch_keeps_its_statistics():
     algorithm = BC().build(logged.SPEC, OnlineNetwork(), Dense((4,), norm="batch"))
-    start = logged.widened(algorithm.init(KEY, logged.batch()))
-    after, _, _ = algorithm.update(start, logged.batch(), KEY, jnp.int32(1))
+    start = logged.widened(jax.jit(algorithm.init)(KEY, logged.batch()))
+    after, _, _ = jax.jit(algorithm.update)(start, logged.batch(), KEY, jnp.int32(1))
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), start.actor_batch_stats, after.actor_batch_stats)
     assert any(jax.tree.leaves(moved))
 
@@ -89,11 +89,5 @@ def test_mistakes_are_told():
     for name in ("learning_rate", "adam_epsilon", "actor_width"):
         with pytest.raises(SharedqError, match=rf"algorithm\.{name}"):
             BC(**{name: 0})
-    spec = logged.SPEC._replace(observation=jax.ShapeDtypeStruct((3, 3, 2), jnp.float32))
-
-    class Broken:
-        def build(self, outputs):
-            raise TypeError("no pixels")
-
-    with pytest.raises(SharedqError, match="fails on the observations of 'logged'"):
-        BC().build(spec, OnlineNetwork(), Broken())
+    with pytest.raises(SharedqError, match="network 'convolutional' fails on the observations of 'logged'"):
+        BC().build(logged.SPEC, OnlineNetwork(), Convolutional())
