@@ -14,6 +14,7 @@
 [SC]  the public code of slimCQL, by authors of [IS]
 [IO]  Kostrikov, Nair & Levine, Offline Reinforcement Learning with Implicit Q-Learning,
       https://arxiv.org/abs/2110.06169, and its public code
+[CO]  the configurations of CORL, https://github.com/tinkoff-ai/CORL
 """
 
 from collections.abc import Iterator, Mapping
@@ -460,6 +461,15 @@ OURS = {
             steps=10_000,  # ours
             evaluated=1_000,  # ours
             return_range=200.0,  # ours: one per step of an episode, as [IO] has it with episodes of 1,000 steps
+        ),
+    ),
+    "pointmaze-iql": Recipe(
+        "implicit Q-learning on a recorded point maze, such as Minari's D4RL/pointmaze/umaze-v2; --data names it",
+        _iql(
+            Gymnasium("PointMaze_UMaze-v3"),
+            steps=50_000,  # ours: [CO] has a million on maze2d
+            evaluated=10_000,  # ours
+            evaluation_episodes=20,  # ours: [CO] plays 100; on maze2d it has the expectile and the beta of _iql
         ),
     ),
     **{

@@ -1,6 +1,8 @@
 """Batches of a store. Which transitions are in a batch depends on the seed and on the number of the update only."""
 
-from collections.abc import Sequence
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,6 +13,9 @@ from sharedq.bellman import returns
 from sharedq.datasets.episode import End
 from sharedq.datasets.store import Store, decode, packed
 from sharedq.transitions import Batch, Transition
+
+WINDOW = 2**16  # bytes of a file that the system brings into memory together, if it keeps them
+WINDOWS = 64  # those that are in memory at once; ours
 
 FractionOf = Literal["first", "episodes"]
 
@@ -89,9 +94,21 @@ class StoreFeed:
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
         """The batches of updates `first` .. `first + count - 1`, [S, count, B, ...]."""
         steps = np.stack([self._drawn(seed, first, count) for seed in seeds])
-        raw = self._read(steps)
-        self._store.release()
-        return raw
+        order = np.argsort(steps, axis=None)
+        ordered = steps.ravel()[order]
+        whole = jax.tree.map(lambda x: np.empty((steps.size, *x.shape[1:]), x.dtype), self._read(ordered[:1]))
+        for begin, end in self._pieces(ordered):
+            part = self._read(ordered[begin:end])
+            jax.tree.map(lambda to, x: operator.setitem(to, order[begin:end], x), whole, part)  # noqa: B023
+            self._store.release()
+        return jax.tree.map(lambda x: x.reshape(*steps.shape, *x.shape[1:]), whole)
+
+    def _pieces(self, ordered: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Runs of the steps, in their order in the files, that bring few pages into memory, however large the files."""
+        window = ordered * self._store.observations.strides[0] // WINDOW
+        piece = np.cumsum(np.diff(window, prepend=window[0]) != 0) // WINDOWS
+        begins = np.nonzero(np.diff(piece, prepend=-1))[0].tolist()
+        return itertools.pairwise([*begins, len(ordered)])
 
     def _drawn(self, seed: int, first: int, count: int) -> np.ndarray:
         """The first steps [count, B] of the transitions. Each update has its own place in one stream of numbers."""

@@ -97,9 +97,8 @@ class Store:
     @cached_property
     def returns(self) -> np.ndarray:
         """The sum of the rewards of each episode, as they are stored."""
-        if not len(self.episodes):
-            return np.zeros(0)
-        return np.add.reduceat(np.asarray(self.rewards, np.float64), self.episodes["first"])
+        parts = zip(self.episodes["first"], self.episodes["length"], strict=True)
+        return np.array([self.rewards[first : first + length].sum(dtype=np.float64) for first, length in parts])
 
     def episode(self, number: int) -> Episode:
         """One episode, read into memory."""

@@ -1,5 +1,7 @@
 """Any environment of Gymnasium, or a user's own. Several of them are stepped one after another in this process."""
 
+import contextlib
+import io
 import warnings
 import zlib
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from sharedq.settings import check_count, require
 
 if TYPE_CHECKING:
     import gymnasium
+
+MAZES = ("PointMaze_", "AntMaze_")  # how the ids of the package gymnasium-robotics begin
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class Gymnasium:
     def _registered(self, gymnasium: Any, options: dict[str, Any]) -> "gymnasium.Env":
         if references(self.id):
             search_here()
+        if self.id.startswith(MAZES):
+            _register_mazes(self.id)
         try:
             with warnings.catch_warnings():
                 # Box2D's extension warns while it is imported, and crashes where warnings are errors.
@@ -203,6 +209,15 @@ class Player:
 
     def _own_errors(self, method: str) -> AbstractContextManager[None]:
         return own_errors(f"environment '{self._name}' of seed {self._seed}", *self._code[method])
+
+
+def _register_mazes(name: str) -> None:
+    """Their package registers them when it is imported, and prints a line about other environments."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            import gymnasium_robotics  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise missing_extra("gymnasium-robotics", "maze", f"'{name}'") from error
 
 
 def _code_of(environment: "gymnasium.Env", method: str) -> tuple[tuple[str, ...], type[SharedqError], Any]:
