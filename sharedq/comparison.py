@@ -273,7 +273,9 @@ def _experiments(described: dict[str, Any], trust: Trust) -> list[tuple[str, Any
 
 def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str | None:
     """The first run with a target network."""
-    ours = (label for label, one in zip(labels, experiments) if one.uses_target and isinstance(one.target, TargetNetwork))
+    ours = (
+        label for label, one in zip(labels, experiments) if one.uses_target and isinstance(one.target, TargetNetwork)
+    )
     return next(ours, None)
 
 

@@ -226,3 +226,15 @@ def test_a_network_that_is_not_there_is_told_when_building():
 def test_actions_are_stored_in_the_form_that_the_environment_declares():
     assert step_like(CartPole().build().spec).action == jax.ShapeDtypeStruct((), jnp.int32)
     assert step_like(continuous().spec).action == jax.ShapeDtypeStruct((1,), jnp.float32)
+
+
+def test_a_target_that_is_ignored_is_saved_as_none():
+    clone = recipe("corridor").replace(algorithm="bc", target="shared_heads")
+    plain = clone.to_dict()
+    assert plain["target"] == {"kind": "none"} and clone.label == "behaviour cloning"
+    found = Experiment.from_dict(json.loads(json.dumps(plain)))
+    assert found.to_dict() == plain and not found.uses_target
+    assert clone.replace(algorithm="dqn").target == clone.target  # nothing is lost
+    assert new_folder("corridor", clone).name.startswith("corridor-behaviour-cloning")
+    with pytest.raises(SharedqError, match="algorithm 'dqn' needs a source of targets, and there is none"):
+        Experiment.from_dict(plain | {"algorithm": recipe("corridor").to_dict()["algorithm"]})
