@@ -260,7 +260,8 @@ def test_a_comparison_on_data_keeps_its_data_and_goes_on(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sharedq.reports.page.draw", lambda summary: {task.name: [] for task in summary.tasks})
     collect("data", ["random"], 200, environment="corridor")
-    words = "corridor --training offline --replay dataset --data data --steps 20 --algorithm dqn bc --targets online_network"
+    words = "corridor --training offline --replay dataset --data data --steps 20 --algorithm dqn bc"
+    words += " --targets online_network"
     words += " --training.evaluation_period 10 --training.evaluation_episodes 2 --training.log_period 10 --batch_size 8"
     assert main(["compare", *words.split(), "--out", "out"]) == 0
     manifest = Store("data").manifest

@@ -856,7 +856,7 @@ def test_a_run_from_data_is_judged_by_its_evaluations(tmp_path):
 def test_the_page_tells_the_data_without_the_paths_of_the_machine(tmp_path):
     make_offline(tmp_path / "a", [1, 2], path="/home/somebody/data/mixed", fraction=0.1)
     page = Page(write(tmp_path))
-    told = page.text.split("How the numbers are made")[0].split("Data ")[-1]
+    told = page.text.split("How the numbers are made")[0].split(" Data ", 1)[1]
     for words in (
         "data set mixed",
         f"checksum {CONTENT[:12]}",

@@ -221,8 +221,8 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
     better = "reference" if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
-    evaluations = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
-    evaluations = evaluations if task.plays else evaluations[1:]
+    evaluated = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
+    evaluations = evaluated if task.plays else evaluated[1:]
     return [
         _label(result.label, summary),
         _estimate(result.final, number),
