@@ -74,8 +74,8 @@ def planned(
     """What a comparison with this name trains: `base` with `options`, on each of the sources `targets`.
 
     `options` has values as text, as they are typed. If an option has several values, they are varied, and then the
-    source is that of `base` if no targets are given. Runs are ranked if settings of runs with a source are varied in one
-    environment and on the same data.
+    source is that of `base` if no targets are given. Runs are ranked if other settings than the source are varied, in
+    one environment and on the same data.
     """
     varied = [option for option, values in options.items() if len(values) > 1]
     if "target" in options and (targets or not varied or "target" in varied):

@@ -249,7 +249,8 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     yield from ((name, f"{value:g}") for name, value in numbers.items() if value is not None)
     if description.reference_scores:
         low, high = description.reference_scores
-        yield "scores", f"{low:g} of a random agent, {high:g} of an expert"
+        mean = "" if contents.normalised_return is None else f"; normalised mean {contents.normalised_return:.1f}"
+        yield "scores", f"{low:g} of a random agent, {high:g} of an expert or, on Atari, a human{mean}"
     if manifest is not None:
         yield "size", readable(sum(file["bytes"] for file in manifest.files.values()))
         yield "content", manifest.content

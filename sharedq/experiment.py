@@ -197,7 +197,7 @@ class Experiment:
             raise SharedqError(_with_typed_name(str(error), names)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting and the kind of every part, in a form that JSON can hold. A target that is ignored is "none"."""
+        """Every setting and the kind of every part, in a form that JSON can hold; an ignored target is "none"."""
         plain = {part: {"kind": self.kind(part), **settings.to_plain(getattr(self, part))} for part in TABLES}
         if not self.uses_target:
             plain["target"] = {"kind": NO_TARGET}

@@ -72,6 +72,7 @@ class Run(RunDirectory):
         """The learning curve of each seed, as a report computes it: `step` [P], `returns` [S, P] and `seeds` [S].
 
         A point is the mean return of the episodes that ended since the point before. It is nan before the first one.
+        Of a run that learns from a data set these are the episodes of its evaluations.
         """
         points = settings.convert(points, int, "points")
         settings.check_count("points", points)

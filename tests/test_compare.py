@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sharedq.collecting import collect
 from sharedq.command_line import main
 from sharedq.comparison import labels_of, plan, planned, sweep, with_target
+from sharedq.datasets.store import Store
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
 
@@ -228,6 +230,60 @@ def test_one_source_is_in_no_label_and_may_be_named_either_way(plan_of):
 def test_runs_on_several_environments_are_not_ranked(plan_of):
     found = plan_of("--environment.name", "corridor", "action")
     assert "ranked" not in found and [one["label"] for one in found["runs"]] == ["name corridor", "name action"]
+
+
+def test_an_algorithm_without_targets_is_trained_once(plan_of):
+    found = plan_of("--algorithm", "dqn", "bc", "--targets", "online_network", "target_network", "shared_heads:heads=2")
+    assert [one["label"] for one in found["runs"]] == [
+        "target-free",
+        "target network",
+        "shared heads K=2",
+        "behaviour cloning",
+    ]
+    assert found["reference"] == "target network" and "ranked" not in found
+    last = found["runs"][-1]
+    assert (last["folder"], last["experiment"]["target"]) == ("runs/behaviour-cloning", {"kind": "none"})
+
+
+def test_an_algorithm_without_targets_is_trained_once_for_each_other_value():
+    corridor, varied = recipe("corridor"), {"algorithm": ["dqn", "bc"], "lr": ["0.1", "0.2"], "period": ["5", "7"]}
+    both = [f"learning_rate {rate}, period {period}" for rate in (0.1, 0.2) for period in (5, 7)]
+    words = [*(f"algorithm dqn, {one}" for one in both), *(f"behaviour cloning, learning_rate {x}" for x in (0.1, 0.2))]
+    assert list(sweep(corridor, varied, ())) == words
+    assert planned("corridor", corridor, varied, None).ranked
+    assert list(sweep(corridor, {"algorithm": ["bc"]}, ["target_network", "online_network"])) == ["behaviour cloning"]
+    with pytest.raises(SharedqError, match="would be trained twice"):
+        sweep(corridor, {"algorithm": ["bc", "bc"]}, ())
+
+
+def test_a_comparison_on_data_keeps_its_data_and_goes_on(tmp_path, monkeypatch, undrawn, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sharedq.reports.page.draw", lambda summary: {task.name: [] for task in summary.tasks})
+    collect("data", ["random"], 200, environment="corridor")
+    words = "corridor --training offline --replay dataset --data data --steps 20 --algorithm dqn bc"
+    words += " --targets online_network"
+    words += " --training.evaluation_period 10 --training.evaluation_episodes 2 --training.log_period 10 --batch_size 8"
+    assert main(["compare", *words.split(), "--out", "out"]) == 0
+    manifest = Store("data").manifest
+    for name in ("target-free", "behaviour-cloning"):
+        run = tmp_path / "out/runs" / name
+        noted = json.loads((run / "data.json").read_text())
+        assert (noted["steps"], noted["used"], noted["behaviour"]) == (200, 200, "random actions")
+        assert json.loads((run / "experiment.json").read_text())["experiment"]["replay"]["content"] == manifest.content
+    capsys.readouterr()
+    assert main(["compare", *words.split(), "--out", "out"]) == 0
+    assert "compiling" not in capsys.readouterr().out  # nothing is trained again
+    assert main(["verify", "out"]) == 0 and "data.json: whole\n" in capsys.readouterr().out
+    shutil.rmtree("data")
+    collect("data", ["random"], 200, environment="corridor", seed=1)
+    assert "holds another comparison" in refused(capsys, "compare", *words.split(), "--out", "out")
+
+
+def test_shares_of_data_are_not_ranked(tmp_path):
+    base = recipe("minatar-cql").replace(data="data")
+    found = planned("minatar-cql", base, {"fraction": ["0.1", "1"]}, None)
+    assert not found.ranked and list(found.experiments) == ["fraction 0.1", "fraction 1.0"]
+    assert planned("minatar-cql", base, {"batch_size": ["8", "32"]}, None).ranked
 
 
 def test_all_values_are_checked_before_a_folder_is_made(tmp_path, capsys):

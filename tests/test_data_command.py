@@ -21,7 +21,7 @@ from test_frame_stacks import ANY_ENDS, CAPACITY, DEPTH, ENVIRONMENTS, GAMMA, RO
 import sharedq as library
 from sharedq import collecting, data_command, kept_replay
 from sharedq.command_line import main
-from sharedq.datasets.contents import Contents, parts_of_store
+from sharedq.datasets.contents import Contents, Part, parts_of_store
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
@@ -653,3 +653,15 @@ def test_a_bar_is_drawn_in_a_terminal_only(capsys, monkeypatch):
         show(10, 1000)
     out = capsys.readouterr().out
     assert "converting [x]" in out and "10 of 1,000 steps" in out
+
+
+@pytest.mark.parametrize(("rewards", "score"), [("raw", 50.0), ("clipped to -1 .. 1", None)])
+def test_the_mean_return_is_put_on_the_scale_of_the_scores(rewards, score):
+    spec = EnvironmentSpec("x", jax.ShapeDtypeStruct((2,), np.float32), Discrete(2))
+    known = Description("x", "arrays", spec, rewards=rewards, reference_scores=(-10.0, 30.0))
+    parts = [Part(np.zeros(2, np.int32), np.full(2, each, np.float32), int(End.TERMINATED), 0) for each in (2.5, 7.5)]
+    contents = Contents(known, parts)
+    assert contents.to_dict().get("normalised_return") == score
+    told = "mean normalised return 50.0 (0 is -10, 100 is 30)" in contents.lines()
+    inspected = dict(data_command._table(known, contents, None))["scores"]
+    assert told == inspected.endswith("; normalised mean 50.0") == (score is not None)

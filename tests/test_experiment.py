@@ -16,6 +16,7 @@ from sharedq.networks import Convolutional, Dense, FlaxTrunk
 from sharedq.recipes import GAMES, RECIPES, recipe
 from sharedq.replay import Uniform
 from sharedq.targets import SharedHeads, TargetNetwork
+from sharedq.trainer import new_folder
 from sharedq.training import Fused
 from sharedq.training.learning import example_batch, example_step, step_like
 
@@ -52,7 +53,8 @@ def test_every_kind_goes_through_json_unchanged(part, kind):
     experiment = BASE.replace(**{part: kind})
     assert experiment.to_dict()[part]["kind"] == kind
     assert type(getattr(experiment, part)) is TABLES[part][kind]
-    assert through_json(experiment) == experiment
+    assert through_json(experiment).to_dict() == experiment.to_dict()
+    assert through_json(experiment) == experiment or not experiment.uses_target
 
 
 def test_every_field_goes_through_json():
@@ -226,3 +228,15 @@ def test_a_network_that_is_not_there_is_told_when_building():
 def test_actions_are_stored_in_the_form_that_the_environment_declares():
     assert step_like(CartPole().build().spec).action == jax.ShapeDtypeStruct((), jnp.int32)
     assert step_like(continuous().spec).action == jax.ShapeDtypeStruct((1,), jnp.float32)
+
+
+def test_a_target_that_is_ignored_is_saved_as_none():
+    clone = recipe("corridor").replace(algorithm="bc", target="shared_heads")
+    plain = clone.to_dict()
+    assert plain["target"] == {"kind": "none"} and clone.label == "behaviour cloning"
+    found = Experiment.from_dict(json.loads(json.dumps(plain)))
+    assert found.to_dict() == plain and not found.uses_target
+    assert clone.replace(algorithm="dqn").target == clone.target  # nothing is lost
+    assert new_folder("corridor", clone).name.startswith("corridor-behaviour-cloning")
+    with pytest.raises(SharedqError, match="algorithm 'dqn' needs a source of targets, and there is none"):
+        Experiment.from_dict(plain | {"algorithm": recipe("corridor").to_dict()["algorithm"]})

@@ -26,6 +26,7 @@ from sharedq.reports.settings_told import portable
 from sharedq.reports.summary import summarise
 from sharedq.runs import run_files
 from sharedq.runs.run_directory import versions
+from sharedq.runs.sealed import sealed
 
 STEPS = 1000
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
@@ -330,7 +331,12 @@ def test_a_source_has_the_same_hue_in_every_report():
     few = looks({"a": "shared_heads"})
     many = looks({"x": "target_network", "K=1": "shared_heads", "K=9": "shared_heads", "y": "my.module:Source"})
     assert few["a"] == many["K=1"]
-    assert {label: look.colour // SHADES for label, look in many.items()} == {"x": 1, "K=1": 0, "K=9": 0, "y": 5}
+    assert {label: look.colour // SHADES for label, look in many.items()} == {
+        "x": 1,
+        "K=1": 0,
+        "K=9": 0,
+        "y": len(KINDS),
+    }
     assert len({look.colour for look in many.values()}) == len({look[1:] for look in many.values()}) == 4
 
 
@@ -796,3 +802,155 @@ def test_a_new_run_tells_the_date_in_the_form_that_a_report_reads(tmp_path):
     run = make_run(tmp_path / "a", [1])
     (run / "versions.json").write_text(json.dumps(versions()))
     assert datetime.now(UTC) - datetime.fromisoformat(f"{load(tmp_path).runs[0].date}+00:00") < timedelta(days=1)
+
+
+CONTENT = "3f2a" * 16
+
+
+def make_offline(folder: Path, levels: list[float], kind: str = "shared_heads", **changes) -> Path:
+    """A run from a data set, whose seed i is evaluated at steps 250, 500, 750, 1000: levels[i], with 4 more at last."""
+    options = {"algorithm": "cql", "content": CONTENT, "fraction": 1.0, "path": "data/mixed", "scores": [10, 30]}
+    options |= {"evaluated": True} | changes
+    run = make_run(folder, levels, kind, **{name: changes[name] for name in ("environment", "game") if name in changes})
+    change(run, "training", kind="offline", evaluation_period=250, evaluation_episodes=2)
+    change(run, "algorithm", kind=options["algorithm"], random_steps=800)
+    change(run, "replay", kind="dataset", batch_size=32, n_step=1, fraction_of="first")
+    change(run, "replay", **{name: options[name] for name in ("path", "content", "fraction")})
+    spoil("episodes.csv", "step,seed,return,length\n")(run)
+    steps = (250, 500, 750, 1000)
+    rows = [
+        f"{step},{s},{x + 4 * (step == 1000) + e},9" for step in steps for s, x in enumerate(levels) for e in (-1, 1)
+    ]
+    spoil("evaluations.csv", "\n".join(["step,seed,return,length", *rows * options["evaluated"]]) + "\n")(run)
+    data = {"source": "arrays:/home/somebody/logs/mixed.npz", "reader": "arrays", "environment": "minatar/breakout"}
+    data |= {"behaviour": "half of it random", "rewards": "raw", "reference_scores": options["scores"], "made": "2026"}
+    data |= {"notes": ["a note on <it>"], "steps": 5000, "episodes": 40, "groups": 1, "used": 500}
+    data |= {"ends": {"unknown": 0, "terminated": 39, "truncated": 1}}
+    (run / "data.json").write_bytes(sealed(data))
+    return run
+
+
+def test_a_run_from_data_is_judged_by_its_evaluations(tmp_path):
+    make_offline(tmp_path / "net", [8, 12, 10, 10], "target_network")
+    make_offline(tmp_path / "heads", [20] * 4)
+    page, (heads, net) = Page(write(tmp_path)), summary_of(tmp_path)["runs"]
+    assert (net["area"], net["final_return"], net["evaluation_best"]) == (11, 14, 14)
+    assert (heads["area"], heads["final_return"], heads["area_ratio"]) == (21, 24, pytest.approx(21 / 11))
+    assert (heads["steps_are"], heads["data"], heads["data_fraction"]) == ("gradient steps", CONTENT, 1)
+    assert (heads["final_normalised"], net["final_normalised"]) == (70, 20) and heads["final_human"] is None
+    (task,) = summarise(load(tmp_path)).tasks
+    np.testing.assert_array_equal(task.grid, [250, 500, 750, 1000])
+    assert task.start == 0  # random steps are not taken
+    with (tmp_path / "curves.csv").open() as file:
+        points = [(row["step"], float(row["return_iqm"])) for row in csv.DictReader(file) if row["label"] == "net"]
+    assert points == [("250", 10), ("500", 10), ("750", 10), ("1000", 14)]
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "learning_curves.svg" in drawn and "evaluation_returns.svg" not in drawn
+    assert not (tmp_path / "measure_curves.csv").exists()
+    for words in ("heads: 191 %", "Normalised score", "Updates/s", "1,000 gradient steps per seed", "Best evaluation"):
+        assert words in page.text
+    for words in ("Final evaluation", "Steps/s", "since the point before; where none ended", "finished no episode"):
+        assert words not in page.text
+
+
+def test_the_page_tells_the_data_without_the_paths_of_the_machine(tmp_path):
+    make_offline(tmp_path / "a", [1, 2], path="/home/somebody/data/mixed", fraction=0.1)
+    page = Page(write(tmp_path))
+    told = page.text.split("How the numbers are made")[0].split(" Data ", 1)[1]
+    for words in (
+        "data set mixed",
+        f"checksum {CONTENT[:12]}",
+        "source arrays:mixed.npz",
+        "behaviour half of it random",
+    ):
+        assert f" {words} " in told
+    for words in (
+        "5,000 in 40 episodes, of which 500 are used",
+        "10 %: the first steps of each group",
+        "batch size 32",
+    ):
+        assert words in told
+    assert "39 terminated, 1 truncated" in told and "a note on <it>" in told and "10 of a random agent" in told
+    assert "somebody" not in page.source and "--data" in page.text
+
+
+def test_a_run_from_data_without_an_environment_has_no_returns_and_no_empty_figure(tmp_path):
+    make_offline(tmp_path / "a", [1, 2], evaluated=False, environment="recorded")
+    change(tmp_path / "a", "training", evaluation_period=None)
+    page = Page(write(tmp_path))
+    assert "No agent was evaluated in an environment: there are no returns to compare." in page.text
+    assert "a: 2 of 2 seeds have no evaluation; left out." in page.text
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"speed"}
+    assert not re.search(r"<h\d>[^<]*</h\d>\s*<h[12]", page.source) and "<tbody></tbody>" not in page.source
+
+
+@pytest.mark.parametrize("other", [{"content": "0" * 64}, {"fraction": 0.5}])
+def test_runs_on_other_data_are_another_task(tmp_path, undrawn, other):
+    for name, changes in (("one", {}), ("two", other)):
+        make_offline(tmp_path / name / "net", [10] * 3, "target_network", **changes)
+        make_offline(tmp_path / name / "heads", [21] * 3, **changes)
+    page, (first, second) = Page(write(tmp_path)), summarise(load(tmp_path)).tasks
+    assert first.name != second.name and [len(task.results) for task in (first, second)] == [2, 2]
+    assert f"data {CONTENT[:12]}" in first.title and "minatar breakout" in first.title
+    assert "are other tasks even in the same environment" in page.text and "over 2 tasks" in page.text
+
+
+def test_runs_that_play_and_runs_from_data_are_not_compared(tmp_path, undrawn):
+    make_run(tmp_path / "online", [10, 10], "target_network")
+    make_offline(tmp_path / "offline", [20, 20])
+    page = Page(write(tmp_path))
+    assert [task.plays for task in summarise(load(tmp_path)).tasks] == [False, True]
+    assert "carried on" in page.text and "their steps are gradient steps" in page.text
+    assert "% of" not in page.text.split("How the numbers are made")[0]
+
+
+def test_many_evaluations_from_data_are_averaged_in_windows(tmp_path):
+    run = make_offline(tmp_path / "a", [1])
+    rows = [f"{step},0,{step % 4},1" for step in range(1, 1001)]
+    spoil("evaluations.csv", "\n".join(["step,seed,return,length", *rows]) + "\n")(run)
+    (task,) = summarise(load(tmp_path)).tasks
+    assert len(task.grid) == 50 and set(task.results[0].curve.value) == {1.5}
+
+
+def test_an_unfinished_run_from_data_is_compared_up_to_its_last_row(tmp_path, undrawn):
+    make_offline(tmp_path / "net", [10, 10], "target_network")
+    run = make_offline(tmp_path / "heads", [30, 30])
+    (run / "finished.json").unlink()
+    for name in ("metrics.csv", "evaluations.csv"):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        (run / name).write_text(
+            "".join(line for line in lines if not line[0].isdigit() or int(line.split(",")[0]) <= 600)
+        )
+    write(tmp_path)
+    row = summary_of(tmp_path)["runs"][0]
+    assert (row["label"], row["compared_steps"], row["area_ratio"], row["final_return"]) == ("heads", 600, 3, 30)
+
+
+def test_behaviour_cloning_has_no_source_and_a_look_of_its_own(tmp_path, undrawn):
+    make_offline(tmp_path / "net", [10, 10], "target_network")
+    make_offline(tmp_path / "clone", [5, 5], "none", algorithm="bc")
+    write(tmp_path)
+    clone, net = summary_of(tmp_path)["runs"]
+    assert (clone["target"], clone["reference"], clone["area_ratio"]) == ("none", "net", pytest.approx(6 / 11))
+    look = summarise(load(tmp_path)).looks
+    assert look["clone"].colour // SHADES == KINDS.index("none") != look["net"].colour // SHADES
+    assert net["area_ratio"] is None
+
+
+def test_scores_of_atari_data_are_those_of_humans_and_shown_once(tmp_path, undrawn):
+    run = make_offline(tmp_path / "a", [12.1] * 2, environment="atari", game="Breakout", scores=[1.7, 30.5])
+    page, (row,) = Page(write(run)), summary_of(run)["runs"]
+    assert (row["final_human"], row["final_normalised"]) == (pytest.approx(0.5), None)
+    assert "% of a human" in page.text and "Normalised score" not in page.text.split("How the numbers")[0]
+
+
+def test_a_data_json_that_was_edited_is_refused(tmp_path):
+    run = make_offline(tmp_path / "a", [1, 2])
+    spoil("data.json", (run / "data.json").read_text().replace("5000", "9000"))(run)
+    with pytest.raises(SharedqError, match=r"data\.json was edited or damaged \(its checksum differs\)"):
+        load(tmp_path)
+    spoil("data.json", '{"reference_scores": ["low", 3]}')(run)
+    with pytest.raises(
+        SharedqError, match=r"data\.json was edited or damaged \(reference_scores are not two numbers\)"
+    ):
+        load(tmp_path)

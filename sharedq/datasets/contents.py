@@ -80,13 +80,23 @@ class Contents:
     def ends_by_name(self) -> dict[str, int]:
         return {end.name.lower(): int((self.ends == end).sum()) for end in End}
 
+    @property
+    def normalised_return(self) -> float | None:
+        """The mean return where a random agent has 0 and an expert, or a human on Atari, has 100.
+
+        None if the scores of these are not known, or if rewards were changed, because they are scores of raw returns.
+        """
+        low, high = self.description.reference_scores or (0, 0)
+        if not (low < high and self.episodes and self.description.rewards == "raw"):
+            return None
+        return float(100 * (self.returns.mean() - low) / (high - low))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, in a form that JSON can hold."""
         found: dict[str, Any] = {"steps": self.steps, "episodes": self.episodes, "ends": self.ends_by_name}
         found |= {"returns": _spread(self.returns), "lengths": _spread(self.lengths)}
-        if (scores := self.description.reference_scores) is not None and self.episodes:
-            low, high = scores
-            found["normalised_return"] = float((self.returns.mean() - low) / (high - low))
+        if (score := self.normalised_return) is not None:
+            found["normalised_return"] = score
         found |= {"actions": self._actions.to_dict(), "rewards": self._rewards(), "groups": self._groups()}
         return found | {"hints": self.hints()}
 
@@ -131,9 +141,9 @@ class Contents:
         for what in ("returns", "lengths"):
             table.append([what, *(_number(told[what][name]) for name in names)])
         lines += [*_aligned(table), ""]
-        if "normalised_return" in told:
-            low, high = self.description.reference_scores or (0, 1)
-            lines += [f"normalised return {told['normalised_return']:.3f} (0 is {low:g}, 1 is {high:g})", ""]
+        if self.normalised_return is not None:
+            low, high = self.description.reference_scores or (0, 0)
+            lines += [f"mean normalised return {self.normalised_return:.1f} (0 is {low:g}, 100 is {high:g})", ""]
         lines += [*self._actions.lines(), ""]
         shown = told["rewards"].get("values") or told["rewards"]["bins"]
         lines += _histogram("rewards", {name: count for name, count in shown.items() if count}, self.steps)

@@ -31,7 +31,7 @@ class Description:
     action_meanings: tuple[str, ...] | None = None  # the name of each discrete action
     behaviour: str | None = None  # who acted: "random", "a mixture of ..."
     environment: dict[str, Any] | None = None  # the settings of our environment, if the data were collected in one
-    reference_scores: tuple[float, float] | None = None  # the return of a random agent, and that of an expert
+    reference_scores: tuple[float, float] | None = None  # returns of a random agent and of an expert (Atari: a human)
     notes: tuple[str, ...] = ()  # what a reader of the data should know; `inspect` and the report print them
 
     @property

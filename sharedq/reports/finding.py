@@ -118,8 +118,8 @@ def notes(summary: Summary) -> list[str]:
         )
     if summary.what == "tasks":
         lines.append(
-            "Runs that learn from other data, or from another share of them, or by playing, are other tasks even in the "
-            "same environment: more or better data raise a return whatever the source is, so they are not compared."
+            "Runs that learn from other data, or from another share of them, or by playing, are other tasks even in "
+            "the same environment: more or better data raise a return whatever the source is, so they are not compared."
         )
     for task in summary.tasks:
         if task.unit == "difference":

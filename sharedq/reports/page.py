@@ -58,9 +58,8 @@ under the curve</b> is the mean of the points that both runs have reached; there
 from zero: a percentage means something where zero is a natural bottom. The <b>best evaluation</b> is the highest mean
 of each seed, averaged over seeds. It is the highest of many noisy numbers, so that agent would reach less in another
 evaluation, and without an environment nobody could have chosen it. The <b>normalised score</b> is the final return
-where the data set’s score of a random agent counts 0 and that of an expert 100. <b>Updates/s</b> count the gradient
-steps of all seeds.</p>
-<p>Runs are compared only if they learn from the same data and the same share of them.</p>
+where the data set’s score of a random agent counts 0 and that of an expert 100. Runs are compared only if they learn
+from the same data and the same share of them.</p>
 """
 
 _FOR_ALL = f"""
@@ -70,12 +69,12 @@ seeds only, and are not widened for looking at several runs at once. <b>P(better
 run has a larger area than a seed of the reference, ties counting half. Its interval is Newcombe’s method 5 for the
 Mann-Whitney statistic. With fewer than {FEWEST} seeds the pairs are counted instead.</p>
 <p><b>Measures</b> are what each row of the log says of the updates since the row before; a row in which nothing was
-measured is left out. Their table has the mean of a seed’s rows over training. <b>Steps per second</b> count the steps
-of all seeds. Below the speed of the whole run stand the median, and the slowest and the fastest stretch of the log
-after the warm-up.</p>
+measured is left out. Their table has the mean of a seed’s rows over training. <b>Steps per second</b> and updates per
+second count the steps of all seeds. Below the speed of the whole run stand the median, and the slowest and the fastest
+stretch of the log after the warm-up, if there is one.</p>
 <p><b>% of a human</b>, on Atari: the final return where a random player’s mean return counts 0 and a human’s 100. These
 are the published references of DQN Zoo, which were not made under sticky actions.</p>
-<p>Over several environments, areas are first divided by the reference’s IQM in the same environment.</p>
+<p>Over several environments or data sets, areas are first divided by the reference’s IQM on the same one.</p>
 """
 
 
@@ -222,8 +221,8 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
     better = "reference" if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
-    evaluations = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
-    evaluations = evaluations if task.plays else evaluations[1:]
+    evaluated = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
+    evaluations = evaluated if task.plays else evaluated[1:]
     return [
         _label(result.label, summary),
         _estimate(result.final, number),

@@ -91,10 +91,14 @@ def data_told(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         "rewards": known.get("rewards") or "",
         "batch size": all_of("batch_size"),
         "n-step": all_of("n_step"),
-        "reference scores": "{:g} of a random agent, {:g} of an expert".format(*scores) if scores else "",
+        "reference scores": _told_scores(*scores) if scores else "",
         **{f"note {place}": PATH.sub("", note) for place, note in enumerate(known.get("notes", []), start=1)},
     }
     return {name: printable(text) for name, text in lines.items() if text}
+
+
+def _told_scores(low: float, high: float) -> str:
+    return f"{low:g} of a random agent, {high:g} of an expert or, on Atari, a human"
 
 
 def portable(command: str, folder: Path) -> str:

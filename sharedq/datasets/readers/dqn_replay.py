@@ -43,6 +43,7 @@ from sharedq.datasets.readers.streams import ArrayStream, naming_damage
 from sharedq.datasets.readers.undeclared import action_space, float32, own_actions
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError
+from sharedq.reports.human_scores import human_scale
 
 STACK = 4  # frames in an observation of the agent
 PADS = STACK - 1  # rows of zeros before an episode
@@ -97,6 +98,7 @@ class DQNReplay:
             rewards="clipped to -1 .. 1",
             action_repeat=4,
             sticky_actions=0.25,
+            reference_scores=human_scale({"kind": "atari", "game": name}),
             behaviour="DQN while it learned; a group is a checkpoint",
             notes=(
                 *notes,

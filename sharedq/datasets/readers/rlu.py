@@ -36,6 +36,7 @@ from sharedq.datasets.readers.tfrecord import Feature, example, is_head, records
 from sharedq.datasets.readers.undeclared import action_space, own_actions
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError, missing_extra, reason
+from sharedq.reports.human_scores import human_scale
 
 NAME = re.compile(r"run_(\d+)-(\d{5})-of-\d{5}")
 SIDE = 84  # pixels
@@ -91,6 +92,7 @@ class RLUnplugged:
             rewards="raw",
             action_repeat=4,
             sticky_actions=0.25,
+            reference_scores=human_scale({"kind": "atari", "game": name}),
             behaviour="DQN while it learned; a group is a checkpoint",
             notes=notes,
         )
