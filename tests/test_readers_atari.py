@@ -140,7 +140,7 @@ def test_a_run_of_several_checkpoints(tmp_path):
     description = reader.describe()
     assert description.spec.name == "atari/Pong" and description.spec.stacks == "black"
     assert description.spec.observation.shape == (HEIGHT, WIDTH, 4) and description.stored[0] == (HEIGHT, WIDTH)
-    assert description.spec.actions == Discrete(3) and "3 is the largest action" in description.notes[0]
+    assert description.spec.actions == Discrete(3) and "3 actions, because 2 is the largest" in description.notes[0]
     assert description.rewards == "clipped to -1 .. 1"
     assert DQNReplay(str(folder), environment="atari/Breakout", actions=18).describe().spec.actions == Discrete(18)
     assert reader.count() == 15 + 30 + 29

@@ -181,7 +181,7 @@ def nan_at(name, *place):
         (lambda x: x.update(next_observations=x["observations"][:, :2]), "belong together"),
         (
             lambda x: x.update(actions=np.arange(12) - 1),
-            r"episode 0 \\(rows 0 to 5\\), step 0: the action -1 lies outside 0 .. 10",
+            "0 to 5.*, step 0: the action -1 lies outside 0 .. 10",
         ),
         (lambda x: x.update(actions=np.arange(12) * 100), "the discrete action 1,100, and they go from 0 to 999"),
         (lambda x: x.update(actions=np.zeros((12, 2), int)), "number them as one discrete action"),

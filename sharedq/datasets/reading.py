@@ -46,7 +46,9 @@ def flags(values: np.ndarray, name: str, where: str, row: str = "step") -> np.nd
     return values.astype(bool)
 
 
-def as_rewards(own: np.ndarray) -> np.ndarray:
+def as_rewards(own: np.ndarray, where: str) -> np.ndarray:
     """Rewards [T] or [T, 1] as the store keeps them."""
+    if own.dtype.kind not in "fiub":
+        raise SharedqError(f"{where} has rewards of {own.dtype}, which are not numbers")
     with np.errstate(over="ignore"):  # the rules find what is infinite
         return own.reshape(-1).astype(np.float32)

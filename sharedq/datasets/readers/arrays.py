@@ -108,7 +108,7 @@ class Arrays:
                 rows = slice(first, first + length)
                 where = f"{self.path}, episode {number}"
                 action = in_our_form(actions, steps.action[rows], where)
-                yield Found(Episode(obs, action, as_rewards(steps.reward[rows]), end), where)
+                yield Found(Episode(obs, action, as_rewards(steps.reward[rows], where), end), where)
 
     def _actions(self, steps: Steps) -> FoundActions:
         return find_actions(self._name("actions"), [steps.action], self.actions, self.bounds)

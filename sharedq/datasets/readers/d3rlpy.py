@@ -141,7 +141,7 @@ class D3rlpy:
                     start -= 1
                     continue
                 action = in_our_form(actions, hdf5.rows(part.actions, 0, part.steps, where), where)
-                reward = as_rewards(hdf5.rows(part.rewards, 0, part.steps, where))
+                reward = as_rewards(hdf5.rows(part.rewards, 0, part.steps, where), where)
                 yield Found(Episode(self._read(part, where), action, reward, part.end), where)
 
     def _read(self, part: Part, where: str) -> np.ndarray:

@@ -162,7 +162,7 @@ class D4RL:
                 obs = hdf5.rows(rows, first, last + 1, where)
                 after = hdf5.rows(rows if follows is None else follows, *self._after(number, follows), where)
                 action = in_our_form(actions, hdf5.rows(own, first, last + 1, where), where)
-                reward = as_rewards(hdf5.rows(rewards, first, last + 1, where))
+                reward = as_rewards(hdf5.rows(rewards, first, last + 1, where), where)
                 end = End(int(parts.end[number]))
                 yield Found(Episode(read(np.concatenate([obs, after])), action, reward, end), where)
 

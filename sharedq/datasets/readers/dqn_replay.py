@@ -126,7 +126,7 @@ class DQNReplay:
     def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, actions: Actions) -> Found:
         ends = bool(ring.terminal[first + len(frames) - 1])
         rows = slice(first, first + len(frames) - (not ends))
-        reward = as_rewards(ring.reward[rows])
+        reward = as_rewards(ring.reward[rows], where)
         wrong = ~(np.abs(reward) <= 1)
         if wrong.any():
             step = int(np.argmax(wrong))

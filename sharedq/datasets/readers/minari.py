@@ -190,7 +190,7 @@ class Minari:
                 check_lengths({name: (len(leaf), wanted)}, where)
         action = in_our_form(self._description.spec.actions, columns.actions, where)
         return Episode(
-            self._read(columns.observations, where), action, as_rewards(columns.rewards), _end(columns, where)
+            self._read(columns.observations, where), action, as_rewards(columns.rewards, where), _end(columns, where)
         )
 
     def _read(self, found: Any, where: str) -> np.ndarray:
