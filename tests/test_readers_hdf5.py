@@ -16,6 +16,7 @@ from gymnasium.spaces.utils import flatten
 from minari.data_collector import EpisodeBuffer
 
 from sharedq import settings
+from sharedq.command_line import main
 from sharedq.datasets import minari_export
 from sharedq.datasets.d4rl_scores import reference_scores
 from sharedq.datasets.episode import End, Episode
@@ -26,6 +27,7 @@ from sharedq.datasets.readers.d4rl import D4RL
 from sharedq.datasets.readers.minari import Minari
 from sharedq.datasets.rules import check_episode
 from sharedq.datasets.spaces import in_our_form
+from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -708,6 +710,35 @@ def test_an_id_that_minari_does_not_take_is_refused_and_a_failed_export_leaves_n
     with pytest.raises(ZeroDivisionError):
         minari_export.export(store, "mine/failed-v0")
     assert not (datasets / "mine" / "failed-v0").exists()
+
+
+# The command
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_the_command_converts_what_each_library_wrote_and_gives_it_to_minari(datasets, tmp_path, capsys, form):
+    written(datasets, "mine/plain-v0", data_format=form)
+    sources = {
+        "minari": "mine/plain-v0",
+        "d4rl": flat(tmp_path / "a.hdf5", timeouts=at(12, 3, 11)),
+        "d3rlpy": str(FIXTURES / "d3rlpy" / "continuous.h5"),
+    }
+    for name, path in sources.items():
+        reader, out = READERS[name](path), str(tmp_path / name)
+        wanted = read(reader)
+        assert main(["data", "convert", f"{name}:{path}", out]) == 0, capsys.readouterr().err
+        store = Store(out)
+        store.check()
+        same(list(store), wanted)
+        assert store.manifest.steps == reader.count()
+        assert main(["data", "convert", out, f"minari:back/{name}-v0"]) == 0, capsys.readouterr().err
+        theirs = list(minari.load_dataset(f"back/{name}-v0"))
+        assert len(theirs) == len(wanted)
+        for one, episode in zip(theirs, wanted, strict=True):
+            np.testing.assert_array_equal(one.observations, episode.obs)
+            np.testing.assert_array_equal(one.rewards, episode.reward)
+            np.testing.assert_allclose(one.actions, store.description.spec.actions.in_units(episode.action), atol=1e-6)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")], "no lock is left"
 
 
 # Actions in our form

@@ -91,9 +91,10 @@ def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bo
     dtype, shape = None, ()
     least, most = math.inf, -math.inf
     for part in parts:
-        dtype, shape = part.dtype, part.shape[1:]
-        require(dtype.kind in "fiub", f"{source} has actions of {dtype}, which are not numbers")
-        part = part[np.isfinite(part)] if dtype.kind == "f" else part  # what is not finite is named in its episode
+        if dtype is None:
+            dtype, shape = part.dtype, part.shape[1:]
+        require(part.dtype.kind in "fiub", f"{source} has actions of {part.dtype}, which are not numbers")
+        part = part[np.isfinite(part)] if part.dtype.kind == "f" else part  # what is not finite is named in its episode
         if part.size:
             least, most = min(least, part.min().item()), max(most, part.max().item())
     if dtype is None or 0 in shape:
