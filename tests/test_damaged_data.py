@@ -1,23 +1,32 @@
 """Damaged data never pass for good ones: each damage is refused in one line that names the place, and nothing is kept.
 
-To add a format, give it a line in `FORMATS`: what writes a good copy of it, and what reads one. To add a damage, give
+To add a format, give it a line in `FORMATS`: what writes a good copy of it, and its reader. To add a damage, give
 it a line in the table of its format: what is done to the copy, and what the error must say, with ... where anything may
 stand.
 """
 
 import contextlib
+import functools
 import gzip
 import io
 import json
+import os
 import re
+import shutil
 import struct
+import tempfile
 import zipfile
 from pathlib import Path
+from unittest import mock
 
+import h5py
 import numpy as np
+import pyarrow
 import pytest
 from test_readers_atari import Memory, message, play, png, record, recorded, tf_example
+from test_readers_hdf5 import FIXTURES, at, flat, written
 
+from sharedq.command_line import main
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.store import Store
@@ -74,6 +83,32 @@ def write_store(folder):
     return folder / "store"
 
 
+NAME = "mine/plain-v0"
+
+
+@functools.cache
+def minari_files(form):
+    """What Minari wrote, by the paths of the files."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, MINARI_DATASETS_PATH=folder):
+        written(Path(folder), NAME, data_format=form)
+        return contents(Path(folder))
+
+
+def write_minari(folder, form):
+    for name, content in minari_files(form).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / NAME
+
+
+def write_d4rl(folder):
+    return Path(flat(folder / "flat.hdf5", terminals=at(12, 5), timeouts=at(12, 11)))
+
+
+def write_d3rlpy(folder):
+    return Path(shutil.copy(FIXTURES / "d3rlpy" / "continuous.h5", folder / "some.h5"))
+
+
 # What reads a copy, and would keep it as the store `out` if it were good.
 
 
@@ -94,13 +129,23 @@ def read_store(path, out):
         return writer.finish()
 
 
-FORMATS = {
-    "dqn_replay": (write_dqn_replay, lambda path, out: read_with("dqn_replay", path, out)),
-    "rlu": (write_rlu, lambda path, out: read_with("rlu", path, out)),
-    "npz": (write_npz, lambda path, out: read_with("numpy", path, out)),
-    "npy": (write_npy, lambda path, out: read_with("numpy", path, out)),
-    "store": (write_store, read_store),
+FORMATS = {  # what writes a good copy, and the name of its reader
+    "dqn_replay": (write_dqn_replay, "dqn_replay"),
+    "rlu": (write_rlu, "rlu"),
+    "npz": (write_npz, "numpy"),
+    "npy": (write_npy, "numpy"),
+    "minari hdf5": (lambda folder: write_minari(folder, "hdf5"), "minari"),
+    "minari arrow": (lambda folder: write_minari(folder, "arrow"), "minari"),
+    "d4rl": (write_d4rl, "d4rl"),
+    "d3rlpy": (write_d3rlpy, "d3rlpy"),
+    "store": (write_store, None),
 }
+
+
+def read(kind, path, out):
+    reader = FORMATS[kind][1]
+    return read_with(reader, path, out) if reader else read_store(path, out)
+
 
 # Damages. Each takes the path of the copy.
 
@@ -266,6 +311,105 @@ def setting(name, value):
     return lambda content: content.update({name: value})
 
 
+def h5(name, *changes):
+    """Changes an HDF5 file, which lies under this name, with functions that take the open file."""
+
+    def damage(path):
+        with h5py.File(path / name if name else path, "a") as file:
+            for change in changes:
+                change(file)
+
+    return damage
+
+
+def item(name, value):
+    """Puts another thing at a place of an HDF5 file: an array or a link; None leaves nothing there."""
+
+    def change(file):
+        file.pop(name)
+        if value is not None:
+            file[name] = value(file) if callable(value) else value
+
+    return change
+
+
+def number(name, place, value):
+    """Changes one number of an array of an HDF5 file."""
+
+    def change(file):
+        array = file[name][:].astype(float)
+        array[place] = value
+        item(name, array)(file)
+
+    return change
+
+
+def raw(file):
+    """An array whose numbers lie in another file."""
+    made = file.create_dataset("elsewhere", (12, 3), np.float32, external=[("other.bin", 0, 144)])
+    del file["elsewhere"]
+    return made
+
+
+def virtual(file):
+    """An array that is put together from another file."""
+    layout = h5py.VirtualLayout((12, 3), np.float32)
+    layout[:] = h5py.VirtualSource("other.h5", "observations", (12, 3))
+    made = file.create_virtual_dataset("elsewhere", layout)
+    del file["elsewhere"]
+    return made
+
+
+def arrow(**columns):
+    """Other columns in the table of episode 1 of Minari: what takes the old one as an array; None leaves one out."""
+
+    def damage(path):
+        (place,) = (path / "data" / "1").glob("*.arrow")
+        table = pyarrow.ipc.open_file(pyarrow.BufferReader(place.read_bytes())).read_all()
+        for name, change in columns.items():
+            old = table.column(name).combine_chunks()
+            table = table.drop_columns([name])
+            if change is not None:
+                table = table.append_column(name, change(old))
+        with pyarrow.ipc.new_file(str(place), table.schema) as file:
+            file.write_table(table)
+
+    return damage
+
+
+def vectors(place, value):
+    """What changes one number of a column of vectors."""
+
+    def change(old):
+        array = np.array(old.to_pylist())
+        array[place] = value
+        kind = old.type.value_type
+        return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(array.ravel(), kind), array.shape[1])
+
+    return change
+
+
+def scalars(place, value):
+    def change(old):
+        values = old.to_pylist()
+        values[place] = value
+        return pyarrow.array(values)
+
+    return change
+
+
+def metadata(**changes):
+    """The metadata of Minari, edited."""
+
+    def damage(path):
+        file = path / "data" / "metadata.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return damage
+
+
+OUT, SOFT = h5py.ExternalLink("other.h5", "array"), h5py.SoftLink("/elsewhere/array")
+MAIN, META = "data/main_data.hdf5", "data/metadata.json"
 PIXELS = np.zeros((84, 84), np.uint8)
 GOOD = record(tf_example(recorded(0, 3, True)))
 LAST = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1])
@@ -275,7 +419,147 @@ FRAMES_0 = f"{FRAMES}_ckpt.0.gz"
 ARRAYS = arrays()
 STEP_5 = "data.npz, episode 1, step 1"  # what a person would say of row 5
 
+METADATA_DAMAGES = [  # of Minari, in each of its formats
+    ("no metadata", remove(META), "there is no data set"),
+    ("cut metadata", cut(META), "metadata.json"),
+    ("metadata of another kind", put(META, b"[1, 2]"), "metadata.json"),
+    ("another number of episodes", metadata(total_episodes=4), "there are 4 episodes, and there are 3"),
+    ("another number of steps", metadata(total_steps=13), "there are 13 steps, and there are 12"),
+    ("a number that is a text", metadata(total_steps="12"), "metadata.json"),
+    ("another format", metadata(data_format="zarr"), "metadata.json names the format 'zarr'"),
+    ("a space of no kind", metadata(action_space='{"type": "Graph"}'), "metadata.json is no space of a known form"),
+    ("no space", metadata(observation_space=None), "metadata.json"),
+    (
+        "a space of too many actions",
+        metadata(action_space='{"type": "MultiDiscrete", "dtype": "int64", "nvec": [99, 99], "start": [0, 0]}'),
+        "mine/plain-v0 has actions of MultiDiscrete with 9,801 combinations, and up to 1,000 are enumerated: such data",
+    ),
+    (
+        "a space with no size",
+        metadata(observation_space='{"type": "Text", "max_length": 3, "min_length": 0, "charset": "ab"}'),
+        "mine/plain-v0 has observations of Text, which have no fixed size as an array: such data",
+    ),
+]
+
 DAMAGES = {
+    "minari hdf5": [
+        ("a cut file", cut(MAIN), "main_data.hdf5 is damaged"),
+        ("an empty file", put(MAIN, b""), "main_data.hdf5 is damaged"),
+        ("a byte of the magic", flip(MAIN, 0), "main_data.hdf5 is damaged"),
+        ("no file", remove(MAIN), "there is no file ...main_data.hdf5"),
+        ("a link for the file", link(MAIN), "main_data.hdf5 is a symbolic link"),
+        ("a link to another file", h5(MAIN, item("episode_1/observations", OUT)), "is a link to array in other.h5"),
+        ("a link of an episode", h5(MAIN, item("episode_1", OUT)), "'episode_1' of ...is a link to array in other.h5"),
+        (
+            "a link to elsewhere",
+            h5(MAIN, item("episode_1/rewards", SOFT)),
+            "'rewards' of ...to /elsewhere/array",
+        ),
+        ("no actions", h5(MAIN, item("episode_1/actions", None)), "episode 1 has no 'actions'"),
+        ("no rewards", h5(MAIN, item("episode_1/rewards", None)), "episode 1 has no 'rewards'"),
+        ("no episode", h5(MAIN, item("episode_1", None)), "says that there are 3 episodes, and there are 2"),
+        (
+            "an observation that is no number",
+            h5(MAIN, number("episode_1/observations", (2, 1), np.nan)),
+            "episode 1, step 2: one of the observations",
+        ),
+        ("an infinite reward", h5(MAIN, number("episode_1/rewards", 3, np.inf)), "episode 1, step 3: one of the rew"),
+        ("an end in the middle", h5(MAIN, number("episode_1/terminations", 1, 1)), "episode 1, step 1: terminations"),
+        ("an end of 2", h5(MAIN, number("episode_1/truncations", 3, 2)), "episode 1, step 3: truncations is 2"),
+        (
+            "an action out of range",
+            h5(MAIN, number("episode_1/actions", (1, 0), 3)),
+            "episode 1, step 1: the action",
+        ),
+        (
+            "fewer end flags",
+            h5(MAIN, item("episode_1/truncations", np.zeros(3, bool))),
+            "episode 1 has 3 truncations, and should have 4",
+        ),
+        (
+            "whole observations",
+            h5(MAIN, item("episode_1/observations", np.zeros((5, 3), int))),
+            "episode 1, step 0: it gave an observation of int64[3]",
+        ),
+        (
+            "actions of another size",
+            h5(MAIN, item("episode_1/actions", np.zeros((4, 3)))),
+            "episode 1 has actions of float64[3]",
+        ),
+        ("rewards that are texts", h5(MAIN, item("episode_1/rewards", [b"1"] * 4)), "'rewards' of ...not numbers"),
+        *METADATA_DAMAGES,
+    ],
+    "minari arrow": [
+        ("a cut table", lambda path: cut(next(path.glob("data/1/*.arrow")))(path), "episode 1 is damaged"),
+        ("an empty table", lambda path: put(next(path.glob("data/1/*.arrow")), b"")(path), "episode 1 is damaged"),
+        ("no episode", lambda path: shutil.rmtree(path / "data/1"), "there are 3 episodes, and there are 2"),
+        ("an episode of another name", lambda path: (path / "data/1").rename(path / "data/7"), "data/1 has 0 files"),
+        ("two tables", put("data/1/more.arrow", b""), "data/1 has 2 files *.arrow, and should have one"),
+        ("a link for an episode", link("data/1"), "data/1 is a symbolic link"),
+        ("no actions", arrow(actions=None), "episode 1 is damaged ('actions')"),
+        ("an observation that is no number", arrow(observations=vectors((2, 1), np.nan)), "episode 1, step 2: one of"),
+        ("an infinite reward", arrow(rewards=scalars(3, np.inf)), "episode 1, step 3: one of the rewards"),
+        ("a missing reward", arrow(rewards=scalars(1, None)), "episode 1 is damaged (1 of its values are missing)"),
+        ("rewards that are texts", arrow(rewards=lambda old: pyarrow.array(["a"] * 5)), "episode 1 has rewards of obj"),
+        ("an end in the middle", arrow(terminations=scalars(1, True)), "episode 1, step 1: terminations is true"),
+        ("an end that is a text", arrow(truncations=lambda old: pyarrow.array(["a"] * 5)), "episode 1, step 0: trunc"),
+        ("an action out of range", arrow(actions=vectors((1, 0), 3)), "episode 1, step 1: the action"),
+        ("actions in another form", arrow(actions=lambda old: pyarrow.array([1.0] * 5)), "episode 1"),
+        *METADATA_DAMAGES,
+    ],
+    "d4rl": [
+        ("a cut file", cut(""), "flat.hdf5 is damaged"),
+        (
+            "a link to another file",
+            h5("", item("observations", OUT)),
+            "'observations' of ...to array in other.h5",
+        ),
+        ("a link to elsewhere", h5("", item("rewards", SOFT)), "'rewards' of ...is a link to /elsewhere/array"),
+        ("numbers in another file", h5("", item("observations", raw)), "takes its numbers from other files"),
+        ("parts of another file", h5("", item("observations", virtual)), "takes its numbers from other files"),
+        ("no actions", h5("", item("actions", None)), "flat.hdf5 has no 'actions'"),
+        ("no terminals", h5("", item("terminals", None)), "flat.hdf5 has no 'terminals'"),
+        (
+            "an observation that is no number",
+            h5("", number("observations", (7, 1), np.nan)),
+            "flat.hdf5, episode 1 (rows 6 to 10), step 1: one of the observations",
+        ),
+        ("an infinite reward", h5("", number("rewards", 3, np.inf)), "episode 0 (rows 0 to 5), step 3: one of the rew"),
+        ("an action that is no number", h5("", number("actions", (8, 0), np.nan)), "rows 6 to 10), step 2: one of"),
+        ("an action out of range", h5("", number("actions", (8, 0), 1.5)), "from -0.9...to 1.5: say them"),
+        ("an end of 2", h5("", number("terminals", 3, 2)), "flat.hdf5, row 3: terminals is 2.0, and not true or false"),
+        ("fewer rewards", h5("", item("rewards", np.zeros(11))), "flat.hdf5 has 11 rewards, and should have 12"),
+        ("more end flags", h5("", item("timeouts", np.zeros(13, bool))), "has 13 timeouts, and should have 12"),
+        ("texts", h5("", item("observations", [b"a"] * 12)), "'observations' of ...and not numbers"),
+        ("one number", h5("", item("rewards", 3.0)), "'rewards' of ...is one number, and not an array"),
+        ("a folder", h5("", item("rewards", lambda file: file.create_group("more"))), "'rewards' of ...but a group"),
+    ],
+    "d3rlpy": [
+        ("a cut file", cut(""), "some.h5 is damaged"),
+        ("a link to another file", h5("", item("actions_1", OUT)), "'actions_1' of ...is a link to array in other.h5"),
+        ("a link to elsewhere", h5("", item("rewards_1", SOFT)), "'rewards_1' of ...is a link to /elsewhere/array"),
+        ("no rewards", h5("", item("rewards_1", None)), "has no 'rewards_1'"),
+        ("no observations", h5("", item("observations_0", None)), "has no 'observations_0'"),
+        ("no end", h5("", item("terminated_1", None)), "has no 'terminated_1'"),
+        (
+            "an observation that is no number",
+            h5("", number("observations_1", (2, 1), np.nan)),
+            "some.h5, episode 1, step 2: one of the observations",
+        ),
+        (
+            "an action that is no number",
+            h5("", number("actions_0", (1, 0), np.nan)),
+            "episode 0, step 1: one of the",
+        ),
+        ("an action out of range", h5("", number("actions_0", (1, 0), 2)), "to 2: say them"),
+        ("actions of another size", h5("", item("actions_1", np.zeros((4, 3)))), "episode 1 has actions of float64[3]"),
+        ("an end of 2", h5("", item("terminated_1", 2)), "some.h5, episode 1, step 0: terminated is 2"),
+        ("fewer rewards", h5("", item("rewards_1", np.zeros(3))), "episode 1 has 3 rewards, and should have 4"),
+        ("more observations", h5("", item("observations_1", np.zeros((5, 3)))), "episode 1 has 5 observations"),
+        ("texts", h5("", item("observations_1", [b"a"] * 4)), "'observations_1' of ...and not numbers"),
+        ("another number of episodes", h5("", item("num_episodes", 3)), "has no 'actions_2'"),
+        ("a number below 0", h5("", item("num_episodes", -1)), "some.h5 holds no episodes"),
+    ],
     "dqn_replay": [
         ("a byte of the frames", flip(FRAMES_0), FRAMES_0),
         ("a byte of the actions", flip(f"{ACTION}_ckpt.1.gz"), f"{ACTION}_ckpt.1.gz"),
@@ -319,7 +603,7 @@ DAMAGES = {
             f"checkpoint 1, episode 0, step 6... {NOT_CLIPPED}",
         ),
         ("an action below 0", changed("action", 20, -1), "checkpoint 1, episode 0, step 6: the action -1 lies"),
-        ("a terminal of 2", changed("terminal", 20, 2), f"{TERMINAL}_ckpt.1.gz, row 20: a terminal is 0 or 1"),
+        ("a terminal of 2", changed("terminal", 20, 2), f"{TERMINAL}_ckpt.1.gz, row 20: a terminal is 2, and not"),
         ("a terminal in the middle", changed("terminal", 20, 1), "checkpoint 1, episode 0, step 6: a terminal of"),
         ("another cursor", compressed("add_count", np.array(30)), "add_count_ckpt.0.gz ...not of one checkpoint"),
         ("an add_count of two", compressed("add_count", np.array([1, 2])), "add_count_ckpt.0.gz should hold one"),
@@ -349,8 +633,12 @@ DAMAGES = {
         ("no checkpoint", shard(checkpoint_idx=None), f"{SHARD}, episode 1 has no checkpoint_idx"),
         ("two checkpoints", shard(checkpoint_idx=[1, 2]), f"{SHARD}, episode 1 has the checkpoint_idx"),
         ("actions that are floats", shard(actions=[0.0, 1.0, 2.0]), f"{SHARD}, episode 1 has another kind of actions"),
-        ("fewer actions", shard(actions=[0, 1]), f"{SHARD}, episode 1 has 3 observations, 2 actions"),
-        ("more rewards", shard(unclipped_rewards=[0.0] * 4), f"{SHARD}, episode 1 ...4 rewards"),
+        ("fewer actions", shard(actions=[0, 1]), f"{SHARD}, episode 1 has 2 actions, and should have 3"),
+        (
+            "more rewards",
+            shard(unclipped_rewards=[0.0] * 4),
+            f"{SHARD}, episode 1 has 4 unclipped_rewards",
+        ),
         ("an end in the middle", shard(discounts=[1.0, 0.0, 0.0]), f"{SHARD}, episode 1, step 0: ...end flag in the"),
         ("a discount that is no number", shard(discounts=[1.0, 1.0, np.nan]), f"{SHARD}, episode 1, step 2: the disc"),
         ("a reward of the last row", shard(unclipped_rewards=[0.0, 0.0, 1.0]), f"{SHARD}, episode 1, step 2: the row"),
@@ -385,12 +673,12 @@ DAMAGES = {
         ("no rewards", with_arrays(rewards=None), "data.npz lacks the array rewards.npy"),
         ("no ends", with_arrays(terminated=None, truncated=None), "data.npz does not say where an episode ends"),
         ("ends of both kinds", with_arrays(dones=LAST), "data.npz has dones and"),
-        ("fewer actions", with_arrays(actions=np.zeros(11, int)), "actions.npy has the shape [11], and there are 12"),
-        ("fewer end flags", with_arrays(truncated=LAST[1:]), "truncated.npy has the shape"),
+        ("fewer actions", with_arrays(actions=np.zeros(11, int)), "data.npz has 11 actions, and should have 12"),
+        ("fewer end flags", with_arrays(truncated=LAST[1:]), "data.npz has 11 truncated, and should have 12"),
         ("more observations", with_arrays(observations=np.zeros((14, 2), np.float32)), "observations.npy has 14 rows"),
         ("rewards in a table", with_arrays(rewards=np.zeros((12, 2))), "rewards.npy holds float64"),
         ("rewards that are texts", with_arrays(rewards=np.array(["1"] * 12)), "rewards.npy holds <U1"),
-        ("actions that are texts", with_arrays(actions=np.array(["1"] * 12)), "actions.npy has the form <U1"),
+        ("actions that are texts", with_arrays(actions=np.array(["1"] * 12)), "actions.npy has actions of <U1"),
         ("observations that are complex", with_arrays(observations=np.zeros((12, 2), complex)), "observations.npy has"),
         ("observations by columns", with_arrays(observations=np.asfortranarray(ARRAYS["observations"])), "by column"),
         ("a reward that is no number", one("rewards", 5, np.nan), f"{STEP_5}: one of the {NOT_NUMBER}"),
@@ -398,10 +686,18 @@ DAMAGES = {
         ("a reward too large for float32", with_arrays(rewards=np.full(12, 1e300)), f"step 0: one of the {NOT_NUMBER}"),
         ("an observation that is no number", one("observations", (5, 1), np.nan), f"{STEP_5}: one of the observations"),
         ("an action below 0", one("actions", 5, -1), f"{STEP_5}: the action -1 lies outside 0 .. 2"),
-        ("an action too large", one("actions", 5, 2**40), "actions.npy has the action 1099511627776"),
-        ("an action out of bounds", with_arrays(actions=np.full((12, 2), 1.5)), "actions.npy, row 0: ... give bounds"),
+        ("an action too large", one("actions", 5, 2**40), "actions.npy has the discrete action 1,099,511,627,776"),
+        (
+            "an action out of bounds",
+            with_arrays(actions=np.full((12, 2), 1.5)),
+            "actions.npy ...from 1.5 to 1.5: say",
+        ),
         ("an action that is no number", with_arrays(actions=np.full((12, 2), np.nan)), "step 0: one of the actions"),
-        ("an end flag of 2", with_arrays(terminated=LAST * 2), "terminated.npy, row 3: an end flag is 0 or 1, not 2"),
+        (
+            "an end flag of 2",
+            with_arrays(terminated=LAST * 2),
+            "terminated.npy, row 3: terminated is 2, and",
+        ),
         ("an end in the middle", with_arrays(episode_starts=np.array([0, 4])), "episode 1, step 2: an end flag stands"),
         ("starts that fall", with_arrays(episode_starts=np.array([0, 7, 4])), "episode_starts.npy should hold"),
         ("starts beyond", with_arrays(episode_starts=np.array([0, 12])), "episode_starts.npy should hold"),
@@ -475,25 +771,36 @@ ALL = [(kind, *case) for kind, cases in DAMAGES.items() for case in cases]
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_good_copy_is_read(kind, tmp_path):
-    write, read = FORMATS[kind]
     (tmp_path / "source").mkdir()
-    store = read(write(tmp_path / "source"), tmp_path / "out")
+    store = read(kind, FORMATS[kind][0](tmp_path / "source"), tmp_path / "out")
     assert store.manifest.episodes and Store(tmp_path / "out").damaged() is None
 
 
 @pytest.mark.parametrize(("kind", "name", "damage", "says"), ALL, ids=[f"{kind}: {name}" for kind, name, *_ in ALL])
 def test_a_damaged_copy_is_refused(kind, name, damage, says, tmp_path):
-    write, read = FORMATS[kind]
     (tmp_path / "source").mkdir()
-    path = write(tmp_path / "source")
+    path = FORMATS[kind][0](tmp_path / "source")
     damage(path)
     before = contents(tmp_path / "source")
     with pytest.raises(SharedqError, match=pattern(says)) as refused:
-        read(path, tmp_path / "out")
+        read(kind, path, tmp_path / "out")
     told = str(refused.value)
     assert "\n" not in told and str(path) in told, "it names the file, in one line"
     assert not (tmp_path / "out").exists(), "nothing is kept"
     assert contents(tmp_path / "source") == before, "the source is as it was"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_command_ends_with_one_line_and_leaves_nothing(kind, tmp_path, capsys):
+    (tmp_path / "source").mkdir()
+    path, reader = FORMATS[kind][0](tmp_path / "source"), FORMATS[kind][1]
+    DAMAGES[kind][0][1](path)
+    before = sorted(tmp_path.rglob("*"))
+    converted = ["convert", f"{reader}:{path}", str(tmp_path / "out")]
+    code = main(["data", *(converted if reader else ["convert", str(path), "minari:mine/out-v0"])])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and re.fullmatch(r"sharedq: [^\n]+\n", err)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("name", "change", "says"), MISTAKES, ids=[name for name, *_ in MISTAKES])
@@ -510,9 +817,8 @@ def test_an_episode_that_breaks_a_rule_is_refused(name, change, says, tmp_path):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_no_change_of_bytes_ends_in_another_error(kind, tmp_path):
     """Some bytes of a format mean nothing, and plain arrays have no checksum: such a copy may be read."""
-    write, read = FORMATS[kind]
     (tmp_path / "source").mkdir()
-    path, random = write(tmp_path / "source"), np.random.default_rng(0)
+    path, random = FORMATS[kind][0](tmp_path / "source"), np.random.default_rng(0)
     files = [
         file for file in sorted((tmp_path / "source").rglob("*")) if path in (file, *file.parents) and file.is_file()
     ]
@@ -523,7 +829,7 @@ def test_no_change_of_bytes_ends_in_another_error(kind, tmp_path):
         tail = content[at + random.integers(2) :]
         file.write_bytes(content[:at] + random.bytes(random.integers(3)) + tail)
         with contextlib.suppress(SharedqError):
-            read(path, tmp_path / f"out{number}")
+            read(kind, path, tmp_path / f"out{number}")
         file.write_bytes(content)
 
 

@@ -27,7 +27,7 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.store import FILES, HEADER, Store
-from sharedq.datasets.writing import StoreWriter
+from sharedq.datasets.writing import StoreWriter, alone
 from sharedq.environments import Environment, Gymnasium, Outcome
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -88,6 +88,7 @@ class Lines:
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(READERS, "lines", Lines)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     lines = [" ".join(str(number + step) for step in range(number + 1)) for number in range(8)]
     (tmp_path / "some.lines").write_text("\n".join(lines))
     return tmp_path
@@ -318,6 +319,13 @@ MISTAKES = {
     "convert nothing.lines data": "there is no nothing.lines",
     "convert line:some.lines data": "unknown format 'line': did you mean lines",
     "convert lines: data": "write lines:PATH",
+    "convert minari:mine/none-v0 data": "get it with 'minari download mine/none-v0'",
+    "convert mine/none-v0 data": "there is no mine/none-v0: give a file or a folder, or FORMAT:NAME",
+    "convert d4rl:none.hdf5 data": "there is no file none.hdf5",
+    "convert d3rlpy:none.h5 data": "there is no file none.h5",
+    "convert numpy:none.npz data": "cannot read none.npz",
+    "convert dqn_replay:none data": "cannot read none",
+    "convert rlu:none data": "cannot read none",
     "convert runs data": "the format of runs is not known",
     "convert some.lines data": "the format 'lines' needs --environment: the name of the environment",
     "convert some.lines data --environment x --action 3": "unknown option of the format 'lines' '--action'",
@@ -387,6 +395,27 @@ def test_data_that_cannot_be_read_leave_nothing(here, monkeypatch):
     with pytest.raises(SharedqError, match="episode 5 is broken"):
         library.convert("some.lines", here / "data", environment="mine", actions=3)
     assert [path.name for path in here.iterdir()] == ["some.lines"]
+
+
+def test_only_one_process_writes_a_data_set(sharedq, refused, here):
+    words = ("data", "convert", "some.lines", "data", "--environment", "mine", "--actions", "3")
+    (here / ".data.lock").touch()  # a process that was killed leaves it, and nobody holds it
+    with StoreWriter("data", Lines("some.lines", "mine", 3).describe()):
+        assert "another process is writing data: wait until it has ended" in refused(*words)
+    assert not (here / ".data.lock").exists()
+    assert sharedq(*words).code == 0
+    with alone(here / "minari/mine/lines-v0"):
+        assert "another process is writing" in refused("data", "convert", "data", "minari:mine/lines-v0")
+
+
+def test_plain_arrays_become_a_data_set(sharedq, here):
+    flags = np.isin(np.arange(9), [3, 8])
+    np.savez("data.npz", observations=np.ones((9, 2)), actions=np.arange(9) % 2, rewards=np.ones(9), terminated=flags)
+    for source, out in (("numpy:data.npz", "named"), ("data.npz", "recognised")):
+        assert sharedq("data", "convert", source, out, "--environment", "mine").out.startswith(f"data set: {out}, 9 st")
+        store = library.open_data(out)
+        store.check()
+        assert (len(store.episodes), store.description.spec.name) == (2, "mine")
 
 
 def test_a_path_that_two_formats_recognise_needs_the_format(refused, monkeypatch):

@@ -1,5 +1,6 @@
 """Plain arrays: what each arrangement of them means, and what they say of spaces that nobody declared."""
 
+import dataclasses
 import zipfile
 from itertools import pairwise
 
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharedq import settings
 from sharedq.datasets.episode import End
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.readers.arrays import Arrays
-from sharedq.datasets.readers.undeclared import action_space, own_actions
+from sharedq.datasets.spaces import find_actions, find_observations, in_our_form
 from sharedq.environments.spec import Continuous, Discrete
 from sharedq.errors import SharedqError
 from sharedq.settings import options_of
@@ -33,7 +35,7 @@ def flags(*rows):
 
 
 def read(folder, packed=np.savez, **arrays):
-    options = {name: arrays.pop(name) for name in ("ends", "bounds") if name in arrays}
+    options = {name: arrays.pop(name) for name in ("ends", "bounds", "channels") if name in arrays}
     packed(folder / "data.npz", **({"actions": np.arange(STEPS) % 3, "rewards": np.arange(STEPS)} | arrays))
     return [found.episode for found in Arrays(str(folder / "data.npz"), **options).episodes()]
 
@@ -121,42 +123,67 @@ def test_continuous_actions_are_given_in_the_units_of_the_source(tmp_path):
 
 
 @given(st.floats(-50, 49), st.floats(1, 100), st.integers(1, 3))
-def test_own_actions_are_the_inverse_of_units(low, width, size):
-    space, _ = action_space(np.zeros((1, size)), "the log", bounds=(low, low + width))
+def test_our_form_is_the_inverse_of_the_units_of_undeclared_actions(low, width, size):
+    space = find_actions("the log", [np.zeros((1, size))], None, (low, low + width)).actions
     own = np.linspace(-1, 1, 7)[:, None].repeat(size, 1)
-    np.testing.assert_allclose(own_actions(space)(space.in_units(own)), own, atol=1e-4)
+    np.testing.assert_allclose(in_our_form(space, space.in_units(own), "the log"), own, atol=1e-4)
 
 
 def test_spaces_that_nobody_declared():
-    space, notes = action_space(np.array([0, 4, 1]), "the log")
-    assert space == Discrete(5) and "5 is the largest action found plus 1" in notes[0]
-    assert action_space(np.array([[0], [2]]), "the log", actions=6) == (Discrete(6), ())
-    space, notes = action_space(np.array([[0.5, -1.0]]), "the log")
-    assert isinstance(space, Continuous) and space.low.tolist() == [-1, -1] and "within -1 .. 1" in notes[0]
-    largest = np.zeros(2**17, np.int64)
-    largest[-1] = 9  # it lies behind the rows that are looked at first
-    assert action_space(largest, "the log")[0] == Discrete(10)
+    space, notes = find_actions("the log", [np.array([0, 4, 1]), np.array([2])], None, None)
+    assert space == Discrete(5) and "5 actions, because 4 is the largest" in notes[0]
+    assert find_actions("the log", [np.array([[0], [2]])], 6, None) == (Discrete(6), ())
+    assert find_actions("the log", [np.array([0.0, 2.0])], 6, None) == (Discrete(6), ()), "whole floats, said to be so"
+    assert find_actions("the log", [np.array([-1])], None, None).actions == Discrete(1), "its episode names the -1"
+    for one in (np.array([[0.5, -1.0]]), np.array([[np.nan, np.nan]])):
+        space, notes = find_actions("the log", [one], None, None)
+        assert isinstance(space, Continuous) and space.low.tolist() == [-1, -1] and "taken to be -1 and 1" in notes[0]
+    each = find_actions("the log", [np.zeros((1, 2))], None, (-2.0, 2.0, 0.0, 10.0)).actions
+    assert (each.low.tolist(), each.high.tolist()) == ([-2, 0], [2, 10])
 
 
 @pytest.mark.parametrize(
-    ("found", "options", "says"),
+    ("found", "count", "bounds", "says"),
     [
-        (np.zeros(3), {}, "has the form float64"),
-        (np.zeros((3, 2), int), {}, "has the form int64"),
-        (np.zeros((3, 0)), {}, "has the form float64"),
-        (np.zeros(3, bool), {}, "has the form bool"),
-        (np.zeros(3, int), {"bounds": (0.0, 1.0)}, "leave out bounds"),
-        (np.zeros(3, int), {"actions": 0}, "actions must be from 1"),
-        (np.full((3, 1), 1.01), {}, "row 0: the action .1.01. lies outside -1 .. 1"),
-        (np.zeros((3, 1)), {"actions": 3}, "leave out actions"),
-        (np.zeros((3, 2)), {"bounds": (0.0, 1.0, 2.0)}, "these are 3 numbers"),
-        (np.zeros((3, 1)), {"bounds": (1.0, 1.0)}, "each low one below its high one"),
-        (np.zeros((3, 1)), {"bounds": (0.0, np.inf)}, "finite"),
+        (np.zeros((3, 2), int), None, None, "number them as one discrete action"),
+        (np.full(3, 1000), None, None, "the discrete action 1,000, and they go from 0 to 999"),
+        (np.zeros((3, 0)), None, None, "holds no actions"),
+        (np.zeros((3, 2, 2)), None, None, "flatten each"),
+        (np.array(["1"]), None, None, "which are not numbers"),
+        (np.zeros(3, int), None, (0.0, 1.0), "leave --bounds out"),
+        (np.zeros(3, int), 0, None, "actions must be at least 1"),
+        (np.full((3, 1), 1.01), None, None, "reach from 1.01 to 1.01: say them, as in --bounds -2 2"),
+        (np.zeros((3, 2)), 3, None, "number them as one discrete action"),
+        (np.zeros((3, 2)), None, (0.0, 1.0, 2.0), "and not 3 numbers"),
+        (np.zeros((3, 1)), None, (1.0, 1.0), "each low one below its high one"),
+        (np.zeros((3, 1)), None, (0.0, np.inf), "finite"),
     ],
 )
-def test_spaces_that_cannot_be(found, options, says):
+def test_spaces_that_cannot_be(found, count, bounds, says):
     with pytest.raises(SharedqError, match=says):
-        action_space(found, "the log", **options)
+        find_actions("the log", [found], count, bounds)
+
+
+def test_images_with_their_colours_first_are_asked_about(tmp_path):
+    images = np.arange(STEPS * 3 * 8 * 9, dtype=np.uint8).reshape(STEPS, 3, 8, 9)
+    arrays = {"observations": images, "terminated": flags(STEPS - 1)}
+    with pytest.raises(SharedqError, match="say --channels first"):
+        read(tmp_path, **arrays)
+    (found,) = read(tmp_path, **arrays, channels="first")
+    np.testing.assert_array_equal(found.obs[:-1], np.moveaxis(images, 1, -1))
+    form, _ = find_observations("the log", (), np.int64, None)
+    assert (form.shape, form.dtype) == ((1,), np.float32)
+
+
+def test_an_option_means_the_same_in_all_formats():
+    """A name has one type and one help; a default may differ."""
+    told: dict[str, set] = {}
+    for kind in READERS.values():
+        types, about = settings.hints(kind), settings.comments(kind)
+        for field in dataclasses.fields(kind):
+            if field.name != "path":
+                told.setdefault(field.name, set()).add((str(types[field.name]), about[field.name]))
+    assert {name for name, ways in told.items() if len(ways) > 1} == set()
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -140,9 +140,9 @@ def test_a_run_of_several_checkpoints(tmp_path):
     description = reader.describe()
     assert description.spec.name == "atari/Pong" and description.spec.stacks == "black"
     assert description.spec.observation.shape == (HEIGHT, WIDTH, 4) and description.stored[0] == (HEIGHT, WIDTH)
-    assert description.spec.actions == Discrete(3) and "3 is the largest action" in description.notes[0]
+    assert description.spec.actions == Discrete(3) and "3 actions, because 2 is the largest" in description.notes[0]
     assert description.rewards == "clipped to -1 .. 1"
-    assert DQNReplay(str(folder), game="Breakout", actions=18).describe().spec.actions == Discrete(18)
+    assert DQNReplay(str(folder), environment="atari/Breakout", actions=18).describe().spec.actions == Discrete(18)
     assert reader.count() == 15 + 30 + 29
     assert not DQNReplay.recognises(str(tmp_path)) and not DQNReplay.recognises(str(tmp_path / "nothing"))
 
@@ -333,7 +333,7 @@ def test_one_run_of_several_is_chosen(tmp_path):
         (tmp_path / f"run_{run}-00000-of-00050").write_bytes(content)
     with pytest.raises(SharedqError, match="holds the runs 1, 2: choose one with run"):
         RLUnplugged(str(tmp_path)).describe()
-    (found,) = RLUnplugged(str(tmp_path), run=2, game="Pong").episodes()
+    (found,) = RLUnplugged(str(tmp_path), run=2, environment="atari/Pong").episodes()
     np.testing.assert_array_equal(found.episode.obs[0], picture(2, 0))
     with pytest.raises(SharedqError, match="holds no file run_3-CCCCC"):
         RLUnplugged(str(tmp_path), run=3).describe()

@@ -16,6 +16,7 @@ from gymnasium.spaces.utils import flatten
 from minari.data_collector import EpisodeBuffer
 
 from sharedq import settings
+from sharedq.command_line import main
 from sharedq.datasets import minari_export
 from sharedq.datasets.d4rl_scores import reference_scores
 from sharedq.datasets.episode import End, Episode
@@ -26,6 +27,7 @@ from sharedq.datasets.readers.d4rl import D4RL
 from sharedq.datasets.readers.minari import Minari
 from sharedq.datasets.rules import check_episode
 from sharedq.datasets.spaces import in_our_form
+from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -132,7 +134,7 @@ def test_actions_are_recognised_or_asked_for(tmp_path):
     assert spec.actions == Discrete(6)
     wide = np.linspace(-2, 4, 24).reshape(12, 2)
     path = flat(tmp_path / "a.hdf5", actions=wide, timeouts=at(12, 11))
-    with pytest.raises(SharedqError, match="reach from -2 to 4: say them, as in bounds=-2,2"):
+    with pytest.raises(SharedqError, match="reach from -2 to 4: say them, as in --bounds -2 2"):
         D4RL(path).describe()
     reader = D4RL(path, bounds=(-2.0, 4.0))
     (episode,) = read(reader)
@@ -142,7 +144,7 @@ def test_actions_are_recognised_or_asked_for(tmp_path):
 def test_images_and_what_is_known_by_name(tmp_path):
     images = np.arange(12 * 3 * 4 * 5, dtype=np.uint8).reshape(12, 3, 4, 5)
     path = flat(tmp_path / "maze2d.hdf5", observations=images, timeouts=at(12, 11))
-    with pytest.raises(SharedqError, match="say channels=first"):
+    with pytest.raises(SharedqError, match="say --channels first"):
         D4RL(path).describe()
     reader = D4RL(path, "maze2d-umaze-v1", channels="first")
     (episode,) = read(reader)
@@ -173,14 +175,17 @@ def nan_at(name, *place):
         (nan_at("observations", 7, 1), r"a.hdf5, episode 1 \(rows 6 to 10\), step 1: one of the observations"),
         (nan_at("actions", 8, 0), r"a.hdf5, episode 1 \(rows 6 to 10\), step 2: one of the actions"),
         (nan_at("rewards", 3), r"a.hdf5, episode 0 \(rows 0 to 5\), step 3: one of the rewards"),
-        (nan_at("terminals", 3), "a.hdf5, step 3: terminals is nan"),
+        (nan_at("terminals", 3), "a.hdf5, row 3: terminals is nan"),
         (lambda x: x.update(rewards=x["rewards"][:-1]), "a.hdf5 has 11 rewards, and should have 12"),
-        (lambda x: x.update(actions=x["actions"] * 2), "say them, as in bounds"),
+        (lambda x: x.update(actions=x["actions"] * 2), "say them, as in --bounds"),
         (lambda x: x.update(terminals=None), "a.hdf5 has no 'terminals'"),
         (lambda x: x.update(observations=np.array([b"abc"] * 12)), "'observations' of .* holds"),
         (lambda x: x.update(next_observations=x["observations"][:, :2]), "belong together"),
-        (lambda x: x.update(actions=np.arange(12) - 1), "discrete actions from -1 to 10"),
-        (lambda x: x.update(actions=np.arange(12) * 100), "discrete actions from 0 to 1,100"),
+        (
+            lambda x: x.update(actions=np.arange(12) - 1),
+            "0 to 5.*, step 0: the action -1 lies outside 0 .. 10",
+        ),
+        (lambda x: x.update(actions=np.arange(12) * 100), "the discrete action 1,100, and they go from 0 to 999"),
         (lambda x: x.update(actions=np.zeros((12, 2), int)), "number them as one discrete action"),
     ],
 )
@@ -250,7 +255,7 @@ def test_nothing_that_leads_out_of_a_file_is_followed(tmp_path, link, message):
 def test_a_truncated_file_ends_in_one_line(tmp_path, share):
     path = Path(flat(tmp_path / "a.hdf5"))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(SharedqError, match=r"cannot read .*a.hdf5 .*: the file is damaged") as error:
+    with pytest.raises(SharedqError, match=r"a.hdf5 is damaged") as error:
         D4RL(str(path)).describe()
     assert "\n" not in str(error.value)
 
@@ -394,7 +399,7 @@ def test_images_that_minari_compressed_are_unpacked_and_that_is_said(datasets, f
 
 def test_small_images_with_channels_first_are_asked_about(datasets):
     seen = written(datasets, "mine/small-v0", spaces.Box(0, 255, (2, 6, 5), np.uint8))
-    with pytest.raises(SharedqError, match="say channels=first"):
+    with pytest.raises(SharedqError, match="say --channels first"):
         Minari("mine/small-v0").describe()
     episode = read(Minari("mine/small-v0", channels="first"))[0]
     np.testing.assert_array_equal(episode.obs, np.moveaxis(seen[0][0], 1, -1))
@@ -520,7 +525,7 @@ def test_a_truncated_file_of_minari_ends_in_one_line(datasets, form, share):
     written(datasets, "mine/cut-v0", data_format=form)
     (path,) = (datasets / "mine" / "cut-v0").glob("data/main_data.hdf5" if form == "hdf5" else f"data/1/*.{form}")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(SharedqError, match=r"cannot read .*: the file is damaged") as error:
+    with pytest.raises(SharedqError, match=r" is damaged \(.*: get it or make it again") as error:
         read(Minari("mine/cut-v0"))
     assert "\n" not in str(error.value)
 
@@ -593,7 +598,7 @@ def linked(file):
         (replace("observations_1", np.zeros((5, 3))), "episode 1 has 5 observations, and should have 4"),
         (replace("observations_1", np.zeros((4, 2), np.float32)), r"episode 1 has observations of float32\[2\]"),
         (replace("rewards_0", [0, np.nan, 0, 0, 0]), "episode 0, step 1: one of the rewards"),
-        (replace("actions_1", np.full((4, 2), 3.0)), "say them, as in bounds=-2,2"),
+        (replace("actions_1", np.full((4, 2), 3.0)), "say them, as in --bounds -2 2"),
         (replace("num_episodes", 10**9), "has no 'actions_2'"),
         (replace("num_episodes", 0), "holds no episodes"),
         (linked, "'actions_1' of .* is a link to actions_1 in other.h5"),
@@ -705,6 +710,35 @@ def test_an_id_that_minari_does_not_take_is_refused_and_a_failed_export_leaves_n
     with pytest.raises(ZeroDivisionError):
         minari_export.export(store, "mine/failed-v0")
     assert not (datasets / "mine" / "failed-v0").exists()
+
+
+# The command
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_the_command_converts_what_each_library_wrote_and_gives_it_to_minari(datasets, tmp_path, capsys, form):
+    written(datasets, "mine/plain-v0", data_format=form)
+    sources = {
+        "minari": "mine/plain-v0",
+        "d4rl": flat(tmp_path / "a.hdf5", timeouts=at(12, 3, 11)),
+        "d3rlpy": str(FIXTURES / "d3rlpy" / "continuous.h5"),
+    }
+    for name, path in sources.items():
+        reader, out = READERS[name](path), str(tmp_path / f"{name}-store")
+        wanted = read(reader)
+        assert main(["data", "convert", f"{name}:{path}", out]) == 0, capsys.readouterr().err
+        store = Store(out)
+        store.check()
+        same(list(store), wanted)
+        assert store.manifest.steps == reader.count()
+        assert main(["data", "convert", out, f"minari:back/{name}-v0"]) == 0, capsys.readouterr().err
+        theirs = list(minari.load_dataset(f"back/{name}-v0"))
+        assert len(theirs) == len(wanted)
+        for one, episode in zip(theirs, wanted, strict=True):
+            np.testing.assert_array_equal(one.observations, episode.obs)
+            np.testing.assert_array_equal(one.rewards, episode.reward)
+            np.testing.assert_allclose(one.actions, store.description.spec.actions.in_units(episode.action), atol=1e-6)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")], "no lock is left"
 
 
 # Actions in our form

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedq.datasets.reading import DAMAGED, readable
+from sharedq.datasets.reading import AGAIN, readable
 from sharedq.errors import SharedqError, missing_extra
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -103,7 +103,7 @@ def _checked(group: Any, name: str, path: str, needed: str, kinds: str, of_bytes
             raise SharedqError(f"{what} holds {'nothing' if found.shape is None else found.dtype}, and not numbers")
         if found.nbytes > PACKED * (found.id.get_storage_size() + 1):
             raise SharedqError(
-                f"{what} is declared with {found.nbytes:,} bytes, of which the file holds next to nothing: {DAMAGED}"
+                f"{what} is declared with {found.nbytes:,} bytes, of which the file holds next to nothing: {AGAIN}"
             )
     return found
 

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.readers.minari import home
 from sharedq.datasets.store import Store
+from sharedq.datasets.writing import alone
 from sharedq.environments.spec import Actions, Discrete
 from sharedq.errors import SharedqError, missing_extra
 
@@ -23,7 +25,6 @@ def export(
     episodes. `form` is hdf5, arrow or parquet.
     """
     try:
-        import minari
         from minari.dataset.minari_dataset import parse_dataset_id
     except ImportError:
         raise missing_extra("minari", "data", "writing data sets of Minari") from None
@@ -34,8 +35,15 @@ def export(
             f"'{dataset_id}' is no id of Minari: it is written as name-v0, or namespace/name-v0"
         ) from None
     folder = home() / dataset_id
-    if folder.exists():
-        raise SharedqError(f"{folder} exists already: choose another id, or remove it with 'minari delete'")
+    with alone(folder):
+        if folder.exists():
+            raise SharedqError(f"{folder} exists already: choose another id, or remove it with 'minari delete'")
+        _write(store, dataset_id, folder, author, email, form)
+
+
+def _write(store: Store, dataset_id: str, folder: Path, author: str | None, email: str | None, form: str) -> None:
+    import minari
+
     description = store.description
     notes = f"Rewards: {description.rewards}. " + " ".join(f"{note}." for note in description.notes)
     try:

@@ -1,5 +1,7 @@
 """What readers share: an error while reading names its place, and arrays are checked before they become episodes."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,16 +9,22 @@ import numpy as np
 
 from sharedq.errors import SharedqError, reason
 
-DAMAGED = "the file is damaged or incomplete: get it or make it again"
+AGAIN = "get it or make it again"
 
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turns what goes wrong while a damaged file is read into one line."""
+    """Turns what goes wrong while a file is read that is missing, cut or changed into one line."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise SharedqError(f"cannot read {what} ({reason(error)}): {DAMAGED}") from None
+    except EOFError:
+        raise SharedqError(f"{what} ends too early, because it was cut: {AGAIN}") from None
+    except OSError as error:
+        if error.errno is not None:  # the system says it; of the content the libraries say it
+            raise SharedqError(f"cannot read {what} ({error.strerror.partition('\n')[0]})") from None
+        raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
+    except (RuntimeError, LookupError, ValueError, TypeError, OverflowError, zlib.error, zipfile.BadZipFile) as error:
+        raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
 
 
 def check_lengths(lengths: dict[str, tuple[int, int]], where: str) -> None:
@@ -28,16 +36,19 @@ def check_lengths(lengths: dict[str, tuple[int, int]], where: str) -> None:
             )
 
 
-def flags(values: np.ndarray, name: str, where: str) -> np.ndarray:
-    """End flags [T] as booleans."""
+def flags(values: np.ndarray, name: str, where: str, row: str = "step") -> np.ndarray:
+    """End flags [T] as booleans. `row` says what one of them stands for."""
     values = values.reshape(-1)
-    if not ((values == 0) | (values == 1)).all():
-        step = int(np.argmax((values != 0) & (values != 1)))
-        raise SharedqError(f"{where}, step {step}: {name} is {values[step]}, and not true or false")
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise SharedqError(f"{where}, {row} {first}: {name} is {values[first]}, and not true or false")
     return values.astype(bool)
 
 
-def as_rewards(own: np.ndarray) -> np.ndarray:
+def as_rewards(own: np.ndarray, where: str) -> np.ndarray:
     """Rewards [T] or [T, 1] as the store keeps them."""
+    if own.dtype.kind not in "fiub":
+        raise SharedqError(f"{where} has rewards of {own.dtype}, which are not numbers")
     with np.errstate(over="ignore"):  # the rules find what is infinite
         return own.reshape(-1).astype(np.float32)

@@ -14,7 +14,7 @@ from sharedq.errors import SharedqError
 from sharedq.settings import check_count, require
 
 Channels = Literal["last", "first"] | None
-Bounds = tuple[float, float] | None
+Bounds = tuple[float, ...] | None
 
 
 class FoundActions(NamedTuple):
@@ -68,7 +68,7 @@ def _refuse(wrong: np.ndarray, own: np.ndarray, span: str, where: str) -> None:
 
 
 def _whole(own: np.ndarray) -> bool:
-    return own.dtype.kind in "iub" or (own.dtype.kind == "f" and bool((own == np.floor(own)).all()))
+    return own.dtype.kind in "iub" or bool(own.dtype.kind == "f" and (np.isfinite(own) & (own == np.floor(own))).all())
 
 
 def check_bounds(source: str, actions: Actions) -> None:
@@ -83,73 +83,85 @@ def check_bounds(source: str, actions: Actions) -> None:
 def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bounds: Bounds) -> FoundActions:
     """The actions of data that declare none, from all of them, part after part [N, ...].
 
-    `count` and `bounds` are what the user said: the number of discrete actions, and the bounds of continuous ones.
+    `count` and `bounds` are what the user said: the number of discrete actions, and low,high of continuous ones, of all
+    entries or of each in turn. Whole numbers are discrete actions from 0 on, and floats are continuous ones.
     """
-    least, most, dtype, shape = math.inf, -math.inf, None, ()
-    for part in parts:
-        dtype, shape = part.dtype, part.shape[1:]
-        part = part[np.isfinite(part)] if dtype.kind == "f" else part
-        if part.size:
-            least, most = min(least, part.min().item()), max(most, part.max().item())
-    if dtype is None or least > most:
-        raise SharedqError(f"{source} holds no actions")
-    if dtype.kind in "iub" or count is not None:
-        return _numbered(source, int(least), int(most), shape, count, bounds)
-    require(dtype.kind == "f", f"{source} has actions of {dtype}, which are not numbers")
-    size = shape if shape else (1,)
-    if bounds is not None:
-        low, high = (np.full(size, bound, np.float32) for bound in bounds)
-        return FoundActions(Continuous(low, high), ())
-    if max(-least, most) > 1 + BEYOND:
-        raise SharedqError(
-            f"{source} does not say the bounds of its actions, which reach from {least:g} to {most:g}: say them, as in "
-            "bounds=-2,2"
-        )
-    one = np.ones(size, np.float32)
-    return FoundActions(Continuous(-one, one), ("the bounds of the actions are taken to be -1 and 1",))
-
-
-def _numbered(
-    source: str, least: int, most: int, shape: tuple[int, ...], count: int | None, bounds: Bounds
-) -> FoundActions:
-    if bounds is not None:
-        raise SharedqError(f"{source} has discrete actions, which have no bounds: leave bounds out")
-    if shape not in ((), (1,)):
-        raise SharedqError(
-            f"{source} has actions of whole numbers {list(shape)}, and does not say how many values each has: number "
-            "them as one discrete action"
-        )
-    if count is not None:
-        return FoundActions(Discrete(count), ())
-    if least < 0 or most >= ENUMERATED:
-        raise SharedqError(
-            f"{source} has discrete actions from {least:,} to {most:,}, and they go from 0 to {ENUMERATED - 1} at "
-            "most: number them from 0 on"
-        )
-    note = f"there are taken to be {most + 1} actions, because {most} is the largest: actions=N says how many there are"
-    return FoundActions(Discrete(most + 1), (note,))
-
-
-def check_hints(count: int | None, bounds: Bounds) -> None:
-    """Raises if what a user said about actions cannot be so."""
     if count is not None:
         check_count("actions", count, 1, ENUMERATED)
-    if bounds is not None:
-        require(len(bounds) == 2 and bounds[0] < bounds[1], f"bounds must be two numbers, low,high, not {bounds}")
+    dtype, shape = None, ()
+    least, most = math.inf, -math.inf
+    for part in parts:
+        if dtype is None:
+            dtype, shape = part.dtype, part.shape[1:]
+        require(part.dtype.kind in "fiub", f"{source} has actions of {part.dtype}, which are not numbers")
+        part = part[np.isfinite(part)] if part.dtype.kind == "f" else part  # what is not finite is named in its episode
+        if part.size:
+            least, most = min(least, part.min().item()), max(most, part.max().item())
+    if dtype is None or 0 in shape:
+        raise SharedqError(f"{source} holds no actions")
+    if dtype.kind in "iub" or count is not None:
+        require(bounds is None, f"{source} has discrete actions, which have no bounds: leave --bounds out")
+        require(
+            shape in ((), (1,)),
+            f"{source} has discrete actions of {dtype}{list(shape)}, and does not say how many values each number has: "
+            "number them as one discrete action",
+        )
+        return FoundActions(Discrete(count), ()) if count is not None else _counted(source, most)
+    require(
+        len(shape) < 2,
+        f"{source} has actions of {dtype}{list(shape)}, and continuous ones are vectors: flatten each",
+    )
+    return _bounded(source, math.prod(shape), least, most, bounds)
+
+
+def _counted(source: str, most: float) -> FoundActions:
+    largest = max(0, int(most)) if math.isfinite(most) else 0  # an action below 0 is named in its episode
+    if largest >= ENUMERATED:
+        raise SharedqError(
+            f"{source} has the discrete action {largest:,}, and they go from 0 to {ENUMERATED - 1} at most: "
+            "number them from 0 on"
+        )
+    note = (
+        f"there are taken to be {largest + 1} actions, because {largest} is the largest: --actions says how many there "
+        "are"
+    )
+    return FoundActions(Discrete(largest + 1), (note,))
+
+
+def _bounded(source: str, size: int, least: float, most: float, bounds: Bounds) -> FoundActions:
+    if bounds is None:
+        if max(-least, most) > 1 + BEYOND:
+            raise SharedqError(
+                f"{source} does not say the bounds of its actions, which reach from {least:g} to {most:g}: say them, "
+                "as in --bounds -2 2"
+            )
+        one = np.ones(size, np.float32)
+        return FoundActions(Continuous(-one, one), ("the bounds of the actions are taken to be -1 and 1",))
+    require(
+        len(bounds) in (2, 2 * size),
+        f"--bounds takes low and high of all entries of an action, or of each of the {size} in turn, and not "
+        f"{len(bounds)} numbers",
+    )
+    low, high = np.broadcast_to(np.reshape(np.asarray(bounds, np.float32), (-1, 2)), (size, 2)).T
+    require(
+        bool(np.isfinite([low, high]).all() and (low < high).all()),
+        "--bounds takes finite numbers, each low one below its high one",
+    )
+    return FoundActions(Continuous(low.copy(), high.copy()), ())
 
 
 def find_observations(source: str, shape: tuple[int, ...], dtype: Any, channels: Channels) -> FoundObservations:
     """The form of observations that an array [N, *shape] holds."""
     dtype = np.dtype(dtype)
-    if dtype.kind not in "fiub":
-        raise SharedqError(f"{source} has observations of {dtype}, which are not numbers")
+    if dtype.kind not in "fiub" or 0 in shape:
+        raise SharedqError(f"{source} has observations of {dtype}{list(shape)}, and numbers are needed")
     kept = dtype if dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
     turned = turns_channels(source, shape, channels)
     shape = shape or (1,)
 
     def read(rows: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # the rules find what is infinite
-            rows = rows.reshape(-1, *shape).astype(kept)
+            rows = rows.reshape(len(rows), *shape).astype(kept, copy=False)
         return np.moveaxis(rows, 1, -1) if turned else rows
 
     return FoundObservations(jax.ShapeDtypeStruct((*shape[1:], shape[0]) if turned else shape, kept), read)
@@ -159,11 +171,13 @@ def turns_channels(source: str, shape: tuple[int, ...], channels: Channels) -> b
     """Whether the first axis of images becomes the last. Raises if the user has to say."""
     image = len(shape) == 3
     if channels == "first":
-        require(image, f"channels=first needs images of three axes, and the observations of {source} are {list(shape)}")
+        require(
+            image, f"--channels first needs images of three axes, and the observations of {source} are {list(shape)}"
+        )
         return True
     if image and channels is None and looks_channels_first(shape):
         raise SharedqError(
             f"the observations of {source} have the shape {list(shape)}, which looks like [channels, height, width], "
-            "and networks read [height, width, channels]: say channels=first, or channels=last if it is not so"
+            "and networks read [height, width, channels]: say --channels first, or --channels last if it is not so"
         )
     return False

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,7 @@ from sharedq.datasets.store import BLOCK, EPISODE, FILES, HEADER, Store, encode,
 from sharedq.errors import SharedqError
 from sharedq.json_files import read_json
 from sharedq.runs.durable import atomic_write, naming, refuse_links, sync, sync_folder
+from sharedq.runs.lock import locked
 
 PROGRESS = "progress.json"
 SAVED_EVERY = 10.0  # seconds between two notes of how far the writer is
@@ -34,15 +37,22 @@ class StoreWriter:
 
     def __init__(self, path: str | Path, description: Description):
         self.path, self.description = Path(path), description
+        self._files: dict[str, BinaryIO] = {}
+        with ExitStack() as opened:
+            opened.enter_context(alone(self.path))
+            self._open()
+            self._alone = opened.pop_all()
+
+    def _open(self) -> None:
+        """Opens the files, at the place where an interrupted writer surely was."""
         if self.path.exists():
             raise SharedqError(f"{self.path} exists already: choose another name, or remove it")
         self._folder = self.path.with_name(f".{self.path.name}.unfinished")
         self._folder.mkdir(parents=True, exist_ok=True)
         refuse_links(self._folder.parent, [self._folder.name])
-        told = json.loads(json.dumps(description.to_dict()))
+        told = json.loads(json.dumps(self.description.to_dict()))
         self._begin = {"description": told}
         lengths = self._lengths(told)
-        self._files: dict[str, BinaryIO] = {}
         for name in FILES:
             with naming(self._folder / name):
                 handle = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -125,7 +135,7 @@ class StoreWriter:
         with naming(self._folder / "episodes.npy"):
             self._files["episodes.npy"].seek(HEADER)
             episodes = np.frombuffer(self._files["episodes.npy"].read(), EPISODE)
-        self.close()
+        self._close_files()
         counts = {end.name.lower(): int((episodes["end"] == end).sum()) for end in End}
         Manifest(
             self.description,
@@ -142,10 +152,15 @@ class StoreWriter:
         (self._folder / PROGRESS).unlink()
         self._folder.rename(self.path)
         sync_folder(self.path.parent)
+        self.close()
         return Store(self.path)
 
     def close(self) -> None:
         """Closes the files. What was written stays, for a writer that goes on."""
+        self._close_files()
+        self._alone.close()
+
+    def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
 
@@ -157,14 +172,27 @@ class StoreWriter:
 
         A process that is killed, or a full disk, leaves what was written for a writer that goes on.
         """
-        if next(iter(self._files.values())).closed:
-            return
-        if isinstance(error, SharedqError):
-            self.close()
-            shutil.rmtree(self._folder)
-        else:
-            self._save_progress()
-            self.close()
+        with self._alone:
+            if next(iter(self._files.values())).closed:
+                return
+            if isinstance(error, SharedqError):
+                self._close_files()
+                shutil.rmtree(self._folder)
+            else:
+                self._save_progress()
+                self._close_files()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing this data set too, with a lock beside it that is removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, f"another process is writing {path}: wait until it has ended, or choose another name"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _blocks(file: BinaryIO) -> list[str]:

@@ -22,6 +22,14 @@ Channels = Literal["last", "first"] | None
 Read = Callable[[Any], np.ndarray]
 
 
+class Unfit(SharedqError):
+    """A space has no form of ours. `what` says which, for those who do not have it from an environment."""
+
+    def __init__(self, name: str, what: str, remedy: str):
+        super().__init__(f"environment '{name}' has {what}: wrap it in gymnasium.wrappers.{remedy}")
+        self.what = what
+
+
 class Observations(NamedTuple):
     """The shape and dtype of observations, and what turns one of the environment into a new array of this form."""
 
@@ -89,9 +97,10 @@ def _reader(name: str, space: Any, path: str = "") -> tuple[jax.ShapeDtypeStruct
             {key: _reader(name, one, f"{path}[{key!r}]") for key, one in _inside(space).items()}, space, what
         )
     at = f" at {path}" if path else ""
-    raise SharedqError(
-        f"environment '{name}' has observations of {type(space).__name__}{at}, which have no fixed size as an array: "
-        "wrap it in gymnasium.wrappers.TransformObservation with a function that returns a Box"
+    raise Unfit(
+        name,
+        f"observations of {type(space).__name__}{at}, which have no fixed size as an array",
+        "TransformObservation with a function that returns a Box",
     )
 
 
@@ -197,12 +206,13 @@ def actions(name: str, space: Any) -> ActionSpace:
     if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)) and len(space.shape) == 1:
         sizes, first = _numbered(space)
         count = math.prod(map(int, sizes))
-        require(
-            count <= ENUMERATED,
-            f"environment '{name}' has actions of {type(space).__name__} with {count:,} combinations, and up to "
-            f"{ENUMERATED:,} are enumerated: wrap it in gymnasium.wrappers.TransformAction with fewer of them as a "
-            "Discrete, or with a Box of floats for --algorithm sac",
-        )
+        if count > ENUMERATED:
+            raise Unfit(
+                name,
+                f"actions of {type(space).__name__} with {count:,} combinations, and up to {ENUMERATED:,} are "
+                "enumerated",
+                "TransformAction with fewer of them as a Discrete, or with a Box of floats for --algorithm sac",
+            )
         listed = Discrete(count, 0, tuple(map(int, sizes)), tuple(map(int, first)), np.dtype(space.dtype).name)
         remark = (
             f"the actions of '{name}', {type(space).__name__} {list(listed.sizes)}, are enumerated: {count:,} of them, "
@@ -210,7 +220,8 @@ def actions(name: str, space: Any) -> ActionSpace:
         )
         return ActionSpace(listed, listed.in_units, remark)
     kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__
-    raise SharedqError(
-        f"environment '{name}' has actions of {kind}; they must be Discrete, a MultiDiscrete or MultiBinary of one "
-        "axis, or a Box of floats: wrap it in gymnasium.wrappers.TransformAction"
+    raise Unfit(
+        name,
+        f"actions of {kind}; they must be Discrete, a MultiDiscrete or MultiBinary of one axis, or a Box of floats",
+        "TransformAction",
     )

@@ -1,6 +1,7 @@
 """A lock that one process holds: it ends with the process, however that ends."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ def locked(file: Path, refusal: str) -> Iterator[None]:
         except OSError as error:
             raise SharedqError(f"cannot lock {file} ({error.strerror}): use a disk that knows locks") from None
         here = _identity(file)
-        assert here is not None
+        status = os.fstat(opened.fileno())
+        if here is None or here != (status.st_dev, status.st_ino):  # who held it has removed it since it was opened
+            raise SharedqError(refusal)
         _held.add(here)
         try:
             yield

@@ -34,8 +34,17 @@ import numpy as np
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
-from sharedq.datasets.readers.streams import ArrayStream, naming_damage
-from sharedq.datasets.readers.undeclared import action_space, float32, observation_form, own_actions, own_observations
+from sharedq.datasets.readers.streams import ArrayStream
+from sharedq.datasets.reading import as_rewards, check_lengths, flags, readable
+from sharedq.datasets.spaces import (
+    Bounds,
+    Channels,
+    FoundActions,
+    FoundObservations,
+    find_actions,
+    find_observations,
+    in_our_form,
+)
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError, unknown
 
@@ -58,9 +67,10 @@ class Arrays:
     """The file or folder, and what its arrays do not say."""
 
     path: str  # a file .npz, or a folder of files .npy
-    environment: str = "unknown"  # the name of the environment, as sharedq names it, if it is to be evaluated in it
-    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that occurs
-    bounds: tuple[float, ...] | None = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
+    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
+    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
+    channels: Channels = None  # which axis of an image holds its colours: last or first
     ends: Literal["unknown", "terminated", "truncated"] = "unknown"  # how episodes end where no flag says it
 
     @staticmethod
@@ -72,16 +82,15 @@ class Arrays:
 
     def describe(self) -> Description:
         steps = self._steps()
-        space, notes = action_space(steps.action, self._name("actions"), self.actions, self.bounds)
+        found = self._actions(steps)
         with ExitStack() as opened:
-            observations = self._open("observations", opened)
-            form = observation_form(observations, observations.name)
+            form = self._form(self._open("observations", opened)).form
         return Description(
             source=self.path,
             reader="numpy",
-            spec=EnvironmentSpec(self.environment, form, space),
+            spec=EnvironmentSpec(self.environment or "unknown", form, found.actions),
             rewards="unknown",
-            notes=notes,
+            notes=found.notes,
         )
 
     def count(self) -> int:
@@ -90,8 +99,7 @@ class Arrays:
 
     def episodes(self, start: int = 0) -> Iterator[Found]:
         steps = self._steps()
-        space, _ = action_space(steps.action, self._name("actions"), self.actions, self.bounds)
-        own, passed = own_actions(space), 0
+        actions, passed = self._actions(steps).actions, 0
         for number, obs, first, length, end in self._observations(steps):
             if length < 1:
                 continue
@@ -99,15 +107,21 @@ class Arrays:
             if passed > start:
                 rows = slice(first, first + length)
                 where = f"{self.path}, episode {number}"
-                action, reward = own(steps.action[rows]), float32(steps.reward[rows])
-                yield Found(Episode(obs, action, reward, end), where)
+                action = in_our_form(actions, steps.action[rows], where)
+                yield Found(Episode(obs, action, as_rewards(steps.reward[rows], where), end), where)
+
+    def _actions(self, steps: Steps) -> FoundActions:
+        return find_actions(self._name("actions"), [steps.action], self.actions, self.bounds)
+
+    def _form(self, stream: ArrayStream) -> FoundObservations:
+        return find_observations(stream.name, stream.shape[1:], stream.dtype, self.channels)
 
     def _observations(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, int, int, End]]:
         """Of each episode its number, its observations, its first step, its whole steps and its end."""
         edges = [*steps.starts.tolist(), len(steps.reward)]
         with ExitStack() as opened:
             stream = self._open("observations", opened)
-            form = observation_form(stream, stream.name)
+            read = self._form(stream).read
             every = self._has_every_observation(stream, steps)
             following = self._successors(stream, opened)
             for number, end in enumerate(steps.ends):
@@ -121,7 +135,7 @@ class Arrays:
                     length -= 1
                 elif not every:
                     obs = np.concatenate([obs, obs[-1:]])
-                yield number, own_observations(obs, form), first, length, end
+                yield number, read(obs), first, length, end
             stream.finish()
             if following is not None:
                 following.finish()
@@ -164,20 +178,16 @@ class Arrays:
                 f"{self._name('rewards')} holds {reward.dtype}{list(reward.shape)}, and numbers [N] are expected"
             )
         action = self._small("actions")
-        flags = {name: self._flags(name, len(reward)) for name in FLAGS if name in members}
-        if "dones" in flags and len(flags) > 1:
+        found = {name: self._flags(name) for name in FLAGS if name in members}
+        if "dones" in found and len(found) > 1:
             raise SharedqError(
-                f"{self.path} has dones and {', '.join(set(flags) - {'dones'})}: remove dones, which says less"
+                f"{self.path} has dones and {', '.join(set(found) - {'dones'})}: remove dones, which says less"
             )
-        for name, array in (("actions", action), *flags.items()):
-            if array.shape[:1] != reward.shape:
-                raise SharedqError(
-                    f"{self._name(name)} has the shape {list(array.shape)}, and there are {len(reward):,} rewards: "
-                    "they do not belong together"
-                )
-        over = np.logical_or.reduce(list(flags.values())) if flags else np.zeros(len(reward), bool)
+        counts = {name: len(np.atleast_1d(array)) for name, array in (("actions", action), *found.items())}
+        check_lengths({name: (count, len(reward)) for name, count in counts.items()}, self.path)
+        over = np.logical_or.reduce(list(found.values())) if found else np.zeros(len(reward), bool)
         declared = self._starts(len(reward))
-        if declared is None and not flags:
+        if declared is None and not found:
             raise SharedqError(
                 f"{self.path} does not say where an episode ends: add terminated and truncated, or episode_starts"
             )
@@ -192,14 +202,14 @@ class Arrays:
                 f"{self.path}, episode {number}, step {step - int(starts[number])}: an end flag stands in the middle "
                 "of the episode"
             )
-        return Steps(action, reward, starts, [self._end(int(row), flags, declared is not None) for row in last])
+        return Steps(action, reward, starts, [self._end(int(row), found, declared is not None) for row in last])
 
-    def _end(self, row: int, flags: dict[str, np.ndarray], declared: bool) -> End:
+    def _end(self, row: int, found: dict[str, np.ndarray], declared: bool) -> End:
         """How the episode ends of which this is the last step."""
-        terminated, truncated, dones = (name in flags and bool(flags[name][row]) for name in FLAGS)
+        terminated, truncated, dones = (name in found and bool(found[name][row]) for name in FLAGS)
         if terminated:
             return End.TERMINATED
-        if truncated or "terminated" in flags or not (declared or dones):
+        if truncated or "terminated" in found or not (declared or dones):
             return End.TRUNCATED
         return End[self.ends.upper()]
 
@@ -228,15 +238,11 @@ class Arrays:
             return starts
         return None
 
-    def _flags(self, name: str, steps: int) -> np.ndarray:
+    def _flags(self, name: str) -> np.ndarray:
         found = self._small(name)
         if found.ndim != 1 or found.dtype.kind not in "biuf":
             raise SharedqError(f"{self._name(name)} holds {found.dtype}{list(found.shape)}, not 0 or 1 for each step")
-        wrong = (found != 0) & (found != 1)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise SharedqError(f"{self._name(name)}, row {row}: an end flag is 0 or 1, not {found[row]}")
-        return found.astype(bool)
+        return flags(found, name, self._name(name), "row")
 
     def _small(self, name: str) -> np.ndarray:
         with ExitStack() as opened:
@@ -244,7 +250,7 @@ class Arrays:
 
     def _open(self, name: str, opened: ExitStack) -> ArrayStream:
         path = Path(self.path)
-        with naming_damage(self._name(name)):
+        with readable(self._name(name)):
             if path.is_dir():
                 size = (path / f"{name}.npy").stat().st_size
                 file: BinaryIO = opened.enter_context((path / f"{name}.npy").open("rb"))
@@ -259,7 +265,7 @@ class Arrays:
 
     def _members(self) -> list[str]:
         """The names of the arrays."""
-        with naming_damage(self.path):
+        with readable(self.path):
             members = _members(Path(self.path))
         for member in members:
             if member not in [f"{name}.npy" for name in NAMES]:

@@ -17,7 +17,6 @@ from sharedq.datasets.spaces import (
     Bounds,
     Channels,
     FoundObservations,
-    check_hints,
     find_actions,
     find_observations,
     in_our_form,
@@ -47,14 +46,11 @@ class Part(NamedTuple):
 class D3rlpy:
     """An HDF5 file that d3rlpy wrote, of its format 2.1."""
 
-    path: str = ""  # the HDF5 file
-    environment: str = "unknown"  # the environment's name, which the file does not hold
-    actions: int | None = None  # how many discrete actions there are; none takes the largest in the file
-    bounds: Bounds = None  # low,high of continuous actions; none takes -1,1 if all lie within
-    channels: Channels = "first"  # which axis of an image holds its colours: last or first, as d3rlpy wants it
-
-    def __post_init__(self) -> None:
-        check_hints(self.actions, self.bounds)
+    path: str  # the HDF5 file
+    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
+    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
+    channels: Channels = "first"  # which axis of an image holds its colours: last or first
 
     @staticmethod
     def recognises(path: str) -> bool:
@@ -94,7 +90,7 @@ class D3rlpy:
         return Description(
             source=f"d3rlpy:{self.path}",
             reader="d3rlpy",
-            spec=EnvironmentSpec(self.environment, form, found.actions),
+            spec=EnvironmentSpec(self.environment or "unknown", form, found.actions),
             rewards="unknown",
             notes=notes,
         )
@@ -145,7 +141,7 @@ class D3rlpy:
                     start -= 1
                     continue
                 action = in_our_form(actions, hdf5.rows(part.actions, 0, part.steps, where), where)
-                reward = as_rewards(hdf5.rows(part.rewards, 0, part.steps, where))
+                reward = as_rewards(hdf5.rows(part.rewards, 0, part.steps, where), where)
                 yield Found(Episode(self._read(part, where), action, reward, part.end), where)
 
     def _read(self, part: Part, where: str) -> np.ndarray:

@@ -18,7 +18,6 @@ from sharedq.datasets.spaces import (
     Bounds,
     Channels,
     FoundObservations,
-    check_hints,
     find_actions,
     find_observations,
     in_our_form,
@@ -44,14 +43,11 @@ class Parts(NamedTuple):
 class D4RL:
     """A flat HDF5 file as the environments of D4RL download it."""
 
-    path: str = ""  # the HDF5 file
-    environment: str = "unknown"  # the environment's name, such as hopper-medium-v2
-    actions: int | None = None  # how many discrete actions there are; none takes the largest in the file
-    bounds: Bounds = None  # low,high of continuous actions; none takes -1,1 if all lie within
+    path: str  # the HDF5 file
+    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
+    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = None  # which axis of an image holds its colours: last or first
-
-    def __post_init__(self) -> None:
-        check_hints(self.actions, self.bounds)
 
     @staticmethod
     def recognises(path: str) -> bool:
@@ -73,20 +69,20 @@ class D4RL:
         notes = self._parts.notes + found.notes
         if self._is_maze2d:
             notes += ("the timeouts of maze2d say that the goal was reached, and the agent went on to another goal",)
-        scores = reference_scores(self.environment)
+        scores = reference_scores(self.environment or "")
         if scores is None:
-            notes += ("there are no normalised scores: environment=NAME names one of D4RL, if it is known there",)
+            notes += ("there are no normalised scores: --environment names one of D4RL that has them",)
         return Description(
             source=f"d4rl:{self.path}",
             reader="d4rl",
-            spec=EnvironmentSpec(self.environment, observations.form, found.actions),
+            spec=EnvironmentSpec(self.environment or "unknown", observations.form, found.actions),
             reference_scores=scores,
             notes=notes,
         )
 
     @property
     def _is_maze2d(self) -> bool:
-        return any("maze2d" in name.lower() for name in (self.environment, Path(self.path).name))
+        return any("maze2d" in name.lower() for name in (self.environment or "", Path(self.path).name))
 
     def _array(self, file: Any, name: str) -> Any:
         return hdf5.array(file, name, self.path, NEEDED)
@@ -136,7 +132,7 @@ class D4RL:
             return np.zeros(count, bool)
         values = hdf5.rows(found, 0, count, f"'{name}' of {self.path}")
         check_lengths({name: (values.size, count)}, self.path)
-        return flags(values, name, self.path)
+        return flags(values, name, self.path, "row")
 
     def _jumps(self, rows: Any, follows: Any) -> np.ndarray:
         """Whether the row after each is another one than what followed it."""
@@ -166,7 +162,7 @@ class D4RL:
                 obs = hdf5.rows(rows, first, last + 1, where)
                 after = hdf5.rows(rows if follows is None else follows, *self._after(number, follows), where)
                 action = in_our_form(actions, hdf5.rows(own, first, last + 1, where), where)
-                reward = as_rewards(hdf5.rows(rewards, first, last + 1, where))
+                reward = as_rewards(hdf5.rows(rewards, first, last + 1, where), where)
                 end = End(int(parts.end[number]))
                 yield Found(Episode(read(np.concatenate([obs, after])), action, reward, end), where)
 

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -39,9 +39,10 @@ import numpy as np
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
-from sharedq.datasets.readers.streams import ArrayStream, naming_damage
-from sharedq.datasets.readers.undeclared import action_space, float32, own_actions
-from sharedq.environments.spec import EnvironmentSpec
+from sharedq.datasets.readers.streams import ArrayStream
+from sharedq.datasets.reading import as_rewards, flags, readable
+from sharedq.datasets.spaces import find_actions, in_our_form
+from sharedq.environments.spec import Actions, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.reports.human_scores import human_scale
 
@@ -69,8 +70,8 @@ class DQNReplay:
     """The files of one run."""
 
     path: str  # the folder of a run, such as Pong/1 or Pong/1/replay_logs
-    game: str | None = None  # the name of the game; none takes it from the folders, if they are named as published
-    actions: int | None = None  # how many actions the game has; none counts up to the largest that occurs
+    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
     def recognises(path: str) -> bool:
@@ -82,16 +83,16 @@ class DQNReplay:
     def describe(self) -> Description:
         numbers = self._numbers()
         largest = max(int(self._ring(number).action.max(initial=0)) for number in numbers)  # every file but the frames
-        space, notes = action_space(np.array([largest]), str(_folder(self.path)), self.actions)
+        found = find_actions(str(_folder(self.path)), [np.array([largest])], self.actions, None)
         with ExitStack() as opened:
             height, width = self._frames(numbers[0], opened).shape[1:]
         return Description(
             source=self.path,
             reader="dqn_replay",
             spec=EnvironmentSpec(
-                name=f"atari/{name}" if (name := self.game or self._game()) else "unknown",
+                name=self.environment or self._game(),
                 observation=jax.ShapeDtypeStruct((height, width, STACK), np.uint8),
-                actions=space,
+                actions=found.actions,
                 stacks="black",
             ),
             stack=STACK,
@@ -101,7 +102,7 @@ class DQNReplay:
             reference_scores=human_scale({"kind": "atari", "game": name}),
             behaviour="DQN while it learned; a group is a checkpoint",
             notes=(
-                *notes,
+                *found.notes,
                 "the first episode of a checkpoint may begin in the middle, where it was overwritten before: its first "
                 "stacks are filled with black frames as if it began there",
                 "an episode that the recording cuts is truncated, and loses the step whose successor is not known",
@@ -114,7 +115,7 @@ class DQNReplay:
         return sum(len(self._ring(number).action) for number in self._numbers())
 
     def episodes(self, start: int = 0) -> Iterator[Found]:
-        own = own_actions(self.describe().spec.actions)
+        actions = self.describe().spec.actions
         passed = 0
         for number in self._numbers():
             where = f"{_folder(self.path)}, checkpoint {number}"
@@ -122,12 +123,12 @@ class DQNReplay:
             for episode, (first, frames) in enumerate(self._parts(ring, where)):
                 passed += 1
                 if passed > start:
-                    yield self._found(ring, first, frames, f"{where}, episode {episode}", own)
+                    yield self._found(ring, first, frames, f"{where}, episode {episode}", actions)
 
-    def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, own: Any) -> Found:
+    def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, actions: Actions) -> Found:
         ends = bool(ring.terminal[first + len(frames) - 1])
         rows = slice(first, first + len(frames) - (not ends))
-        reward = float32(ring.reward[rows])
+        reward = as_rewards(ring.reward[rows], where)
         wrong = ~(np.abs(reward) <= 1)
         if wrong.any():
             step = int(np.argmax(wrong))
@@ -137,7 +138,7 @@ class DQNReplay:
             )
         obs = np.stack([*frames, frames[-1]] if ends else frames)
         end = End.TERMINATED if ends else End.TRUNCATED
-        return Found(Episode(obs, own(ring.action[rows]), reward, end, ring.number), where)
+        return Found(Episode(obs, in_our_form(actions, ring.action[rows], where), reward, end, ring.number), where)
 
     def _parts(self, ring: Ring, where: str) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Of each episode that has a whole step its first row and the frames of its rows."""
@@ -208,13 +209,10 @@ class DQNReplay:
                 )
         spans = self._spans(number, capacity)
         rows = np.concatenate([np.arange(*span) for span in spans]) if spans else np.zeros(0, int)
-        terminal = terminal[rows]
-        if (wrong := (terminal != 0) & (terminal != 1)).any():
-            raise SharedqError(
-                f"{self._file('$store$_terminal', number)}, row {rows[np.argmax(wrong)]}: a terminal is 0 or 1, not "
-                f"{terminal[np.argmax(wrong)]}: get it again"
-            )
-        return Ring(number, spans, action[rows], reward[rows], terminal)
+        written = np.isin(np.arange(capacity), rows)
+        path = str(self._file("$store$_terminal", number))
+        terminal = flags(np.where(written, terminal, 0), "a terminal", path, "row")
+        return Ring(number, spans, action[rows], reward[rows], terminal[rows])
 
     def _spans(self, number: int, capacity: int) -> list[tuple[int, int]]:
         """Where the rows are, in the order in which they were written."""
@@ -240,7 +238,7 @@ class DQNReplay:
 
     def _open(self, name: str, number: int, opened: ExitStack) -> ArrayStream:
         path = self._file(name, number)
-        with naming_damage(str(path)):
+        with readable(str(path)):
             return ArrayStream(opened.enter_context(gzip.open(path)), str(path))  # type: ignore[arg-type]
 
     def _file(self, name: str, number: int) -> Path:
@@ -248,18 +246,18 @@ class DQNReplay:
 
     def _numbers(self) -> list[int]:
         folder = _folder(self.path)
-        with naming_damage(str(folder)):
+        with readable(str(folder)):
             numbers = _numbers(folder)
         if not numbers:
             raise SharedqError(f"{folder} holds no file $store$_observation_ckpt.N.gz: name the folder of one run")
         return numbers
 
-    def _game(self) -> str | None:
-        """The name of the game in the folders' names: Pong of Pong/1/replay_logs."""
+    def _game(self) -> str:
+        """The name that the folders' names give: atari/Pong of Pong/1/replay_logs."""
         parts = list(_folder(self.path).absolute().parts)
         if parts[-1] == "replay_logs":
             parts.pop()
-        return parts[-2] if len(parts) > 2 and parts[-1].isdecimal() else None
+        return f"atari/{parts[-2]}" if len(parts) > 2 and parts[-1].isdecimal() else "unknown"
 
 
 def _folder(path: str) -> Path:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ OLD = "read it with a newer Minari and write it again there"
 class Minari:
     """A data set of Minari, by its id or by its folder."""
 
-    path: str = ""  # the id, such as D4RL/pointmaze/umaze-v2, or the folder
+    path: str  # the id, such as D4RL/pointmaze/umaze-v2, or the folder
     channels: Channels = None  # which axis of an image holds its colours: last or first
 
     @staticmethod
@@ -111,12 +112,22 @@ class Minari:
         if isinstance(space, spaces.Box):
             channels = "first" if turns_channels(self.path, space.shape, channels) else "last"
         else:
-            require(channels != "first", f"channels=first needs images, and {self.path} has a {type(space).__name__}")
-        return gymnasium_spaces.observations(self._environment, space, channels)
+            require(channels != "first", f"--channels first needs images, and {self.path} has a {type(space).__name__}")
+        with self._naming_spaces():
+            return gymnasium_spaces.observations(self.path, space, channels)
+
+    @contextmanager
+    def _naming_spaces(self) -> Iterator[None]:
+        """Lets the error about a space name the data set: nobody has an environment to wrap."""
+        try:
+            yield
+        except gymnasium_spaces.Unfit as error:
+            raise SharedqError(f"{self.path} has {error.what}: such data cannot be read") from None
 
     @cached_property
     def _description(self) -> Description:
-        actions = gymnasium_spaces.actions(self._environment, self._spaces[1])
+        with self._naming_spaces():
+            actions = gymnasium_spaces.actions(self.path, self._spaces[1])
         check_bounds(self.path, actions.actions)
         found = self._metadata
         scores = found.get("ref_min_score"), found.get("ref_max_score")
@@ -179,7 +190,7 @@ class Minari:
                 check_lengths({name: (len(leaf), wanted)}, where)
         action = in_our_form(self._description.spec.actions, columns.actions, where)
         return Episode(
-            self._read(columns.observations, where), action, as_rewards(columns.rewards), _end(columns, where)
+            self._read(columns.observations, where), action, as_rewards(columns.rewards, where), _end(columns, where)
         )
 
     def _read(self, found: Any, where: str) -> np.ndarray:

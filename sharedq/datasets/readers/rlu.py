@@ -31,9 +31,9 @@ import numpy as np
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
-from sharedq.datasets.readers.streams import naming_damage
 from sharedq.datasets.readers.tfrecord import Feature, example, is_head, records
-from sharedq.datasets.readers.undeclared import action_space, own_actions
+from sharedq.datasets.reading import check_lengths, readable
+from sharedq.datasets.spaces import find_actions, in_our_form
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError, missing_extra, reason
 from sharedq.reports.human_scores import human_scale
@@ -60,8 +60,8 @@ class RLUnplugged:
 
     path: str  # the folder of a game, or one of its files
     run: int | None = None  # which run, if the folder holds several
-    game: str | None = None  # the name of the game; none takes it from the folder
-    actions: int | None = None  # how many actions the game has; none counts up to the largest of the first steps
+    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
     def recognises(path: str) -> bool:
@@ -76,16 +76,16 @@ class RLUnplugged:
             largest, steps = max(largest, int(rows.action.max(initial=0))), steps + len(rows.action)
             if self.actions is not None or steps >= SEEN:
                 break
-        space, notes = action_space(np.array([largest]), self.path, self.actions)
+        found = find_actions(self.path, [np.array([largest])], self.actions, None)
         folder = files[0].absolute().parent.name
-        name = self.game or (folder if re.fullmatch(r"[A-Z][A-Za-z]+", folder) else None)
+        named = f"atari/{folder}" if re.fullmatch(r"[A-Z][A-Za-z]+", folder) else "unknown"
         return Description(
             source=self.path,
             reader="rlu",
             spec=EnvironmentSpec(
-                name=f"atari/{name}" if name else "unknown",
+                name=self.environment or named,
                 observation=jax.ShapeDtypeStruct((SIDE, SIDE, STACK), np.uint8),
-                actions=space,
+                actions=found.actions,
                 stacks="black",
             ),
             stack=STACK,
@@ -94,14 +94,14 @@ class RLUnplugged:
             sticky_actions=0.25,
             reference_scores=human_scale({"kind": "atari", "game": name}),
             behaviour="DQN while it learned; a group is a checkpoint",
-            notes=notes,
+            notes=found.notes,
         )
 
     def count(self) -> None:
         """Not known before the files are read."""
 
     def episodes(self, start: int = 0) -> Iterator[Found]:
-        own = own_actions(self.describe().spec.actions)
+        actions = self.describe().spec.actions
         number = 0
         for where, rows in (one for file in self._files() for one in self._rows(file)):
             if not len(rows.action):
@@ -109,11 +109,12 @@ class RLUnplugged:
             number += 1
             if number > start:
                 obs = np.stack([_pixels(png, f"{where}, step {step}") for step, png in enumerate(rows.pngs)])
-                yield Found(Episode(obs, own(rows.action), rows.reward, rows.end, rows.group), where)
+                action = in_our_form(actions, rows.action, where)
+                yield Found(Episode(obs, action, rows.reward, rows.end, rows.group), where)
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Rows]]:
         """The records of a file, each with its place."""
-        with naming_damage(str(path)), path.open("rb") as raw:
+        with readable(str(path)), path.open("rb") as raw:
             plain = is_head(raw.read(12))
             raw.seek(0)
             file: BinaryIO = raw if plain else gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
@@ -122,7 +123,8 @@ class RLUnplugged:
                 yield where, _row(example(data, where), where)
 
     def _files(self) -> list[Path]:
-        with naming_damage(self.path):
+        with readable(self.path):
+            Path(self.path).stat()  # says if it is not there
             named = _named(self.path)
         runs = sorted({run for run, _, _ in named})
         if self.run is None and len(runs) > 1:
@@ -149,11 +151,10 @@ def _row(features: dict[str, Feature], where: str) -> Rows:
     reward = _numbers(features, "unclipped_rewards", "f", where)
     discount = _numbers(features, "discounts", "f", where)
     group = _numbers(features, "checkpoint_idx", "i", where)
-    if not len(pngs) == len(action) == len(reward) == len(discount) or len(pngs) < 1:
-        raise SharedqError(
-            f"{where} has {len(pngs):,} observations, {len(action):,} actions, {len(reward):,} rewards and "
-            f"{len(discount):,} discounts, and should have as many of each: get the file again"
-        )
+    if not pngs:
+        raise SharedqError(f"{where} has no observations: get the file again")
+    arrays = {"actions": action, "unclipped_rewards": reward, "discounts": discount}
+    check_lengths({name: (len(array), len(pngs)) for name, array in arrays.items()}, where)
     if len(group) != 1 or not 0 <= group[0] < 2**31:
         raise SharedqError(f"{where} has the checkpoint_idx {group.tolist()}, and should have one number")
     early = np.nonzero(~(discount[1:-1] > 0))[0]

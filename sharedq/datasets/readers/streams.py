@@ -4,34 +4,19 @@ Nothing is unpickled: an array of Python objects is refused. What is declared is
 memory is asked for.
 """
 
-import gzip
 import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from sharedq.errors import SharedqError, reason, told
+from sharedq.datasets.reading import readable
+from sharedq.errors import SharedqError, told
 
 AT_ONCE = 2**20  # bytes that are read at once to pass over rows
 WHOLE = 2**32  # bytes of an array that may come into memory in one piece
-
-
-@contextmanager
-def naming_damage(name: str) -> Iterator[None]:
-    """Turns the errors of a file that cannot be read, or was cut or changed, into one line that names it."""
-    try:
-        yield
-    except EOFError:
-        raise SharedqError(f"{name} ends too early: it was cut, so get it again") from None
-    except (gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        raise SharedqError(f"{name} is damaged ({reason(error)}): get it again") from None
-    except OSError as error:
-        raise SharedqError(f"cannot read {name} ({error.strerror or reason(error)})") from None
 
 
 def _header(file: BinaryIO, read: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -51,7 +36,7 @@ class ArrayStream:
 
     def __init__(self, file: BinaryIO, name: str, size: int | None = None):
         self._file, self.name = file, name
-        with naming_damage(name):
+        with readable(name):
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"it is of version {version[0]} of the format")
@@ -75,7 +60,7 @@ class ArrayStream:
 
     def read(self, rows: int) -> np.ndarray:
         """The next rows; `rows` is at most `left`."""
-        with naming_damage(self.name):
+        with readable(self.name):
             data = self._file.read(rows * self._row)
             if len(data) < rows * self._row:
                 raise EOFError
@@ -84,7 +69,7 @@ class ArrayStream:
 
     def skip(self, rows: int) -> None:
         """Passes over rows."""
-        with naming_damage(self.name):
+        with readable(self.name):
             left = rows * self._row
             while left:
                 data = self._file.read(min(left, AT_ONCE))
@@ -96,7 +81,7 @@ class ArrayStream:
     def finish(self) -> None:
         """Reads to the end, where a compressed file has its checksum."""
         self.skip(self.left)
-        with naming_damage(self.name):
+        with readable(self.name):
             if self._file.read(1):
                 raise ValueError(f"it is longer than {self.dtype}{list(self.shape)}, as it declares")
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sharedq.datasets.readers.streams import naming_damage
+from sharedq.datasets.reading import readable
 from sharedq.errors import SharedqError
 
 LARGEST = 2**31 - 1  # bytes of a record: messages of protocol buffers cannot be larger
@@ -26,7 +26,7 @@ def records(file: BinaryIO, name: str) -> Iterator[bytes]:
     number = 0
     while True:
         where = f"{name}, record {number}"
-        with naming_damage(where):
+        with readable(where):
             head = file.read(12)
             if not head:
                 return
