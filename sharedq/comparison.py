@@ -136,7 +136,7 @@ def plan(
 
     The report on a `ranked` comparison orders the runs by their results, and measures them against the first.
     """
-    labels, trained = list(experiments), list(experiments.values())
+    labels, trained = list(experiments), [one.pinned() for one in experiments.values()]
     _check_report()
     trust = {reference for one in trained for reference in one.imports()}
     described = {
