@@ -1,6 +1,7 @@
 """Batches of a data set: what online replay would give for the same steps, drawn by seed and number alone."""
 
 import functools
+import itertools
 import tracemalloc
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from test_replay import assert_equally_often
 
 from sharedq.datasets.data_set import DataSet
 from sharedq.datasets.episode import End, Episode
-from sharedq.datasets.feed import Raw, Rewards, StoreFeed, begins_of, chosen_part
+from sharedq.datasets.feed import AS_STORED, Raw, Rewards, StoreFeed, begins_of, chosen_part
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
@@ -69,7 +70,7 @@ def played(world: World, ends: np.ndarray, groups: np.ndarray | None = None) -> 
     steps: list[Step] = []
     episodes: list[Episode] = []
     edges = [0, *(np.flatnonzero(ends[:-1]) + 1), len(ends)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         rows = draw.integers(0, 2 if dtype == jnp.bool_ else 200, (stop - start + 1, *shape)).astype(dtype)
         whole = rows if world.stack is None else stacked(rows, world.stack)
         action = np.stack([world.action(step) for step in range(start, stop)])
@@ -97,7 +98,7 @@ def written(folder: Path, world: World, episodes: list[Episode]) -> Store:
         return writer.finish()
 
 
-def feed_of(store: Store, n_step: int = 1, size: int = 512, part=None, rewards=Rewards(0.0, 1.0)) -> StoreFeed:
+def feed_of(store: Store, n_step: int = 1, size: int = 512, part=None, rewards=AS_STORED) -> StoreFeed:
     part = chosen_part(store, 1.0, "first") if part is None else part
     return StoreFeed(store, part, size, n_step, GAMMA, End.TRUNCATED, rewards)
 
@@ -173,9 +174,9 @@ def test_a_draw_depends_on_the_seed_and_the_number_of_the_update_and_on_nothing_
     whole = feed.batches([3, 0, 4], 1, 20)
     for first, count in ((1, 1), (1, 7), (8, 13), (20, 1)):
         for place, seed in enumerate([3, 0, 4]):
-            part = feed.batches([seed], first, count)
-            wanted = jax.tree.map(lambda x: x[place : place + 1, first - 1 : first - 1 + count], whole)
-            jax.tree.map(np.testing.assert_array_equal, part, wanted)
+            part, at = feed.batches([seed], first, count), slice(first - 1, first - 1 + count)
+            for leaf, all_of_it in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
+                np.testing.assert_array_equal(leaf[0], all_of_it[place, at])
     again = feed_of(Store(tmp_path / "store"), n_step=3, size=6)
     jax.tree.map(np.testing.assert_array_equal, again.batches([3, 0, 4], 1, 20), whole)
     batches = whole.action.reshape(60, 6)
