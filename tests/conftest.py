@@ -24,6 +24,20 @@ hypothesis.settings.register_profile("sharedq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sharedq")
 
 
+@pytest.fixture(scope="module")
+def hasty():
+    """Compiles with few optimisations, for tests of commands whose programs are small: compiling is most of their time.
+
+    Tests that compare numbers to the bit, or measure programs, are compiled as for users. So nothing that was compiled
+    here is left for them.
+    """
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Puts an empty figure in place of those of a report, which take most of its time."""

@@ -43,6 +43,7 @@ def run_shell(script: str) -> None:
 RUNNING = [page for page in PAGES if {"python", "sh"} & {language for language, _ in blocks_of(page)}]
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,8 @@ from sharedq.experiment import TABLES, Experiment
 EXAMPLE = Path(__file__).parents[1] / "examples" / "sharedq-plugin"
 SHORT = "--steps=400 --training.warm_up=100 --training.log_period=200 --training.checkpoint_period=200".split()  # noqa: SIM905
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import sharedq
 from sharedq.command_line import main
 
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
+pytestmark = pytest.mark.usefixtures("hasty")
+
 STOPPED = sorted(path.name for path in FIXTURES.iterdir() if path.name not in ("corridor-finished", "comparison"))
 
 
