@@ -252,7 +252,7 @@ def test_a_comparison_on_data_goes_on_and_refuses_other_data(tmp_path, data, cap
     chosen = [one for one in words("cql", mine, out, steps=40)[1:] if not one.startswith("--target=")]
     command = ["compare", *chosen, "--targets", "shared_heads", "online_network"]
     assert main(command) == 0
-    ended, again = sorted((out / "runs").iterdir())
+    _, again = sorted((out / "runs").iterdir())
     shutil.rmtree(again)
     assert main(command) == 0
     other(mine)

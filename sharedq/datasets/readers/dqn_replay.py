@@ -44,7 +44,6 @@ from sharedq.datasets.reading import as_rewards, flags, readable
 from sharedq.datasets.spaces import find_actions, in_our_form
 from sharedq.environments.spec import Actions, EnvironmentSpec
 from sharedq.errors import SharedqError
-from sharedq.reports.human_scores import human_scale
 
 STACK = 4  # frames in an observation of the agent
 PADS = STACK - 1  # rows of zeros before an episode
@@ -99,7 +98,6 @@ class DQNReplay:
             rewards="clipped to -1 .. 1",
             action_repeat=4,
             sticky_actions=0.25,
-            reference_scores=human_scale({"kind": "atari", "game": name}),
             behaviour="DQN while it learned; a group is a checkpoint",
             notes=(
                 *found.notes,

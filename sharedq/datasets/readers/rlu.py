@@ -79,11 +79,12 @@ class RLUnplugged:
         found = find_actions(self.path, [np.array([largest])], self.actions, None)
         folder = files[0].absolute().parent.name
         named = f"atari/{folder}" if re.fullmatch(r"[A-Z][A-Za-z]+", folder) else "unknown"
+        name = self.environment or named
         return Description(
             source=self.path,
             reader="rlu",
             spec=EnvironmentSpec(
-                name=self.environment or named,
+                name=name,
                 observation=jax.ShapeDtypeStruct((SIDE, SIDE, STACK), np.uint8),
                 actions=found.actions,
                 stacks="black",
@@ -92,7 +93,7 @@ class RLUnplugged:
             rewards="raw",
             action_repeat=4,
             sticky_actions=0.25,
-            reference_scores=human_scale({"kind": "atari", "game": name}),
+            reference_scores=human_scale({"kind": "atari", "game": name.removeprefix("atari/")}),
             behaviour="DQN while it learned; a group is a checkpoint",
             notes=found.notes,
         )
