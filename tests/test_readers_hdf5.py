@@ -724,7 +724,7 @@ def test_the_command_converts_what_each_library_wrote_and_gives_it_to_minari(dat
         "d3rlpy": str(FIXTURES / "d3rlpy" / "continuous.h5"),
     }
     for name, path in sources.items():
-        reader, out = READERS[name](path), str(tmp_path / name)
+        reader, out = READERS[name](path), str(tmp_path / f"{name}-store")
         wanted = read(reader)
         assert main(["data", "convert", f"{name}:{path}", out]) == 0, capsys.readouterr().err
         store = Store(out)

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from sharedq.errors import SharedqError
 from sharedq.runs import MetricsLog, RunDirectory, atomic_write, checkpoints, run_directory, run_files
 from sharedq.runs.durable import HashedFile
 from sharedq.runs.event_file import EventFile, _extend
+from sharedq.runs.lock import locked
 from sharedq.runs.verify import verify
 
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
@@ -278,6 +280,21 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_process(run):
                 pass
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # the worker, which outlived it
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    file, lockf = tmp_path / "lock", fcntl.lockf
+
+    def removed_before(opened, how):
+        file.unlink()
+        lockf(opened, how)
+
+    monkeypatch.setattr(fcntl, "lockf", removed_before)
+    with refused("taken"), locked(file, "taken"):
+        pass
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with locked(file, "taken"):
+        assert file.exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", "lock", "tensorboard", "finished.json"])

@@ -21,7 +21,8 @@ def readable(what: str) -> Iterator[None]:
         raise SharedqError(f"{what} ends too early, because it was cut: {AGAIN}") from None
     except OSError as error:
         if error.errno is not None:  # the system says it; of the content the libraries say it
-            raise SharedqError(f"cannot read {what} ({reason(error)})") from None
+            said = (error.strerror or str(error)).splitlines()[0]
+            raise SharedqError(f"cannot read {what} ({said})") from None
         raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
     except (RuntimeError, LookupError, ValueError, TypeError, OverflowError, zlib.error, zipfile.BadZipFile) as error:
         raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None

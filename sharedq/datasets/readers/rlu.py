@@ -122,6 +122,7 @@ class RLUnplugged:
 
     def _files(self) -> list[Path]:
         with readable(self.path):
+            Path(self.path).stat()  # says if it is not there
             named = _named(self.path)
         runs = sorted({run for run, _, _ in named})
         if self.run is None and len(runs) > 1:
