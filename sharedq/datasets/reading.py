@@ -21,7 +21,7 @@ def readable(what: str) -> Iterator[None]:
         raise SharedqError(f"{what} ends too early, because it was cut: {AGAIN}") from None
     except OSError as error:
         if error.errno is not None:  # the system says it; of the content the libraries say it
-            said = str(error.strerror).partition("\n")[0]
+            said = (error.strerror or str(error)).splitlines()[0]
             raise SharedqError(f"cannot read {what} ({said})") from None
         raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
     except (RuntimeError, LookupError, ValueError, TypeError, OverflowError, zlib.error, zipfile.BadZipFile) as error:
