@@ -265,7 +265,7 @@ def test_a_comparison_on_data_keeps_its_data_and_goes_on(tmp_path, monkeypatch, 
     words += " --training.evaluation_period 10 --training.evaluation_episodes 2 --training.log_period 10 --batch_size 8"
     assert main(["compare", *words.split(), "--out", "out"]) == 0
     manifest = Store("data").manifest
-    for name in ("target-free", "behaviour-cloning"):
+    for name in ("algorithm-dqn", "behaviour-cloning"):
         run = tmp_path / "out/runs" / name
         noted = json.loads((run / "data.json").read_text())
         assert (noted["steps"], noted["used"], noted["behaviour"]) == (200, 200, "random actions")
