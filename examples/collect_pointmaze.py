@@ -139,7 +139,9 @@ def main() -> None:
         store = writer.finish()
     worlds.close()
     reached = (store.returns > 0).mean()
-    print(f"{store.manifest.steps:,} steps in {store.manifest.episodes:,} episodes, of which {reached:.0%} reach the goal")
+    print(
+        f"{store.manifest.steps:,} steps in {store.manifest.episodes:,} episodes, of which {reached:.0%} reach the goal"
+    )
 
 
 if __name__ == "__main__":
