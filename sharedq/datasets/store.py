@@ -159,7 +159,6 @@ class Store:
             return np.zeros(shape, dtype)
         mapped = np.memmap(path, dtype, "r", HEADER, shape)
         self._maps.append(mapped._mmap)  # type: ignore[attr-defined]
-        self._maps[-1].madvise(mmap.MADV_RANDOM)  # reading ahead would fill the memory
         return mapped
 
     def release(self) -> None:
