@@ -170,8 +170,9 @@ class OfflineProgram(CompiledProgram):
         own = (run, self.layout.place(self._no_sums()))
         for first, raw in self._blocks(start, stop):
             count = min(self._block, stop + 1 - first)
-            span = (jnp.int32(first), jnp.int32(count))
-            own, _ = self._learn(span, own, self.layout.place(raw), self._probe)
+            span, placed = (jnp.int32(first), jnp.int32(count)), self.layout.place(raw)
+            jax.block_until_ready(own)  # otherwise the blocks of many calls that wait would lie in memory
+            own, _ = self._learn(span, own, placed, self._probe)
         learner, sums = own
         told = self._told(learner, self.layout.fetch(sums), stop - start)
         return learner, self._measured(told, learner._replace(replay=self._probe), start, stop)
