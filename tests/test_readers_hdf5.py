@@ -143,10 +143,10 @@ def test_actions_are_recognised_or_asked_for(tmp_path):
 
 def test_images_and_what_is_known_by_name(tmp_path):
     images = np.arange(12 * 3 * 4 * 5, dtype=np.uint8).reshape(12, 3, 4, 5)
-    path = flat(tmp_path / "maze2d.hdf5", observations=images, timeouts=at(12, 11))
+    path = flat(tmp_path / "maze2d-umaze-v1.hdf5", observations=images, timeouts=at(12, 11))
     with pytest.raises(SharedqError, match="say --channels first"):
         D4RL(path).describe()
-    reader = D4RL(path, "maze2d-umaze-v1", channels="first")
+    reader = D4RL(path, channels="first")
     (episode,) = read(reader)
     np.testing.assert_array_equal(episode.obs, np.moveaxis(images, 1, -1))
     assert reader.describe().reference_scores == (23.85, 161.86)

@@ -69,9 +69,9 @@ class D4RL:
         notes = self._parts.notes + found.notes
         if self._is_maze2d:
             notes += ("the timeouts of maze2d say that the goal was reached, and the agent went on to another goal",)
-        scores = reference_scores(self.environment or "")
+        scores = reference_scores(Path(self.path).stem.replace("_", "-"))
         if scores is None:
-            notes += ("there are no normalised scores: --environment names one of D4RL that has them",)
+            notes += ("there are no normalised scores: the file's name is none of D4RL's that have them",)
         return Description(
             source=f"d4rl:{self.path}",
             reader="d4rl",
