@@ -59,9 +59,7 @@ class IQL:
     gamma: float = 0.99  # discount of future rewards, per step
     expectile: float = 0.7  # tau: how near V is to the best of the data's actions (0.7 .. 0.9; 0.5 is their mean)
     beta: float = 3.0  # how much the policy prefers actions of large advantage (0.5 .. 10; 0 is behaviour cloning)
-    policy: Literal["learned", "reweighted"] = (
-        "learned"  # learned by weighted imitation; or imitation times exp(beta * Q)
-    )
+    policy: Literal["learned", "reweighted"] = "learned"  # by weighted imitation; or imitation times exp(beta * Q)
     critics: int = 2  # number of critics; V and the policy use the minimum of their values
     learning_rate: float = 3e-4  # learning rate of V, critics and policy
     actor_decay_updates: int | None = 1_000_000  # updates in which the policy's rate falls to 0; none keeps it

@@ -6,7 +6,6 @@ The data of a feed are never in the run, so they are in no checkpoint and in mem
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sharedq.environments.spec import EnvironmentSpec
 from sharedq.transitions import Batch
 
 
@@ -16,8 +15,8 @@ class Feed(Protocol):
     def init(self) -> Any:
         """What the run of a seed holds of the feed: nothing."""
 
-    def open(self, spec: EnvironmentSpec) -> None:
-        """Opens the data; raises if they are damaged, or were not made for this environment."""
+    def open(self, spec: Any) -> None:
+        """Opens the data; raises if they are damaged, or were not made for the environment of this `EnvironmentSpec`."""
 
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Any:
         """The batches of updates `first` .. `first + count - 1` as arrays on the host, [S, count, B, ...].
