@@ -16,7 +16,7 @@ class Feed(Protocol):
         """What the run of a seed holds of the feed: nothing."""
 
     def open(self, spec: Any) -> None:
-        """Opens the data; raises if they are damaged, or were not made for the environment of this `EnvironmentSpec`."""
+        """Opens the data; raises if they are damaged, or were not made for this `EnvironmentSpec`."""
 
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Any:
         """The batches of updates `first` .. `first + count - 1` as arrays on the host, [S, count, B, ...].
