@@ -27,6 +27,7 @@ from sharedq.environments import Discrete, EnvironmentSpec
 from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.runs import checkpoints
+from sharedq.starting import agents_of
 from sharedq.trainer import resume, train
 from sharedq.training import offline, seeds
 
@@ -125,19 +126,19 @@ def kill(what: str, times: int, commands: list[list[str]]) -> None:
 
 
 def test_killed_at_three_moments_and_resumed_the_end_is_the_same(tmp_path, data, unbroken):
-    runs = {learner: tmp_path / learner for learner in LEARNERS}
-    again = [["resume", str(run)] for run in runs.values()]
+    iql, cql = tmp_path / "iql", tmp_path / "cql"
 
-    kill("learning", 3, [words(learner, data, run) for learner, run in runs.items()])  # before the first checkpoint
-    assert [checkpoints.all_steps(run / "checkpoints") for run in runs.values()] == [[], []]
-    kill("saving", 2, again)  # while the second is written
-    assert [checkpoints.all_steps(run / "checkpoints") for run in runs.values()] == [[60], [60]]
-    assert all((run / "checkpoints/.unfinished").exists() for run in runs.values())
-    kill("learning", 5, again)  # between two
-    assert [checkpoints.all_steps(run / "checkpoints") for run in runs.values()] == [[60, 120], [60, 120]]
-    for learner, run in runs.items():
+    kill("learning", 3, [words("iql", data, iql)])  # before the first checkpoint
+    assert checkpoints.all_steps(iql / "checkpoints") == []
+    kill("saving", 2, [["resume", str(iql)], words("cql", data, cql)])  # while the second is written
+    for run in (iql, cql):
+        assert checkpoints.all_steps(run / "checkpoints") == [60]
+        assert (run / "checkpoints/.unfinished").exists()
+    kill("learning", 5, [["resume", str(iql)]])  # between two
+    assert checkpoints.all_steps(iql / "checkpoints") == [60, 120]
+    for run in (iql, cql):
         assert main(["resume", str(run)]) == 0
-        assert_same_end(run, ended(unbroken[learner]))
+        assert_same_end(run, ended(unbroken[run.name]))
         assert main(["verify", str(run)]) == 0
 
 
@@ -214,7 +215,7 @@ def test_every_measure_looks_at_learning_from_data(tmp_path, data, learner):
 
 def test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in(tmp_path):
     library.collect(tmp_path / "data", ["random"], 400, environment=recipe("pendulum-iql"))
-    sizes = {"network.hidden": "4", "algorithm.actor_width": "4", "batch_size": 8, "log_period": 20}
+    sizes = {"hidden": "4", "critics": 1, "actor_width": 4, "actor_depth": 1, "batch_size": 8, "log_period": 20}
     common, run = [f"--{name}={value}" for name, value in sizes.items()], tmp_path / "run"
     learned = ["--data", str(tmp_path / "data"), "--steps=40", "--evaluation_period=40", "--evaluation_episodes=1"]
     assert main(["train", "pendulum-iql", "--out", str(run), *learned, *common]) == 0
@@ -228,18 +229,19 @@ def test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in(tmp_p
     assert {"policy_loss", "value_loss"} <= rows(tmp_path / "more/metrics.csv")[0].keys()
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_what_was_learned_from_data_is_refined_online(tmp_path, unbroken, learner):
-    name, own = LEARNERS[learner]
-    options = {key: value for key, value in (SMALL | own).items() if key != "replay.batch_size"}
+def test_what_was_learned_from_data_is_refined_in_a_compiled_environment(tmp_path, unbroken):
+    options = {key: value for key, value in SMALL.items() if key != "replay.batch_size"}
     options |= {"training": "fused", "replay": "uniform", "warm_up": 40, "update_period": 2, "environments": 2}
     options |= {"batch_size": 8, "capacity": 200, "training.log_period": 60, "steps": 120}
-    options["training.evaluation_period"] = 60
-    arguments = [f"--{option}={value}" for option, value in options.items()]
+    options["training.evaluation_period"] = "none"
+    for learner, (name, own) in LEARNERS.items():
+        texts = {option: str(value) for option, value in (options | own).items() if option != "replay.n_step"}
+        start = agents_of(unbroken[learner], "last", recipe(name).parse(texts).build())
+        assert start.origin["run"] == str(unbroken[learner])
+    arguments = [f"--{option}={text}" for option, text in texts.items()]
     run = tmp_path / "run"
     assert main(["train", name, "--from", str(unbroken[learner]), *arguments, "--out", str(run)]) == 0
-    begun = json.loads((run / "experiment.json").read_text())["started_from"]
-    assert begun["run"] == str(unbroken[learner])
+    assert json.loads((run / "experiment.json").read_text())["started_from"] == start.origin
     assert all(np.isfinite(float(row["loss"])) for row in rows(run / "metrics.csv"))
 
 
