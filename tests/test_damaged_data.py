@@ -800,7 +800,47 @@ def test_the_command_ends_with_one_line_and_leaves_nothing(kind, tmp_path, capsy
     code = main(["data", *(converted if reader else ["convert", str(path), "minari:mine/out-v0"])])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "") and re.fullmatch(r"sharedq: [^\n]+\n", err)
-    assert sorted(tmp_path.rglob("*")) == before
+    kept = tmp_path / ".out.unfinished"
+    assert kept.exists() == (f"{kept} keeps the" in err), "what was written before the damage stays, and it is told"
+    assert sorted(path for path in tmp_path.rglob("*") if kept not in (path, *path.parents)) == before
+
+
+MENDED = [  # a damage behind the first episodes, the file that it is in, and one of a file before
+    ("dqn_replay", f"{FRAMES}_ckpt.1.gz", FRAMES_0),
+    ("rlu", "run_1-00003-of-00050", SHARD),
+    ("minari arrow", "data/2/*.arrow", "data/0/*.arrow"),
+]
+
+
+@pytest.mark.parametrize(("kind", "bad", "before"), MENDED, ids=[kind for kind, *_ in MENDED])
+def test_a_conversion_goes_on_once_a_bad_file_is_replaced(kind, bad, before, tmp_path):
+    from sharedq.datasets.converting import convert
+
+    (tmp_path / "source").mkdir()
+    path = FORMATS[kind][0](tmp_path / "source")
+    if kind == "rlu":
+        parts = [recorded(number, 3, True, 3) for number in range(2)]
+        (path / bad).write_bytes(b"".join(record(tf_example(part)) for part in parts))
+    (bad,), (before,) = path.glob(bad), path.glob(before)
+    made = functools.partial(
+        READERS[FORMATS[kind][1]], str(path), **({} if kind == "minari arrow" else {"actions": 18})
+    )
+    whole = convert(made(), tmp_path / "whole")
+    good = bad.read_bytes()
+    bad.write_bytes(good[:-9])
+
+    def again():
+        return convert(made(), tmp_path / "out")
+
+    with pytest.raises(SharedqError, match="unfinished keeps the"):
+        again()
+    bad.write_bytes(good)
+    old = before.stat()
+    os.utime(before, ns=(0, 0))
+    with pytest.raises(SharedqError, match=f"{re.escape(before.name)} was changed since"):
+        again()
+    os.utime(before, ns=(0, old.st_mtime_ns))
+    assert again().manifest.content == whole.manifest.content
 
 
 @pytest.mark.parametrize(("name", "change", "says"), MISTAKES, ids=[name for name, *_ in MISTAKES])

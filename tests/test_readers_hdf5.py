@@ -38,7 +38,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def read(reader, start=0):
     """The episodes of a reader, which keep the rules."""
     description, found = reader.describe(), list(reader.episodes(start))
-    for episode, where in found:
+    for episode, where, _ in found:
         check_episode(episode, description, where)
     return [episode for episode, _ in found]
 

@@ -17,14 +17,22 @@ from sharedq.output import Counted, uncounted
 def convert(reader: Reader, out: str | Path, progress: Counted = uncounted) -> Store:
     """Writes everything that a reader reads into a new store.
 
-    If a conversion was killed, it goes on behind the last episode that was surely written. The store gets its name
-    when it is complete.
+    If a conversion was killed, or the source had an error, it goes on behind the last episode that was surely written.
+    The store gets its name when it is complete.
     """
-    with StoreWriter(out, reader.describe()) as writer:
-        total = reader.count()
-        for found in reader.episodes(writer.episodes_written):
-            writer.add(found.episode, found.where)
-            progress(writer.steps_written, total)
+    with StoreWriter(out, reader.describe(), reader.files()) as writer:
+        try:
+            total = reader.count()
+            for found in reader.episodes(writer.episodes_written):
+                writer.add(found.episode, found.where, found.files)
+                progress(writer.steps_written, total)
+        except SharedqError as error:
+            if writer.episodes_written:
+                raise SharedqError(
+                    f"{error}; {writer.folder} keeps the {writer.episodes_written:,} episodes before it, and the same "
+                    "command goes on behind them"
+                ) from None
+            raise
         return writer.finish()
 
 

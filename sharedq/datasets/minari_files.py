@@ -38,6 +38,9 @@ class Files(Protocol):
     def count(self) -> int:
         """How many episodes there are."""
 
+    def paths(self) -> list[Path]:
+        """The files that hold the episodes, in their order."""
+
     def where(self, number: int) -> str:
         """The place of an episode, for messages."""
 
@@ -68,6 +71,9 @@ class HDF5Files:
     def count(self) -> int:
         with readable(self._path):
             return len(self._file)
+
+    def paths(self) -> list[Path]:
+        return [Path(self._path)]
 
     def where(self, number: int) -> str:
         return f"{self._path}, episode {number}"
@@ -118,6 +124,11 @@ class ArrowFiles:
 
     def count(self) -> int:
         return sum(one.name.isdecimal() for one in self._folder.iterdir())
+
+    def paths(self) -> list[Path]:
+        return [
+            max((self._folder / str(number)).glob(f"*.{self._form}"), default=Path()) for number in range(self.count())
+        ]
 
     def where(self, number: int) -> str:
         return f"{self._folder}, episode {number}"

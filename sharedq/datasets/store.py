@@ -11,6 +11,7 @@ one observation more than steps. Observations that are boolean are packed to bit
 """
 
 import hashlib
+import math
 import mmap
 from collections.abc import Iterator
 from functools import cached_property
@@ -63,6 +64,24 @@ def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return prefix + room.to_bytes(2, "little") + text.ljust(room - 1) + b"\n"
 
 
+def forms(description: manifests.Description, episodes: int, steps: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """The shape and dtype of the array in each file of a store."""
+    shape, dtype = stored_form(*description.stored)
+    one = description.spec.actions.one
+    return {
+        "observations.npy": ((steps + episodes, *shape), dtype),
+        "actions.npy": ((steps, *one.shape), np.dtype(one.dtype)),
+        "rewards.npy": ((steps,), np.dtype(np.float32)),
+        "episodes.npy": ((episodes,), EPISODE),
+    }
+
+
+def lengths(description: manifests.Description, episodes: int, steps: int) -> dict[str, int]:
+    """The bytes of each file of a store."""
+    found = forms(description, episodes, steps)
+    return {name: HEADER + math.prod(shape) * dtype.itemsize for name, (shape, dtype) in found.items()}
+
+
 class Store:
     """A data set on disk, open for reading. Only what is read comes into memory."""
 
@@ -71,9 +90,10 @@ class Store:
         self.manifest = manifests.read(self.path)
         self._maps: list[mmap.mmap] = []
         refuse_links(self.path, FILES)
+        self._check_manifest()
         for name in FILES:
             self._check_size(name)
-        self.episodes = np.array(self._mapped("episodes.npy", (self.manifest.episodes,), EPISODE))
+        self.episodes = np.array(self._mapped("episodes.npy"))
         self._check_episodes()
 
     @property
@@ -82,17 +102,15 @@ class Store:
 
     @cached_property
     def observations(self) -> np.ndarray:
-        shape, dtype = stored_form(*self.description.stored)
-        return self._mapped("observations.npy", (self.manifest.steps + self.manifest.episodes, *shape), dtype)
+        return self._mapped("observations.npy")
 
     @cached_property
     def actions(self) -> np.ndarray:
-        one = self.description.spec.actions.one
-        return self._mapped("actions.npy", (self.manifest.steps, *one.shape), np.dtype(one.dtype))
+        return self._mapped("actions.npy")
 
     @cached_property
     def rewards(self) -> np.ndarray:
-        return self._mapped("rewards.npy", (self.manifest.steps,), np.dtype(np.float32))
+        return self._mapped("rewards.npy")
 
     @cached_property
     def returns(self) -> np.ndarray:
@@ -150,8 +168,9 @@ class Store:
             first, last = (min(row - e, self.manifest.steps - 1) for row, e in zip((first, last), of_row, strict=True))
         return f"between {self.place_of(first)} and {self.place_of(last)}"
 
-    def _mapped(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def _mapped(self, name: str) -> np.ndarray:
         path = self.path / name
+        shape, dtype = forms(self.description, self.manifest.episodes, self.manifest.steps)[name]
         with path.open("rb") as file:
             if file.read(HEADER) != header(shape, dtype):
                 raise SharedqError(f"{path} does not hold {dtype}{list(shape)}, as the manifest says: {REMEDY}")
@@ -169,9 +188,24 @@ class Store:
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
+    def _check_manifest(self) -> None:
+        """Raises if the manifest contradicts itself: then its checksums may not cover the files, or not fit them."""
+        told, path = self.manifest, self.path / manifests.FILE
+        if told.block != BLOCK or min(told.episodes, told.steps) < 0:
+            raise SharedqError(f"{path} has blocks of {told.block:,} bytes, and they have {BLOCK:,}: {REMEDY}")
+        for name, wanted in lengths(told.description, told.episodes, told.steps).items():
+            if name not in told.files:
+                raise SharedqError(f"the data set {self.path} lacks {name}: {REMEDY}")
+            declared, blocks = told.files[name]["bytes"], len(told.files[name]["blocks"])
+            if declared != wanted or blocks != -(-wanted // BLOCK):
+                raise SharedqError(
+                    f"{path} says that {name} has {declared:,} bytes and {blocks:,} checksums, and its steps and "
+                    f"episodes make {wanted:,} bytes with {-(-wanted // BLOCK):,}: {REMEDY}"
+                )
+
     def _check_size(self, name: str) -> None:
-        path, wanted = self.path / name, self.manifest.files.get(name, {}).get("bytes")
-        if not path.is_file() or wanted is None:
+        path, wanted = self.path / name, self.manifest.files[name]["bytes"]
+        if not path.is_file():
             raise SharedqError(f"the data set {self.path} lacks {name}: {REMEDY}")
         if (found := path.stat().st_size) != wanted:
             raise SharedqError(f"{path} has {found:,} bytes, and had {wanted:,} when it was written: {REMEDY}")

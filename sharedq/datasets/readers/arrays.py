@@ -93,6 +93,10 @@ class Arrays:
             notes=found.notes,
         )
 
+    def files(self) -> list[Path]:
+        path = Path(self.path)
+        return sorted(path.glob("*.npy")) if path.is_dir() else [path]
+
     def count(self) -> int:
         with ExitStack() as opened:
             return self._open("rewards", opened).left

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +60,9 @@ class D3rlpy:
 
     def describe(self) -> Description:
         return self._description
+
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
 
     def count(self) -> int:
         with hdf5.opened(self.path) as file:

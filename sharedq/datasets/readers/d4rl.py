@@ -57,6 +57,9 @@ class D4RL:
     def describe(self) -> Description:
         return self._description
 
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
+
     def count(self) -> int:
         return int((self._parts.last - self._parts.first + 1).sum())
 

@@ -51,6 +51,11 @@ LONGEST = 108_000  # steps; an episode has 27,000 at most
 SMALL = 2**27  # bytes of the actions, rewards or terminals at most: those of a million rows have 4,000,000
 FRAME = 2**20  # bytes of a frame at most: those of the data set have 7,056
 ROWS = 128  # frames that are read at once
+FILES = (
+    *(f"$store$_{name}" for name in ("observation", "action", "reward", "terminal")),
+    "add_count",
+    "invalid_range",
+)
 OBSERVATIONS = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 
 
@@ -108,6 +113,9 @@ class DQNReplay:
             ),
         )
 
+    def files(self) -> list[Path]:
+        return [self._file(name, number) for number in self._numbers() for name in FILES]
+
     def count(self) -> int:
         """Rows, of which a few are no steps."""
         return sum(len(self._ring(number).action) for number in self._numbers())
@@ -115,13 +123,14 @@ class DQNReplay:
     def episodes(self, start: int = 0) -> Iterator[Found]:
         actions = self.describe().spec.actions
         passed = 0
-        for number in self._numbers():
+        for place, number in enumerate(self._numbers(), 1):
             where = f"{_folder(self.path)}, checkpoint {number}"
             ring = self._ring(number)
             for episode, (first, frames) in enumerate(self._parts(ring, where)):
                 passed += 1
                 if passed > start:
-                    yield self._found(ring, first, frames, f"{where}, episode {episode}", actions)
+                    found = self._found(ring, first, frames, f"{where}, episode {episode}", actions)
+                    yield found._replace(files=place * len(FILES))
 
     def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, actions: Actions) -> Found:
         ends = bool(ring.terminal[first + len(frames) - 1])

@@ -59,6 +59,10 @@ class Minari:
     def describe(self) -> Description:
         return self._description
 
+    def files(self) -> list[Path]:
+        with minari_files.opened(self._data, self._format) as files:
+            return [self._data / METADATA, *files.paths()]
+
     def count(self) -> int:
         return self._metadata["total_steps"]
 
@@ -165,7 +169,8 @@ class Minari:
                     start -= 1
                     continue
                 where = files.where(number)
-                yield Found(self._episode(files.columns(number, *self._spaces), where), where)
+                read = 2 + number if self._format != "hdf5" else None  # the metadata, and a file of each episode
+                yield Found(self._episode(files.columns(number, *self._spaces), where), where, read)
         if steps != self.count():
             raise SharedqError(
                 f"{self._data / METADATA} says that there are {self.count():,} steps, and there are {steps:,}: {REMEDY}"

@@ -98,20 +98,24 @@ class RLUnplugged:
             notes=found.notes,
         )
 
+    def files(self) -> list[Path]:
+        return self._files()
+
     def count(self) -> None:
         """Not known before the files are read."""
 
     def episodes(self, start: int = 0) -> Iterator[Found]:
         actions = self.describe().spec.actions
         number = 0
-        for where, rows in (one for file in self._files() for one in self._rows(file)):
+        files = self._files()
+        for place, (where, rows) in ((place, one) for place, file in enumerate(files, 1) for one in self._rows(file)):
             if not len(rows.action):
                 continue
             number += 1
             if number > start:
                 obs = np.stack([_pixels(png, f"{where}, step {step}") for step, png in enumerate(rows.pngs)])
                 action = in_our_form(actions, rows.action, where)
-                yield Found(Episode(obs, action, rows.reward, rows.end, rows.group), where)
+                yield Found(Episode(obs, action, rows.reward, rows.end, rows.group), where, place)
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Rows]]:
         """The records of a file, each with its place."""
