@@ -23,6 +23,7 @@ import numpy as np
 from sharedq.datasets import manifest as manifests
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import REMEDY
+from sharedq.datasets.rules import first_wrong
 from sharedq.errors import SharedqError
 from sharedq.runs.durable import refuse_links
 
@@ -135,7 +136,10 @@ class Store:
         return f"episode {number}, step {step - int(self.episodes['first'][number])}"
 
     def damaged(self, progress: Any = lambda done, total: None) -> str | None:
-        """Reads every file once; says which one differs from its checksums and where, or None."""
+        """Reads every file once; says where one differs from its checksums or holds a number it cannot hold, or None.
+
+        Checksums that fit do not make good data: the store may have been written by another program.
+        """
         total, done = sum(one["bytes"] for one in self.manifest.files.values()), 0
         for name in FILES:
             with (self.path / name).open("rb") as file:
@@ -143,6 +147,8 @@ class Store:
                     block = file.read(self.manifest.block)
                     if hashlib.sha256(block).hexdigest() != wanted:
                         return f"{self.path / name} was changed or damaged {self._where(name, number)}"
+                    if wrong := self._wrong(name, number, block):
+                        return wrong
                     done += len(block)
                     progress(done, total)
         return None
@@ -151,6 +157,26 @@ class Store:
         """Raises if the content of a file is not what was written."""
         if found := self.damaged(progress):
             raise SharedqError(f"{found}: {REMEDY}")
+
+    def _wrong(self, name: str, number: int, block: bytes) -> str | None:
+        """Says where a block holds a number that breaks a rule. A block begins with a whole number."""
+        if name == "episodes.npy":
+            return None
+        shape, dtype = forms(self.description, self.manifest.episodes, self.manifest.steps)[name]
+        values = np.frombuffer(block, dtype, offset=0 if number else HEADER)
+        found = first_wrong(name.removesuffix(".npy"), values, self.description)
+        if found is None:
+            return None
+        before = max(number * self.manifest.block - HEADER, 0) // dtype.itemsize
+        row = (before + found[0]) // math.prod(shape[1:])
+        place = self._place_of_row(row) if name == "observations.npy" else self.place_of(row)
+        return f"{self.path / name}, {place}: {found[1]}"
+
+    def _place_of_row(self, row: int) -> str:
+        """Says where in the data an observation is."""
+        begins = self.episodes["first"] + np.arange(len(self.episodes))
+        number = int(np.searchsorted(begins, row, side="right")) - 1
+        return f"episode {number}, step {row - int(begins[number])}"
 
     def _where(self, name: str, block: int) -> str:
         """The steps that a block of a file holds."""

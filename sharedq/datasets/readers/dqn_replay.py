@@ -40,7 +40,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers.streams import ArrayStream
-from sharedq.datasets.reading import as_rewards, flags, readable
+from sharedq.datasets.reading import as_rewards, check_size, flags, readable, refuse_link
 from sharedq.datasets.spaces import find_actions, in_our_form
 from sharedq.environments.spec import Actions, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -74,7 +74,9 @@ class DQNReplay:
     """The files of one run."""
 
     path: str  # the folder of a run, such as Pong/1 or Pong/1/replay_logs
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = (
+        None  # the environment's name; none takes it from the folders of Atari data, and leaves that of other data unknown
+    )
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
@@ -163,6 +165,7 @@ class DQNReplay:
                     f"and the {PADS} rows of zeros that follow one do not: get it again"
                 )
             kept.append(frame)
+            check_size(len(kept) + 1, frame.shape, frame.dtype, f"{where}, row {row}")
             zeros = zeros + 1 if zero else 0
             cut = zeros == PADS and len(kept) > PADS  # another episode begins, and this one had no terminal
             if cut:
@@ -245,6 +248,8 @@ class DQNReplay:
 
     def _open(self, name: str, number: int, opened: ExitStack) -> ArrayStream:
         path = self._file(name, number)
+        refuse_link(path.parent if path.parent.name == "replay_logs" != Path(self.path).name else path)
+        refuse_link(path)
         with readable(str(path)):
             return ArrayStream(opened.enter_context(gzip.open(path)), str(path))  # type: ignore[arg-type]
 
