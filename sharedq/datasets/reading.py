@@ -53,8 +53,8 @@ def check_size(rows: int, shape: Sequence[int], dtype: Any, where: str) -> None:
     size = rows * math.prod(shape) * dtype.itemsize
     if size > LARGEST:
         raise SharedqError(
-            f"{where} declares {rows:,} rows of {dtype}{list(shape)}, which are {size:,} bytes, and an episode may have "
-            f"{LARGEST:,}: cut it into several"
+            f"{where} declares {rows:,} rows of {dtype}{list(shape)}, which are {size:,} bytes, and an episode may "
+            f"have {LARGEST:,}: cut it into several"
         )
 
 

@@ -48,9 +48,7 @@ class D3rlpy:
     """An HDF5 file that d3rlpy wrote, of its format 2.1."""
 
     path: str  # the HDF5 file
-    environment: str | None = (
-        None  # the environment's name; none takes it from the folders of Atari data, and leaves that of other data unknown
-    )
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
     bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = "first"  # which axis of an image holds its colours: last or first

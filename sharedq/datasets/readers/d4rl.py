@@ -44,9 +44,7 @@ class D4RL:
     """A flat HDF5 file as the environments of D4RL download it."""
 
     path: str  # the HDF5 file
-    environment: str | None = (
-        None  # the environment's name; none takes it from the folders of Atari data, and leaves that of other data unknown
-    )
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
     bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = None  # which axis of an image holds its colours: last or first

@@ -74,9 +74,7 @@ class DQNReplay:
     """The files of one run."""
 
     path: str  # the folder of a run, such as Pong/1 or Pong/1/replay_logs
-    environment: str | None = (
-        None  # the environment's name; none takes it from the folders of Atari data, and leaves that of other data unknown
-    )
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod

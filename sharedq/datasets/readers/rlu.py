@@ -60,9 +60,7 @@ class RLUnplugged:
 
     path: str  # the folder of a game, or one of its files
     run: int | None = None  # which run, if the folder holds several
-    environment: str | None = (
-        None  # the environment's name; none takes it from the folders of Atari data, and leaves that of other data unknown
-    )
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
