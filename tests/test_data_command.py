@@ -259,6 +259,30 @@ def test_an_episode_without_an_end_is_cut_once_it_is_long_enough():
     assert (episode.obs[:, 0].tolist(), episode.end) == ([0, 1, 2, 3], End.TRUNCATED)
 
 
+def test_a_collection_does_not_go_on_with_another_checkpoint(here, runs, monkeypatch):
+    def collect():
+        return library.collect(here / "data", [runs / "kept", "random"], 200)
+
+    add = StoreWriter.add
+
+    def killed(writer, episode, where):
+        if writer.episodes_written == 1:
+            raise KeyboardInterrupt
+        add(writer, episode, where)
+
+    monkeypatch.setattr(StoreWriter, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    monkeypatch.setattr(StoreWriter, "add", add)
+    sealed = RunDirectory.open(runs / "kept").checkpoint() / "checkpoint.json"
+    before = sealed.stat().st_mtime_ns
+    os.utime(sealed, ns=(0, 0))
+    with pytest.raises(SharedqError, match=r"checkpoint\.json was changed since .*: remove .*\.data\.unfinished"):
+        collect()
+    os.utime(sealed, ns=(0, before))
+    assert collect().manifest.steps == 200
+
+
 @pytest.mark.parametrize("stop_at", [1, 9])
 def test_a_collection_that_was_killed_goes_on_and_equals_an_unbroken_one(here, monkeypatch, stop_at):
     whole = collected(here / "whole")

@@ -674,6 +674,7 @@ def test_a_store_comes_back_from_minari(datasets, tmp_path, form, shape, dtype, 
     description = Description("here", "collect", spec, behaviour="random", reference_scores=(1.0, 9.0))
     store = stored(tmp_path / "store", description, episodes_of(shape, dtype, action))
     minari_export.export(store, "mine/back-v0", author="A", form=form)
+    assert minari.load_dataset("mine/back-v0").env_spec.id == "CartPole-v1", "as Gymnasium knows it"
     theirs = list(minari.load_dataset("mine/back-v0"))
     assert [len(one.rewards) for one in theirs] == [3, 4, 5]
     np.testing.assert_array_equal(theirs[1].observations, store.episode(1).obs)

@@ -21,18 +21,10 @@ def convert(reader: Reader, out: str | Path, progress: Counted = uncounted) -> S
     The store gets its name when it is complete.
     """
     with StoreWriter(out, reader.describe(), reader.files()) as writer:
-        try:
-            total = reader.count()
-            for found in reader.episodes(writer.episodes_written):
-                writer.add(found.episode, found.where, found.files)
-                progress(writer.steps_written, total)
-        except SharedqError as error:
-            if writer.episodes_written:
-                raise SharedqError(
-                    f"{error}; {writer.folder} keeps the {writer.episodes_written:,} episodes before it, and the same "
-                    "command goes on behind them"
-                ) from None
-            raise
+        total = reader.count()
+        for found in reader.episodes(writer.episodes_written):
+            writer.add(found.episode, found.where, found.files)
+            progress(writer.steps_written, total)
         return writer.finish()
 
 

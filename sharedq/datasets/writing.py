@@ -208,6 +208,11 @@ class StoreWriter:
             else:
                 self._save_progress()
                 self._close_files()
+                if isinstance(error, SharedqError):
+                    raise SharedqError(
+                        f"{error}; {self.folder} keeps the {self.episodes_written:,} episodes before it, and the same "
+                        "command goes on behind them"
+                    ) from None
 
 
 @contextmanager
