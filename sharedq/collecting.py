@@ -36,6 +36,7 @@ from sharedq.networks.convolution import traced_natively
 from sharedq.output import bar
 from sharedq.recipes import RECIPES, recipe
 from sharedq.reports.human_scores import human_scale
+from sharedq.runs import RunDirectory
 from sharedq.settings import chosen, convert, require
 from sharedq.validation import path as as_path
 
@@ -109,7 +110,8 @@ def collect(
         **known_of(experiment, world.spec),
         action_meanings=getattr(experiment.environment, "action_meanings", lambda: None)(),
     )
-    with bar(f"collecting {out}", "steps") as progress, StoreWriter(out, description) as writer:
+    files = [_checkpoint(name) / "checkpoint.json" for name in map(str, agents) if name != RANDOM]
+    with bar(f"collecting {out}", "steps") as progress, StoreWriter(out, description, files) as writer:
         done, number = 0, 0
         for group, (player, budget) in enumerate(zip(players, budgets, strict=True)):
             for episode in _episodes(world, player, _seed_of(seed, group), budget):
@@ -189,6 +191,11 @@ def _split(text: str) -> tuple[str, str]:
     """The folder of a run, and which of its checkpoints."""
     run, at, checkpoint = text.rpartition("@")
     return (text, "last") if not at or Path(text).is_dir() else (run, checkpoint)
+
+
+def _checkpoint(text: str) -> Path:
+    run, checkpoint = _split(text)
+    return RunDirectory.open(run).checkpoint(checkpoint)
 
 
 def _experiment(given: Experiment | str | None) -> Experiment:

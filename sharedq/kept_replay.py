@@ -138,6 +138,10 @@ class KeptReplay:
                 "earlier frames"
             )
 
+    def files(self) -> list[Path]:
+        """That of the checkpoint's checksums."""
+        return [RunDirectory.open(self.path).checkpoint("last") / "checkpoint.json"]
+
     def count(self) -> int:
         return sum(piece.stop - piece.begin for piece in self._pieces)
 

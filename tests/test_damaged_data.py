@@ -6,8 +6,10 @@ stand.
 """
 
 import contextlib
+import dataclasses
 import functools
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -20,6 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 import h5py
+import jax
 import numpy as np
 import pyarrow
 import pytest
@@ -27,10 +30,13 @@ from test_readers_atari import Memory, message, play, png, record, recorded, tf_
 from test_readers_hdf5 import FIXTURES, at, flat, written
 
 from sharedq.command_line import main
+from sharedq.datasets import manifest as manifests
+from sharedq.datasets import reading
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.readers import READERS
-from sharedq.datasets.store import Store
+from sharedq.datasets.store import BLOCK, FILES, HEADER, Store
 from sharedq.datasets.writing import StoreWriter
+from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 
 # What writes a good copy into a new folder, and returns its path.
@@ -800,7 +806,219 @@ def test_the_command_ends_with_one_line_and_leaves_nothing(kind, tmp_path, capsy
     code = main(["data", *(converted if reader else ["convert", str(path), "minari:mine/out-v0"])])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "") and re.fullmatch(r"sharedq: [^\n]+\n", err)
-    assert sorted(tmp_path.rglob("*")) == before
+    kept = tmp_path / ".out.unfinished"
+    assert kept.exists() == (f"{kept} keeps the" in err), "what was written before the damage stays, and it is told"
+    assert sorted(path for path in tmp_path.rglob("*") if kept not in (path, *path.parents)) == before
+
+
+MENDED = [  # a damage behind the first episodes, the file that it is in, and one of a file before
+    ("dqn_replay", f"{FRAMES}_ckpt.1.gz", FRAMES_0),
+    ("rlu", "run_1-00003-of-00050", SHARD),
+    ("minari arrow", "data/2/*.arrow", "data/0/*.arrow"),
+]
+
+
+@pytest.mark.parametrize(("kind", "bad", "before"), MENDED, ids=[kind for kind, *_ in MENDED])
+def test_a_conversion_goes_on_once_a_bad_file_is_replaced(kind, bad, before, tmp_path):
+    from sharedq.datasets.converting import convert
+
+    (tmp_path / "source").mkdir()
+    path = FORMATS[kind][0](tmp_path / "source")
+    if kind == "rlu":
+        parts = [recorded(number, 3, True, 3) for number in range(2)]
+        (path / bad).write_bytes(b"".join(record(tf_example(part)) for part in parts))
+    (bad,), (before,) = path.glob(bad), path.glob(before)
+    made = functools.partial(
+        READERS[FORMATS[kind][1]], str(path), **({} if kind == "minari arrow" else {"actions": 18})
+    )
+    whole = convert(made(), tmp_path / "whole")
+    good = bad.read_bytes()
+    bad.write_bytes(good[:-9])
+
+    def again():
+        return convert(made(), tmp_path / "out")
+
+    with pytest.raises(SharedqError, match="unfinished keeps the"):
+        again()
+    bad.write_bytes(good)
+    old = before.stat()
+    os.utime(before, ns=(0, 0))
+    with pytest.raises(SharedqError, match=f"{re.escape(before.name)} was changed since"):
+        again()
+    os.utime(before, ns=(0, old.st_mtime_ns))
+    assert again().manifest.content == whole.manifest.content
+
+
+# Stores that another program made, with checksums that fit.
+
+
+def made_elsewhere(path, change=lambda told: told, **arrays):
+    """Puts other arrays into a store, and seals its manifest anew as its maker would have."""
+    for name, array in arrays.items():
+        file = path / f"{name}.npy"
+        file.write_bytes(file.read_bytes()[:HEADER] + np.ascontiguousarray(array).tobytes())
+    told, files = manifests.read(path), {}
+    for name in FILES:
+        content = (path / name).read_bytes()
+        blocks = [hashlib.sha256(content[at : at + BLOCK]).hexdigest() for at in range(0, len(content), BLOCK)]
+        files[name] = {"bytes": len(content), "blocks": blocks}
+    told = change(dataclasses.replace(told, files=files))
+    dataclasses.replace(told, content=manifests.content_of(told.description, told.files)).write(path)
+
+
+def with_number(name, place, number):
+    """A store with one number changed: its episodes have 4, 2 and 5 steps."""
+
+    def damage(path):
+        array = np.array(getattr(Store(path), name))
+        array[place] = number
+        made_elsewhere(path, **{name: array})
+
+    return damage
+
+
+def vectors_of(place, number):
+    """A store of continuous actions with one number changed."""
+
+    def damage(path):
+        shutil.rmtree(path)
+        source = write_npz(path.parent, actions=np.full((12, 2), 0.5, np.float32))
+        read_with("numpy", source, path)
+        with_number("actions", place, number)(path)
+
+    return damage
+
+
+def declaring(**changes):
+    return lambda path: made_elsewhere(path, lambda told: dataclasses.replace(told, **changes))
+
+
+def describing(**changes):
+    return lambda path: made_elsewhere(
+        path, lambda told: dataclasses.replace(told, description=dataclasses.replace(told.description, **changes))
+    )
+
+
+def blocks_of_rewards(blocks):
+    def change(told):
+        return dataclasses.replace(told, files=told.files | {"rewards.npy": told.files["rewards.npy"] | blocks})
+
+    return lambda path: made_elsewhere(path, change)
+
+
+def longer(path):
+    """A store of which a file has a row more, and so has its manifest."""
+    with (path / "observations.npy").open("ab") as file:
+        file.write(bytes(8))
+    made_elsewhere(path)
+
+
+STACKS = EnvironmentSpec("unknown", jax.ShapeDtypeStruct((2, 2), np.float32), Discrete(3), "black")
+ELSEWHERE = [
+    ("a reward that is no number", with_number("rewards", 5, np.nan), "rewards.npy, episode 1, step 1: ... is nan"),
+    ("an infinite reward", with_number("rewards", 10, -np.inf), "rewards.npy, episode 2, step 4: ... is -inf"),
+    ("an action too large", with_number("actions", 4, 3), "actions.npy, episode 1, step 0: ... 3, outside 0 .. 2"),
+    ("an action below 0", with_number("actions", 0, -1), "actions.npy, episode 0, step 0: ... -1, outside 0 .. 2"),
+    ("an action out of bounds", vectors_of((7, 1), -1.5), "actions.npy, episode 2, step 1: ... -1.5, outside the"),
+    ("an action that is no number", vectors_of((3, 0), np.nan), "actions.npy, episode 0, step 3: ... nan, outside"),
+    ("an observation that is none", with_number("observations", (4, 1), np.nan), "observations.npy, episode 0, step 4"),
+    ("an infinite observation", with_number("observations", (5, 0), np.inf), "observations.npy, episode 1, step 0: "),
+    ("other blocks", declaring(block=2**20), "manifest.json has blocks of 1,048,576 bytes"),
+    ("no blocks", blocks_of_rewards({"blocks": []}), "rewards.npy has 300 bytes and 0 checksums, and"),
+    ("more blocks", blocks_of_rewards({"blocks": ["", ""]}), "rewards.npy has 300 bytes and 2 checksums, and"),
+    ("a row too many", longer, "observations.npy has ... bytes and 1 checksums, and its steps and episodes make"),
+    ("stacks of what is none", describing(stack=2), "are no stacks of 2 frames"),
+    ("other stacks", describing(spec=STACKS, stack=3), "are no stacks of 3 frames"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), ELSEWHERE, ids=[name for name, *_ in ELSEWHERE])
+def test_a_store_that_was_made_elsewhere_is_not_trusted_for_its_checksums(name, damage, says, tmp_path, capsys):
+    path = write_store(tmp_path)
+    damage(path)
+    with pytest.raises(SharedqError, match=pattern(says)):
+        Store(path).check()
+    assert main(["data", "validate", str(path)]) == 2
+    assert re.search(pattern(says), capsys.readouterr().err)
+
+
+def test_a_wrong_number_is_found_in_any_block(tmp_path, monkeypatch):
+    """Blocks begin in the middle of a row."""
+    for module in ("store", "writing"):
+        monkeypatch.setattr(f"sharedq.datasets.{module}.BLOCK", HEADER + 12)
+    monkeypatch.setitem(globals(), "BLOCK", HEADER + 12)
+    path = write_store(tmp_path)
+    observations = np.array(Store(path).observations)
+    assert Store(path).damaged() is None and len(observations) == 14
+    begins = np.cumsum([0, 5, 3, 6])
+    for row in range(14):
+        changed = observations.copy()
+        changed[row, 1] = np.nan
+        made_elsewhere(path, observations=changed)
+        episode = int(np.searchsorted(begins, row, side="right")) - 1
+        assert f"episode {episode}, step {row - begins[episode]}: " in Store(path).damaged()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "store"])
+def test_an_episode_larger_than_the_bound_is_refused_before_it_is_read(kind, tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    path = FORMATS[kind][0](tmp_path / "source")
+    monkeypatch.setattr(reading, "LARGEST", 20)
+    with pytest.raises(SharedqError, match=r"declares .* which are .* bytes, and an episode may have 20: cut it"):
+        read(kind, path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"type": "Box", "shape": [2**13, 2**13], "low": 0, "high": 1, "dtype": "uint8"},
+        {"type": "MultiBinary", "n": [2**13, 2**13]},
+        {"type": "Text", "max_length": 2**25, "min_length": 0, "charset": "a"},
+    ],
+    ids=lambda space: space["type"],
+)
+def test_a_space_larger_than_the_bound_is_refused_before_it_is_made(space, tmp_path):
+    (tmp_path / "source").mkdir()
+    path = write_minari(tmp_path / "source", "hdf5")
+    metadata(observation_space=json.dumps(space))(path)
+    with pytest.raises(SharedqError, match="is larger than 16,777,216 numbers"):
+        read("minari hdf5", path, tmp_path / "out")
+
+
+PLACES = [("dqn_replay", FRAMES_0), ("dqn_replay", "add_count_ckpt.1.gz"), ("rlu", SHARD), ("npy", "rewards.npy")]
+
+
+@pytest.mark.parametrize(("kind", "name"), PLACES)
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_what_is_no_plain_file_in_a_folder_is_refused_and_never_waited_for(kind, name, what, tmp_path):
+    (tmp_path / "source").mkdir()
+    path = FORMATS[kind][0](tmp_path / "source")
+    if what == "link":
+        link(name)(path)
+    else:
+        (path / name).unlink()
+        os.mkfifo(path / name)
+    says = f"{name} is a symbolic link" if what == "link" else f"{name} is no plain file"
+    with pytest.raises(SharedqError, match=re.escape(says)):
+        read(kind, path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("reader", ["numpy", "rlu", "d4rl", "d3rlpy"])
+def test_a_pipe_in_place_of_a_file_is_refused(reader, tmp_path):
+    pipe = tmp_path / (SHARD if reader == "rlu" else "pipe")
+    os.mkfifo(pipe)
+    assert not any(kind.recognises(str(pipe)) for name, kind in READERS.items() if name != "rlu")
+    with pytest.raises(SharedqError, match=r"no file .*pipe|no plain file"):
+        read_with(reader, pipe, tmp_path / "out")
+
+
+def test_a_link_to_the_frames_folder_of_a_run_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    write_dqn_replay(tmp_path / "elsewhere")
+    (tmp_path / "run" / "replay_logs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SharedqError, match="replay_logs is a symbolic link"):
+        read("dqn_replay", tmp_path / "run", tmp_path / "out")
 
 
 @pytest.mark.parametrize(("name", "change", "says"), MISTAKES, ids=[name for name, *_ in MISTAKES])

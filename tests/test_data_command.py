@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,7 +24,7 @@ from sharedq import collecting, data_command, kept_replay
 from sharedq.command_line import main
 from sharedq.datasets.contents import Contents, Part, parts_of_store
 from sharedq.datasets.episode import End, Episode
-from sharedq.datasets.manifest import Description
+from sharedq.datasets.manifest import Description, Manifest
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.store import FILES, HEADER, Store
@@ -67,6 +68,9 @@ class Lines:
         spec = EnvironmentSpec(self.environment, jax.ShapeDtypeStruct((2,), np.float32), Discrete(self.actions))
         notes = (f"rewards from {self.bounds[0]:g} to {self.bounds[1]:g}",) if self.bounds else ()
         return Description(f"lines:{self.path}", "lines", spec, rewards="unknown", notes=notes)
+
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
 
     def count(self) -> int | None:
         return None
@@ -116,7 +120,9 @@ def refused(sharedq, here):
         assert answer.code == 2, answer
         assert re.fullmatch(r"sharedq: [^\n]+\n", answer.err), answer.err
         assert answer.out == ""
-        assert sorted(here.rglob("*")) == before
+        kept = here / ".data.unfinished"  # what was read before an error of the source
+        told = f"{kept.name} keeps the" in answer.err
+        assert [path for path in sorted(here.rglob("*")) if not told or kept not in (path, *path.parents)] == before
         return answer.err
 
     return run
@@ -251,6 +257,30 @@ def test_an_episode_without_an_end_is_cut_once_it_is_long_enough():
     assert track.next(5) is None
     episode = track.next(3)
     assert (episode.obs[:, 0].tolist(), episode.end) == ([0, 1, 2, 3], End.TRUNCATED)
+
+
+def test_a_collection_does_not_go_on_with_another_checkpoint(here, runs, monkeypatch):
+    def collect():
+        return library.collect(here / "data", [runs / "kept", "random"], 200)
+
+    add = StoreWriter.add
+
+    def killed(writer, episode, where):
+        if writer.episodes_written == 1:
+            raise KeyboardInterrupt
+        add(writer, episode, where)
+
+    monkeypatch.setattr(StoreWriter, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    monkeypatch.setattr(StoreWriter, "add", add)
+    sealed = RunDirectory.open(runs / "kept").checkpoint() / "checkpoint.json"
+    before = sealed.stat().st_mtime_ns
+    os.utime(sealed, ns=(0, 0))
+    with pytest.raises(SharedqError, match=r"checkpoint\.json was changed since .*: remove .*\.data\.unfinished"):
+        collect()
+    os.utime(sealed, ns=(0, before))
+    assert collect().manifest.steps == 200
 
 
 @pytest.mark.parametrize("stop_at", [1, 9])
@@ -389,12 +419,134 @@ def test_a_conversion_that_was_killed_goes_on_where_it_was(here, monkeypatch):
     assert store.manifest.content == whole.manifest.content
 
 
-def test_data_that_cannot_be_read_leave_nothing(here, monkeypatch):
-    monkeypatch.setattr(Lines, "fails_at", 5)
-    monkeypatch.setattr(Lines, "error", SharedqError("some.lines, episode 5 is broken"))
-    with pytest.raises(SharedqError, match="episode 5 is broken"):
+def test_data_of_which_nothing_can_be_read_leave_nothing(here, monkeypatch):
+    monkeypatch.setattr(Lines, "fails_at", 0)
+    monkeypatch.setattr(Lines, "error", SharedqError("some.lines, episode 0 is broken"))
+    with pytest.raises(SharedqError, match=r"episode 0 is broken$"):
         library.convert("some.lines", here / "data", environment="mine", actions=3)
     assert [path.name for path in here.iterdir()] == ["some.lines"]
+
+
+def test_an_error_of_the_source_keeps_the_episodes_before_it(here, monkeypatch):
+    whole = library.convert("some.lines", here / "whole", environment="mine", actions=3)
+    monkeypatch.setattr(Lines, "fails_at", 5)
+    monkeypatch.setattr(Lines, "error", SharedqError("some.lines, episode 5 is broken"))
+    told = r"episode 5 is broken; .*\.data\.unfinished keeps the 5 episodes before it, and the same command goes on"
+    for _ in range(2):  # going on without a mend keeps them too
+        with pytest.raises(SharedqError, match=told):
+            library.convert("some.lines", here / "data", environment="mine", actions=3)
+        assert not (here / "data").exists()
+    monkeypatch.setattr(Lines, "fails_at", None)
+    store = library.convert("some.lines", here / "data", environment="mine", actions=3)
+    assert store.manifest.content == whole.manifest.content
+
+
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_a_conversion_does_not_go_on_with_another_source(here, monkeypatch, change):
+    monkeypatch.setattr(Lines, "fails_at", 5)
+    with pytest.raises(KeyboardInterrupt):
+        library.convert("some.lines", here / "data", environment="mine", actions=3)
+    monkeypatch.setattr(Lines, "fails_at", None)
+    source = here / "some.lines"
+    if change == "size":
+        before = source.stat()
+        source.write_text("1\n" + source.read_text())
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
+    with pytest.raises(SharedqError, match=r"some.lines was changed since .*: remove .*\.data\.unfinished"):
+        library.convert("some.lines", here / "data", environment="mine", actions=3)
+    shutil.rmtree(here / ".data.unfinished")
+    library.convert("some.lines", here / "data", environment="mine", actions=3)
+
+
+class Interrupted:
+    """A file that is interrupted at the given call of its methods, after it has done a part of a write."""
+
+    left = None
+
+    def __init__(self, file):
+        self._file = file
+
+    def __getattr__(self, name):
+        found = getattr(self._file, name)
+        return self._counted(name, found) if name in ("write", "read", "truncate") else found
+
+    def _counted(self, name, method):
+        def call(*given):
+            cls = type(self)
+            if cls.left is not None:
+                cls.left -= 1
+                if cls.left < 0:
+                    cls.left = None
+                    if name == "write":
+                        method(given[0][: len(given[0]) // 2])
+                    raise KeyboardInterrupt
+            return method(*given)
+
+        return call
+
+
+@pytest.mark.parametrize("at", [*range(12), *range(12, 34, 2)])
+def test_an_interrupt_anywhere_in_writing_is_recovered_from(here, monkeypatch, at):
+    """At each write of an episode, at each header, and while the files are hashed."""
+    whole = library.convert("some.lines", here / "whole", environment="mine", actions=3)
+    opened = StoreWriter._open
+
+    def watched(writer):
+        opened(writer)
+        writer._files = {name: Interrupted(file) for name, file in writer._files.items()}
+
+    monkeypatch.setattr(StoreWriter, "_open", watched)
+    episodes = Lines("some.lines", "mine", 3).episodes
+
+    def go():
+        with StoreWriter("data", whole.description, [Path("some.lines")]) as writer:
+            for number, found in enumerate(episodes(writer.episodes_written), writer.episodes_written):
+                Interrupted.left = at if number == 7 and go.first and at < 4 else Interrupted.left
+                writer.add(found.episode, found.where)
+            Interrupted.left = at - 4 if go.first and at >= 4 else None
+            go.first = False
+            return writer.finish()
+
+    go.first, interrupted = True, False
+    try:
+        go()
+    except KeyboardInterrupt:
+        interrupted, go.first, Interrupted.left = True, False, None
+        assert not (here / "data").exists()
+        go()
+    assert interrupted or at > 20
+    Interrupted.left = None
+    store = library.open_data("data")
+    assert sorted(path.name for path in store.path.iterdir()) == sorted([*FILES, "manifest.json"])
+    for name in FILES:
+        assert (here / "data" / name).read_bytes() == (here / "whole" / name).read_bytes()
+    assert store.manifest.content == whole.manifest.content
+
+
+@pytest.mark.parametrize(("kind", "at"), [(Manifest, "write"), (Path, "rename"), (Path, "unlink")])
+@pytest.mark.parametrize("done", [False, True])
+def test_an_interrupt_at_the_end_of_finish_is_recovered_from(here, monkeypatch, kind, at, done):
+    whole = library.convert("some.lines", here / "whole", environment="mine", actions=3)
+    call = getattr(kind, at)
+
+    def interrupted(self, *given, **named):
+        if at == "unlink" and self.name != "progress.json":
+            return call(self, *given, **named)
+        if done:
+            call(self, *given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, at, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            library.convert("some.lines", here / "data", environment="mine", actions=3)
+    if not (here / "data").exists():
+        library.convert("some.lines", here / "data", environment="mine", actions=3)
+    store = library.open_data("data")
+    store.check()
+    assert store.manifest.content == whole.manifest.content
 
 
 def test_only_one_process_writes_a_data_set(sharedq, refused, here):

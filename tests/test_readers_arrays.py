@@ -63,7 +63,7 @@ def test_a_step_without_a_successor_is_kept_only_where_none_is_needed(tmp_path):
 @pytest.mark.parametrize(
     ("ends", "kept"),
     [
-        ("unknown", [(4, End.UNKNOWN), (1, End.UNKNOWN), (2, End.TRUNCATED)]),
+        ("unknown", [(3, End.UNKNOWN), (2, End.TRUNCATED)]),
         ("terminated", [(4, End.TERMINATED), (1, End.TERMINATED), (2, End.TRUNCATED)]),
         ("truncated", [(3, End.TRUNCATED), (2, End.TRUNCATED)]),
     ],
@@ -71,6 +71,10 @@ def test_a_step_without_a_successor_is_kept_only_where_none_is_needed(tmp_path):
 def test_dones_do_not_say_how_an_episode_ended(ends, kept, tmp_path):
     found = read(tmp_path, observations=BEFORE, dones=flags(*ENDS[:2]), ends=ends)
     assert [(len(one.reward), one.end) for one in found] == kept
+    for one in found:  # only where no value follows an observation may stand for the one after it
+        assert one.end == End.TERMINATED or (one.obs[1:] != one.obs[:-1]).any(axis=1).all()
+    (note,) = [note for note in Arrays(str(tmp_path / "data.npz"), ends=ends).describe().notes if "left out" in note]
+    assert note.startswith("1 step" if ends == "terminated" else "3 steps")
 
 
 @pytest.mark.parametrize("told", [{"episode_starts": EDGES[:-1]}, {"episode_ids": np.repeat([7, 2, 5], LENGTHS)}])

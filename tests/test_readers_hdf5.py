@@ -29,6 +29,7 @@ from sharedq.datasets.rules import check_episode
 from sharedq.datasets.spaces import in_our_form
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
+from sharedq.environments import Gymnasium
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 
@@ -38,9 +39,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def read(reader, start=0):
     """The episodes of a reader, which keep the rules."""
     description, found = reader.describe(), list(reader.episodes(start))
-    for episode, where in found:
-        check_episode(episode, description, where)
-    return [episode for episode, _ in found]
+    for one in found:
+        check_episode(one.episode, description, one.where)
+    return [one.episode for one in found]
 
 
 def same(found, wanted):
@@ -413,7 +414,7 @@ def test_what_minari_says_about_a_data_set_is_kept(datasets):
     path.write_text(json.dumps(said | {"ref_min_score": 1.5, "ref_max_score": 20, "env_spec": spec}))
     description = Minari("mine/said-v0").describe()
     assert description.reference_scores == (1.5, 20)
-    assert (description.behaviour, description.spec.name) == ("a mixture", "CartPole-v1")
+    assert (description.behaviour, description.spec.name) == ("a mixture", Gymnasium("CartPole-v1").build().spec.name)
 
 
 def put(name, step, number):
@@ -669,17 +670,18 @@ BOUNDED = Continuous(np.array([-2, 0], np.float32), np.array([2, 0.5], np.float3
     ids=["vectors", "images", "bits"],
 )
 def test_a_store_comes_back_from_minari(datasets, tmp_path, form, shape, dtype, actions, action):
-    spec = EnvironmentSpec("CartPole-v1", jax.ShapeDtypeStruct(shape, dtype), actions)
+    spec = EnvironmentSpec(Gymnasium("CartPole-v1").build().spec.name, jax.ShapeDtypeStruct(shape, dtype), actions)
     description = Description("here", "collect", spec, behaviour="random", reference_scores=(1.0, 9.0))
     store = stored(tmp_path / "store", description, episodes_of(shape, dtype, action))
     minari_export.export(store, "mine/back-v0", author="A", form=form)
+    assert minari.load_dataset("mine/back-v0").env_spec.id == "CartPole-v1", "as Gymnasium knows it"
     theirs = list(minari.load_dataset("mine/back-v0"))
     assert [len(one.rewards) for one in theirs] == [3, 4, 5]
     np.testing.assert_array_equal(theirs[1].observations, store.episode(1).obs)
     np.testing.assert_array_equal(theirs[1].actions, actions.in_units(store.episode(1).action))
     reader = Minari("mine/back-v0")
     found = reader.describe()
-    assert (found.behaviour, found.reference_scores, found.spec.name) == ("random", (1.0, 9.0), "CartPole-v1")
+    assert (found.behaviour, found.reference_scores, found.spec.name) == ("random", (1.0, 9.0), spec.name)
     assert (found.spec.observation, str(found.spec.actions)) == (spec.observation, str(actions))
     again = stored(tmp_path / "again", found, read(reader))
     same(list(again), list(store))

@@ -28,7 +28,7 @@ class Oddities:
         self._places: dict[str, str] = {}
 
     def look_at(self, found: Found) -> None:
-        episode, where = found
+        episode, where = found.episode, found.where
         if episode.end == End.UNKNOWN:
             self._note("unknown", where)
         if len(episode.reward) < SHORT:

@@ -41,7 +41,7 @@ def parts_of_store(store: Store, progress: Counted = uncounted) -> Iterator[Part
 def parts_of_source(reader: Reader, progress: Counted = uncounted) -> Iterator[Part]:
     """The episodes of other people's data. Raises at the first one that breaks a rule."""
     done, total, description = 0, reader.count(), reader.describe()
-    for episode, where in reader.episodes():
+    for episode, where, _ in reader.episodes():
         check_episode(episode, description, where)
         done += len(episode.reward)
         yield Part(episode.action, episode.reward, int(episode.end), episode.group)

@@ -17,13 +17,13 @@ from sharedq.output import Counted, uncounted
 def convert(reader: Reader, out: str | Path, progress: Counted = uncounted) -> Store:
     """Writes everything that a reader reads into a new store.
 
-    If a conversion was killed, it goes on behind the last episode that was surely written. The store gets its name
-    when it is complete.
+    If a conversion was killed, or the source had an error, it goes on behind the last episode that was surely written.
+    The store gets its name when it is complete.
     """
-    with StoreWriter(out, reader.describe()) as writer:
+    with StoreWriter(out, reader.describe(), reader.files()) as writer:
         total = reader.count()
         for found in reader.episodes(writer.episodes_written):
-            writer.add(found.episode, found.where)
+            writer.add(found.episode, found.where, found.files)
             progress(writer.steps_written, total)
         return writer.finish()
 

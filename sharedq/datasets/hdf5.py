@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedq.datasets.reading import AGAIN, readable
+from sharedq.datasets.reading import AGAIN, check_size, readable
 from sharedq.errors import SharedqError, missing_extra
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -36,6 +36,8 @@ def opened(path: str) -> Iterator[Any]:
 def names(path: str) -> set[str] | None:
     """What is in the file, by name. None if it is HDF5 and cannot be read; never raises."""
     try:
+        if not Path(path).is_file():  # a pipe would never open
+            return set()
         with Path(path).open("rb") as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 return set()
@@ -110,6 +112,7 @@ def _checked(group: Any, name: str, path: str, needed: str, kinds: str, of_bytes
 
 def rows(found: Any, first: int, last: int, where: str) -> np.ndarray:
     """Rows `first` .. `last` - 1 of an array; `where` names their place in errors."""
+    check_size(last - first, found.shape[1:], found.dtype, where)
     with readable(where):
         return found[first:last]
 

@@ -110,11 +110,16 @@ def read(folder: Path) -> Manifest:
         for name in ("action_meanings", "reference_scores", "notes"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
         description = Description(source=plain["source"], spec=spec, **fields)
+        depth = spec.observation.shape[-1] if spec.stacks == "black" else None
+        if description.stack not in (None, depth):
+            raise ValueError(
+                f"its observations {list(spec.observation.shape)} are no stacks of {description.stack} frames"
+            )
         own = {name: plain[name] for name in Manifest.__dataclass_fields__ if name != "description"}
         if own["content"] != content_of(description, own["files"]):
             raise ValueError("the checksum of the data set differs")
         return Manifest(description, **own)
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise SharedqError(f"{path} was edited or damaged ({error}): {REMEDY}") from None
 
 

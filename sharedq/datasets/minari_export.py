@@ -97,7 +97,7 @@ def _environment(name: str) -> Any:
     import gymnasium
 
     try:
-        spec = gymnasium.envs.registration.EnvSpec(name)
+        spec = gymnasium.envs.registration.EnvSpec(name.removeprefix("gymnasium/"))
     except gymnasium.error.Error:  # not a name that Gymnasium allows
         return None
     environment: Any = gymnasium.Env()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sharedq.datasets import hdf5
-from sharedq.datasets.reading import readable
+from sharedq.datasets.reading import check_size, readable, refuse_link
 from sharedq.errors import SharedqError, missing_extra
 
 DATA = "main_data.hdf5"
@@ -38,6 +38,9 @@ class Files(Protocol):
     def count(self) -> int:
         """How many episodes there are."""
 
+    def paths(self) -> list[Path]:
+        """The files that hold the episodes, in their order."""
+
     def where(self, number: int) -> str:
         """The place of an episode, for messages."""
 
@@ -52,7 +55,7 @@ class Files(Protocol):
 def opened(folder: Path, form: str) -> Iterator[Files]:
     """The files of a data set in this folder, of this form."""
     if form == "hdf5":
-        _refuse_link(folder / DATA)
+        refuse_link(folder / DATA)
         with hdf5.opened(str(folder / DATA)) as file:
             yield HDF5Files(file, str(folder / DATA))
     else:
@@ -68,6 +71,9 @@ class HDF5Files:
     def count(self) -> int:
         with readable(self._path):
             return len(self._file)
+
+    def paths(self) -> list[Path]:
+        return [Path(self._path)]
 
     def where(self, number: int) -> str:
         return f"{self._path}, episode {number}"
@@ -119,6 +125,11 @@ class ArrowFiles:
     def count(self) -> int:
         return sum(one.name.isdecimal() for one in self._folder.iterdir())
 
+    def paths(self) -> list[Path]:
+        return [
+            max((self._folder / str(number)).glob(f"*.{self._form}"), default=Path()) for number in range(self.count())
+        ]
+
     def where(self, number: int) -> str:
         return f"{self._folder}, episode {number}"
 
@@ -136,8 +147,8 @@ class ArrowFiles:
         found = sorted(folder.glob(f"*.{self._form}"))
         if len(found) != 1:
             raise SharedqError(f"{folder} has {len(found)} files *.{self._form}, and should have one")
-        _refuse_link(folder)
-        _refuse_link(found[0])
+        refuse_link(folder)
+        refuse_link(found[0])
         return found[0]
 
     def _table(self, number: int) -> Any:
@@ -228,6 +239,7 @@ def _images(encoded: list[bytes], space: Any, where: str) -> np.ndarray:
     except ImportError:
         raise missing_extra("pillow", "data", "reading images of Minari") from None
     read: Callable[[bytes], np.ndarray] = lambda one: _image(Image, one, space.shape)  # noqa: E731
+    check_size(len(encoded), space.shape, np.uint8, where)
     images = np.empty((len(encoded), *space.shape), np.uint8)
     for step, one in enumerate(encoded):
         with readable(f"{where}, step {step}"):
@@ -241,10 +253,3 @@ def _image(library: Any, encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
     if found not in (shape, shape[:2] if shape[2:] == (1,) else ()):  # known before it is unpacked
         raise ValueError(f"an image of {list(found)} where {list(shape)} was declared")
     return np.asarray(image).reshape(shape)
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise SharedqError(
-            f"{path} is a symbolic link, and inside a data set none is followed: put there what it names"
-        )

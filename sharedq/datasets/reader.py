@@ -6,6 +6,7 @@ names, and it follows no link that leads out of the file.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sharedq.datasets.episode import Episode
@@ -17,6 +18,7 @@ class Found(NamedTuple):
 
     episode: Episode
     where: str  # "data/hopper.hdf5, episode 12"
+    files: int | None = None  # how many of the reader's files it and those before it needed; None is all of them
 
 
 class Reader(Protocol):
@@ -28,6 +30,9 @@ class Reader(Protocol):
 
     def describe(self) -> Description:
         """What is known before the episodes are read. Raises a `SharedqError` if the file cannot be read."""
+
+    def files(self) -> list[Path]:
+        """The files that are read, in this order: a conversion that goes on looks whether they are the same."""
 
     def count(self) -> int | None:
         """The number of steps, for a progress bar; None if that is not known before reading."""

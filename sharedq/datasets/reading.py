@@ -1,15 +1,20 @@
 """What readers share: an error while reading names its place, and arrays are checked before they become episodes."""
 
+import math
+import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sharedq.errors import SharedqError, reason
 
 AGAIN = "get it or make it again"
+LARGEST = 2**31  # ours: bytes of the observations of an episode, which come into memory at once
 
 
 @contextmanager
@@ -26,6 +31,31 @@ def readable(what: str) -> Iterator[None]:
         raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
     except (RuntimeError, LookupError, ValueError, TypeError, OverflowError, zlib.error, zipfile.BadZipFile) as error:
         raise SharedqError(f"{what} is damaged ({reason(error)}): {AGAIN}") from None
+
+
+def refuse_link(path: Path) -> None:
+    """Raises if a file or folder in a folder of data is a link, which may lead out of it, or a pipe, which may hang."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # whoever opens it says so
+    if stat.S_ISLNK(mode):
+        raise SharedqError(
+            f"{path} is a symbolic link, and inside a data set none is followed: put there what it names"
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SharedqError(f"{path} is no plain file: put one there")
+
+
+def check_size(rows: int, shape: Sequence[int], dtype: Any, where: str) -> None:
+    """Raises if so many rows of this shape, which the data declare, are more than an episode may have."""
+    dtype = np.dtype(dtype)
+    size = rows * math.prod(shape) * dtype.itemsize
+    if size > LARGEST:
+        raise SharedqError(
+            f"{where} declares {rows:,} rows of {dtype}{list(shape)}, which are {size:,} bytes, and an episode may "
+            f"have {LARGEST:,}: cut it into several"
+        )
 
 
 def check_lengths(lengths: dict[str, tuple[int, int]], where: str) -> None:

@@ -48,11 +48,28 @@ def _check_array(what: str, found: np.ndarray, shape: tuple[int, ...], dtype: An
 
 
 def _check_actions(action: np.ndarray, description: Description, where: str) -> None:
+    wrong, span = _outside(action, description)
+    if wrong.any():
+        step = int(np.argwhere(wrong)[0][0])
+        raise SharedqError(f"{where}, step {step}: the action {action[step].tolist()} lies outside {span}")
+
+
+def _outside(action: np.ndarray, description: Description) -> tuple[np.ndarray, str]:
+    """Which numbers lie outside the action space, and what that is."""
     actions = description.spec.actions
     if isinstance(actions, Discrete):
-        wrong, span = (action < 0) | (action >= actions.n), f"0 .. {actions.n - 1}"
+        return (action < 0) | (action >= actions.n), f"0 .. {actions.n - 1}"
+    return ~(np.abs(action) <= 1 + BEYOND), "the bounds of the action space"
+
+
+def first_wrong(what: str, values: np.ndarray, description: Description) -> tuple[int, str] | None:
+    """The place of the first number [N] of observations, actions or rewards that breaks a rule, and the rule."""
+    if what == "actions":
+        wrong, span = _outside(values, description)
+        rule = f"an action has the number {{}}, outside {span}"
+    elif values.dtype.kind == "f":
+        wrong, rule = ~np.isfinite(values), f"one of the {what} is {{}}, not a finite number"
     else:
-        wrong, span = (np.abs(action) > 1 + BEYOND).any(axis=-1), "the bounds of the action space"
-    if wrong.any():
-        step = int(np.argmax(wrong))
-        raise SharedqError(f"{where}, step {step}: the action {action[step].tolist()} lies outside {span}")
+        return None
+    place = int(np.argmax(wrong))
+    return (place, rule.format(values[place])) if wrong.any() else None

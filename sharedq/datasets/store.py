@@ -11,6 +11,7 @@ one observation more than steps. Observations that are boolean are packed to bit
 """
 
 import hashlib
+import math
 import mmap
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,6 +23,7 @@ import numpy as np
 from sharedq.datasets import manifest as manifests
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import REMEDY
+from sharedq.datasets.rules import first_wrong
 from sharedq.errors import SharedqError
 from sharedq.runs.durable import refuse_links
 
@@ -63,6 +65,24 @@ def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return prefix + room.to_bytes(2, "little") + text.ljust(room - 1) + b"\n"
 
 
+def forms(description: manifests.Description, episodes: int, steps: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """The shape and dtype of the array in each file of a store."""
+    shape, dtype = stored_form(*description.stored)
+    one = description.spec.actions.one
+    return {
+        "observations.npy": ((steps + episodes, *shape), dtype),
+        "actions.npy": ((steps, *one.shape), np.dtype(one.dtype)),
+        "rewards.npy": ((steps,), np.dtype(np.float32)),
+        "episodes.npy": ((episodes,), EPISODE),
+    }
+
+
+def lengths(description: manifests.Description, episodes: int, steps: int) -> dict[str, int]:
+    """The bytes of each file of a store."""
+    found = forms(description, episodes, steps)
+    return {name: HEADER + math.prod(shape) * dtype.itemsize for name, (shape, dtype) in found.items()}
+
+
 class Store:
     """A data set on disk, open for reading. Only what is read comes into memory."""
 
@@ -71,9 +91,10 @@ class Store:
         self.manifest = manifests.read(self.path)
         self._maps: list[mmap.mmap] = []
         refuse_links(self.path, FILES)
+        self._check_manifest()
         for name in FILES:
             self._check_size(name)
-        self.episodes = np.array(self._mapped("episodes.npy", (self.manifest.episodes,), EPISODE))
+        self.episodes = np.array(self._mapped("episodes.npy"))
         self._check_episodes()
 
     @property
@@ -82,17 +103,15 @@ class Store:
 
     @cached_property
     def observations(self) -> np.ndarray:
-        shape, dtype = stored_form(*self.description.stored)
-        return self._mapped("observations.npy", (self.manifest.steps + self.manifest.episodes, *shape), dtype)
+        return self._mapped("observations.npy")
 
     @cached_property
     def actions(self) -> np.ndarray:
-        one = self.description.spec.actions.one
-        return self._mapped("actions.npy", (self.manifest.steps, *one.shape), np.dtype(one.dtype))
+        return self._mapped("actions.npy")
 
     @cached_property
     def rewards(self) -> np.ndarray:
-        return self._mapped("rewards.npy", (self.manifest.steps,), np.dtype(np.float32))
+        return self._mapped("rewards.npy")
 
     @cached_property
     def returns(self) -> np.ndarray:
@@ -117,7 +136,10 @@ class Store:
         return f"episode {number}, step {step - int(self.episodes['first'][number])}"
 
     def damaged(self, progress: Any = lambda done, total: None) -> str | None:
-        """Reads every file once; says which one differs from its checksums and where, or None."""
+        """Reads every file once; says where one differs from its checksums or holds a number it cannot hold, or None.
+
+        Checksums that fit do not make good data: the store may have been written by another program.
+        """
         total, done = sum(one["bytes"] for one in self.manifest.files.values()), 0
         for name in FILES:
             with (self.path / name).open("rb") as file:
@@ -125,6 +147,8 @@ class Store:
                     block = file.read(self.manifest.block)
                     if hashlib.sha256(block).hexdigest() != wanted:
                         return f"{self.path / name} was changed or damaged {self._where(name, number)}"
+                    if wrong := self._wrong(name, number, block):
+                        return wrong
                     done += len(block)
                     progress(done, total)
         return None
@@ -133,6 +157,26 @@ class Store:
         """Raises if the content of a file is not what was written."""
         if found := self.damaged(progress):
             raise SharedqError(f"{found}: {REMEDY}")
+
+    def _wrong(self, name: str, number: int, block: bytes) -> str | None:
+        """Says where a block holds a number that breaks a rule. A block begins with a whole number."""
+        if name == "episodes.npy":
+            return None
+        shape, dtype = forms(self.description, self.manifest.episodes, self.manifest.steps)[name]
+        values = np.frombuffer(block, dtype, offset=0 if number else HEADER)
+        found = first_wrong(name.removesuffix(".npy"), values, self.description)
+        if found is None:
+            return None
+        before = max(number * self.manifest.block - HEADER, 0) // dtype.itemsize
+        row = (before + found[0]) // math.prod(shape[1:])
+        place = self._place_of_row(row) if name == "observations.npy" else self.place_of(row)
+        return f"{self.path / name}, {place}: {found[1]}"
+
+    def _place_of_row(self, row: int) -> str:
+        """Says where in the data an observation is."""
+        begins = self.episodes["first"] + np.arange(len(self.episodes))
+        number = int(np.searchsorted(begins, row, side="right")) - 1
+        return f"episode {number}, step {row - int(begins[number])}"
 
     def _where(self, name: str, block: int) -> str:
         """The steps that a block of a file holds."""
@@ -150,8 +194,9 @@ class Store:
             first, last = (min(row - e, self.manifest.steps - 1) for row, e in zip((first, last), of_row, strict=True))
         return f"between {self.place_of(first)} and {self.place_of(last)}"
 
-    def _mapped(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def _mapped(self, name: str) -> np.ndarray:
         path = self.path / name
+        shape, dtype = forms(self.description, self.manifest.episodes, self.manifest.steps)[name]
         with path.open("rb") as file:
             if file.read(HEADER) != header(shape, dtype):
                 raise SharedqError(f"{path} does not hold {dtype}{list(shape)}, as the manifest says: {REMEDY}")
@@ -169,9 +214,24 @@ class Store:
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
+    def _check_manifest(self) -> None:
+        """Raises if the manifest contradicts itself: then its checksums may not cover the files, or not fit them."""
+        told, path = self.manifest, self.path / manifests.FILE
+        if told.block != BLOCK or min(told.episodes, told.steps) < 0:
+            raise SharedqError(f"{path} has blocks of {told.block:,} bytes, and they have {BLOCK:,}: {REMEDY}")
+        for name, wanted in lengths(told.description, told.episodes, told.steps).items():
+            if name not in told.files:
+                raise SharedqError(f"the data set {self.path} lacks {name}: {REMEDY}")
+            declared, blocks = told.files[name]["bytes"], len(told.files[name]["blocks"])
+            if declared != wanted or blocks != -(-wanted // BLOCK):
+                raise SharedqError(
+                    f"{path} says that {name} has {declared:,} bytes and {blocks:,} checksums, and its steps and "
+                    f"episodes make {wanted:,} bytes with {-(-wanted // BLOCK):,}: {REMEDY}"
+                )
+
     def _check_size(self, name: str) -> None:
-        path, wanted = self.path / name, self.manifest.files.get(name, {}).get("bytes")
-        if not path.is_file() or wanted is None:
+        path, wanted = self.path / name, self.manifest.files[name]["bytes"]
+        if not path.is_file():
             raise SharedqError(f"the data set {self.path} lacks {name}: {REMEDY}")
         if (found := path.stat().st_size) != wanted:
             raise SharedqError(f"{path} has {found:,} bytes, and had {wanted:,} when it was written: {REMEDY}")

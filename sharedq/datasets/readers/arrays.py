@@ -17,7 +17,7 @@ How it ends is told by terminated and truncated at its last step; terminated cou
 but terminated is among the arrays, it did not end in the environment, and is truncated. The end of the data truncates
 the last episode likewise. Otherwise the setting `ends` says it: "unknown" unless the user knows. With observations
 [N, ...] alone the successor of the last step is missing. At a termination no value follows it, and the last observation
-stands for it, as it does where the end is unknown; a truncated episode loses the step.
+stands for it; an episode that is truncated, or whose end is unknown, loses the step.
 
 Arrays are read row by row and never unpickled, so that those that are large need not fit into memory.
 """
@@ -35,7 +35,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers.streams import ArrayStream
-from sharedq.datasets.reading import as_rewards, check_lengths, flags, readable
+from sharedq.datasets.reading import as_rewards, check_lengths, flags, readable, refuse_link
 from sharedq.datasets.spaces import (
     Bounds,
     Channels,
@@ -67,7 +67,7 @@ class Arrays:
     """The file or folder, and what its arrays do not say."""
 
     path: str  # a file .npz, or a folder of files .npy
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
     bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = None  # which axis of an image holds its colours: last or first
@@ -90,8 +90,12 @@ class Arrays:
             reader="numpy",
             spec=EnvironmentSpec(self.environment or "unknown", form, found.actions),
             rewards="unknown",
-            notes=found.notes,
+            notes=(*found.notes, *self._losses(steps)),
         )
+
+    def files(self) -> list[Path]:
+        path = Path(self.path)
+        return sorted(path.glob("*.npy")) if path.is_dir() else [path]
 
     def count(self) -> int:
         with ExitStack() as opened:
@@ -109,6 +113,19 @@ class Arrays:
                 where = f"{self.path}, episode {number}"
                 action = in_our_form(actions, steps.action[rows], where)
                 yield Found(Episode(obs, action, as_rewards(steps.reward[rows], where), end), where)
+
+    def _losses(self, steps: Steps) -> Iterator[str]:
+        """Says which steps are left out because nothing tells what follows them."""
+        with ExitStack() as opened:
+            stream = self._open("observations", opened)
+            if self._has_every_observation(stream, steps) or self._successors(stream, opened) is not None:
+                return
+        count = sum(end is not End.TERMINATED for end in steps.ends)
+        if count:
+            yield (
+                f"{count:,} step{'s are' if count > 1 else ' is'} left out, the last of each episode that is truncated "
+                "or whose end is unknown: the observation that follows is not in the data"
+            )
 
     def _actions(self, steps: Steps) -> FoundActions:
         return find_actions(self._name("actions"), [steps.action], self.actions, self.bounds)
@@ -131,7 +148,7 @@ class Arrays:
                     after = following.read(length)
                     self._check_successors(obs, after, number)
                     obs = np.concatenate([obs, after[-1:]])
-                elif not every and end is End.TRUNCATED:
+                elif not every and end is not End.TERMINATED:  # a value may follow, and nobody knows of what
                     length -= 1
                 elif not every:
                     obs = np.concatenate([obs, obs[-1:]])
@@ -252,6 +269,7 @@ class Arrays:
         path = Path(self.path)
         with readable(self._name(name)):
             if path.is_dir():
+                refuse_link(path / f"{name}.npy")
                 size = (path / f"{name}.npy").stat().st_size
                 file: BinaryIO = opened.enter_context((path / f"{name}.npy").open("rb"))
             else:
@@ -281,5 +299,7 @@ class Arrays:
 def _members(path: Path) -> list[str]:
     if path.is_dir():
         return [file.name for file in path.glob("*.npy")]
+    if not path.is_file() and path.exists():
+        raise ValueError("it is no plain file")  # a pipe would never open
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()

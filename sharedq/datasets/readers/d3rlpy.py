@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +48,7 @@ class D3rlpy:
     """An HDF5 file that d3rlpy wrote, of its format 2.1."""
 
     path: str  # the HDF5 file
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
     bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = "first"  # which axis of an image holds its colours: last or first
@@ -59,6 +60,9 @@ class D3rlpy:
 
     def describe(self) -> Description:
         return self._description
+
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
 
     def count(self) -> int:
         with hdf5.opened(self.path) as file:

@@ -44,7 +44,7 @@ class D4RL:
     """A flat HDF5 file as the environments of D4RL download it."""
 
     path: str  # the HDF5 file
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
     bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = None  # which axis of an image holds its colours: last or first
@@ -56,6 +56,9 @@ class D4RL:
 
     def describe(self) -> Description:
         return self._description
+
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
 
     def count(self) -> int:
         return int((self._parts.last - self._parts.first + 1).sum())

@@ -40,7 +40,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers.streams import ArrayStream
-from sharedq.datasets.reading import as_rewards, flags, readable
+from sharedq.datasets.reading import as_rewards, check_size, flags, readable, refuse_link
 from sharedq.datasets.spaces import find_actions, in_our_form
 from sharedq.environments.spec import Actions, EnvironmentSpec
 from sharedq.errors import SharedqError
@@ -51,6 +51,11 @@ LONGEST = 108_000  # steps; an episode has 27,000 at most
 SMALL = 2**27  # bytes of the actions, rewards or terminals at most: those of a million rows have 4,000,000
 FRAME = 2**20  # bytes of a frame at most: those of the data set have 7,056
 ROWS = 128  # frames that are read at once
+FILES = (
+    *(f"$store$_{name}" for name in ("observation", "action", "reward", "terminal")),
+    "add_count",
+    "invalid_range",
+)
 OBSERVATIONS = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 
 
@@ -69,7 +74,7 @@ class DQNReplay:
     """The files of one run."""
 
     path: str  # the folder of a run, such as Pong/1 or Pong/1/replay_logs
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
@@ -108,6 +113,9 @@ class DQNReplay:
             ),
         )
 
+    def files(self) -> list[Path]:
+        return [self._file(name, number) for number in self._numbers() for name in FILES]
+
     def count(self) -> int:
         """Rows, of which a few are no steps."""
         return sum(len(self._ring(number).action) for number in self._numbers())
@@ -115,13 +123,14 @@ class DQNReplay:
     def episodes(self, start: int = 0) -> Iterator[Found]:
         actions = self.describe().spec.actions
         passed = 0
-        for number in self._numbers():
+        for place, number in enumerate(self._numbers(), 1):
             where = f"{_folder(self.path)}, checkpoint {number}"
             ring = self._ring(number)
             for episode, (first, frames) in enumerate(self._parts(ring, where)):
                 passed += 1
                 if passed > start:
-                    yield self._found(ring, first, frames, f"{where}, episode {episode}", actions)
+                    found = self._found(ring, first, frames, f"{where}, episode {episode}", actions)
+                    yield found._replace(files=place * len(FILES))
 
     def _found(self, ring: Ring, first: int, frames: list[np.ndarray], where: str, actions: Actions) -> Found:
         ends = bool(ring.terminal[first + len(frames) - 1])
@@ -154,6 +163,7 @@ class DQNReplay:
                     f"and the {PADS} rows of zeros that follow one do not: get it again"
                 )
             kept.append(frame)
+            check_size(len(kept) + 1, frame.shape, frame.dtype, f"{where}, row {row}")
             zeros = zeros + 1 if zero else 0
             cut = zeros == PADS and len(kept) > PADS  # another episode begins, and this one had no terminal
             if cut:
@@ -236,6 +246,8 @@ class DQNReplay:
 
     def _open(self, name: str, number: int, opened: ExitStack) -> ArrayStream:
         path = self._file(name, number)
+        refuse_link(path.parent if path.parent.name == "replay_logs" != Path(self.path).name else path)
+        refuse_link(path)
         with readable(str(path)):
             return ArrayStream(opened.enter_context(gzip.open(path)), str(path))  # type: ignore[arg-type]
 

@@ -1,6 +1,7 @@
 """Data sets of Minari, in both of its formats. Its files are read directly, and Minari itself need not be installed."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from sharedq.datasets import minari_files
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
-from sharedq.datasets.reading import as_rewards, check_lengths, flags
+from sharedq.datasets.reading import as_rewards, check_lengths, check_size, flags
 from sharedq.datasets.spaces import Channels, check_bounds, in_our_form, turns_channels
-from sharedq.environments import gymnasium_spaces
+from sharedq.environments import ENVIRONMENTS, gymnasium_spaces
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError, missing_extra, reason
 from sharedq.imports import BrokenContract
@@ -39,6 +40,7 @@ FORM = {
     "ref_max_score": Maybe(float | None),
 }
 REMEDY = "get the data set again, with 'minari download'"
+LARGEST = 2**24  # ours: numbers in a space, whose bounds come into memory
 OLD = "read it with a newer Minari and write it again there"
 
 
@@ -58,6 +60,10 @@ class Minari:
 
     def describe(self) -> Description:
         return self._description
+
+    def files(self) -> list[Path]:
+        with minari_files.opened(self._data, self._format) as files:
+            return [self._data / METADATA, *files.paths()]
 
     def count(self) -> int:
         return self._metadata["total_steps"]
@@ -79,11 +85,12 @@ class Minari:
 
     @cached_property
     def _environment(self) -> str:
-        """The id of the environment, which an `env_spec` in the metadata names."""
+        """The name of the environment, which an `env_spec` in the metadata gives."""
         try:
-            return str(json.loads(self._metadata.get("env_spec") or "{}").get("id") or "unknown")
+            named = json.loads(self._metadata.get("env_spec") or "{}").get("id")
         except (ValueError, AttributeError, RecursionError):
             return "unknown"
+        return in_our_name(str(named)) if named else "unknown"
 
     @cached_property
     def _spaces(self) -> tuple[Any, Any]:
@@ -164,8 +171,10 @@ class Minari:
                 if start:
                     start -= 1
                     continue
-                where = files.where(number)
-                yield Found(self._episode(files.columns(number, *self._spaces), where), where)
+                where, form = files.where(number), self._observations.form
+                check_size(own + 1, form.shape, form.dtype, where)
+                read = 2 + number if self._format != "hdf5" else None  # the metadata, and a file of each episode
+                yield Found(self._episode(files.columns(number, *self._spaces), where), where, read)
         if steps != self.count():
             raise SharedqError(
                 f"{self._data / METADATA} says that there are {self.count():,} steps, and there are {steps:,}: {REMEDY}"
@@ -221,6 +230,11 @@ def _end(columns: minari_files.Columns, where: str) -> End:
     return End.TRUNCATED if found["truncations"] else End.UNKNOWN
 
 
+def in_our_name(named: str) -> str:
+    """The name that we give to an environment of this id: gymnasium/CartPole-v1. Export writes our own names as ids."""
+    return named if named.partition("/")[0] in ENVIRONMENTS else f"gymnasium/{named}"
+
+
 def home() -> Path:
     """Where Minari keeps its data sets."""
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
@@ -240,6 +254,9 @@ def _space_of(plain: dict[str, Any]) -> Any:
     from gymnasium import spaces
 
     kind = plain["type"]
+    declared = plain.get("shape", plain.get("n", plain.get("max_length", ())))
+    if kind != "Discrete" and math.prod(np.ravel(declared).tolist()) > LARGEST:
+        raise ValueError(f"a {kind} of {declared} is larger than {LARGEST:,} numbers")
     if kind == "Dict":
         return spaces.Dict([(key, _space_of(one)) for key, one in plain["subspaces"].items()])  # a dict would be sorted
     if kind == "Tuple":

@@ -32,7 +32,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.readers.tfrecord import Feature, example, is_head, records
-from sharedq.datasets.reading import check_lengths, readable
+from sharedq.datasets.reading import check_lengths, check_size, readable, refuse_link
 from sharedq.datasets.spaces import find_actions, in_our_form
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError, missing_extra, reason
@@ -60,7 +60,7 @@ class RLUnplugged:
 
     path: str  # the folder of a game, or one of its files
     run: int | None = None  # which run, if the folder holds several
-    environment: str | None = None  # the environment's name; none takes it from the data, where they say it
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
     actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
 
     @staticmethod
@@ -98,20 +98,24 @@ class RLUnplugged:
             notes=found.notes,
         )
 
+    def files(self) -> list[Path]:
+        return self._files()
+
     def count(self) -> None:
         """Not known before the files are read."""
 
     def episodes(self, start: int = 0) -> Iterator[Found]:
         actions = self.describe().spec.actions
         number = 0
-        for where, rows in (one for file in self._files() for one in self._rows(file)):
+        files = self._files()
+        for place, (where, rows) in ((place, one) for place, file in enumerate(files, 1) for one in self._rows(file)):
             if not len(rows.action):
                 continue
             number += 1
             if number > start:
                 obs = np.stack([_pixels(png, f"{where}, step {step}") for step, png in enumerate(rows.pngs)])
                 action = in_our_form(actions, rows.action, where)
-                yield Found(Episode(obs, action, rows.reward, rows.end, rows.group), where)
+                yield Found(Episode(obs, action, rows.reward, rows.end, rows.group), where, place)
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Rows]]:
         """The records of a file, each with its place."""
@@ -134,6 +138,8 @@ class RLUnplugged:
         if not found:
             wanted = f"run_{'R' if self.run is None else self.run}-CCCCC-of-00050"
             raise SharedqError(f"{self.path} holds no file {wanted}: name the folder of one game")
+        for path in found:
+            refuse_link(path if path != Path(self.path) else path.resolve())  # whoever named it meant what it leads to
         return found
 
 
@@ -141,7 +147,7 @@ def _named(path: str) -> list[tuple[int, int, Path]]:
     """The run, the checkpoint and the path of each file."""
     paths = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
     found = ((NAME.fullmatch(one.name), one) for one in paths)
-    return [(int(match[1]), int(match[2]), one) for match, one in found if match and one.is_file()]
+    return [(int(match[1]), int(match[2]), one) for match, one in found if match]
 
 
 def _row(features: dict[str, Feature], where: str) -> Rows:
@@ -152,6 +158,7 @@ def _row(features: dict[str, Feature], where: str) -> Rows:
     reward = _numbers(features, "unclipped_rewards", "f", where)
     discount = _numbers(features, "discounts", "f", where)
     group = _numbers(features, "checkpoint_idx", "i", where)
+    check_size(len(pngs), (SIDE, SIDE), np.uint8, where)
     if not pngs:
         raise SharedqError(f"{where} has no observations: get the file again")
     arrays = {"actions": action, "unclipped_rewards": reward, "discounts": discount}

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sharedq.datasets.reading import readable
+from sharedq.datasets.reading import check_size, readable
 from sharedq.errors import SharedqError, told
 
 AT_ONCE = 2**20  # bytes that are read at once to pass over rows
@@ -59,7 +59,11 @@ class ArrayStream:
             )
 
     def read(self, rows: int) -> np.ndarray:
-        """The next rows; `rows` is at most `left`."""
+        """The next rows; `rows` is at most `left`, and they are of one episode."""
+        check_size(rows, self.shape[1:], self.dtype, self.name)
+        return self._read(rows)
+
+    def _read(self, rows: int) -> np.ndarray:
         with readable(self.name):
             data = self._file.read(rows * self._row)
             if len(data) < rows * self._row:
@@ -89,6 +93,6 @@ class ArrayStream:
         """The array in memory, if it has no more bytes than `most`."""
         if self.left * self._row > most:
             raise SharedqError(f"{self.name} declares {self.dtype}{list(self.shape)}, which is too large to be read")
-        found = self.read(self.left).reshape(self.shape)
+        found = self._read(self.left).reshape(self.shape)
         self.finish()
         return found
