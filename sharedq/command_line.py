@@ -212,10 +212,11 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     return "\n".join(lines)
 
 
-def _show(name: str, steps: int, seeds: int):
-    from sharedq.training.progress import shown
+def _show(name: str, experiment: Any):
+    from sharedq.training.progress import shown, unit_of
 
-    return shown(name, steps, seeds)
+    training = experiment.training
+    return shown(name, training.steps, experiment.seeds, unit_of(training))
 
 
 def _train(verb: argparse.ArgumentParser) -> Callable:
@@ -241,7 +242,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         options |= {"start_from": parsed.start_from, "start_checkpoint": parsed.from_checkpoint}
         with (
             mirrored(parsed.wandb, visible(out.name), experiment.to_dict()) as mirror,
-            _show(out.name, experiment.training.steps, experiment.seeds) as progress,
+            _show(out.name, experiment) as progress,
         ):
             train(experiment, out, progress=progress, mirror=mirror, **options)
 
@@ -301,7 +302,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
             experiment = experiment.replace(steps=parsed.steps)
         with (
             mirrored(parsed.wandb, visible(folder.resolve().name), experiment.to_dict()) as mirror,
-            _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
+            _show(folder.name, experiment) as progress,
         ):
             resume(folder, steps=parsed.steps, trust=parsed.trust, progress=progress, mirror=mirror)
 

@@ -16,7 +16,7 @@ from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.memory import check_fits, check_open_files
 from sharedq.training.program import Program
-from sharedq.training.progress import Wanted, check_progress, displayed
+from sharedq.training.progress import Wanted, check_progress, displayed, unit_of
 from sharedq.training.seeds import use_all_cores
 from sharedq.trees import size
 from sharedq.validation import path as as_path
@@ -184,7 +184,7 @@ def _go_on(
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     experiment, training = built.experiment, built.experiment.training
     onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
-    with displayed(wanted, directory.path.name, training.steps, experiment.seeds) as progress:
+    with displayed(wanted, directory.path.name, training.steps, experiment.seeds, unit_of(training)) as progress:
         for remark in (*remarks, *_remarks(built)):
             progress.say(remark)
         run_program(
@@ -198,6 +198,7 @@ def _go_on(
             longer=longer,
             mirror=mirror,
             callback=callback,
+            unit=unit_of(training),
         )
     return Run(directory.path)
 

@@ -265,7 +265,9 @@ def test_who_goes_on_from_changed_rewards_is_told(data, tmp_path, changed):
 
 
 def test_other_settings_of_the_environment_are_remarked_and_other_names_of_actions_refused(data, monkeypatch):
-    experiment = recipe("minatar-cql").replace(environment=recipe("corridor").environment, data=str(data / "corridor"))
+    experiment = recipe("minatar-cql").replace(
+        environment=recipe("corridor").environment, network="table", data=str(data / "corridor")
+    )
     store = experiment.replay._store
     assert not any("other settings" in one for one in experiment.replay.remarks(experiment, None))
     recorded = {**store.description.environment, "name": "time_limit", "gone": 3}
