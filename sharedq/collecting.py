@@ -272,7 +272,8 @@ def _episodes(world: Environment | HostEnvironment, player: Player, seed: int, b
             require(
                 held <= HELD_BYTES,
                 f"the episodes of {player.name} are so long that the steps of {count} worlds side by side take "
-                f"{readable(held)} of memory: collect fewer steps at once; below {2 * STEPS_OF_A_WORLD} one world plays",
+                f"{readable(held)} of memory: collect fewer steps at once (one world plays less than "
+                f"{2 * STEPS_OF_A_WORLD})",
             )
 
 

@@ -213,10 +213,9 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
 
 
 def _show(name: str, experiment: Any):
-    from sharedq.training.progress import shown, unit_of
+    from sharedq.training.progress import shown
 
-    training = experiment.training
-    return shown(name, training.steps, experiment.seeds, unit_of(training))
+    return shown(name, experiment)
 
 
 def _train(verb: argparse.ArgumentParser) -> Callable:

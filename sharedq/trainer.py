@@ -184,7 +184,7 @@ def _go_on(
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     experiment, training = built.experiment, built.experiment.training
     onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
-    with displayed(wanted, directory.path.name, training.steps, experiment.seeds, unit_of(training)) as progress:
+    with displayed(wanted, directory.path.name, experiment) as progress:
         for remark in (*remarks, *_remarks(built)):
             progress.say(remark)
         run_program(

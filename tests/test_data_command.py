@@ -245,7 +245,7 @@ def test_long_episodes_are_not_left_out_because_short_ones_end_first():
 
 def test_worlds_that_are_far_ahead_do_not_fill_the_memory(here, monkeypatch):
     monkeypatch.setattr(collecting, "HELD_BYTES", 50)
-    with pytest.raises(SharedqError, match="steps of 2 worlds side by side take .* collect fewer steps at once"):
+    with pytest.raises(SharedqError, match=r"steps of 2 worlds side by side take .* collect fewer steps at once"):
         collected(here / "data", steps=512)
     monkeypatch.setattr(collecting, "HELD_BYTES", 2 * 128 * 24)
     assert collected(here / "data", steps=512).manifest.steps == 512

@@ -72,22 +72,24 @@ class Bar:
 
 
 @contextmanager
-def shown(name: str, steps: int, seeds: int, unit: Unit = "steps") -> Iterator[Progress]:
+def shown(name: str, experiment: Any) -> Iterator[Progress]:
     """The progress display that suits the output: a bar in a terminal, else plain lines."""
+    training = experiment.training
+    words = name, training.steps, experiment.seeds, unit_of(training)
     if sys.stdout.isatty():
-        bar = Bar(name, steps, seeds, unit)
+        bar = Bar(*words)
         with bar.live:
             yield bar
     else:
-        yield PlainLines(name, steps, seeds, unit)
+        yield PlainLines(*words)
 
 
 @contextmanager
-def displayed(wanted: Wanted, name: str, steps: int, seeds: int, unit: Unit = "steps") -> Iterator[Progress]:
+def displayed(wanted: Wanted, name: str, experiment: Any) -> Iterator[Progress]:
     """The progress display that is wanted: "auto" is the one that suits the output, None is silent."""
     check_progress(wanted)
     if isinstance(wanted, str):
-        with shown(name, steps, seeds, unit) as found:
+        with shown(name, experiment) as found:
             yield found
     else:
         yield Silent() if wanted is None else wanted
