@@ -1,6 +1,6 @@
 """A trained agent: it acts on observations, returns its values and plays episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from itertools import count
 from operator import itemgetter
@@ -40,8 +40,8 @@ class Evaluation(NamedTuple):
 class Compiled:
     """What the agents of a run share: the parts of the experiment, and functions that are compiled only once."""
 
-    def __init__(self, built: Built):
-        self.built = built
+    def __init__(self, built: Built, data: Mapping[str, Any] | None = None):
+        self.built, self.data = built, data or {}
         self.act = jax.jit(traced_natively(partial(built.algorithm.act, step=None)))
         self.values = jax.jit(traced_natively(built.algorithm.values))
         self._plays: dict[tuple[int, int], Any] = {}  # compiled functions, by number of episodes and of steps
@@ -97,6 +97,11 @@ class Agent:
         return self._compiled.built
 
     @property
+    def data(self) -> Mapping[str, Any]:
+        """What the run noted of the data set that it learned from; empty if it learned from none."""
+        return self._compiled.data
+
+    @property
     def state(self) -> Any:
         """The state of the algorithm, as its functions take it."""
         return self._state
@@ -139,7 +144,7 @@ class Agent:
             raise SharedqError(
                 f"{' and '.join(options)} cannot be changed after training: the trained weights would not fit"
             )
-        return Agent(Compiled(changed), self._state, self.step, self.seed)
+        return Agent(Compiled(changed, self.data), self._state, self.step, self.seed)
 
     def _full_name(self, option: str) -> str:
         """The full name of an option for acting: `target.behaviour_head`, also for `behaviour_head`."""
@@ -237,7 +242,7 @@ def load_all(run: str | Path, *, checkpoint: str | int = "last", trust: Trust = 
     meta = checkpoints.read_meta(
         path, directory.digests(), BEST_META if best else Any, oldest=directory.oldest_checkpoint()
     )
-    compiled = Compiled(experiment.build(spec_of(directory)))
+    compiled = Compiled(experiment.build(spec_of(directory)), directory.data())
     seeds = experiment.all_seeds
     one = compiled.built.agent_shapes()
     every = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), one)

@@ -38,12 +38,15 @@ from sharedq.recipes import RECIPES, recipe
 from sharedq.reports.human_scores import human_scale
 from sharedq.runs import RunDirectory
 from sharedq.settings import chosen, convert, require
+from sharedq.trees import size
+from sharedq.units import readable
 from sharedq.validation import path as as_path
 
 RANDOM = "random"  # the name of the agent that draws its actions
 BLOCK = 128  # vector steps of an environment on the device in one compiled call
 STEPS_OF_A_WORLD = 256  # with fewer steps of each, more worlds would only play what is not needed
 WORLDS, WORLDS_ON_HOST = 64, 8  # the most worlds of an agent
+HELD_BYTES = 2**33  # of steps that wait in memory until the worlds before theirs have ended an episode; ours
 
 Choose = Callable[[Any, jax.Array, Any], jax.Array]  # of a state, a key and observations [W, ...]: the actions
 
@@ -272,6 +275,13 @@ def _episodes(world: Environment | HostEnvironment, player: Player, seed: int, b
                 if not left:
                     return
                 track = next(turns)
+            held = sum(one.held for one in tracks) * size(block[:3]) // block.reward.size
+            require(
+                held <= HELD_BYTES,
+                f"the episodes of {player.name} are so long that the steps of {count} worlds side by side take "
+                f"{readable(held)} of memory: collect fewer steps at once (one world plays less than "
+                f"{2 * STEPS_OF_A_WORLD})",
+            )
 
 
 class _Track:
@@ -281,9 +291,11 @@ class _Track:
         self._ended: deque[Episode] = deque()
         self._begun: list[Block] = []  # of the episode that goes on, leaves [V, ...]
         self._length = 0  # of the episode that goes on
+        self.held = 0  # all steps that wait here
 
     def add(self, block: Block) -> None:
         begin = 0
+        self.held += len(block.reward)
         for last in np.nonzero(block.terminated | block.truncated)[0].tolist():
             self._begun.append(Block(*(x[begin : last + 1] for x in block)))
             self._ended.append(_joined(self._begun, End.TERMINATED if block.terminated[last] else End.TRUNCATED))
@@ -295,7 +307,9 @@ class _Track:
     def next(self, most: int) -> Episode | None:
         """The next episode, cut after `most` steps. None if that many are not played yet, nor to its end."""
         if self._ended:
-            return _cut(self._ended.popleft(), most)
+            episode = self._ended.popleft()
+            self.held -= len(episode.reward)
+            return _cut(episode, most)
         if self._length < most:
             return None
         return _cut(_joined(self._begun, End.TRUNCATED), most)

@@ -19,6 +19,7 @@ from sharedq.imports import import_strings
 from sharedq.json_files import read_json
 from sharedq.output import Outlet, outlets, say
 from sharedq.playing import MAX_STEPS
+from sharedq.settings import FITTED_Q_UPDATES
 from sharedq.tables import COMPARED
 
 TARGETS_HELP = "sources, each as name or name:option=value,option=value"
@@ -211,10 +212,10 @@ def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]
     return "\n".join(lines)
 
 
-def _show(name: str, steps: int, seeds: int):
+def _show(name: str, experiment: Any):
     from sharedq.training.progress import shown
 
-    return shown(name, steps, seeds)
+    return shown(name, experiment)
 
 
 def _train(verb: argparse.ArgumentParser) -> Callable:
@@ -240,7 +241,7 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         options |= {"start_from": parsed.start_from, "start_checkpoint": parsed.from_checkpoint}
         with (
             mirrored(parsed.wandb, visible(out.name), experiment.to_dict()) as mirror,
-            _show(out.name, experiment.training.steps, experiment.seeds) as progress,
+            _show(out.name, experiment) as progress,
         ):
             train(experiment, out, progress=progress, mirror=mirror, **options)
 
@@ -300,7 +301,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
             experiment = experiment.replace(steps=parsed.steps)
         with (
             mirrored(parsed.wandb, visible(folder.resolve().name), experiment.to_dict()) as mirror,
-            _show(folder.name, experiment.training.steps, experiment.seeds) as progress,
+            _show(folder.name, experiment) as progress,
         ):
             resume(folder, steps=parsed.steps, trust=parsed.trust, progress=progress, mirror=mirror)
 
@@ -310,25 +311,39 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
 def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run, or of a comparison, all of whose runs are evaluated")
     _takes_trust(verb)
-    verb.add_argument("--episodes", type=int, default=100, help="episodes for each trained seed (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
+    playing = {"episodes": 100, "seed": 0, "max_steps": MAX_STEPS}  # options with their defaults
+    on_data = {"updates": FITTED_Q_UPDATES, "unknown_ends": None}
+    verb.add_argument("--episodes", type=int, help=f"episodes for each trained seed (default: {playing['episodes']})")
+    verb.add_argument("--seed", type=int, help=f"random seed of the episodes (default: {playing['seed']})")
     _takes_checkpoint(verb)
-    verb.add_argument(
-        "--max-steps", type=int, default=MAX_STEPS, help="most steps of an episode (default: %(default)s)"
-    )
+    verb.add_argument("--max-steps", type=int, help=f"most steps of an episode (default: {MAX_STEPS})")
     verb.add_argument("--data", type=Path, metavar="FOLDER", help="evaluate on a data set instead of playing")
     verb.add_argument(
-        "--updates", type=int, default=20_000, help="updates of fitted-Q evaluation, with --data (default: %(default)s)"
+        "--updates", type=int, help=f"updates of fitted-Q evaluation, with --data (default: {FITTED_Q_UPDATES})"
+    )
+    verb.add_argument(
+        "--unknown_ends",
+        choices=("terminated", "truncated"),
+        help="with --data, what to take episodes as whose end is not known (default: as the run did, or refuse them)",
     )
 
     def call(parsed):
         from sharedq.agent import load_all
 
+        used, ignored = (playing, on_data) if parsed.data is None else (on_data, playing)
+        if given := [option for option in ignored if getattr(parsed, option) is not None]:
+            option = "--max-steps" if given[0] == "max_steps" else f"--{given[0]}"
+            beside = "has an effect only beside --data" if parsed.data is None else "has no effect beside --data"
+            raise SharedqError(f"{option} {beside}: leave it out")
+        for option, default in used.items():
+            if getattr(parsed, option) is None:
+                setattr(parsed, option, default)
         for name, run in _runs_in(parsed.run):
-            for agent in load_all(run, checkpoint=parsed.checkpoint, trust=parsed.trust):
-                if parsed.data is not None:
-                    say(f"{name}seed {agent.seed}: {_on_data(agent, parsed)}")
-                    continue
+            agents = load_all(run, checkpoint=parsed.checkpoint, trust=parsed.trust)
+            if parsed.data is not None:
+                _evaluate_on_data(name, agents, parsed)
+                continue
+            for agent in agents:
                 played = agent.evaluate(parsed.episodes, parsed.seed, parsed.max_steps)
                 steps = agent.experiment.training.steps
                 at = "" if agent.step >= steps else f" at step {agent.step:,} of {steps:,}"
@@ -342,20 +357,24 @@ def _evaluate(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
-def _on_data(agent: Any, parsed: argparse.Namespace) -> str:
-    """What the data say about an agent."""
-    from sharedq.data_evaluation import evaluate_on
+def _evaluate_on_data(name: str, agents: Sequence[Any], parsed: argparse.Namespace) -> None:
+    """Prints what the data say about each agent of a run."""
+    from sharedq.data_evaluation import OnData
 
-    found = evaluate_on(agent, parsed.data, parsed.updates)
-    told = {
-        "agreement": f"{found.agreement:.3f}",
-        "TD error": f"{found.td_error:.3g}",
-        "Q": f"{found.q_value:.3g}",
-        "action gap": f"{found.action_gap:.3g}",
-        "fitted Q of the greedy policy": f"{found.fitted_q:.3g}",
-        "discounted return of the data": f"{found.behaviour:.3g}",
-    }
-    return ", ".join(f"{name} {text}" for name, text in told.items() if text != "nan")
+    data = OnData(agents[0], parsed.data, parsed.updates, parsed.unknown_ends)
+    for remark in data.remarks:
+        say(f"{name}{remark}")
+    for agent in agents:
+        found = data.evaluate(agent)
+        told = {
+            "agreement": f"{found.agreement:.3f}",
+            "TD error": f"{found.td_error:.3g}",
+            "Q": f"{found.q_value:.3g}",
+            "action gap": f"{found.action_gap:.3g}",
+            "fitted Q of the greedy policy": f"{found.fitted_q:.3g}",
+            "discounted return of the data": f"{found.behaviour:.3g}",
+        }
+        say(f"{name}seed {agent.seed}: " + ", ".join(f"{what} {text}" for what, text in told.items() if text != "nan"))
 
 
 def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:

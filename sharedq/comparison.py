@@ -25,7 +25,7 @@ from sharedq.targets import TargetNetwork
 from sharedq.trainer import prepared, resume, to_trust, train, use_cores_for
 from sharedq.training.progress import Progress
 
-Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
+Shown = Callable[[str, Experiment], AbstractContextManager[Progress]]
 
 LOCK = "lock"
 UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it wrote the plan
@@ -330,7 +330,7 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
             continue
         title = f"{number} of {len(described['runs'])}, {one['label']}"
         try:
-            with shown(title, experiment.training.steps, experiment.seeds) as progress:
+            with shown(title, experiment) as progress:
                 try:
                     if run is not None:
                         resume(folder, trust=trust, progress=progress)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sharedq.output import bar, say
 
 if TYPE_CHECKING:
-    from sharedq.datasets.contents import Part
+    from sharedq.datasets.contents import ActionsAndRewards
     from sharedq.datasets.manifest import Description
     from sharedq.datasets.reader import Reader
     from sharedq.datasets.store import Store
@@ -56,7 +56,8 @@ def _convert(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument(
         "out",
         metavar="OUT",
-        help="folder of the new data set; minari:namespace/name-v0 gives a data set (SOURCE) to Minari instead",
+        help="folder of the new data set; minari:namespace/name-v0 gives a data set (SOURCE) to Minari instead, "
+        "with the options --author, --email and --form hdf5, arrow or parquet",
     )
 
     def call(parsed):
@@ -197,7 +198,7 @@ def _data(parsed: argparse.Namespace) -> "Store | Reader":
 
 
 @contextmanager
-def _opened(parsed: argparse.Namespace) -> "Iterator[tuple[Store | Reader, Description, Iterator[Part]]]":
+def _opened(parsed: argparse.Namespace) -> "Iterator[tuple[Store | Reader, Description, Iterator[ActionsAndRewards]]]":
     """The data, what is known about them, and their episodes, which are counted in a bar."""
     from sharedq.datasets.contents import parts_of_source, parts_of_store
     from sharedq.datasets.store import Store
@@ -217,7 +218,7 @@ def _size(store: "Store") -> str:
 
 def _table(description: "Description", contents: Any, manifest: Any) -> Iterator[tuple[str, str]]:
     """What the data are, line by line."""
-    from sharedq.datasets.contents import told_ends
+    from sharedq.datasets.contents import ends_in_words
     from sharedq.environments.spec import Discrete
     from sharedq.settings import as_typed
     from sharedq.units import readable
@@ -240,7 +241,7 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
         yield "behaviour", description.behaviour
     groups = len(told["groups"])
     yield "steps", f"{contents.steps:,} in {contents.episodes:,} episodes and {groups:,} group{'s' * (groups != 1)}"
-    yield "ends", told_ends(contents.ends_by_name)
+    yield "ends", ends_in_words(contents.ends_by_name)
     yield "rewards", description.rewards
     if contents.episodes:
         shown = ("least", "25 %", "median", "75 %", "most", "mean")

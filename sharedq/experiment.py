@@ -395,6 +395,8 @@ class Built:
 
     def program(self) -> Program:
         one = self.experiment
+        if hasattr(one.replay, "check_meanings"):
+            one.replay.check_meanings(getattr(one.environment, "action_meanings", lambda: None))
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds, self.measuring)
 
     @cached_property
@@ -409,6 +411,11 @@ class Built:
         """The measure that a text names, checked on the shapes of the agent."""
         found = chosen(text, MEASURE)
         name, one = found.kind, settings.make(MEASURE, found)
+        require(
+            self.experiment.uses_target or not getattr(one, "needs_values", False),
+            f"measure '{name}' looks at the values of actions, and algorithm '{self.experiment.kind('algorithm')}' has "
+            "none: leave the measure out",
+        )
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         module = type(one).__module__
         with own_errors(f"measure '{name}'", module):

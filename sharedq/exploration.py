@@ -1,6 +1,7 @@
 """Exploration: schedules, and greedy and epsilon-greedy actions."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ def linear_schedule(start: float, end: float, steps: int, step: jax.Array) -> ja
     return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
 
 
-def still_exploring(steps: int, falls: int, end: float) -> Iterator[str]:
-    """A remark if the share of random actions is still high at the end of a training of so many steps."""
-    if falls > 2 * steps and end < 0.5:
+def still_exploring(training: Any, falls: int, end: float) -> Iterator[str]:
+    """A remark if the share of random actions is still high at the end of a training in which the agent acts."""
+    steps = training.steps
+    if falls > 2 * steps and end < 0.5 and training.learns_from != "data":
         yield (
             f"most actions will be random: their share falls over {falls:,} steps, and there are {steps:,}; "
             "lower --algorithm.epsilon_steps"

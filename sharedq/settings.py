@@ -21,6 +21,8 @@ from sharedq.tables import Table
 COUNTABLE = 2**31 - 1  # counters on the device have 32 bits, those of steps and seeds too
 LAYERS = 100  # ours: a network with more layers takes minutes to compile
 WIDTH = 1_000_000  # ours: the largest width of a layer
+N_STEP = 10_000  # ours: the largest number of rewards summed
+FITTED_Q_UPDATES = 20_000  # ours: updates of fitted-Q evaluation, if no other number is asked for
 
 
 def require(condition: bool, message: str) -> None:

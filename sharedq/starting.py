@@ -52,8 +52,25 @@ def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
     places = np.arange(len(seeds)) % count
     leaves = [there[name][places] if _is_taken_over(name) else leaf for name, leaf in named_leaves(begun).items()]
     agent = jax.tree.unflatten(jax.tree.structure(begun), leaves)
+    remark = _other_rewards(directory, built)
     origin = {"run": str(Path(run)), "checkpoint": path.name, "sha256": checksum(path / "agent.safetensors")}
-    return Start(agent, origin)
+    return Start(agent, origin, remark)
+
+
+def _other_rewards(directory: RunDirectory, built: Built) -> str | None:
+    """Says how the other run changed its rewards, if the new run learns from rewards that are changed otherwise."""
+    settings, note = directory.experiment().get("replay", {}), directory.data()
+    shift, spread = settings.get("reward_shift") or 0.0, settings.get("return_range")
+    scale = note.get("reward_scale") if spread is not None else 1.0  # older runs do not say it
+    if (shift, scale) == getattr(built.experiment.replay, "rewards", (0.0, 1.0)):
+        return None
+    scaled = f"--return_range {spread:g}" if scale is None else f"a factor of {scale:.4g}"
+    changes = [f"a shift of {shift:g}"] * (shift != 0) + [scaled] * (scale != 1)
+    told = f"changed by {' and '.join(changes)}" if changes else "as they are in its data"
+    return (
+        f"the values of these agents are of other rewards: {directory.path} learned from rewards {told}, and this run "
+        "does not, so its critics have to learn new values first"
+    )
 
 
 def _begun(built: Built, seed: jax.Array) -> Any:

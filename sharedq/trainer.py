@@ -1,7 +1,7 @@
 """Training an experiment into a run directory, and resuming a run."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
@@ -16,7 +16,7 @@ from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
 from sharedq.training.memory import check_fits, check_open_files
 from sharedq.training.program import Program
-from sharedq.training.progress import Wanted, check_progress, displayed
+from sharedq.training.progress import Wanted, check_progress, displayed, unit_of
 from sharedq.training.seeds import use_all_cores
 from sharedq.trees import size
 from sharedq.validation import path as as_path
@@ -51,9 +51,12 @@ def train(
     built, program = prepared(experiment)  # this raises before a folder is made
     start = None if start_from is None else agents_of(start_from, start_checkpoint, built)
     command = command or repeat(out, experiment, start_from, start_checkpoint)
-    data = experiment.replay.note() if hasattr(experiment.replay, "note") else None
+    note = experiment.replay.note() if hasattr(experiment.replay, "note") else {}
+    learns_from = experiment.training.learns_from
+    data = note | {"learns_from": learns_from} if learns_from == "data" else None
     directory = RunDirectory.create(out, experiment.to_dict(), command, overwrite, to_json(built.spec), start, data)
-    return _go_on(built, program, directory, progress, mirror, callback)
+    remarks = [] if start is None or start.remark is None else [start.remark]
+    return _go_on(built, program, directory, progress, mirror, callback, remarks=remarks)
 
 
 def repeat(
@@ -175,13 +178,14 @@ def _go_on(
     mirror: Mirror | None,
     callback: Callback | None,
     longer: dict | None = None,
+    remarks: Sequence[str] = (),
 ) -> Run:
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     experiment, training = built.experiment, built.experiment.training
     onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
-    with displayed(wanted, directory.path.name, training.steps, experiment.seeds) as progress:
-        for remark in _remarks(built):
+    with displayed(wanted, directory.path.name, experiment) as progress:
+        for remark in (*remarks, *_remarks(built)):
             progress.say(remark)
         run_program(
             program,
@@ -194,6 +198,7 @@ def _go_on(
             longer=longer,
             mirror=mirror,
             callback=callback,
+            unit=unit_of(training),
         )
     return Run(directory.path)
 
@@ -206,10 +211,7 @@ def to_trust(experiment: Experiment) -> str:
 def _remarks(built: Built) -> Iterator[str]:
     """What the parts say about settings that the user probably did not mean, and about the environment."""
     experiment = built.experiment
-    acts = experiment.training.learns_from != "data"  # what an algorithm remarks is about exploring
     for part in TABLES:
-        if part == "algorithm" and not acts:
-            continue
         if hasattr(one := getattr(experiment, part), "remarks"):
-            yield from one.remarks(experiment.training.steps, built.spec)
+            yield from one.remarks(experiment, built.spec)
     yield from getattr(built.environment, "remarks", ())

@@ -22,7 +22,7 @@ from test_frame_stacks import ANY_ENDS, CAPACITY, DEPTH, ENVIRONMENTS, GAMMA, RO
 import sharedq as library
 from sharedq import collecting, data_command, kept_replay
 from sharedq.command_line import main
-from sharedq.datasets.contents import Contents, Part, parts_of_store
+from sharedq.datasets.contents import ActionsAndRewards, Contents, parts_of_store
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description, Manifest
 from sharedq.datasets.reader import Found
@@ -247,6 +247,23 @@ def test_long_episodes_are_not_left_out_because_short_ones_end_first():
     assert tracks[1].next(1000) is None
     cut = tracks[0].next(1)
     assert (len(cut.reward), cut.end) == (1, End.TERMINATED)
+
+
+def test_worlds_that_are_far_ahead_do_not_fill_the_memory(here, monkeypatch):
+    monkeypatch.setattr(collecting, "HELD_BYTES", 50)
+    with pytest.raises(SharedqError, match=r"steps of 2 worlds side by side take .* collect fewer steps at once"):
+        collected(here / "data", steps=512)
+    monkeypatch.setattr(collecting, "HELD_BYTES", 2 * 128 * 24)
+    assert collected(here / "data", steps=512).manifest.steps == 512
+
+
+def test_what_was_taken_is_not_held():
+    track, flag = collecting._Track(), np.array([False, True, False])
+    three = np.zeros((3, 1), np.float32)
+    track.add(collecting.Block(three, three[:, 0], three[:, 0], flag, ~flag & False, three))
+    assert track.held == 3
+    assert len(track.next(1).reward) == 1
+    assert track.held == 1
 
 
 def test_an_episode_without_an_end_is_cut_once_it_is_long_enough():
@@ -581,6 +598,11 @@ def test_a_data_set_goes_to_minari_whole_and_under_its_name(sharedq, here, monke
     monkeypatch.setitem(sys.modules, "sharedq.datasets.minari_export", exporter)
     assert sharedq("data", "convert", "data", "minari:mine/carts-v0").out.startswith("data set: minari:mine/carts-v0, ")
     assert given == [(store.manifest.content, "mine/carts-v0")]
+    exporter.export = lambda store, name, **options: given.append(options)
+    sharedq("data", "convert", "data", "minari:mine/carts-v1", "--author", "A", "--email", "a@b.c", "--form", "arrow")
+    assert given[1] == {"author": "A", "email": "a@b.c", "form": "arrow"}
+    with pytest.raises(SharedqError, match="unknown option for writing to Minari '--autor': did you mean"):
+        library.convert(store.path, "minari:mine/carts-v2", autor="A")
 
 
 # The replay of a run
@@ -840,7 +862,10 @@ def test_a_bar_is_drawn_in_a_terminal_only(capsys, monkeypatch):
 def test_the_mean_return_is_put_on_the_scale_of_the_scores(rewards, score):
     spec = EnvironmentSpec("x", jax.ShapeDtypeStruct((2,), np.float32), Discrete(2))
     known = Description("x", "arrays", spec, rewards=rewards, reference_scores=(-10.0, 30.0))
-    parts = [Part(np.zeros(2, np.int32), np.full(2, each, np.float32), int(End.TERMINATED), 0) for each in (2.5, 7.5)]
+    parts = [
+        ActionsAndRewards(np.zeros(2, np.int32), np.full(2, each, np.float32), int(End.TERMINATED), 0)
+        for each in (2.5, 7.5)
+    ]
     contents = Contents(known, parts)
     assert contents.to_dict().get("normalised_return") == score
     told = "mean normalised return 50.0 (0 is -10, 100 is 30)" in contents.lines()

@@ -1,5 +1,8 @@
 """What data say about an agent: closed forms of agreement and action gap, and values of policies that are known."""
 
+import json
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,17 +10,24 @@ import pytest
 
 import sharedq as library
 from sharedq import data_evaluation, random_keys
-from sharedq.agent import Agent, Compiled
+from sharedq.agent import Agent, Compiled, load_all
 from sharedq.analysis import fitted_q as fitted
 from sharedq.analysis.action_gap import action_gap
 from sharedq.analysis.agreement import agreement
-from sharedq.data_evaluation import evaluate_on
+from sharedq.command_line import main
+from sharedq.data_evaluation import OnData, evaluate_on
 from sharedq.datasets import DataSet
+from sharedq.datasets import feed as feed_module
+from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.feed import begins_of
+from sharedq.datasets.manifest import Description
+from sharedq.datasets.store import Store
+from sharedq.datasets.writing import StoreWriter
 from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
 from sharedq.networks import Table
 from sharedq.recipes import recipe
+from sharedq.runs.sealed import sealed
 from sharedq.training.learning import example_batch, step_like
 
 GAMMA = 0.9
@@ -128,3 +138,147 @@ def test_data_of_another_environment_or_no_updates_are_refused(data):
         evaluate_on(agent, data / "time_limit")
     with pytest.raises(SharedqError, match="updates must be at least 1"):
         evaluate_on(agent, data / "corridor", updates=0)
+
+
+def written(out, rewards, end) -> Store:
+    """Episodes of two steps in the corridor, each with one reward at both."""
+    description = Description("tests", "tests", PROBES["corridor"].environment.spec)
+    with StoreWriter(out, description) as writer:
+        for number, reward in enumerate(rewards):
+            obs, action = np.eye(4, dtype=np.float32)[[0, 1, 2]], np.zeros(2, np.int32)
+            writer.add(Episode(obs, action, np.full(2, reward, np.float32), end), f"episode {number}")
+        return writer.finish()
+
+
+def trained_on(data, run, **options):
+    """Two seeds that learned a little from the data."""
+    own = {"replay.return_range": 50.0, "replay.reward_shift": -0.5} | options
+    experiment = recipe("cartpole-iql").replace(
+        environment=recipe("corridor").environment,
+        network="table",
+        data=str(data),
+        steps=20,
+        seeds=2,
+        evaluation_period=None,
+        **{"replay.batch_size": 16, **own},
+    )
+    return library.train(experiment, run, progress=None)
+
+
+def test_rewards_are_scaled_by_the_data_that_were_learned_from(tmp_path, monkeypatch):
+    """The other data have other returns, and the agent's values are in the units of its own."""
+    named = (("learned", [0, 1, 4]), ("other", [1, 2]))
+    learned, fewer = (written(tmp_path / name, rewards, End.TRUNCATED) for name, rewards in named)
+    run = trained_on(learned.path, tmp_path / "run", **{"algorithm.gamma": 1.0})
+    noted = json.loads((run.path / "data.json").read_text())
+    assert noted["learns_from"] == "data" and noted["reward_shift"] == -0.5
+    assert noted["reward_scale"] == pytest.approx(50 / 8)
+    monkeypatch.setattr(data_evaluation, "fitted_q", lambda *arguments: 0.0)
+    agents = load_all(run.path)
+    on = OnData(agents[0], fewer.path)
+    paid = np.mean([noted["reward_scale"] * (one.reward - 0.5).sum() for one in fewer])
+    assert [on.evaluate(agent).behaviour for agent in agents] == pytest.approx([paid] * 2, rel=1e-5)
+    assert (
+        len(on.remarks) == 1
+        and "2 of 2 episodes were truncated: fitted Q counts what would have followed" in on.remarks[0]
+    )
+
+    plain = {name: value for name, value in noted.items() if name not in ("reward_scale", "sha256")}
+    (run.path / "data.json").write_bytes(sealed(plain))  # as an older version wrote it
+    on = OnData(load_all(run.path)[0], fewer.path)
+    assert "does not say by how much it scaled" in on.remarks[0]
+    paid *= np.ptp(learned.returns) / np.ptp(fewer.returns)
+    assert on.evaluate(agents[0]).behaviour == pytest.approx(paid, rel=1e-5)
+
+
+def test_all_agents_of_a_run_share_data_that_are_checked_once(data, tmp_path, monkeypatch, capsys):
+    run, checks = trained_on(data / "corridor", tmp_path / "run"), []
+    whole = Store.check
+    monkeypatch.setattr(Store, "check", lambda store, *more: checks.append(store.path) or whole(store, *more))
+    assert main(["evaluate", str(run.path), "--data", str(data / "corridor"), "--updates", "2"]) == 0
+    assert checks == [data / "corridor"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed ")]
+    assert [line.partition(":")[0] for line in lines] == ["seed 0", "seed 1"]
+
+
+def test_first_observations_come_in_pieces(data, monkeypatch):
+    store = library.open_data(data / "corridor")
+    (whole,) = begins_of(store)
+    monkeypatch.setattr(feed_module, "PIECE", 7)
+    pieces = list(begins_of(store))
+    assert len(pieces) == -(-len(whole) // 7) and max(map(len, pieces)) <= 7
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_what_imitates_has_no_action_gap(data, tmp_path):
+    run = trained_on(data / "corridor", tmp_path / "run", algorithm="bc")
+    assert np.isnan(evaluate_on(load_all(run.path)[0], data / "corridor", updates=1).action_gap)
+    measured = load_all(run.path)[0].experiment.replace(measures=("action_gap",))
+    with pytest.raises(SharedqError, match="'action_gap' looks at the values of actions, and algorithm 'bc' has none"):
+        library.train(measured, tmp_path / "measured", progress=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--episodes", "3", "--data", "data"], "--episodes has no effect beside --data"),
+        (["--seed", "0", "--data", "data"], "--seed has no effect beside --data"),
+        (["--max-steps", "3", "--data", "data"], "--max-steps has no effect beside --data"),
+        (["--updates", "20000"], "--updates has an effect only beside --data"),
+        (["--unknown_ends", "truncated"], "--unknown_ends has an effect only beside --data"),
+    ],
+)
+def test_options_without_an_effect_are_refused(tmp_path, capsys, options, says):
+    assert main(["evaluate", str(tmp_path), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_who_evaluates_says_what_unknown_ends_are(tmp_path):
+    agent = knowing(recipe("corridor"), np.zeros((4, 2)))
+    store = written(tmp_path / "unknown", [0], End.UNKNOWN)
+    with pytest.raises(SharedqError, match="add --unknown_ends terminated"):
+        OnData(agent, store.path)
+    assert not OnData(agent, store.path, unknown_ends="terminated").remarks
+    assert len(OnData(agent, store.path, unknown_ends="truncated").remarks) == 1
+
+
+class Told(list):
+    """A progress display that keeps what is said."""
+
+    say = list.append
+
+    def update(self, *numbers) -> None: ...
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_who_goes_on_from_changed_rewards_is_told(data, tmp_path, changed):
+    options = {} if changed else {"replay.return_range": None, "replay.reward_shift": 0.0}
+    run = trained_on(data / "corridor", tmp_path / "run", **options)
+    experiment = load_all(run.path)[0].experiment
+    online = experiment.replace(training="fused", replay="uniform", warm_up=8, capacity=100)
+    for number, (one, other) in enumerate(((online, changed), (experiment, False))):
+        told = Told()
+        library.train(one, tmp_path / str(number), progress=told, start_from=run.path)
+        found = [line for line in told if "are of other rewards" in line]
+        assert len(found) == other
+        assert all("changed by a shift of -0.5 and a factor of 50" in line for line in found)
+
+
+def test_other_settings_of_the_environment_are_remarked_and_other_names_of_actions_refused(data, monkeypatch):
+    experiment = recipe("minatar-cql").replace(
+        environment=recipe("corridor").environment, network="table", data=str(data / "corridor")
+    )
+    store = experiment.replay._store
+    assert not any("other settings" in one for one in experiment.replay.remarks(experiment, None))
+    recorded = {**store.description.environment, "name": "time_limit", "gone": 3}
+    named = replace(store.description, environment=recorded, action_meanings=("LEFT", "RIGHT"))
+    monkeypatch.setattr(Store, "description", named)
+    (remark,) = (one for one in experiment.replay.remarks(experiment, None) if "other settings" in one)
+    assert remark.endswith("other settings: it had name time_limit and has corridor here")
+    experiment.replay.check_meanings(lambda: None)
+    experiment.replay.check_meanings(lambda: ("LEFT", "RIGHT"))
+    with pytest.raises(SharedqError, match="are LEFT, RIGHT, and those of the environment RIGHT, LEFT: choose"):
+        experiment.replay.check_meanings(lambda: ("RIGHT", "LEFT"))
+    monkeypatch.setattr(type(experiment.environment), "action_meanings", lambda _: ("A", "B"), raising=False)
+    with pytest.raises(SharedqError, match="those of the environment A, B"):
+        experiment.build().program()

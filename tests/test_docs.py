@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sharedq.command_line import VERBS
-from sharedq.data_sources import sources
+from sharedq.data_sources import FOR_MINARI, sources
 from sharedq.experiment import SHORT, TABLES
 from sharedq.settings import hints
 
@@ -98,8 +98,9 @@ def options_of_verbs() -> set[str]:
 
 
 def options_of_formats() -> set[str]:
-    """The options with which `sharedq data` reads each format."""
-    return {f"--{name}" for kind in sources().values() for name in hints(kind) if name != "path"}
+    """The options with which `sharedq data` reads each format, and those with which it writes to Minari."""
+    reading = {name for kind in sources().values() for name in hints(kind) if name != "path"}
+    return {f"--{name}" for name in (*reading, *FOR_MINARI)}
 
 
 def options_of_parts() -> set[str]:

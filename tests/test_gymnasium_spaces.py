@@ -122,7 +122,7 @@ def test_a_grey_image_is_an_image_of_one_channel():
 def test_a_dense_network_on_images_is_remarked_on():
     def remarks(shape, dtype=np.uint8, acts=None, network=None):
         spec = EnvironmentSpec("mine", jax.ShapeDtypeStruct(shape, dtype), acts or Discrete(2))
-        return list((network or Dense()).remarks(100, spec))
+        return list((network or Dense()).remarks(None, spec))
 
     (remark,) = remarks((32, 32))
     assert "network is dense" in remark and "images [32, 32]: --network convolutional" in remark

@@ -18,6 +18,7 @@ from sharedq.bellman import losses
 from sharedq.environments import Continuous, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table
+from sharedq.recipes import recipe
 from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Batch, Transition
@@ -318,3 +319,30 @@ def test_mistakes_are_told():
     unbounded = LINE._replace(actions=Continuous(np.zeros(1, "f"), np.full(1, np.inf, "f")))
     with pytest.raises(SharedqError, match="IQL needs actions with bounds"):
         IQL().build(unbounded, OnlineNetwork(), Dense())
+
+
+@pytest.mark.parametrize(
+    ("options", "updates"),
+    [
+        ({"steps": 300}, 300),
+        ({"steps": 200}, None),
+        ({"steps": 300, "actor_decay_updates": None}, None),
+        ({"training": "fused", "replay": "uniform", "training.update_period": 1, "training.gradient_steps": 2}, 320),
+        ({"training": "fused", "replay": "uniform", "training.update_period": 4, "training.gradient_steps": 2}, None),
+    ],
+)
+def test_a_run_that_goes_on_when_the_policys_rate_is_zero_is_remarked(options, updates):
+    base = recipe("cartpole-iql").replace(actor_decay_updates=200, evaluation_period=None, log_period=10, steps=160)
+    experiment = base.replace(**options)
+    found = list(experiment.algorithm.remarks(experiment, None))
+    told = [f"the policy stops learning after 200 of {updates} updates" in remark for remark in found]
+    assert told == ([True] if updates else [])
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "cql"])
+def test_a_remark_about_exploring_is_for_runs_that_act(algorithm):
+    acting = recipe("cartpole").replace(algorithm=algorithm, steps=1_000, epsilon_steps=100_000)
+    (remark,) = acting.algorithm.remarks(acting, None)
+    assert "most actions will be random" in remark
+    reading = acting.replace(training="offline", replay="dataset")
+    assert not list(reading.algorithm.remarks(reading, None))

@@ -253,6 +253,9 @@ def test_a_comparison_on_data_goes_on_and_refuses_other_data(tmp_path, data, cap
     ]
     command = ["compare", *chosen, "--targets", "shared_heads:heads=2", "online_network"]
     assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "40 of 40 updates, " in said and " updates/s, " in said and "finished 40 updates of 3 seeds" in said
+    assert "steps/s" not in said
     shutil.rmtree(min((out / "runs").iterdir()))
     assert main(command) == 0
     other(mine)

@@ -20,6 +20,7 @@ from sharedq.errors import SharedqError
 from sharedq.reports import load, write
 from sharedq.reports.environment_names import environment_name
 from sharedq.reports.figures import spread
+from sharedq.reports.load_runs import load_run
 from sharedq.reports.looks import DARK, KINDS, LIGHT, SHADES, looks
 from sharedq.reports.measures import file_names
 from sharedq.reports.settings_told import portable
@@ -954,3 +955,26 @@ def test_a_data_json_that_was_edited_is_refused(tmp_path):
         SharedqError, match=r"data\.json was edited or damaged \(reference_scores are not two numbers\)"
     ):
         load(tmp_path)
+
+
+def test_runs_with_other_evaluation_periods_are_compared_from_the_first_step_that_all_have(tmp_path):
+    """What a run has learned before another was ever evaluated does not count."""
+    make_offline(tmp_path / "net", [10] * 3, "target_network")
+    run = make_offline(tmp_path / "heads", [10] * 3)
+    rows = [f"{step},{s},{value},9" for step, value in ((500, 10), (1000, 14)) for s in range(3)]
+    spoil("evaluations.csv", "\n".join(["step,seed,return,length", *rows]) + "\n")(run)
+    (task,) = summarise(load(tmp_path)).tasks
+    heads, net = task.result("heads"), task.result("net")
+    assert task.start == 250
+    assert net.area.value == pytest.approx(np.mean([10, 10, 14]))  # at 500, 750 and 1000
+    assert heads.area.value == pytest.approx(np.mean([10, 10, 14]))  # the same, with 10 carried forward
+    assert heads.relative.value == pytest.approx(1)
+
+
+def test_a_run_says_itself_that_it_learned_from_data(tmp_path):
+    run = make_offline(tmp_path / "a", [1])
+    change(run, "training", kind="mine:Slowly")
+    assert load_run(run, "a").plays
+    data = {name: value for name, value in json.loads((run / "data.json").read_text()).items() if name != "sha256"}
+    (run / "data.json").write_bytes(sealed(data | {"learns_from": "data"}))
+    assert not load_run(run, "a").plays

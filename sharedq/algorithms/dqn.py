@@ -64,8 +64,8 @@ class DQN:
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
 
-    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
-        return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
+        return still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         return self.on(source_on(spec, target, network, discrete_actions(spec, type(self).__name__)))

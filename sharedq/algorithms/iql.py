@@ -20,6 +20,7 @@ its bound.
 Shape letters: H heads, B batch, C critics, A discrete actions.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -78,6 +79,14 @@ class IQL:
         check_count("algorithm.critics", self.critics, most=CRITICS)
         check_count("algorithm.actor_width", self.actor_width, most=WIDTH)
         check_count("algorithm.actor_depth", self.actor_depth, least=0, most=LAYERS)
+
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
+        decay, updates = self.actor_decay_updates, experiment.training.updates
+        if decay is not None and updates > decay:
+            yield (
+                f"the policy stops learning after {decay:,} of {updates:,} updates, when its rate is 0: raise "
+                "--algorithm.actor_decay_updates, or none keeps the rate"
+            )
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         check_actions(spec, "IQL")

@@ -84,8 +84,9 @@ class SAC:
         require(final is None or final > 0, f"algorithm.final_learning_rate must be above 0 or none, not {final}")
         require(0 <= self.adam_beta < 1, f"algorithm.adam_beta must lie in 0 .. 1, below 1, not {self.adam_beta}")
 
-    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
-        if self.random_steps >= steps:
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
+        steps = experiment.training.steps
+        if self.random_steps >= steps and experiment.training.learns_from != "data":
             yield (
                 f"all actions will be random: the first {self.random_steps:,} are, and there are {steps:,} steps; "
                 "raise --steps or lower --algorithm.random_steps"

@@ -72,8 +72,8 @@ class StreamQ:
             "algorithm.trunk_traces joint has one error for all heads, and so takes algorithm.bound joint only",
         )
 
-    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
-        return still_exploring(steps, self.epsilon_steps, self.epsilon_end)
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
+        return still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, "Stream Q")

@@ -1,7 +1,7 @@
 """The action gap: how much better the best action is than the second best (Farahmand, 2011; Bellemare et al., 2016)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +14,8 @@ from sharedq.settings import require
 @dataclass(frozen=True)
 class ActionGap:
     """The value of the best action minus that of the second best; the mean over 2,048 states."""
+
+    needs_values: ClassVar = True
 
     def build(self, algorithm: Algorithm, target: Any) -> Measure:
         def at_log(agent, batch, key):

@@ -3,10 +3,11 @@
     Q(s, a) <- r + discount * Q_copy(s', pi(s'))        for the transitions of the data and the policy's greedy action
 
 The network is the one that the experiment's algorithm learned with, drawn anew, with a slow average as the copy. The
-value of the policy is the mean of Q(s, pi(s)) over the first observations of the episodes.
+value of the policy is the mean of Q(s, pi(s)) over the first observations of the episodes. An episode that was
+truncated goes on with the value of its last observation, so this is the return without any time limit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,7 @@ from sharedq.targets import TargetNetwork
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch
 
-UPDATES = 20_000  # ours, as are the next three
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 3e-4  # ours, as are the next two
 TAU = 0.005  # how far the copy moves at each update
 BLOCK = 200  # updates in one compiled call
 
@@ -40,12 +40,12 @@ def fitted_q(
     spec: EnvironmentSpec,
     network: Any,
     feed: Feed,
-    begins: np.ndarray,
+    begins: Iterable[np.ndarray],
     updates: int,
     seed: int,
     reward_bound: float | None = None,
 ) -> float:
-    """The value of the policy `decide(obs) -> actions` from the observations `begins` [E, ...] on.
+    """The value of the policy `decide(obs) -> actions` from the observations on that `begins` gives in pieces [E, ...].
 
     The feed must give single steps: in a return of several steps, who acted in the data chose all actions but the last.
     """
@@ -98,7 +98,8 @@ def fitted_q(
         outputs = source.act_values(state.params, state.source, None, inputs(obs, action))
         return of(outputs[None], action)[0]
 
-    return float(np.mean([np.mean(value(state, part)) for part in np.array_split(begins, -(-len(begins) // 256))]))
+    found = [np.asarray(value(state, piece)) for piece in begins]
+    return float(np.concatenate(found).mean())
 
 
 def _begin(source: TargetSource, optimiser: Any, inputs: Callable, feed: Feed, seed: int) -> Fit:

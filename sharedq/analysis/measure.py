@@ -2,7 +2,8 @@
 
 The settings of a measure are a frozen dataclass with `build(algorithm, target) -> Measure`. Beside the algorithm it
 gets the settings of the source that the algorithm stands on. A measure that cannot serve an algorithm raises a
-`SharedqError` that says what would fit.
+`SharedqError` that says what would fit. One with the class attribute `needs_values = True` is refused where an
+algorithm asks no source for targets: what behaviour cloning gives as values are log probabilities.
 
 Some measures look at single updates: `at_update` is called at every `training.measure_period`-th one, inside the
 compiled loop. Others look at many states: `at_log` is called at every row of the log, and `summarise` finishes its

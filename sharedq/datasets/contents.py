@@ -18,11 +18,12 @@ from sharedq.output import Counted, uncounted
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # in percent
 FEW = 12  # different rewards that are counted one by one
 EDGES = np.array([-1e3, -1e2, -10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 1e2, 1e3])  # of the counts of many rewards
-HARDLY = 0.01  # the share of the steps below which an action or a group is hardly there; also a spread of actions
+RARE_SHARE = 0.01  # the share of the steps below which rewards, or a group, are rare
+STILL_STD = 0.01  # the standard deviation below which a dimension of the actions hardly varies
 MOSTLY = 0.9  # the share of the steps above which one action crowds out the others
 
 
-class Part(NamedTuple):
+class ActionsAndRewards(NamedTuple):
     """An episode without its observations."""
 
     action: np.ndarray
@@ -31,27 +32,29 @@ class Part(NamedTuple):
     group: int
 
 
-def parts_of_store(store: Store, progress: Counted = uncounted) -> Iterator[Part]:
+def parts_of_store(store: Store, progress: Counted = uncounted) -> Iterator[ActionsAndRewards]:
     """The episodes of a store. Its observations are not read."""
     for first, length, end, group in store.episodes.tolist():
-        yield Part(store.actions[first : first + length], store.rewards[first : first + length], end, group)
+        yield ActionsAndRewards(
+            store.actions[first : first + length], store.rewards[first : first + length], end, group
+        )
         progress(first + length, store.manifest.steps)
 
 
-def parts_of_source(reader: Reader, progress: Counted = uncounted) -> Iterator[Part]:
+def parts_of_source(reader: Reader, progress: Counted = uncounted) -> Iterator[ActionsAndRewards]:
     """The episodes of other people's data. Raises at the first one that breaks a rule."""
     done, total, description = 0, reader.count(), reader.describe()
     for episode, where, _ in reader.episodes():
         check_episode(episode, description, where)
         done += len(episode.reward)
-        yield Part(episode.action, episode.reward, int(episode.end), episode.group)
+        yield ActionsAndRewards(episode.action, episode.reward, int(episode.end), episode.group)
         progress(done, total)
 
 
 class Contents:
     """What was counted. Memory grows with the number of episodes, not with that of steps."""
 
-    def __init__(self, description: Description, parts: Iterable[Part]):
+    def __init__(self, description: Description, parts: Iterable[ActionsAndRewards]):
         self.description = description
         self._actions = _actions_of(description)
         self._values: Counter[float] | None = Counter()  # of the rewards, as long as they are few
@@ -62,7 +65,7 @@ class Contents:
         self.returns, self.lengths, self.ends, self.groups = (np.array(column) for column in columns)
         self.episodes, self.steps = len(self.lengths), int(self.lengths.sum())
 
-    def _count(self, part: Part) -> tuple[float, int, int, int]:
+    def _count(self, part: ActionsAndRewards) -> tuple[float, int, int, int]:
         reward = np.asarray(part.reward, np.float64)
         if not (np.isfinite(reward).all() and self._actions.fit(part.action)):
             raise SharedqError("the data set was changed or damaged: 'sharedq data validate' names the place")
@@ -121,19 +124,19 @@ class Contents:
         found = self._actions.hints()
         if not self._rewarded:
             found.append("every reward is 0, so there is nothing to learn")
-        elif (share := self._rewarded / self.steps) < HARDLY:
+        elif (share := self._rewarded / self.steps) < RARE_SHARE:
             found.append(f"rewards are sparse: {share:.2%} of the steps have one")
         if self.episodes > 1 and np.ptp(self.returns) == 0:
             found.append("all episodes have the same return, so none of them shows what is better")
         for one in self._groups():
-            if one["share"] < HARDLY:
+            if one["share"] < RARE_SHARE:
                 found.append(f"group {one['group']} makes up only {one['share']:.2%} of the steps")
         return found
 
     def lines(self) -> list[str]:
         """The same for people, in aligned columns."""
         told = self.to_dict()
-        lines = [f"{self.steps:,} steps in {_of(self.episodes, 'episode')}, {told_ends(self.ends_by_name)}", ""]
+        lines = [f"{self.steps:,} steps in {_of(self.episodes, 'episode')}, {ends_in_words(self.ends_by_name)}", ""]
         if not self.episodes:
             return lines
         names = ("mean", "std", *(_name_of_quantile(percent) for percent in QUANTILES))
@@ -156,7 +159,7 @@ class Contents:
         return lines + [""] * bool(told["hints"]) + [f"hint: {hint}" for hint in told["hints"]]
 
 
-def told_ends(ends: dict[str, int]) -> str:
+def ends_in_words(ends: dict[str, int]) -> str:
     """How the episodes ended, in words."""
     return ", ".join(f"{count:,} {name}" for name, count in ends.items() if count) or "none ended"
 
@@ -229,7 +232,7 @@ class _ContinuousActions:
         return _aligned(rows)
 
     def hints(self) -> list[str]:
-        still = [str(dimension) for dimension, std in enumerate(self.to_dict()["std"]) if std < HARDLY]
+        still = [str(dimension) for dimension, std in enumerate(self.to_dict()["std"]) if std < STILL_STD]
         return [f"the actions hardly vary in dimension {', '.join(still)}"] if still else []
 
 

@@ -1,7 +1,7 @@
 """A data set as the place of a replay: the settings, and the feed that is opened when training begins."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,9 @@ from sharedq.datasets.feed import FractionOf, Raw, Rewards, StoreFeed, chosen_pa
 from sharedq.datasets.store import Store
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, to_json
 from sharedq.errors import SharedqError
-from sharedq.settings import check_count, require
+from sharedq.settings import N_STEP, as_typed, check_count, require
 from sharedq.transitions import Batch, Step
 
-N_STEP = 10_000  # ours: the largest number of rewards summed
 UnknownEnds = Literal["refuse", "terminated", "truncated"]
 
 
@@ -73,7 +72,40 @@ class DataSet:
             "ends": manifest.ends,
             "groups": manifest.groups,
             "used": chosen_part(self._store, self.fraction, self.fraction_of).steps,
+            "reward_shift": self.reward_shift,
+            "reward_scale": self.rewards.scale,
         }
+
+    @property
+    def rewards(self) -> Rewards:
+        """How the rewards of the data are changed before anything is learned from them."""
+        if self.return_range is None:
+            return Rewards(self.reward_shift, 1.0)
+        returns = self._store.returns
+        require(
+            returns.max() > returns.min(),
+            f"all episodes of {self.path} have the return {returns.min():g}: leave --return_range out",
+        )
+        return Rewards(self.reward_shift, self.return_range / float(returns.max() - returns.min()))
+
+    def for_other_data(
+        self, path: str, note: Mapping[str, Any], unknown_ends: UnknownEnds | None = None
+    ) -> tuple["DataSet", Rewards, str | None]:
+        """The settings to look at all of other data with, how their rewards are changed, and a remark on that.
+
+        `note` is that of the run which learned with these settings: its rewards are scaled by its own data.
+        """
+        ends = unknown_ends or self.unknown_ends
+        found = dataclasses.replace(self, path=path, content="", fraction=1.0, unknown_ends=ends)
+        if self.return_range is None:
+            return found, Rewards(self.reward_shift, 1.0), None
+        if (scale := note.get("reward_scale")) is not None:
+            return found, Rewards(self.reward_shift, scale), None
+        remark = (
+            "the run does not say by how much it scaled its rewards (it is of an older version), so they are scaled by "
+            f"the returns of {path}: compare no values with those of other data"
+        )
+        return found, found.rewards, remark
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -87,8 +119,29 @@ class DataSet:
         require(path.is_dir(), f"there is no data set in {path}: run this from the folder where it is, or name another")
         return Store(path)
 
-    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
-        manifest = self._store.manifest
+    def check_meanings(self, own: Callable[[], tuple[str, ...] | None]) -> None:
+        """Raises if the actions of the data have other names than those `own` of the environment, if both are known."""
+        theirs = self._store.description.action_meanings
+        if theirs is None or (mine := own()) is None or tuple(theirs) == tuple(mine):
+            return
+        raise SharedqError(
+            f"the actions in {self.path} are {', '.join(theirs)}, and those of the environment {', '.join(mine)}: "
+            "choose the settings of the environment that the data were recorded with, or add --environment recorded to "
+            "learn without one"
+        )
+
+    def _other_settings(self, environment: Mapping[str, Any]) -> Iterator[str]:
+        """Says which settings of an environment of ours are others than when the data were recorded."""
+        recorded = self._store.description.environment or {}
+        if recorded.get("kind") != environment.get("kind"):
+            return
+        differing = [name for name in recorded if name in environment and recorded[name] != environment[name]]
+        if differing:
+            told = (f"{n} {as_typed(recorded[n])} and has {as_typed(environment[n])} here" for n in differing)
+            yield f"the data were recorded in an environment with other settings: it had {', '.join(told)}"
+
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
+        manifest, steps = self._store.manifest, experiment.training.steps
         part = chosen_part(self._store, self.fraction, self.fraction_of)
         share = "" if self.fraction == 1 else f"{part.steps:,} of the "
         yield (
@@ -97,6 +150,7 @@ class DataSet:
         )
         if manifest.ends["unknown"]:
             yield f"the end of {manifest.ends['unknown']:,} episodes is not known; they count as {self.unknown_ends}"
+        yield from self._other_settings(experiment.to_dict()["environment"])
         yield from manifest.description.notes
 
     def build(self, step: Step, gamma: float, environments: int) -> "DataFeed":
@@ -106,8 +160,9 @@ class DataSet:
 class DataFeed:
     """The feed of a data set (see `Feed` in replay/feed.py). An agent that only acts never opens it."""
 
-    def __init__(self, settings: DataSet, gamma: float):
+    def __init__(self, settings: DataSet, gamma: float, rewards: Rewards | None = None):
         self.batch_size, self._settings, self._gamma = settings.batch_size, settings, gamma
+        self._rewards = rewards  # None: as the settings say
 
     def init(self) -> tuple:
         return ()
@@ -136,18 +191,13 @@ class DataFeed:
         settings, store = self._settings, self._settings._store
         part = chosen_part(store, settings.fraction, settings.fraction_of)
         unknown = End.TERMINATED if settings.unknown_ends == "terminated" else End.TRUNCATED
-        scale = 1.0 if settings.return_range is None else settings.return_range / self._spread()
-        rewards = Rewards(settings.reward_shift, scale)
+        rewards = settings.rewards if self._rewards is None else self._rewards
         return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown, rewards)
 
-    def _spread(self) -> float:
-        """The difference between the highest and the lowest return of an episode."""
-        returns = self.store.returns
-        require(
-            returns.max() > returns.min(),
-            f"all episodes of {self.store.path} have the return {returns.min():g}: leave --return_range out",
-        )
-        return float(returns.max() - returns.min())
+    @property
+    def ends(self) -> np.ndarray:
+        """How each episode ends, as it is learned from."""
+        return self._feed.ends
 
     def discounted_returns(self, reward_bound: float | None = None) -> np.ndarray:
         """The discounted sum of the rewards of each episode, as they are learned from."""

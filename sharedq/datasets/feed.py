@@ -16,6 +16,7 @@ from sharedq.transitions import Batch, Transition
 
 WINDOW = 2**16  # bytes of a file that the system brings into memory together, if it keeps them
 WINDOWS = 64  # those that are in memory at once; ours
+PIECE = 256  # first observations that are in memory at once; ours
 
 FractionOf = Literal["first", "episodes"]
 
@@ -88,7 +89,7 @@ class StoreFeed:
         self._store, self._part, self._rewards = store, part, rewards
         self.batch_size, self._n_step, self._gamma = batch_size, n_step, gamma
         ends = store.episodes["end"]
-        self._ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
+        self.ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
         self._begins = np.cumsum(part.length) - part.length  # of each range, among the steps that can be drawn
 
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
@@ -130,7 +131,7 @@ class StoreFeed:
         inside = window <= last[..., None]
         at = np.where(inside, window, last[..., None])
         over = (at == last[..., None]) & (last == limit - 1)[..., None]
-        died = over & ((last == stop - 1) & (self._ends[number] == End.TERMINATED))[..., None]
+        died = over & ((last == stop - 1) & (self.ends[number] == End.TERMINATED))[..., None]
         reward = np.where(inside, self._rewards.of(self._store.rewards[at]), np.float32(0))
         obs, next_obs = self._observations(steps + number, last + number, episodes["first"][number] + number)
         return Raw(obs, next_obs, self._store.actions[steps], reward, died, over & ~died)
@@ -189,12 +190,14 @@ class StoreFeed:
         return bits.astype(jnp.bool_).reshape(*rows.shape[:-1], *shape)
 
 
-def begins_of(store: Store) -> np.ndarray:
-    """The first observation of each episode [E, ...], as an agent sees it."""
-    first = store.episodes["first"] + np.arange(len(store.episodes))
+def begins_of(store: Store) -> Iterator[np.ndarray]:
+    """The first observation of each episode, as an agent sees it, in pieces [E, ...] of some episodes."""
+    rows = store.episodes["first"] + np.arange(len(store.episodes))
     shape, dtype = store.description.stored
-    obs = decode(store.observations[first], shape, dtype)
     depth = store.description.stack
-    if depth is None:
-        return obs
-    return np.concatenate([np.zeros((*obs.shape, depth - 1), dtype), obs[..., None]], axis=-1)  # black before it
+    for first in np.array_split(rows, -(-len(rows) // PIECE)):
+        obs = decode(store.observations[first], shape, dtype)
+        store.release()
+        if depth is not None:  # black frames lie before it
+            obs = np.concatenate([np.zeros((*obs.shape, depth - 1), dtype), obs[..., None]], axis=-1)
+        yield obs

@@ -14,6 +14,9 @@ from sharedq.datasets.store import Store
 from sharedq.datasets.writing import alone
 from sharedq.environments.spec import Actions, Discrete
 from sharedq.errors import SharedqError, missing_extra
+from sharedq.settings import require
+
+FORMS = ("hdf5", "arrow", "parquet")
 
 
 def export(
@@ -22,8 +25,9 @@ def export(
     """Writes a store as the data set `dataset_id`, such as mine/cartpole/mixed-v0, where Minari keeps its data sets.
 
     Observations of stacks are written as whole stacks, and images without loss. Minari has no place for the groups of
-    episodes. `form` is hdf5, arrow or parquet.
+    episodes. `author` and `email` say who publishes it, and `form`, one of `FORMS`, how Minari writes its files.
     """
+    require(form in FORMS, f"Minari has no form '{form}': choose from {', '.join(FORMS)}")
     try:
         from minari.dataset.minari_dataset import parse_dataset_id
     except ImportError:

@@ -128,7 +128,7 @@ class Dense:
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
         check_layers("network.hidden", self.hidden)
 
-    def remarks(self, steps: int, spec: Any) -> Iterator[str]:
+    def remarks(self, experiment: Any, spec: Any) -> Iterator[str]:
         seen, discrete = spec.observation, spec.actions.one.dtype == jnp.int32  # SAC reads all its inputs as vectors
         if discrete and seen.dtype == jnp.uint8 and len(seen.shape) >= 2 and math.prod(seen.shape) >= PIXELS:
             yield (

@@ -9,10 +9,8 @@ import jax.numpy as jnp
 from sharedq.bellman import returns
 from sharedq.replay import ring_storage
 from sharedq.replay.replay import Replay
-from sharedq.settings import check_count, require
+from sharedq.settings import N_STEP, check_count, require
 from sharedq.transitions import Batch, Step, Transition
-
-N_STEP = 10_000  # ours: the largest number of rewards summed
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _plans(task: Task) -> list[Plan]:
         curves = {result.label: (task.grid, result.curve) for result in seen}
         where = "in training" if task.plays else EVALUATED
         caption = f"Returns {where}: interquartile mean over seeds; a band is its 95 % bootstrap interval."
-        caption += " Areas begin where the grey stretch, the warm-up, ends." if _shows_warm_up(task) else ""
+        stretch = "the warm-up" if task.plays else "in which a run has no evaluation yet"
+        caption += f" Areas begin where the grey stretch, {stretch}, ends." if _begins_late(task) else ""
         plans.append(_curves("learning_curves", caption, curves, "return", task))
     apart = [(one.label, one.evaluated_apart) for one in seen if one.evaluated_apart]
     if evaluated := {label: (one.steps, one.curve) for label, one in apart}:
@@ -166,7 +167,7 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
             axes.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
             every = max(1, len(steps) // 6)
             axes.plot(steps, curve.value, look.line, color=colour, lw=2, marker=look.marker, markevery=every)
-        if _shows_warm_up(task):
+        if _begins_late(task):
             axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
         axes.set_xlim(0, 1.02 * task.grid[-1])
         axes.set_xlabel("environment steps per seed" if task.plays else "gradient steps per seed")
@@ -183,7 +184,8 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
     return Plan(name, caption, drawing, legend, HEIGHT)
 
 
-def _shows_warm_up(task: Task) -> bool:
+def _begins_late(task: Task) -> bool:
+    """Whether areas leave out the beginning of the curves."""
     return task.start >= task.grid[0]
 
 

@@ -57,6 +57,7 @@ FINISHED = {
     "sha256": Maybe(str),
 }
 DATA = {
+    "learns_from": Maybe(str),
     **{name: Maybe(str | None) for name in ("source", "reader", "environment", "behaviour", "rewards", "made")},
     **{name: Maybe(int) for name in ("steps", "episodes", "groups", "used")},
     "reference_scores": Maybe(Any),
@@ -165,7 +166,8 @@ class Run:
     @property
     def plays(self) -> bool:
         """Whether the agent plays while it learns. One that learns from a data set only plays in evaluations."""
-        return self.experiment.get("training", {}).get("kind") != "offline"
+        by_kind = "data" if self.experiment.get("training", {}).get("kind") == "offline" else "replay"
+        return self.data.get("learns_from", by_kind) != "data"  # older runs do not say it
 
     @property
     def played(self) -> Episodes:

@@ -54,12 +54,13 @@ learning: for each seed the mean return of an evaluation’s episodes. With more
 has {POINTS} points, each of which is the mean since the point before. The line is the <b>interquartile mean</b> (IQM)
 over seeds: the mean of what is left without the lowest and the highest quarter.</p>
 <p>The <b>final return</b> of such a run is the mean of the last {percent(FINAL_SHARE)} of its evaluations. The <b>area
-under the curve</b> is the mean of the points that both runs have reached; there is no warm-up. Returns are measured
-from zero: a percentage means something where zero is a natural bottom. The <b>best evaluation</b> is the highest mean
-of each seed, averaged over seeds. It is the highest of many noisy numbers, so that agent would reach less in another
-evaluation, and without an environment nobody could have chosen it. The <b>normalised score</b> is the final return
-where the data set’s score of a random agent counts 0 and that of an expert 100. Runs are compared only if they learn
-from the same data and the same share of them.</p>
+under the curve</b> is the mean of the points that both runs have reached; there is no warm-up. It begins at the first
+step by which every run was evaluated, so that runs with other evaluation periods are compared over the same steps.
+Returns are measured from zero: a percentage means something where zero is a natural bottom. The <b>best evaluation</b>
+is the highest mean of each seed, averaged over seeds. It is the highest of many noisy numbers, so that agent would
+reach less in another evaluation, and without an environment nobody could have chosen it. The <b>normalised score</b> is
+the final return where the data set’s score of a random agent counts 0 and that of an expert 100. Runs are compared only
+if they learn from the same data and the same share of them.</p>
 """
 
 _FOR_ALL = f"""

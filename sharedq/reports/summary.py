@@ -101,7 +101,7 @@ class Task:
     name: str  # the environment with all its settings, and the data
     title: str  # how it is called on the page
     grid: np.ndarray
-    start: int  # the step at which areas begin: the warm-up of all runs, in which those of one seed are alike
+    start: int  # areas begin after this step: the warm-up of all runs, or the last step before all were evaluated
     results: tuple[Result, ...]
     reference: str | None
     unit: str  # of `relative`: "percent", "difference", or "none" without a usable reference
@@ -185,8 +185,19 @@ class _Curves:
             curve = statistics.learning_curve(run, self.grid)
             self.curves[run.label] = _with_numbers(curve)
             self.reached[run.label] = int(run.reached[np.isfinite(curve).any(axis=1)].min(initial=span))
+        if not runs[0].plays:
+            self.start = self._before_all_are_evaluated()
         reference = _reference(runs, wanted)
         self.reference = reference if reference is not None and len(self.curves[reference]) else None
+
+    def _before_all_are_evaluated(self) -> int:
+        """The last point of the grid at which a run has no evaluation of a seed yet; 0 if there is none.
+
+        Runs with different periods would else be compared over different spans.
+        """
+        firsts = [int(np.isfinite(curve).argmax(axis=1).max()) for curve in self.curves.values() if len(curve)]
+        first = max(firsts, default=0)
+        return int(self.grid[first - 1]) if first else 0
 
     def areas(self, label: str, until: int) -> np.ndarray:
         return statistics.area_under_curve(self.curves[label][:, (self.grid > self.start) & (self.grid <= until)])

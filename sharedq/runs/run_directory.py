@@ -29,6 +29,8 @@ PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
 WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
 UNKNOWN = "it describes no experiment, so restore it or train again"
+UNKNOWN_DATA = "restore it from a copy of the run, or train again"
+NOTED: dict[str, Any] = {"reward_shift": Maybe(float), "reward_scale": Maybe(float)}
 DESCRIBED: dict[str, Any] = {"schema": int, "experiment": {str: Any}, "earlier": Maybe([str])}
 VERSIONS: dict[str, Any] = {"checkpoint_format": Maybe(int), "jax": Maybe(str | None)}
 FINISHED: dict[str, Any] = {"steps": int, "steps_per_second": float, "seconds": float, "compile_seconds": float}
@@ -37,10 +39,11 @@ DIVERGED: dict[str, Any] = {"step": int, "seed": int, "message": str}
 
 
 class Start(NamedTuple):
-    """The agents of all seeds that a run starts from, and where they come from, in a form that JSON can hold."""
+    """The agents of all seeds that a run starts from."""
 
     agent: Any
-    origin: dict[str, Any]
+    origin: dict[str, Any]  # where they come from, in a form that JSON can hold
+    remark: str | None = None  # what somebody who starts from them should know
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,11 @@ class RunDirectory:
         """The description of the environment, as it was given to `create`; None of a run of 0.1.0, which has none."""
         path = self.path / "spec.json"
         return read_json(path, form, UNKNOWN) if path.exists() else None
+
+    def data(self) -> dict:
+        """What the run noted of the data set that it learned from; empty if it learned from none."""
+        path = self.path / "data.json"
+        return read_sealed(path, NOTED, UNKNOWN_DATA) if path.exists() else {}
 
     def experiment(self) -> dict:
         """What was asked for, as it was given to `create` or to `extend`."""

@@ -32,7 +32,7 @@ from sharedq.runs.run_files import EVALUATIONS, TABLES
 from sharedq.training.evaluation import Evaluation
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
-from sharedq.training.progress import Progress, counted, duration
+from sharedq.training.progress import Progress, Unit, counted, duration
 from sharedq.training.signals import StopRequest, stop_requests
 from sharedq.trees import size
 from sharedq.units import readable
@@ -96,18 +96,19 @@ def train(
     longer: dict | None = None,
     mirror: Mirror | None = None,
     callback: Callback | None = None,
+    unit: Unit = "steps",
 ) -> None:
     """Trains until the last log step of the program, from the last checkpoint if there is one.
 
     `advice` says what to lower if memory is short; `onwards` is the command that resumes the run. With `keep_replay`
     the last checkpoint holds all that training for longer needs. `longer` is an experiment with more steps, which the
     run is given once it is certain that it can go on. If `callback` returns True, the run is saved and the training
-    returns.
+    returns. `unit` is what its steps are called.
     """
     with directory.writing(), _stops(directory, onwards) as request, closing(program), _naming(directory, onwards):
         saved = _saved(program, directory, progress)
         if saved.path and int(saved.path.name) == program.log_steps[-1]:
-            _finish_saved(program, directory, progress, saved, longer)
+            _finish_saved(program, directory, progress, saved, longer, unit)
             return
         compile_seconds = _prepare(program, progress, advice)
         with _breakdowns(directory, onwards):
@@ -136,7 +137,7 @@ def train(
                     progress.say(f"stopped by the callback at step {stop:,}; to continue: {onwards}")
                     return
             _tell_of_measuring(program, progress, state.seconds - seconds_before)
-            _finish(program, directory, progress, meta, log)
+            _finish(program, directory, progress, meta, log, unit)
         if request.number is not None:  # the signal may be for more than this run: a comparison stops here too
             raise Stopped(f"stopped; {directory.path} had just finished", request.number)
 
@@ -160,7 +161,7 @@ def _saved(program: Program, directory: RunDirectory, progress: Progress) -> Sav
 
 
 def _finish_saved(
-    program: Program, directory: RunDirectory, progress: Progress, saved: Saved, longer: dict | None
+    program: Program, directory: RunDirectory, progress: Progress, saved: Saved, longer: dict | None, unit: Unit
 ) -> None:
     """Finishes a run that was killed after its last checkpoint."""
     assert saved.path is not None
@@ -168,7 +169,7 @@ def _finish_saved(
     files = _extended(directory, longer, saved.files)
     with _opened_log(program, directory, saved) as log:
         checkpoints.sweep(directory.checkpoints, keep=1)
-        _finish(program, directory, progress, saved.meta | {"files": files}, log)
+        _finish(program, directory, progress, saved.meta | {"files": files}, log, unit)
 
 
 def _opened_log(program: Program, directory: RunDirectory, saved: Saved) -> MetricsLog:
@@ -229,13 +230,16 @@ def _tell_of_measuring(program: Program, progress: Progress, seconds: float) -> 
         progress.say(f"measuring took about {100 * share:.1f} % of the time")
 
 
-def _finish(program: Program, directory: RunDirectory, progress: Progress, meta: dict, log: MetricsLog) -> None:
+def _finish(
+    program: Program, directory: RunDirectory, progress: Progress, meta: dict, log: MetricsLog, unit: Unit
+) -> None:
     log.flush()
     steps, seconds = program.log_steps[-1], meta["seconds"]
     rate = steps * len(program.seeds) / max(seconds, 1e-9)
     times = {name: meta[name] for name in ("seconds", "compile_seconds", "evaluation_seconds") if name in meta}
     directory.finish({"steps": steps, "steps_per_second": rate} | times, log.checksums(), meta["files"])
-    progress.say(f"finished {steps:,} steps of {counted(len(program.seeds))} in {duration(seconds)}: {directory.path}")
+    seeds = counted(len(program.seeds))
+    progress.say(f"finished {steps:,} {unit} of {seeds} in {duration(seconds)}: {directory.path}")
     if "evaluation_seconds" in meta:
         share = meta["evaluation_seconds"] / max(meta["evaluation_seconds"] + seconds, 1e-9)
         progress.say(f"evaluation took {100 * share:.1f} % of the time")

@@ -50,6 +50,11 @@ class Length:
         """Environment steps of one cycle: every environment steps, and all updates that are due are made."""
         raise NotImplementedError
 
+    @property
+    def updates(self) -> int:
+        """The number of the last update."""
+        return self.steps
+
     def check_length(self) -> None:
         """Refuses combinations of numbers that are too large, before anything of that size is allocated."""
         last = self.steps + self.cycle
@@ -138,17 +143,17 @@ class Schedule(Collecting):
 
     def check_length(self) -> None:
         super().check_length()
-        updates = self.updates_per_cycle * self.cycles(self.steps)
+        updates = self.updates
         require(
             updates <= COUNTABLE and self.updates_per_cycle <= UPDATES,
             f"there would be {updates:,} updates, {self.updates_per_cycle:,} in each cycle; {COUNTABLE:,} and "
             f"{UPDATES:,} are allowed: lower training.gradient_steps or training.steps",
         )
 
-    def remarks(self, steps: int, spec: EnvironmentSpec) -> Iterator[str]:
+    def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
         if self.warms_up(self.log_steps[-1]):
             yield (
-                f"nothing will be learned: the warm-up takes {self.warm_up:,} steps, and the run has {steps:,}; "
+                f"nothing will be learned: the warm-up takes {self.warm_up:,} steps, and the run has {self.steps:,}; "
                 "raise --steps or lower --training.warm_up"
             )
 
@@ -161,6 +166,10 @@ class Schedule(Collecting):
     def steps_per_cycle(self) -> int:
         """Steps of each environment in one cycle."""
         return self.cycle // self.environments
+
+    @property
+    def updates(self) -> int:
+        return self.updates_per_cycle * self.cycles(self.steps)  # the numbers of those in the warm-up are left out
 
     @property
     def updates_per_cycle(self) -> int:
