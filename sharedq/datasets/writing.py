@@ -90,8 +90,8 @@ class StoreWriter:
         if saved["description"] != self._told:
             raise SharedqError(f"{self.folder} holds the unfinished part of other data: {self._remedy}")
         self._written = saved["episodes"], saved["steps"]
-        for place, one in enumerate(saved["files"].items()):
-            name, (*stamp, episodes, steps) = one
+        for place, (name, noted) in enumerate(saved["files"].items()):
+            stamp, (episodes, steps) = noted[:-2], [0, 0, *noted][-2:]
             if self._sources[place : place + 1] != [(name, stamp)]:
                 if not episodes:
                     raise SharedqError(
