@@ -69,7 +69,7 @@ def _other_rewards(directory: RunDirectory, built: Built) -> str | None:
     told = f"changed by {' and '.join(changes)}" if changes else "as they are in its data"
     return (
         f"the values of these agents are of other rewards: {directory.path} learned from rewards {told}, and this run "
-        "does not, so its critics have to learn new values first"
+        "learns from others, so its critics have to learn new values first"
     )
 
 
