@@ -394,7 +394,7 @@ def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:
         else:
             say(f"{one['label']} has no checkpoint yet")
     if not found:
-        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with sharedq resume {folder}")
+        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with sharedq resume {shlex.quote(str(folder))}")
 
 
 def _record(verb: argparse.ArgumentParser) -> Callable:

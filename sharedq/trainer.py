@@ -151,7 +151,7 @@ def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> 
     require(
         saved_at is None or int(saved_at.name) == 0 or checkpoints.holds(saved_at, "rest"),
         f"{path} did not keep its replay at its end, as runs with --training.keep_replay true do: begin a new run from "
-        f"its agents with 'sharedq train {path / 'experiment.json'}{to_trust(experiment)} --from {path}'",
+        f"its agents with '{repeat(path, experiment, path)}'",
     )
     return longer
 
@@ -183,7 +183,7 @@ def _go_on(
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     experiment, training = built.experiment, built.experiment.training
-    onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
+    onwards = f"sharedq resume {shlex.quote(str(directory.path))}{to_trust(experiment)}"
     with displayed(wanted, directory.path.name, experiment) as progress:
         for remark in (*remarks, *_remarks(built)):
             progress.say(remark)

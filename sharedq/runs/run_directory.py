@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ class RunDirectory:
 
     def _end(self, name: str, form: dict[str, Any]) -> dict | None:
         path = self.path / name
-        remedy = f"remove it, and 'sharedq resume {self.path}' writes it again"
+        remedy = f"remove it, and 'sharedq resume {shlex.quote(str(self.path))}' writes it again"
         return read_sealed(path, form, remedy) if path.exists() else None
 
     def write_json(self, name: str, value: Any) -> None:
@@ -287,9 +288,9 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
             raise
         if (path / "experiment.json").is_file():
             finished = (path / "finished.json").exists()
-            onwards = f"train it for longer with 'sharedq resume {path} --steps N'"
+            onwards = f"train it for longer with 'sharedq resume {shlex.quote(str(path))} --steps N'"
             if not finished:
-                onwards = f"continue it with 'sharedq resume {path}'"
+                onwards = f"continue it with 'sharedq resume {shlex.quote(str(path))}'"
             raise SharedqError(
                 f"{path} already holds a run{' that is finished' * finished}: choose another --out, {onwards}, "
                 "or replace it with --overwrite"
