@@ -10,7 +10,7 @@ from sharedq.experiment import TABLES, Built, Experiment, Trust
 from sharedq.formats import PLAN_FILE
 from sharedq.results import Run
 from sharedq.runs import RunDirectory, checkpoints
-from sharedq.settings import require
+from sharedq.settings import convert, require
 from sharedq.starting import agents_of
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
@@ -125,7 +125,7 @@ def resume(
         raise Diverged(found["message"])
     began = experiment = Experiment.from_dict(directory.experiment(), trust)
     if steps is not None:
-        experiment = _for_longer(directory, began, steps)
+        experiment = for_longer(directory, began, steps)
     use_cores_for(experiment)
     built, program = prepared(experiment)
     if (begun := spec_of(directory)) is not None and to_json(begun) != to_json(built.spec):
@@ -137,10 +137,10 @@ def resume(
     return _go_on(built, program, directory, progress, mirror, callback, longer)
 
 
-def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> Experiment:
+def for_longer(directory: RunDirectory, experiment: Experiment, steps: int | str) -> Experiment:
     """The experiment with more steps; raises if the run cannot go on to them."""
-    path, longer, has = directory.path, experiment.replace(steps=steps), experiment.training.steps
-    asked, saved_at, finished = longer.training.steps, checkpoints.latest(directory.checkpoints), directory.finished()
+    path, asked, has = directory.path, convert(steps, int, "steps"), experiment.training.steps
+    saved_at, finished = checkpoints.latest(directory.checkpoints), directory.finished()
     if finished is None and asked == has:  # it was asked for before, and then stopped
         return experiment
     require(asked > has, f"{path} has {has:,} steps already: give more than that with --steps, not {asked:,}")
@@ -153,7 +153,7 @@ def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> 
         f"{path} did not keep its replay at its end, as runs with --training.keep_replay true do: begin a new run from "
         f"its agents with '{repeat(path, experiment, path)}'",
     )
-    return longer
+    return experiment.replace(steps=asked)
 
 
 def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:

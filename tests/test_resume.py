@@ -495,6 +495,8 @@ def test_an_unfinished_run_is_told_to_go_on_too(tmp_path, kept, longer):
 def test_what_cannot_go_on_says_why(tmp_path, kept, capsys):
     told = refused(capsys, "resume", kept, "--steps", "4000")
     assert "has 4,000 steps already: give more than that with --steps, not 4,000" in told
+    told = refused(capsys, "resume", kept, "--steps", "10")  # fewer than an evaluation period too
+    assert "has 4,000 steps already: give more than that with --steps, not 10" in told
     assert "to train it for longer, add --steps N" in refused(capsys, "resume", kept)
     told = refused(capsys, "train", "corridor", "--out", kept)
     assert "already holds a run that is finished" in told and f"'sharedq resume {kept} --steps N'" in told
