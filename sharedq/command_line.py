@@ -395,7 +395,8 @@ def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:
         else:
             say(f"{one['label']} has no checkpoint yet")
     if not found:
-        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with sharedq resume {shlex.quote(str(folder))}")
+        onwards = f"sharedq resume {shlex.quote(str(folder))}"
+        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with {onwards}")
 
 
 def _record(verb: argparse.ArgumentParser) -> Callable:

@@ -1,5 +1,6 @@
 """Training an experiment into a run directory, and resuming a run."""
 
+import inspect
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,6 +89,17 @@ def new_folder(name: str, experiment: Experiment) -> Path:
 def _check(progress: Wanted, callback: Callback | None) -> None:
     check_progress(progress)
     require(callback is None or callable(callback), f"callback must be a function, not {callback!r}")
+    if callback is None:
+        return
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # some built-in functions do not tell theirs
+        return
+    try:
+        signature.bind(0, {})
+    except TypeError as error:
+        told = f"callback is called as callback(step, metrics), and {callback!r} takes {signature} ({error})"
+        raise SharedqError(f"{told}: give it two parameters") from None
 
 
 def prepared(experiment: Experiment) -> tuple[Built, Program]:
@@ -124,7 +136,9 @@ def resume(
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
     began = experiment = Experiment.from_dict(directory.experiment(), trust)
-    if steps is not None:
+    if steps is None:
+        directory.check_unedited(checkpoints.latest(directory.checkpoints))
+    else:
         experiment = for_longer(directory, began, steps)
     use_cores_for(experiment)
     built, program = prepared(experiment)
@@ -141,6 +155,7 @@ def for_longer(directory: RunDirectory, experiment: Experiment, steps: int | str
     """The experiment with more steps; raises if the run cannot go on to them."""
     path, asked, has = directory.path, convert(steps, int, "steps"), experiment.training.steps
     saved_at, finished = checkpoints.latest(directory.checkpoints), directory.finished()
+    directory.check_unedited(saved_at)
     if finished is None and asked == has:  # it was asked for before, and then stopped
         return experiment
     require(asked > has, f"{path} has {has:,} steps already: give more than that with --steps, not {asked:,}")

@@ -261,8 +261,9 @@ def _load(folder: Path) -> Comparison:
     found = sorted(_search(folder, links, DEPTH))
     if not found:
         hint = f" ({links[0]} is a link, which is not followed)" if links else ""
+        first = shlex.quote(str(folder / "first"))
         raise SharedqError(
-            f"no run in {folder}{hint}: train one first, for example  sharedq train cartpole --out {shlex.quote(str(folder / 'first'))}"
+            f"no run in {folder}{hint}: train one first, for example  sharedq train cartpole --out {first}"
         )
     runs, left_out = _readable((path.name, path) for path in found)
     taken = Counter((run.task, run.label) for run in runs)

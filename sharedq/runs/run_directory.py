@@ -190,7 +190,22 @@ class RunDirectory:
             there = ", ".join(name for name, path in named.items() if path) or "none yet"
             hint = "; a run keeps its best agent if it trains with --training.evaluation_period" * (wanted == "best")
             raise SharedqError(f"{self.path} has no checkpoint '{wanted}': choose from {there}{hint}")
+        self.check_unedited(path)
         return path
+
+    def check_unedited(self, checkpoint: Path | None) -> None:
+        """Raises if the experiment is not that of a checkpoint of the run because experiment.json was edited."""
+        if checkpoint is None or checkpoints.experiment_of(checkpoint) in self.digests():
+            return
+        name, end = "experiment.json", self.finished()
+        known, where = (end or {}).get("files"), "finished.json"
+        if known is None:
+            known, where = checkpoints.read_meta(checkpoint).get("files") or {}, str(checkpoint)
+        if name in known and known[name] != checksum(self.path / name):
+            other = "" if end else ", or remove the checkpoint if it is of another run"
+            raise SharedqError(
+                f"{self.path / name} was edited or damaged (its checksum is not the one in {where}): restore it{other}"
+            )
 
     def begun_with(self) -> dict:
         """What the run was begun with; nothing if that was not written down."""

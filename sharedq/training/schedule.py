@@ -68,9 +68,10 @@ class Length:
         )
         rows = self.cycles(self.steps) * self.cycle // stretch
         shorter = "log" if self.log_period <= (self.evaluation_period or self.log_period) else "evaluation"
+        advice = f"raise training.{shorter}_period"
         require(
             rows <= ROWS,
-            f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: raise training.{shorter}_period",
+            f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: {advice}",
         )
 
     def _check_evaluation(self) -> None:
@@ -108,7 +109,7 @@ class Length:
 
     @property
     def cycles_between_logs(self) -> int:
-        """The most cycles between two rows of the log. An evaluation is made at a row, so its period bounds them too."""
+        """The most cycles between two rows of the log. An evaluation is made at a row, so its period counts too."""
         period, end = self.evaluation_period, self.cycles(self.steps)
         most = end if period is None else min(self.cycles(period), end)
         return min(max(self.log_period // self.cycle, 1), most)
