@@ -103,37 +103,32 @@ def _fitting(directory: RunDirectory, built: Built) -> str:
             fields |= {f"{part}.{name}": one[name] for name in differing}
     spec, own = directory.spec(JSON_FORM), to_json(built.spec)
     elsewhere = spec is not None and (spec["observation"], spec["actions"]) != (own["observation"], own["actions"])
-    found = [f"--{name} {as_typed(value)}" for name, value in kinds.items()]
-    shaping = _Shaping(built, kinds, from_json(spec) if spec else built.spec)
-    found += [f"--{name} {as_typed(value)}" for name, value in fields.items() if shaping.by(name, value)]
+    seen, base = (from_json(spec) if spec else built.spec), built.experiment
+    found = [f"--{name} {as_typed(value)}" for name, value in kinds.items() if _shapes_differ(base, name, value, seen)]
+    if all(kind in TABLES[part].ours for part, kind in kinds.items()):  # no code is imported for a message
+        with suppress(SharedqError):
+            base = base.replace(**kinds)
+    found += [
+        f"--{name} {as_typed(value)}" for name, value in fields.items() if _shapes_differ(base, name, value, seen)
+    ]
     settings = " ".join(found)
     if spec and elsewhere:
         also = f", and {settings}" if found else ""
-        fitting = f"an environment with the observations and actions of '{spec['name']}'{also}"
-        return f"it learned in another environment; what fits: {fitting}"
-    return f"what fits: {settings or f'the settings in {directory.path}/experiment.json'}"
+        fits = f"an environment with the observations and actions of '{spec['name']}'{also}"
+    else:
+        fits = settings or f"the settings in {directory.path}/experiment.json"
+    learned = f"it learned in another environment, '{spec['name']}'; " if spec and spec["name"] != own["name"] else ""
+    return f"{learned}what fits: {fits}"
 
 
-class _Shaping:
-    """Which settings change the names and shapes of the arrays of an agent with parts of these kinds."""
-
-    def __init__(self, built: Built, kinds: dict[str, str], spec: EnvironmentSpec):
-        self._spec = spec
-        self._base: Experiment | None = None
-        if all(kind in TABLES[part].ours for part, kind in kinds.items()):  # no code is imported for a message
-            with suppress(SharedqError):
-                base = built.experiment.replace(**kinds)
-                self._shapes = base.build(spec).agent_shapes()
-                self._base = base
-
-    def by(self, name: str, value: Any) -> bool:
-        """Whether a setting does; also if that cannot be found out."""
-        if self._base is None:
+def _shapes_differ(experiment: Experiment, name: str, value: Any, spec: EnvironmentSpec) -> bool:
+    """Whether a setting changes the names and shapes of the arrays of an agent; also if that cannot be found out."""
+    if name in TABLES and value not in TABLES[name].ours:
+        return True
+    try:
+        changed = experiment.replace(**{name: value})
+        if set(changed.imports()) - set(experiment.imports()):
             return True
-        try:
-            changed = self._base.replace(**{name: value})
-            if set(changed.imports()) - set(self._base.imports()):
-                return True
-            return changed.build(self._spec).agent_shapes() != self._shapes
-        except SharedqError:
-            return True
+        return changed.build(spec).agent_shapes() != experiment.build(spec).agent_shapes()
+    except SharedqError:
+        return True

@@ -166,7 +166,7 @@ def for_longer(directory: RunDirectory, experiment: Experiment, steps: int | str
     require(
         saved_at is None or int(saved_at.name) == 0 or checkpoints.holds(saved_at, "rest"),
         f"{path} did not keep its replay at its end, as runs with --training.keep_replay true do: begin a new run from "
-        f"its agents with '{repeat(path, experiment, path)}'",
+        f"its agents with: {repeat(path, experiment, path)}",
     )
     return experiment.replace(steps=asked)
 

@@ -575,3 +575,9 @@ def test_agents_that_do_not_fit_are_refused_with_what_would(tmp_path, kept, caps
     assert "--target.period" not in told
     assert ("it learned in another environment" in told) is ("environment.name" in changes)
     assert not (tmp_path / "new").exists()
+
+
+def test_agents_of_another_environment_are_told_as_such(tmp_path, kept, capsys):
+    told = refused(capsys, "train", "cartpole", "--out", tmp_path / "new", "--from", kept)
+    assert "it learned in another environment, 'probe/maximisation_bias'; what fits: an environment with" in told
+    assert "--network table" in told and "period" not in told

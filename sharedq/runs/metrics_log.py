@@ -57,7 +57,7 @@ class MetricsLog:
                 _cut(run.path / name, offsets.get(name))
         elif written:
             onwards = f"sharedq resume {shlex.quote(str(run.path))}"
-            raise SharedqError(f"{run.path} has a log already ({written[0]}): continue it with '{onwards}'")
+            raise SharedqError(f"{run.path} has a log already ({written[0]}): continue it with: {onwards}")
         self._files: dict[str, HashedFile] = {}
         self._events: dict[int, EventFile] = {}
         for name, line in lines.items():
