@@ -204,7 +204,13 @@ class Agent:
     def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
         """The observations as a batch, and whether one was given alone."""
         wanted = self._compiled.built.spec.observation
-        found = numbers(obs, wanted, "observation", or_batch=True)
+        try:
+            found = numbers(obs, wanted, "observation", or_batch=True)
+        except SharedqError as error:
+            if not isinstance(obs, (Mapping, tuple)):
+                raise
+            flatten = "gymnasium.spaces.utils.flatten(env.observation_space, obs)"
+            raise SharedqError(f"{error}; the vector of a Dict or a Tuple of observations is {flatten}") from None
         is_one = found.ndim == len(wanted.shape)
         return (found[None] if is_one else found), is_one
 

@@ -286,7 +286,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.experiment import Experiment
         from sharedq.runs import RunDirectory
         from sharedq.runs.wandb_mirror import mirrored
-        from sharedq.trainer import resume
+        from sharedq.trainer import for_longer, resume
 
         folder = parsed.folder
         if (folder / PLAN).exists():
@@ -296,9 +296,10 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
                 raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
             say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
             return
-        experiment = Experiment.from_dict(RunDirectory.open(folder).experiment(), parsed.trust)
+        directory = RunDirectory.open(folder)
+        experiment = Experiment.from_dict(directory.experiment(), parsed.trust)
         if parsed.steps:
-            experiment = experiment.replace(steps=parsed.steps)
+            experiment = for_longer(directory, experiment, parsed.steps)
         with (
             mirrored(parsed.wandb, visible(folder.resolve().name), experiment.to_dict()) as mirror,
             _show(folder.name, experiment) as progress,
@@ -394,7 +395,8 @@ def _runs_in(folder: Path) -> Iterator[tuple[str, Path]]:
         else:
             say(f"{one['label']} has no checkpoint yet")
     if not found:
-        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with sharedq resume {folder}")
+        onwards = f"sharedq resume {shlex.quote(str(folder))}"
+        raise SharedqError(f"no run of {folder} has a checkpoint yet: wait, or continue with {onwards}")
 
 
 def _record(verb: argparse.ArgumentParser) -> Callable:

@@ -340,7 +340,7 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
                     progress.say(f"diverged: {diverged}")
                     lost.append(one["label"])
         except Stopped as stopped:
-            onwards = f"sharedq resume {out}{to_trust(experiment)}"
+            onwards = f"sharedq resume {shlex.quote(str(out))}{to_trust(experiment)}"
             raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
         if number < len(experiments):
             say(f"report so far: {reports.write(out, say=say)}")

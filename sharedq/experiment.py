@@ -110,9 +110,11 @@ class Experiment:
         """The experiment with other settings: `target="shared_heads"`, `**{"target.heads": 9}`, `steps=20_000`.
 
         A new kind keeps the settings that it shares with the old kind. So all sources of a comparison keep the period.
+        With fewer `steps`, an evaluation period that is longer, and that is not among the options, becomes as short.
         """
         names = self.full_names(options)
         options = {names[option]: value for option, value in options.items()}
+        options |= self._shortened(options)
         changes: dict[str, dict[str, Any]] = {}
         kinds = {part: options[part] for part in TABLES if part in options}
         own: dict[str, Any] = {}
@@ -127,6 +129,15 @@ class Experiment:
         for part in {**kinds, **changes}:
             own[part] = self._part(part, kinds.get(part, self.kind(part)), changes.get(part, {}))
         return dataclasses.replace(self, **own)
+
+    def _shortened(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The evaluation period that goes with the steps among these options, by their full names."""
+        period, steps = getattr(self.training, "evaluation_period", None), options.get("training.steps")
+        given = "training.evaluation_period" in options or not isinstance(options.get("training", ""), str)
+        if period is None or steps is None or given:
+            return {}
+        steps = settings.convert(steps, int, "training.steps")
+        return {"training.evaluation_period": steps} if steps < period else {}
 
     def full_names(self, options: Mapping[str, Any]) -> dict[str, str]:
         """The full name of each option, as it is now. A warning tells the new name to whoever uses an old one."""

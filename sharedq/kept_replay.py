@@ -7,6 +7,7 @@ The newest one of each environment is cut where the training stood.
 Shape letters: S seeds, N environments of a seed, R rows of the ring for each environment.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,7 +91,7 @@ class KeptReplay:
         if not checkpoints.holds(checkpoint, "rest"):
             raise SharedqError(
                 f"{self.path} did not keep its replay at its end: train with --training.keep_replay true, or collect "
-                f"new data with 'sharedq data collect OUT --from {self.path} --steps N'"
+                f"new data with 'sharedq data collect OUT --from {shlex.quote(str(self.path))} --steps N'"
             )
         spec = spec_of(directory) or experiment.trusted(False).build().spec
         step = int(checkpoint.name)

@@ -5,6 +5,7 @@ running statistics are taken over. What belongs to the course of a training begi
 traces and their mask, and the key of the current episode.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sharedq.environments.spec import JSON_FORM, to_json
+from sharedq.environments.spec import JSON_FORM, EnvironmentSpec, from_json, to_json
 from sharedq.errors import SharedqError
-from sharedq.experiment import Built
+from sharedq.experiment import NO_TARGET, TABLES, Built, Experiment
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.runs.durable import checksum
 from sharedq.runs.run_directory import Start
@@ -42,7 +43,7 @@ def agents_of(run: str | Path, checkpoint: str | int, built: Built) -> Start:
         forms = [_form(one.get(name)) for one in (there, wanted)]
         if forms[0] != forms[1]:
             told = f"'{name}' is {forms[0]} in {directory.path} and {forms[1]} here"
-            raise SharedqError(f"agents do not fit: {told}; what fits: {_fitting(directory, built)}")
+            raise SharedqError(f"agents do not fit: {told}; {_fitting(directory, built)}")
     count = len(next(iter(there.values())))
     require(
         count in (1, len(seeds)),
@@ -87,16 +88,47 @@ def _form(array: Any) -> str:
 
 
 def _fitting(directory: RunDirectory, built: Built) -> str:
-    """The settings of the other run that shape its agents, as far as they are not those of the new run."""
-    found, theirs, mine = [], directory.experiment(), built.experiment.to_dict()
+    """The environment and the settings of the other run that its agents need, as far as they are not the new run's."""
+    theirs, mine = directory.experiment(), built.experiment.to_dict()
+    kinds: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     for part in ("algorithm", "target", "network"):
         one, other = theirs.get(part, {}), mine[part]
+        if NO_TARGET in (one.get("kind"), other["kind"]):
+            continue
         if one.get("kind") != other["kind"]:
-            found.append(f"--{part} {one.get('kind')}")
+            kinds[part] = one.get("kind")
         if part != "algorithm":
             differing = [name for name in one if name != "kind" and one[name] != other.get(name)]
-            found += [f"--{part}.{name} {as_typed(one[name])}" for name in differing]
+            fields |= {f"{part}.{name}": one[name] for name in differing}
     spec, own = directory.spec(JSON_FORM), to_json(built.spec)
-    if spec and (spec["observation"], spec["actions"]) != (own["observation"], own["actions"]):
-        found.append(f"an environment with the observations and actions of '{spec['name']}'")
-    return " ".join(found) or f"the settings in {directory.path / 'experiment.json'}"
+    elsewhere = spec is not None and (spec["observation"], spec["actions"]) != (own["observation"], own["actions"])
+    seen, base = (from_json(spec) if spec else built.spec), built.experiment
+    found = [f"--{name} {as_typed(value)}" for name, value in kinds.items() if _shapes_differ(base, name, value, seen)]
+    if all(kind in TABLES[part].ours for part, kind in kinds.items()):  # no code is imported for a message
+        with suppress(SharedqError):
+            base = base.replace(**kinds)
+    found += [
+        f"--{name} {as_typed(value)}" for name, value in fields.items() if _shapes_differ(base, name, value, seen)
+    ]
+    settings = " ".join(found)
+    if spec and elsewhere:
+        also = f", and {settings}" if found else ""
+        fits = f"an environment with the observations and actions of '{spec['name']}'{also}"
+    else:
+        fits = settings or f"the settings in {directory.path}/experiment.json"
+    learned = f"it learned in another environment, '{spec['name']}'; " if spec and spec["name"] != own["name"] else ""
+    return f"{learned}what fits: {fits}"
+
+
+def _shapes_differ(experiment: Experiment, name: str, value: Any, spec: EnvironmentSpec) -> bool:
+    """Whether a setting changes the names and shapes of the arrays of an agent; also if that cannot be found out."""
+    if name in TABLES and value not in TABLES[name].ours:
+        return True
+    try:
+        changed = experiment.replace(**{name: value})
+        if set(changed.imports()) - set(experiment.imports()):
+            return True
+        return changed.build(spec).agent_shapes() != experiment.build(spec).agent_shapes()
+    except SharedqError:
+        return True

@@ -1,5 +1,6 @@
 """Training an experiment into a run directory, and resuming a run."""
 
+import inspect
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from sharedq.experiment import TABLES, Built, Experiment, Trust
 from sharedq.formats import PLAN_FILE
 from sharedq.results import Run
 from sharedq.runs import RunDirectory, checkpoints
-from sharedq.settings import require
+from sharedq.settings import convert, require
 from sharedq.starting import agents_of
 from sharedq.training.loop import Callback, Mirror
 from sharedq.training.loop import train as run_program
@@ -88,6 +89,17 @@ def new_folder(name: str, experiment: Experiment) -> Path:
 def _check(progress: Wanted, callback: Callback | None) -> None:
     check_progress(progress)
     require(callback is None or callable(callback), f"callback must be a function, not {callback!r}")
+    if callback is None:
+        return
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # some built-in functions do not tell theirs
+        return
+    try:
+        signature.bind(0, {})
+    except TypeError as error:
+        told = f"callback is called as callback(step, metrics), and {callback!r} takes {signature} ({error})"
+        raise SharedqError(f"{told}: give it two parameters") from None
 
 
 def prepared(experiment: Experiment) -> tuple[Built, Program]:
@@ -124,8 +136,10 @@ def resume(
     if (found := directory.diverged()) is not None:
         raise Diverged(found["message"])
     began = experiment = Experiment.from_dict(directory.experiment(), trust)
-    if steps is not None:
-        experiment = _for_longer(directory, began, steps)
+    if steps is None:
+        directory.check_unedited(checkpoints.latest(directory.checkpoints))
+    else:
+        experiment = for_longer(directory, began, steps)
     use_cores_for(experiment)
     built, program = prepared(experiment)
     if (begun := spec_of(directory)) is not None and to_json(begun) != to_json(built.spec):
@@ -137,10 +151,11 @@ def resume(
     return _go_on(built, program, directory, progress, mirror, callback, longer)
 
 
-def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> Experiment:
+def for_longer(directory: RunDirectory, experiment: Experiment, steps: int | str) -> Experiment:
     """The experiment with more steps; raises if the run cannot go on to them."""
-    path, longer, has = directory.path, experiment.replace(steps=steps), experiment.training.steps
-    asked, saved_at, finished = longer.training.steps, checkpoints.latest(directory.checkpoints), directory.finished()
+    path, asked, has = directory.path, convert(steps, int, "steps"), experiment.training.steps
+    saved_at, finished = checkpoints.latest(directory.checkpoints), directory.finished()
+    directory.check_unedited(saved_at)
     if finished is None and asked == has:  # it was asked for before, and then stopped
         return experiment
     require(asked > has, f"{path} has {has:,} steps already: give more than that with --steps, not {asked:,}")
@@ -151,9 +166,9 @@ def _for_longer(directory: RunDirectory, experiment: Experiment, steps: int) -> 
     require(
         saved_at is None or int(saved_at.name) == 0 or checkpoints.holds(saved_at, "rest"),
         f"{path} did not keep its replay at its end, as runs with --training.keep_replay true do: begin a new run from "
-        f"its agents with 'sharedq train {path / 'experiment.json'}{to_trust(experiment)} --from {path}'",
+        f"its agents with: {repeat(path, experiment, path)}",
     )
-    return longer
+    return experiment.replace(steps=asked)
 
 
 def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
@@ -183,7 +198,7 @@ def _go_on(
     if not (directory.path / "cost.json").exists():
         directory.write_json("cost.json", built.cost(compiled=False).to_dict())
     experiment, training = built.experiment, built.experiment.training
-    onwards = f"sharedq resume {directory.path}{to_trust(experiment)}"
+    onwards = f"sharedq resume {shlex.quote(str(directory.path))}{to_trust(experiment)}"
     with displayed(wanted, directory.path.name, experiment) as progress:
         for remark in (*remarks, *_remarks(built)):
             progress.say(remark)

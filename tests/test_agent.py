@@ -331,3 +331,13 @@ def test_a_continuous_action_is_in_the_worlds_units():
     built = SimpleNamespace(spec=Gymnasium("Pendulum-v1").build().spec, experiment=None)
     compiled = SimpleNamespace(built=built, act=lambda state, key, obs: np.full((1, 1), 0.25, np.float32))
     assert sharedq.Agent(compiled, state=None, step=0, seed=0).act(np.zeros(3)) == [0.5]  # of -2 to 2
+
+
+@pytest.mark.parametrize("obs", [{"cell": [1, 0, 0, 0]}, ([1, 0], 3)])
+def test_an_observation_of_several_parts_is_refused_with_the_way_to_flatten_it(young, obs):
+    way = r"gymnasium.spaces.utils.flatten\(env.observation_space, obs\)\Z"
+    with pytest.raises(sharedq.SharedqError, match=rf"\Aobservation must be numbers of shape \(4,\).*{way}"):
+        sharedq.load(young).act(obs)
+    with pytest.raises(sharedq.SharedqError) as refusal:
+        sharedq.load(young).act([1, 0])
+    assert "flatten" not in str(refusal.value)

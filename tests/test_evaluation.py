@@ -420,11 +420,36 @@ def test_without_a_period_nothing_is_evaluated(training):
     assert Fused().evaluation_steps == []
 
 
-@pytest.mark.parametrize("period", [-1, 0, 599, 6_001])
-def test_a_period_that_cannot_be_is_told_with_those_that_can(period):
-    told = rf"must be none, or from 600 \(.* rows of the log\) to 6,000 \(the steps of the run\), not {period}$"
+@pytest.mark.parametrize(("period", "change"), [(-1, "raise it to"), (0, "raise it to"), (6_001, "raise --steps")])
+def test_a_period_that_cannot_be_is_told_with_what_to_change(period, change):
+    told = rf"must be none or from \d+ to 6,000, not {period:,}: .*{change}"
     with pytest.raises(SharedqError, match=rf"\Atraining.evaluation_period {told}"):
         EXPERIMENT.replace(**{"training.evaluation_period": period})
+
+
+def test_rows_of_the_log_are_at_most_an_evaluation_period_apart():
+    def training(**options):
+        return Fused(**{"steps": 6_000, "warm_up": 0, "log_period": 6_000} | options)
+
+    assert training().log_steps == [6_000]
+    often = training(evaluation_period=2_000)
+    assert often.log_steps == often.evaluation_steps == [2_000, 4_000, 6_000]
+    uneven = training(evaluation_period=2_001)  # no multiple of the cycle of 8 steps
+    assert uneven.log_steps == uneven.evaluation_steps == [2_008, 4_016, 6_000]
+    whole = training(steps=10, evaluation_period=10)
+    assert whole.log_steps == whole.evaluation_steps == [16]
+    each = training(steps=80, evaluation_period=8)
+    assert each.evaluation_steps == list(range(8, 81, 8))
+    rare = training(log_period=2_000, evaluation_period=3_000)
+    assert (rare.log_steps, rare.evaluation_steps) == ([2_000, 4_000, 6_000], [4_000, 6_000])
+
+
+def test_a_period_that_nobody_gave_becomes_as_short_as_the_run():
+    assert EXPERIMENT.parse({"steps": "5e2"}).training.evaluation_period == 500
+    assert EXPERIMENT.replace(steps=500, training="interactive").training.evaluation_period == 500
+    assert EXPERIMENT.replace(steps=1_500).training.evaluation_period == 1_000
+    with pytest.raises(SharedqError, match=r"not 1,000: lower it, or raise --steps, which is 500"):
+        EXPERIMENT.parse({"steps": "500", "evaluation_period": "1000"})
 
 
 @pytest.mark.parametrize("episodes", [0, 10_001])

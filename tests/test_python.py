@@ -17,6 +17,7 @@ from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.targets import SharedHeads
+from sharedq.trainer import _check
 from sharedq.training.progress import Silent
 
 SHORT = {"steps": 8_000, "seeds": 2}  # as in the notebook, so that one compiled program serves nearly all tests here
@@ -210,6 +211,15 @@ def test_a_seed_without_a_finished_episode_has_no_return(run):
     assert _asks_to_stop(lambda step, metrics: metrics["return"][0] > 1, 5, told, None)  # NumPy's own True
     for answer, stops in ((1, True), (jnp.array(True), True), (jnp.array(False), False), (0, False)):
         assert _asks_to_stop(lambda step, metrics, answer=answer: answer, 5, told, None) is stops
+
+
+@pytest.mark.parametrize("callback", [lambda: None, lambda step: True, lambda step, metrics, more: None])
+def test_a_callback_that_takes_other_arguments_is_refused_at_once(tmp_path, callback):
+    with pytest.raises(SharedqError, match=r"\Acallback is called as callback\(step, metrics\), .*two parameters\Z"):
+        sharedq.train("corridor", tmp_path / "run", callback=callback, **SHORT)
+    assert not (tmp_path / "run").exists()
+    _check(None, lambda *given, more=1: None)
+    _check(None, max)  # it does not tell its signature
 
 
 def test_a_callback_stops_a_run_which_then_goes_on_as_if_it_never_stopped(run, tmp_path):

@@ -978,3 +978,19 @@ def test_a_run_says_itself_that_it_learned_from_data(tmp_path):
     data = {name: value for name, value in json.loads((run / "data.json").read_text()).items() if name != "sha256"}
     (run / "data.json").write_bytes(sealed(data | {"learns_from": "data"}))
     assert not load_run(run, "a").plays
+
+
+def test_a_run_that_cannot_be_read_is_left_out_of_the_report_and_named(tmp_path, undrawn):
+    for name in ("first", "second", "third"):
+        make_run(tmp_path / name, [1.0, 2.0])
+    (tmp_path / "second" / "experiment.json").write_text("{")
+    said = []
+    page = write(tmp_path, say=said.append).read_text()
+    assert [run.label for run in load(tmp_path).runs] == ["first", "third"]
+    (line,) = [line for line in said if "left out" in line]
+    assert line.startswith("second is left out: experiment.json was edited or damaged") and str(tmp_path) not in line
+    assert "second is left out" in page
+    for name in ("first", "third"):
+        (tmp_path / name / "experiment.json").write_text("{")
+    with pytest.raises(SharedqError, match=r"first/experiment.json was edited or damaged"):
+        load(tmp_path)

@@ -269,7 +269,9 @@ def test_a_checkpoint_of_another_experiment_is_refused(tmp_path, stopped, capsys
     described = json.loads((run / "experiment.json").read_text())
     described["experiment"]["algorithm"]["gamma"] = 0.5
     (run / "experiment.json").write_text(json.dumps(described))
-    assert "is a checkpoint of another experiment" in refused(capsys, "resume", run)
+    told = refused(capsys, "resume", run)
+    assert f"{run}/experiment.json was edited or damaged (its checksum is not the one in {run}/checkpoints" in told
+    assert "of another run" in told
 
 
 def test_a_log_that_was_cut_is_refused_and_left_as_it_is(tmp_path, stopped, capsys):
@@ -458,7 +460,7 @@ def edit_the_experiment(run: Path) -> None:
         (edit_a_log, "episodes.csv is not as the checkpoint saw it"),
         (damage_the_checkpoint, "is truncated"),
         (damage_the_best, "checkpoint.json was edited or damaged"),
-        (edit_the_experiment, "is a checkpoint of another experiment"),
+        (edit_the_experiment, r"experiment.json was edited or damaged .* finished.json\): restore it$"),
     ],
 )
 def test_a_finished_run_that_cannot_go_on_is_left_finished(tmp_path, kept, monkeypatch, damage, says):
@@ -495,6 +497,8 @@ def test_an_unfinished_run_is_told_to_go_on_too(tmp_path, kept, longer):
 def test_what_cannot_go_on_says_why(tmp_path, kept, capsys):
     told = refused(capsys, "resume", kept, "--steps", "4000")
     assert "has 4,000 steps already: give more than that with --steps, not 4,000" in told
+    told = refused(capsys, "resume", kept, "--steps", "10")  # fewer than an evaluation period too
+    assert "has 4,000 steps already: give more than that with --steps, not 10" in told
     assert "to train it for longer, add --steps N" in refused(capsys, "resume", kept)
     told = refused(capsys, "train", "corridor", "--out", kept)
     assert "already holds a run that is finished" in told and f"'sharedq resume {kept} --steps N'" in told
@@ -556,6 +560,7 @@ def test_all_seeds_start_from_the_agent_of_one_and_several_need_as_many(tmp_path
     [
         ({"target.heads": 5}, "--target.heads 2"),
         ({"target": "target_network"}, "--target shared_heads --target.heads 2"),
+        ({"target.heads": 5, "target.period": 7}, "--target.heads 2"),
         ({"environment.name": "corridor"}, "an environment with the observations and actions of 'probe/maximisation"),
     ],
 )
@@ -567,4 +572,12 @@ def test_agents_that_do_not_fit_are_refused_with_what_would(tmp_path, kept, caps
     told = refused(capsys, "train", "corridor", "--out", tmp_path / "new", "--from", kept, *arguments)
     assert "agents do not fit: 'params/" in told
     assert f"what fits: {fits}" in told
+    assert "--target.period" not in told
+    assert ("it learned in another environment" in told) is ("environment.name" in changes)
     assert not (tmp_path / "new").exists()
+
+
+def test_agents_of_another_environment_are_told_as_such(tmp_path, kept, capsys):
+    told = refused(capsys, "train", "cartpole", "--out", tmp_path / "new", "--from", kept)
+    assert "it learned in another environment, 'probe/maximisation_bias'; what fits: an environment with" in told
+    assert "--network table" in told and "period" not in told

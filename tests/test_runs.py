@@ -603,3 +603,14 @@ def test_of_a_comparison_every_run_is_looked_at_and_none_outside(tmp_path):
 def test_runs_of_version_0_1_0_are_whole(tmp_path):
     for folder in FIXTURES.iterdir():
         assert all(one.whole for one in verify(folder)), folder
+
+
+def test_commands_that_are_suggested_are_quoted_for_the_shell(tmp_path):
+    path = tmp_path / "k ü; x"
+    run = RunDirectory.create(path, EXPERIMENT, "sharedq train one")
+    with pytest.raises(SharedqError) as there:
+        RunDirectory.create(path, EXPERIMENT, "sharedq train one")
+    MetricsLog(run, ["loss"]).__exit__(None, None, None)
+    with pytest.raises(SharedqError) as begun:
+        MetricsLog(run, ["loss"])
+    assert all(f"sharedq resume '{path}'" in str(refusal.value) for refusal in (there, begun))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,8 @@ def read(folder: Path) -> Manifest:
     """The manifest of the store in `folder`."""
     path = folder / FILE
     if not path.is_file():
-        raise SharedqError(
-            f"{folder} is not a data set: it has no {FILE}; 'sharedq data convert {folder} OUT' makes one from other "
-            "formats"
-        )
+        convert = f"sharedq data convert {shlex.quote(str(folder))} OUT"
+        raise SharedqError(f"{folder} is not a data set: it has no {FILE}; '{convert}' makes one from other formats")
     plain = read_sealed(path, FORM, REMEDY)
     if "sha256" not in plain:
         raise SharedqError(f"{path} was edited or damaged (it has no checksum): {REMEDY}")

@@ -133,9 +133,10 @@ def notes(summary: Summary) -> list[str]:
 
 
 def damages(summary: Summary) -> list[str]:
-    """What is not whole of the finished runs' logs, so that nobody takes such a run for a finished one."""
+    """Which runs are left out and what is not whole of finished ones, so that nobody takes such a run for whole."""
     named = list(_named(summary))
-    lines = [f"{name} is not whole: {damage}." for name, one in named for damage in one.run.damages]
+    lines = [*summary.comparison.left_out]
+    lines += [f"{name} is not whole: {damage}." for name, one in named for damage in one.run.damages]
     if silent := [name for name, one in named if not one.run.vouched]:
         lines.append(
             f"Nothing vouches for the logs of {', '.join(silent)}: finished.json has no checksums of them, as those of "

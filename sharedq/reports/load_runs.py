@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -230,6 +231,7 @@ class Comparison:
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()  # labels of planned runs that have not started
     links: tuple[str, ...] = ()  # links among the folders searched, which are not followed
+    left_out: tuple[str, ...] = ()  # why runs cannot be reported, in a line each
     ranked: bool = False  # whether the runs are settings of which the best is looked for
 
 
@@ -259,15 +261,31 @@ def _load(folder: Path) -> Comparison:
     found = sorted(_search(folder, links, DEPTH))
     if not found:
         hint = f" ({links[0]} is a link, which is not followed)" if links else ""
+        first = shlex.quote(str(folder / "first"))
         raise SharedqError(
-            f"no run in {folder}{hint}: train one first, for example  sharedq train --out {folder}/first"
+            f"no run in {folder}{hint}: train one first, for example  sharedq train cartpole --out {first}"
         )
-    runs = tuple(load_run(path, path.name) for path in found)
+    runs, left_out = _readable((path.name, path) for path in found)
     taken = Counter((run.task, run.label) for run in runs)
     if max(taken.values()) > 1:
-        runs = tuple(load_run(path, path.relative_to(folder).as_posix()) for path in found)
+        runs = tuple(replace(run, label=printable(run.folder.relative_to(folder).as_posix())) for run in runs)
     about = f"the runs in {printable(folder.resolve().name)}"
-    return Comparison(about, "", None, runs, links=tuple(sorted(links)))
+    return Comparison(about, "", None, runs, links=tuple(sorted(links)), left_out=left_out)
+
+
+def _readable(named: Iterable[tuple[str, Path]]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """The runs that can be reported, and why the others cannot; raises if none can."""
+    runs, errors, left_out = [], [], []
+    for label, folder in named:
+        try:
+            runs.append(load_run(folder, label))
+        except SharedqError as error:
+            errors.append(error)
+            why = str(error).replace(f"{folder}/", "").replace(str(folder), label)  # a page names no place of its own
+            left_out.append(printable(f"{label} is left out: {why}."))
+    if not runs:
+        raise errors[0]
+    return tuple(runs), tuple(left_out)
 
 
 def _search(folder: Path, links: list[str], depth: int) -> Iterator[Path]:
@@ -299,13 +317,13 @@ def _load_listed(folder: Path) -> Comparison:
     reference = listed["reference"]
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
-    runs = tuple(load_run(where, label) for label, where in started)
+    runs, left_out = _readable(started)
     for (environment, label), count in Counter((run.task, run.label) for run in runs).items():
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
     about = f"varied from the recipe {listed['recipe']}"
-    return Comparison(about, listed["command"], reference, runs, missing, ranked=listed["ranked"])
+    return Comparison(about, listed["command"], reference, runs, missing, ranked=listed["ranked"], left_out=left_out)
 
 
 def load_run(folder: Path, label: str) -> Run:

@@ -72,7 +72,8 @@ Mann-Whitney statistic. With fewer than {FEWEST} seeds the pairs are counted ins
 <p><b>Measures</b> are what each row of the log says of the updates since the row before; a row in which nothing was
 measured is left out. Their table has the mean of a seed’s rows over training. <b>Steps per second</b> and updates per
 second count the steps of all seeds. Below the speed of the whole run stand the median, and the slowest and the fastest
-stretch of the log after the warm-up, if there is one.</p>
+stretch of the log after the warm-up, if there is one. They include the time of measuring, so the speeds of runs with
+other measures, or without any, are not comparable.</p>
 <p><b>% of a human</b>, on Atari: the final return where a random player’s mean return counts 0 and a human’s 100. These
 are the published references of DQN Zoo, which were not made under sticky actions.</p>
 <p>Over several environments or data sets, areas are first divided by the reference’s IQM on the same one.</p>

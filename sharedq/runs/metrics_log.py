@@ -4,6 +4,7 @@ A resumed run cuts every file back to where the checkpoint saw it and goes on, s
 checkpoint is not there twice. The checkpoint knows the checksum of each file too, so an edited log is not gone on with.
 """
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -55,9 +56,8 @@ class MetricsLog:
             for name in written:
                 _cut(run.path / name, offsets.get(name))
         elif written:
-            raise SharedqError(
-                f"{run.path} has a log already ({written[0]}): continue it with 'sharedq resume {run.path}'"
-            )
+            onwards = f"sharedq resume {shlex.quote(str(run.path))}"
+            raise SharedqError(f"{run.path} has a log already ({written[0]}): continue it with: {onwards}")
         self._files: dict[str, HashedFile] = {}
         self._events: dict[int, EventFile] = {}
         for name, line in lines.items():

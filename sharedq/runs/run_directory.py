@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -189,7 +190,22 @@ class RunDirectory:
             there = ", ".join(name for name, path in named.items() if path) or "none yet"
             hint = "; a run keeps its best agent if it trains with --training.evaluation_period" * (wanted == "best")
             raise SharedqError(f"{self.path} has no checkpoint '{wanted}': choose from {there}{hint}")
+        self.check_unedited(path)
         return path
+
+    def check_unedited(self, checkpoint: Path | None) -> None:
+        """Raises if the experiment is not that of a checkpoint of the run because experiment.json was edited."""
+        if checkpoint is None or checkpoints.experiment_of(checkpoint) in self.digests():
+            return
+        name, end = "experiment.json", self.finished()
+        known, where = (end or {}).get("files"), "finished.json"
+        if known is None:
+            known, where = checkpoints.read_meta(checkpoint).get("files") or {}, str(checkpoint)
+        if name in known and known[name] != checksum(self.path / name):
+            other = "" if end else ", or remove the checkpoint if it is of another run"
+            raise SharedqError(
+                f"{self.path / name} was edited or damaged (its checksum is not the one in {where}): restore it{other}"
+            )
 
     def begun_with(self) -> dict:
         """What the run was begun with; nothing if that was not written down."""
@@ -236,7 +252,7 @@ class RunDirectory:
 
     def _end(self, name: str, form: dict[str, Any]) -> dict | None:
         path = self.path / name
-        remedy = f"remove it, and 'sharedq resume {self.path}' writes it again"
+        remedy = f"remove it, and 'sharedq resume {shlex.quote(str(self.path))}' writes it again"
         return read_sealed(path, form, remedy) if path.exists() else None
 
     def write_json(self, name: str, value: Any) -> None:
@@ -287,9 +303,9 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
             raise
         if (path / "experiment.json").is_file():
             finished = (path / "finished.json").exists()
-            onwards = f"train it for longer with 'sharedq resume {path} --steps N'"
+            onwards = f"train it for longer with 'sharedq resume {shlex.quote(str(path))} --steps N'"
             if not finished:
-                onwards = f"continue it with 'sharedq resume {path}'"
+                onwards = f"continue it with 'sharedq resume {shlex.quote(str(path))}'"
             raise SharedqError(
                 f"{path} already holds a run{' that is finished' * finished}: choose another --out, {onwards}, "
                 "or replace it with --overwrite"

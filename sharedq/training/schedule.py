@@ -29,7 +29,7 @@ class Length:
     reward_bound: float | None = None  # learn from rewards clipped to -bound .. bound; logs have the unclipped rewards
     log_period: int = 10_000  # environment steps between two rows of the log
     checkpoint_period: int = 100_000  # environment steps between two checkpoints
-    evaluation_period: int | None = None  # environment steps between two evaluations; none does not evaluate
+    evaluation_period: int | None = None  # environment steps between two evaluations, and the most between two log rows
     evaluation_episodes: int = 10  # episodes that each seed plays in one evaluation
     measures: tuple[str, ...] = ()  # what to measure of learning, for example gradient_alignment,target_churn,rank
     measure_period: int = 97  # updates between two that the measures look at; a prime meets no rhythm of refreshes
@@ -59,27 +59,28 @@ class Length:
         """Refuses combinations of numbers that are too large, before anything of that size is allocated."""
         last = self.steps + self.cycle
         require(last <= COUNTABLE, f"training.steps can be about {COUNTABLE:,} at most, not {self.steps:,}")
-        cycles = -(-self.steps // self.cycle)
-        stretch = min(max(self.log_period // self.cycle, 1), cycles) * self.cycle
+        self._check_evaluation()
+        stretch = self.cycles_between_logs * self.cycle
         require(
             stretch <= STRETCH,
             f"there would be {stretch:,} steps between two rows of the log, and {STRETCH:,} are allowed: lower "
             f"{self.lengthens_a_row}",
         )
-        rows = cycles * self.cycle // stretch
+        rows = self.cycles(self.steps) * self.cycle // stretch
+        shorter = "log" if self.log_period <= (self.evaluation_period or self.log_period) else "evaluation"
+        advice = f"raise training.{shorter}_period"
         require(
             rows <= ROWS,
-            f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: raise training.log_period",
+            f"the log would have {rows:,} rows for each seed, and {ROWS:,} are allowed: {advice}",
         )
-        self._check_evaluation(min(stretch, self.steps))
 
-    def _check_evaluation(self, shortest: int) -> None:
-        period = self.evaluation_period
-        require(
-            period is None or shortest <= period <= self.steps,
-            f"training.evaluation_period must be none, or from {shortest:,} (the steps between two rows of the log) "
-            f"to {self.steps:,} (the steps of the run), not {period}",
-        )
+    def _check_evaluation(self) -> None:
+        period, least = self.evaluation_period, min(self.cycle, self.steps)
+        if period is None:
+            return
+        told = f"training.evaluation_period must be none or from {least:,} to {self.steps:,}, not {period:,}"
+        require(period >= least, f"{told}: raise it to at least {least:,}, the steps between two times of learning")
+        require(period <= self.steps, f"{told}: lower it, or raise --steps, which is {self.steps:,}")
 
     def cycles(self, steps: int) -> int:
         """The number of cycles that cover this many environment steps."""
@@ -108,7 +109,10 @@ class Length:
 
     @property
     def cycles_between_logs(self) -> int:
-        return min(max(self.log_period // self.cycle, 1), self.cycles(self.steps))
+        """The most cycles between two rows of the log. An evaluation is made at a row, so its period counts too."""
+        period, end = self.evaluation_period, self.cycles(self.steps)
+        most = end if period is None else min(self.cycles(period), end)
+        return min(max(self.log_period // self.cycle, 1), most)
 
 
 @dataclass(frozen=True)
