@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from sharedq import old_names, random_keys, settings
+from sharedq import formats, old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
 from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
@@ -26,6 +27,7 @@ from sharedq.environments import check as check_environment
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError, unknown
 from sharedq.imports import own_errors
+from sharedq.json_files import read_json
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
 from sharedq.settings import COUNTABLE, Chosen, chosen, require
@@ -314,6 +316,18 @@ LEARNS_FROM = {
     "data": "a data set",
 }
 SERVES = {"replay": ("replay", "data"), "stream": ("stream",)}  # what an algorithm that learns from this can be given
+
+
+def read_experiment(file: Path, trust: Trust = False) -> Experiment:
+    """The experiment of a run's experiment.json. It may name code that would be imported only when it is built."""
+    described = read_json(file, {"schema": int, "experiment": dict}, "name a recipe or the experiment.json of a run")
+    schema, experiment = described["schema"], described["experiment"]
+    if schema != formats.RUN:
+        raise SharedqError(
+            f"{file} was written in format {schema}, this version reads format {formats.RUN}: "
+            "use the version that wrote it"
+        )
+    return Experiment.described(experiment, trust)
 
 
 def needs(environment: Any) -> tuple[str, ...]:
