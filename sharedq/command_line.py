@@ -351,12 +351,15 @@ def _evaluate_on_data(name: str, agents: Sequence[Any], parsed: argparse.Namespa
         say(f"{name}{remark}")
     for agent in agents:
         found = data.evaluate(agent)
+        moving = (
+            f" (not settled: it moved by {found.fitted_q_moved:.0%} in the last tenth of its updates; raise --updates)"
+        )
         told = {
             "agreement": f"{found.agreement:.3f}",
             "TD error": f"{found.td_error:.3g}",
             "Q": f"{found.q_value:.3g}",
             "action gap": f"{found.action_gap:.3g}",
-            "fitted Q of the greedy policy": f"{found.fitted_q:.3g}",
+            "fitted Q of the greedy policy": f"{found.fitted_q:.3g}{'' if found.settled else moving}",
             "discounted return of the data": f"{found.behaviour:.3g}",
         }
         say(f"{name}seed {agent.seed}: " + ", ".join(f"{what} {text}" for what, text in told.items() if text != "nan"))
