@@ -456,6 +456,33 @@ def test_random_agents_play_in_the_environment_of_a_run(runs):
     assert library.collect("same", ["random"], 20, environment="runs/other").manifest.content == store.manifest.content
 
 
+def test_a_store_says_what_it_is_and_which_episodes_it_has(here):
+    store = collected(here / "data", environment="lunar-lander:id=CartPole-v1", steps=100)
+    assert repr(store) == f"Store({str(here / 'data')!r}, 100 steps in {len(store):,} episodes)"
+    assert len(store) == store.manifest.episodes == len(list(store))
+    np.testing.assert_array_equal(store.episode(-1).obs, list(store)[-1].obs)
+    for number in (9999, len(store), -len(store) - 1):
+        with pytest.raises(IndexError, match=f"has no episode {number}: it has {len(store)}, from 0 to"):
+            store.episode(number)
+
+
+def test_an_agent_says_what_it_is(runs):
+    agent = library.load("runs/other")
+    assert repr(agent).startswith("Agent(dqn, ")
+    assert repr(agent).endswith(f", in {agent.built.spec.name}, seed 0, step 400)")
+
+
+def test_a_damaged_small_set_tells_the_file_and_the_bytes(here):
+    store = collected(here / "data", steps=100)
+    (here / "data" / "rewards.npy").write_bytes(b"x" * (256 + 4 * 100))
+    with pytest.raises(
+        SharedqError,
+        match=r"rewards\.npy was changed or damaged within its bytes 0 to 655, which are "
+        r"all of them, between episode 0, step 0 and",
+    ):
+        store.check()
+
+
 # Converting
 
 
