@@ -5,6 +5,8 @@ It builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
+import inspect
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -81,6 +83,7 @@ class Experiment:
     seed: int = 0  # the first seed; the others are the numbers after it
 
     def __post_init__(self):
+        _refuse_bare(self.environment)
         for part, table in TABLES.items():
             object.__setattr__(self, part, settings.make(table, getattr(self, part)))
         for name in ("seeds", "seed"):
@@ -132,6 +135,7 @@ class Experiment:
 
     def full_names(self, options: Mapping[str, Any]) -> dict[str, str]:
         """The full name of each option, as it is now. A warning tells the new name to whoever uses an old one."""
+        _refuse_bare(options.get("environment"))
         found: dict[str, str] = {}
         for option in options:
             full = self._full_name(option, options)
@@ -333,6 +337,31 @@ def read_experiment(file: Path, trust: Trust = False) -> Experiment:
 def needs(environment: Any) -> tuple[str, ...]:
     """The parts whose settings an environment is built from. Most need none."""
     return getattr(environment, "needs", ())
+
+
+def _refuse_bare(given: Any) -> None:
+    """Raises if an environment of Gymnasium, or what makes one, is given where settings are expected."""
+    if isinstance(given, str):
+        if given not in TABLES["environment"] and re.search(r"-v\d+$", given):
+            raise SharedqError(
+                f"'{given}' is no kind of environment: if Gymnasium has it, write --environment gymnasium "
+                f"--environment.id {given} (from Python environment=Gymnasium({given!r}))"
+            )
+        return
+    if dataclasses.is_dataclass(given) and isinstance(given, type):  # a kind of settings, of which an object is needed
+        return
+    if isinstance(given, type) or inspect.isroutine(given):
+        name = given.__name__
+    elif hasattr(given, "entry_point"):  # an `EnvSpec` of Gymnasium
+        name = "spec"
+    elif hasattr(given, "action_space") and hasattr(given, "reset"):  # an environment that is made already
+        name = type(given).__name__
+    else:
+        return
+    raise SharedqError(
+        f"environment takes settings, not {' '.join(repr(given).split())}: write environment=Gymnasium({name}), with "
+        "from sharedq.environments import Gymnasium"
+    )
 
 
 def _with_typed_name(message: str, names: Mapping[str, str]) -> str:
