@@ -114,7 +114,7 @@ def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bo
         f"{source} has actions of {dtype}{list(shape)}, and continuous ones are vectors: flatten each",
     )
     maybe_discrete = whole and 0 <= least < math.inf and shape in ((), (1,)) and bounds is None
-    return _bounded(source, math.prod(shape), least, most, bounds, DISCRETE if maybe_discrete else None)
+    return _bounded(source, math.prod(shape), least, most, bounds, DISCRETE if maybe_discrete else "")
 
 
 def _counted(source: str, most: float) -> FoundActions:
@@ -131,9 +131,7 @@ def _counted(source: str, most: float) -> FoundActions:
     return FoundActions(Discrete(largest + 1), (note,))
 
 
-def _bounded(
-    source: str, size: int, least: float, most: float, bounds: Bounds, note: str | None = None
-) -> FoundActions:
+def _bounded(source: str, size: int, least: float, most: float, bounds: Bounds, note: str = "") -> FoundActions:
     if bounds is None:
         if max(-least, most) > 1 + BEYOND:
             raise SharedqError(
@@ -141,9 +139,8 @@ def _bounded(
                 f"as in --bounds -2 2{f'; {note}' if note else ''}"
             )
         one = np.ones(size, np.float32)
-        return FoundActions(
-            Continuous(-one, one), ("the bounds of the actions are taken to be -1 and 1", *([note] * bool(note)))
-        )
+        taken = "the bounds of the actions are taken to be -1 and 1"
+        return FoundActions(Continuous(-one, one), (taken, note) if note else (taken,))
     require(
         len(bounds) in (2, 2 * size),
         f"--bounds takes low and high of all entries of an action, or of each of the {size} in turn, and not "
