@@ -91,6 +91,10 @@ class Agent:
         self.experiment, self.step, self.seed = compiled.built.experiment, step, seed
         self._compiled, self._state, self._calls = compiled, state, count()
 
+    def __repr__(self) -> str:
+        one, environment = self.experiment, self.built.spec.name
+        return f"Agent({one.kind('algorithm')}, {one.label}, in {environment}, seed {self.seed}, step {self.step:,})"
+
     @property
     def built(self) -> Built:
         """The parts of the experiment, put together."""

@@ -31,7 +31,7 @@ from sharedq.datasets.writing import StoreWriter
 from sharedq.environments import Actions, Discrete, Environment, HostEnvironment, autoreset
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError
-from sharedq.experiment import Experiment, Trust
+from sharedq.experiment import Experiment, Trust, needs, read_experiment
 from sharedq.networks.convolution import traced_natively
 from sharedq.output import bar
 from sharedq.recipes import RECIPES, recipe
@@ -47,6 +47,9 @@ BLOCK = 128  # vector steps of an environment on the device in one compiled call
 STEPS_OF_A_WORLD = 256  # with fewer steps of each, more worlds would only play what is not needed
 WORLDS, WORLDS_ON_HOST = 64, 8  # the most worlds of an agent
 HELD_BYTES = 2**33  # of steps that wait in memory until the worlds before theirs have ended an episode; ours
+
+OWN = "--in lunar-lander:id=my_module:MyEnv (from Python environment=Gymnasium(MyEnv))"
+WAYS = f"name a recipe, an experiment.json or the folder of a run with --in; one of your own is {OWN}"
 
 Choose = Callable[[Any, jax.Array, Any], jax.Array]  # of a state, a key and observations [W, ...]: the actions
 
@@ -79,14 +82,15 @@ def collect(
     shares: Sequence[float] | None = None,
     epsilon: float = 0.0,
     seed: int = 0,
-    environment: Experiment | str | None = None,
+    environment: Any = None,
     trust: Trust = False,
 ) -> Store:
     """Makes a data set of `steps` steps, in which each agent is a group with its share (by default all the same).
 
     An agent is the folder of a run, whose first seed plays; `RUN@STEP` or `RUN@best` for another checkpoint than the
     last; or "random". All play in the environment of the first run. If all are random, `environment` names it: a
-    recipe such as "cartpole" or "atari-cnn:game=Pong", or an experiment.
+    recipe such as "cartpole" or "atari-cnn:game=Pong", an experiment.json, the folder of a run, an `Experiment`, or the
+    settings of an environment such as `Gymnasium(MyEnv)`. Code that a file names is imported only if `trust` allows it.
 
     Agents act as in an evaluation. With `epsilon` an action is random with this probability where actions are discrete;
     where they are continuous, noise with this standard deviation is added to each number, which goes from -1 to 1.
@@ -105,7 +109,7 @@ def collect(
     words = ["sharedq", "data", "collect", "--from", *(one.name for one in players), "--steps", str(steps)]
     words += ["--shares", *(f"{share:g}" for share in shares)] if shares else []
     words += ["--epsilon", f"{epsilon:g}"] if epsilon else []
-    words += ["--in", environment] if isinstance(environment, str) else []
+    words += ["--in", str(environment)] if isinstance(environment, (str, Path)) else []
     description = Description(
         source=shlex.join([*words, "--seed", str(seed)]),
         reader="collect",
@@ -155,7 +159,7 @@ def _budgets(steps: int, shares: Sequence[float], agents: int) -> list[int]:
 
 
 def _players(
-    agents: Sequence[str], epsilon: float, environment: Experiment | str | None, trust: Trust
+    agents: Sequence[str], epsilon: float, environment: Any, trust: Trust
 ) -> tuple[Experiment, Environment | HostEnvironment, list[Player]]:
     """The experiment whose environment they play in, the environment, and the agents."""
     loaded = [None if one == RANDOM else _load(one, trust) for one in agents]
@@ -164,8 +168,8 @@ def _players(
         require(environment is None, "the agents play in the environment of the first run: leave out --in")
         experiment, world = runs[0].experiment, runs[0].environment
     else:
-        require(environment is not None, "random agents need an environment: name a recipe with --in")
-        experiment = _experiment(environment)
+        require(environment is not None, f"random agents need an environment: {WAYS}")
+        experiment = _experiment(environment, trust)
         world = experiment.built("environment")
     players = []
     for name, agent in zip(agents, loaded, strict=True):
@@ -201,12 +205,29 @@ def _checkpoint(text: str) -> Path:
     return RunDirectory.open(run).checkpoint(checkpoint)
 
 
-def _experiment(given: Experiment | str | None) -> Experiment:
-    """The experiment of a recipe, whose environment may have other settings."""
-    if isinstance(given, Experiment):
-        return given
-    wanted = chosen(str(given), RECIPES)
-    base = recipe(wanted.kind)
+def _experiment(given: Any, trust: Trust) -> Experiment:
+    """The experiment of a file, of a run, or of a recipe, whose environment may have other settings."""
+    found = given if isinstance(given, Experiment) else _named(given, trust)
+    if needs(found.environment):
+        raise SharedqError(
+            f"'{found.kind('environment')}' only describes recorded data and cannot be played in: {WAYS}"
+        )
+    return found
+
+
+def _named(given: Any, trust: Trust) -> Experiment:
+    if not isinstance(given, (str, Path)):
+        return Experiment(environment=given)
+    text = str(given)
+    if text.endswith(".json"):
+        return read_experiment(Path(text), trust).trusted(trust)
+    if text not in RECIPES and (isinstance(given, Path) or Path(text).is_dir() or "/" in text.partition(":")[0]):
+        return Experiment.from_dict(RunDirectory.open(text).experiment(), trust)
+    wanted = chosen(text, RECIPES)
+    try:
+        base = recipe(wanted.kind)
+    except SharedqError as error:
+        raise SharedqError(f"{error}; in an environment of your own: {OWN}") from None
     changed = base.parse({name: str(value) for name, value in wanted.fields.items()})
     if dataclasses.replace(changed, environment=base.environment) != base:
         raise SharedqError(f"--in {given} sets more than the environment: random agents need no more")

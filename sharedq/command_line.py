@@ -16,7 +16,6 @@ from typing import Any
 from sharedq import data_command
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.imports import import_strings
-from sharedq.json_files import read_json
 from sharedq.output import Outlet, outlets, say
 from sharedq.playing import MAX_STEPS
 from sharedq.settings import FITTED_Q_UPDATES
@@ -151,10 +150,11 @@ def _first_values(parsed: argparse.Namespace) -> dict[str, str]:
 
 def _base(parsed: argparse.Namespace):
     """The recipe or experiment file without the typed options. It may name code that is not trusted or imported."""
+    from sharedq.experiment import read_experiment
     from sharedq.recipes import recipe
 
     name = parsed.recipe
-    return _read(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
+    return read_experiment(Path(name), _trust(parsed)) if name.endswith(".json") else recipe(name)
 
 
 def _trust(parsed: argparse.Namespace, experiments: Iterable[Any] = ()):
@@ -170,21 +170,6 @@ def _trust(parsed: argparse.Namespace, experiments: Iterable[Any] = ()):
     values = [value for typed in parsed.options.values() for value in typed]
     texts = [*values, *(getattr(parsed, "targets", None) or ())]
     return {name for text in texts for name in (text, *import_strings(text))}
-
-
-def _read(file: Path, trust: Any):
-    """The experiment of a run's experiment.json. It may name code that is not trusted."""
-    from sharedq import formats
-    from sharedq.experiment import Experiment
-
-    described = read_json(file, {"schema": int, "experiment": dict}, "name a recipe or the experiment.json of a run")
-    schema, experiment = described["schema"], described["experiment"]
-    if schema != formats.RUN:
-        raise SharedqError(
-            f"{file} was written in format {schema}, this version reads format {formats.RUN}: "
-            "use the version that wrote it"
-        )
-    return Experiment.described(experiment, trust)
 
 
 def _options_help(name: str, verb: argparse.ArgumentParser, arguments: list[str]) -> str:
@@ -367,12 +352,15 @@ def _evaluate_on_data(name: str, agents: Sequence[Any], parsed: argparse.Namespa
         say(f"{name}{remark}")
     for agent in agents:
         found = data.evaluate(agent)
+        moving = (
+            f" (not settled: it moved by {found.fitted_q_moved:.0%} in the last tenth of its updates; raise --updates)"
+        )
         told = {
             "agreement": f"{found.agreement:.3f}",
             "TD error": f"{found.td_error:.3g}",
             "Q": f"{found.q_value:.3g}",
             "action gap": f"{found.action_gap:.3g}",
-            "fitted Q of the greedy policy": f"{found.fitted_q:.3g}",
+            "fitted Q of the greedy policy": f"{found.fitted_q:.3g}{'' if found.settled else moving}",
             "discounted return of the data": f"{found.behaviour:.3g}",
         }
         say(f"{name}seed {agent.seed}: " + ", ".join(f"{what} {text}" for what, text in told.items() if text != "nan"))

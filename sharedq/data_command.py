@@ -151,9 +151,10 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
         dest="environment",
         metavar="RECIPE",
         help="whose environment random agents play in: a recipe, also with settings of its environment as "
-        "atari-cnn:game=Pong (default: the environment of the first run)",
+        "atari-cnn:game=Pong, an experiment.json, or the folder of a run; of your own environment of Gymnasium it is "
+        "lunar-lander:id=my_module:MyEnv (default: the environment of the first run)",
     )
-    verb.add_argument("--trust", action="store_true", help="import the code that a run names")
+    verb.add_argument("--trust", action="store_true", help="import the code that a run or an experiment.json names")
 
     def call(parsed):
         from sharedq.collecting import collect

@@ -23,6 +23,8 @@ from sharedq.settings import FITTED_Q_UPDATES, check_count, convert
 from sharedq.training.offline import PROBE
 from sharedq.validation import path as as_path
 
+SETTLED = 0.05  # ours: the share of its value that fitted Q may still move in the last tenth of its updates
+
 
 class DataEvaluation(NamedTuple):
     agreement: float  # how often the greedy action is the one that was taken; see `analysis/agreement.py`
@@ -31,6 +33,12 @@ class DataEvaluation(NamedTuple):
     action_gap: float  # the best action's value minus the second best; nan without values, or for continuous actions
     fitted_q: float  # the discounted return of the greedy policy, by fitted-Q evaluation; it knows no time limit
     behaviour: float  # the mean discounted return of the episodes of the data, to where each one ends
+    fitted_q_moved: float  # the share of `fitted_q` by which it still moved in the last tenth of its updates
+
+    @property
+    def settled(self) -> bool:
+        """Whether fitted-Q evaluation had enough updates."""
+        return self.fitted_q_moved <= SETTLED
 
 
 class OnData:
@@ -77,16 +85,17 @@ class OnData:
             for place in range(batches)
         ]
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        decide, begins = partial(_action, self._built.algorithm, agent.state), begins_of(self._feed.store)
+        decide, begins = partial(_action, self._built.algorithm, agent.state), partial(begins_of, self._feed.store)
         spec, network = self._built.spec, self._built.experiment.network
-        value = fitted_q(decide, spec, network, self._steps, begins, self._updates, agent.seed, self._bound)
+        fitted = fitted_q(decide, spec, network, self._steps, begins, self._updates, agent.seed, self._bound)
         return DataEvaluation(
             agreement=means["agreement"],
             td_error=means.get("td_error", np.nan),
             q_value=means.get("q_value", np.nan),
             action_gap=means.get("action_gap", np.nan),
-            fitted_q=value,
+            fitted_q=fitted.value,
             behaviour=float(self._feed.discounted_returns(self._bound).mean()),
+            fitted_q_moved=abs(fitted.value - fitted.earlier) / (max(map(abs, fitted)) or 1),
         )
 
     def _batch(self, state: Any, key: jax.Array, raw: Any) -> dict[str, jax.Array]:

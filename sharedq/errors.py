@@ -58,9 +58,10 @@ class Stopped(SharedqError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> SharedqError:
-    """The error for a name that is not in a table. It lists similar names, or all names if none is similar."""
+    """The error for a name that is not in a table. It lists similar or longer names, or else all names."""
     known = sorted(known)
     near = get_close_matches(str(name), known, n=3, cutoff=0.5)
+    near = near or [one for one in known if len(str(name)) > 2 and one.startswith(str(name))]
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
     return SharedqError(f"unknown {kind} '{name}': {hint}")
 

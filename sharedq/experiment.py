@@ -5,16 +5,19 @@ It builds the program that trains it and the agent that acts.
 """
 
 import dataclasses
+import inspect
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from sharedq import old_names, random_keys, settings
+from sharedq import formats, old_names, random_keys, settings
 from sharedq.algorithms import ALGORITHMS, DQN, Algorithm, learning_of
 from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
@@ -26,6 +29,7 @@ from sharedq.environments import check as check_environment
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError, unknown
 from sharedq.imports import own_errors
+from sharedq.json_files import read_json
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Uniform
 from sharedq.settings import COUNTABLE, Chosen, chosen, require
@@ -79,6 +83,7 @@ class Experiment:
     seed: int = 0  # the first seed; the others are the numbers after it
 
     def __post_init__(self):
+        _refuse_bare(self.environment)
         for part, table in TABLES.items():
             object.__setattr__(self, part, settings.make(table, getattr(self, part)))
         for name in ("seeds", "seed"):
@@ -141,6 +146,7 @@ class Experiment:
 
     def full_names(self, options: Mapping[str, Any]) -> dict[str, str]:
         """The full name of each option, as it is now. A warning tells the new name to whoever uses an old one."""
+        _refuse_bare(options.get("environment"))
         found: dict[str, str] = {}
         for option in options:
             full = self._full_name(option, options)
@@ -327,9 +333,46 @@ LEARNS_FROM = {
 SERVES = {"replay": ("replay", "data"), "stream": ("stream",)}  # what an algorithm that learns from this can be given
 
 
+def read_experiment(file: Path, trust: Trust = False) -> Experiment:
+    """The experiment of a run's experiment.json. It may name code that would be imported only when it is built."""
+    described = read_json(file, {"schema": int, "experiment": dict}, "name a recipe or the experiment.json of a run")
+    schema, experiment = described["schema"], described["experiment"]
+    if schema != formats.RUN:
+        raise SharedqError(
+            f"{file} was written in format {schema}, this version reads format {formats.RUN}: "
+            "use the version that wrote it"
+        )
+    return Experiment.described(experiment, trust)
+
+
 def needs(environment: Any) -> tuple[str, ...]:
     """The parts whose settings an environment is built from. Most need none."""
     return getattr(environment, "needs", ())
+
+
+def _refuse_bare(given: Any) -> None:
+    """Raises if an environment of Gymnasium, or what makes one, is given where settings are expected."""
+    if isinstance(given, str):
+        if given not in TABLES["environment"] and re.search(r"-v\d+$", given):
+            raise SharedqError(
+                f"'{given}' is no kind of environment: if Gymnasium has it, write --environment gymnasium "
+                f"--environment.id {given} (from Python environment=Gymnasium({given!r}))"
+            )
+        return
+    if dataclasses.is_dataclass(given) and isinstance(given, type):  # a kind of settings, of which an object is needed
+        return
+    if isinstance(given, type) or inspect.isroutine(given):
+        name = given.__name__
+    elif hasattr(given, "entry_point"):  # an `EnvSpec` of Gymnasium
+        name = "spec"
+    elif hasattr(given, "action_space") and hasattr(given, "reset"):  # an environment that is made already
+        name = type(given).__name__
+    else:
+        return
+    raise SharedqError(
+        f"environment takes settings, not {' '.join(repr(given).split())}: write environment=Gymnasium({name}), with "
+        "from sharedq.environments import Gymnasium"
+    )
 
 
 def _with_typed_name(message: str, names: Mapping[str, str]) -> str:

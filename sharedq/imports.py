@@ -27,6 +27,14 @@ def import_strings(text: str) -> list[str]:
     return references(*re.findall(rf"[^={apart}]+?(?=:[^:={apart}]+=|[{apart}]|$)", text))
 
 
+def names_code(plain: Any) -> bool:
+    """Whether one of the texts in plain settings looks like an import string, or like Gymnasium's own module:id."""
+    if isinstance(plain, str):
+        return any(re.match(r"[^\W\d][\w.]*:[^\W\d]", text) is not None for text in import_strings(plain))
+    values = plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
+    return any(map(names_code, values))
+
+
 def resolve(reference: str, what: str) -> Any:
     """The object behind `package.module:name`; `what` names it in errors.
 

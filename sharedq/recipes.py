@@ -548,6 +548,12 @@ def recipe(name: str) -> Experiment:
         return _as_recipe(resolve(name, "recipe"), name).experiment
     if name in RECIPES:
         return RECIPES[name].experiment
+    if name == "gymnasium":
+        raise SharedqError(
+            "'gymnasium' is a kind of environment and no recipe: for an environment of your own start from "
+            "lunar-lander (discrete actions) or sac-pendulum (continuous ones), each with --environment.id "
+            "my_module:MyEnv"
+        )
     if fitting := fitting_recipes(name, {one: ours.experiment for one, ours in OURS.items()}):
         raise SharedqError(f"unknown recipe '{name}': for this environment write {' or '.join(fitting)}")
     raise unknown("recipe", name, RECIPES)

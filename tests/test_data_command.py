@@ -347,7 +347,7 @@ def test_stacks_of_frames_are_kept_as_single_frames(here, monkeypatch):
 
 
 MISTAKES = {
-    "collect data --from random --steps 10": "name a recipe with --in",
+    "collect data --from random --steps 10": "name a recipe, an experiment.json or the folder of a run with --in",
     "collect data --from nowhere --steps 10": "there is no folder",
     "collect data --from runs/first@77 --steps 10": "no checkpoint '77': choose from",
     "collect data --from runs/first --in cartpole --steps 10": "leave out --in",
@@ -363,6 +363,9 @@ MISTAKES = {
     "collect data --from runs/first runs/other --steps 10": "runs/other was trained in another environment",
     "collect data --from runs/first --steps 10 --frob 1": "sharedq data collect has no option --frob",
     "collect data --steps 10": "--from (see sharedq data collect --help)",
+    "collect data --from random --in recorded_run --steps 10": "in an environment of your own: --in lunar-lander:id=",
+    "collect data --from random --in runs/nowhere --steps 10": "there is no folder",
+    "collect data --from random --in nowhere.json --steps 10": "name a recipe or the experiment.json of a run",
     "convert nothing.lines data": "there is no nothing.lines",
     "convert line:some.lines data": "unknown format 'line': did you mean lines",
     "convert lines: data": "write lines:PATH",
@@ -395,6 +398,89 @@ MISTAKES = {
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_gets_one_line_and_nothing_is_written(refused, runs, command):
     assert MISTAKES[command] in refused("data", *command.split())
+
+
+GRID = """
+import gymnasium
+import numpy as np
+
+class Grid(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.full(1, self.time / 4, np.float32), 1.0, self.time == 4, False, {}
+"""
+
+
+def test_random_agents_play_in_an_environment_of_ones_own(sharedq, here, monkeypatch):
+    (here / "grid_env.py").write_text(GRID)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "grid_env", raising=False)
+    by_command = (
+        "data",
+        "collect",
+        "typed",
+        "--from",
+        "random",
+        "--steps",
+        20,
+        "--in",
+        "lunar-lander:id=grid_env:Grid",
+    )
+    assert sharedq(*by_command).code == 0
+    import grid_env
+
+    typed, given = library.open_data("typed"), Gymnasium(grid_env.Grid)
+    experiment = RECIPES["lunar-lander"].experiment.replace(environment=given)
+    described = {"schema": 1, "experiment": experiment.to_dict()}
+    (here / "experiment.json").write_text(json.dumps(described))
+    for name, one in (("settings", given), ("experiment", experiment)):
+        assert library.collect(name, ["random"], 20, environment=one).manifest.content == typed.manifest.content
+    words = ("data", "collect", "file", "--from", "random", "--steps", 20, "--in", "experiment.json")
+    assert "add --trust" in sharedq(*words).err
+    assert sharedq(*words, "--trust").code == 0
+    assert library.open_data("file").manifest.content == typed.manifest.content
+    with pytest.raises(SharedqError, match="only describes recorded data and cannot be played in: name a recipe"):
+        library.collect("none", ["random"], 20, environment=experiment.replace(environment="recorded"))
+
+
+def test_random_agents_play_in_the_environment_of_a_run(runs):
+    store = library.collect("data", ["random"], 20, environment=runs / "other")
+    assert store.description.environment["name"] == "discounting"
+    assert library.collect("same", ["random"], 20, environment="runs/other").manifest.content == store.manifest.content
+
+
+def test_a_store_says_what_it_is_and_which_episodes_it_has(here):
+    store = collected(here / "data", environment="lunar-lander:id=CartPole-v1", steps=100)
+    assert repr(store) == f"Store({str(here / 'data')!r}, 100 steps in {len(store):,} episodes)"
+    assert len(store) == store.manifest.episodes == len(list(store))
+    np.testing.assert_array_equal(store.episode(-1).obs, list(store)[-1].obs)
+    for number in (9999, len(store), -len(store) - 1):
+        with pytest.raises(IndexError, match=f"has no episode {number}: it has {len(store)}, from 0 to"):
+            store.episode(number)
+
+
+def test_an_agent_says_what_it_is(runs):
+    agent = library.load("runs/other")
+    assert repr(agent).startswith("Agent(dqn, ")
+    assert repr(agent).endswith(f", in {agent.built.spec.name}, seed 0, step 400)")
+
+
+def test_a_damaged_small_set_tells_the_file_and_the_bytes(here):
+    store = collected(here / "data", steps=100)
+    (here / "data" / "rewards.npy").write_bytes(b"x" * (256 + 4 * 100))
+    with pytest.raises(
+        SharedqError,
+        match=r"rewards\.npy was changed or damaged within its bytes 0 to 655, which are "
+        r"all of them, between episode 0, step 0 and",
+    ):
+        store.check()
 
 
 # Converting

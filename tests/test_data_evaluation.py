@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +77,9 @@ def test_fitted_q_of_a_known_policy_is_its_value(data, quick, name, actions, val
     def decide(obs):
         return jnp.array(actions, jnp.int32)[obs.argmax(axis=-1)]
 
-    found = fitted.fitted_q(decide, spec, Table(), feed, begins_of(feed.store), updates=2_000, seed=0)
-    assert found == pytest.approx(value, abs=0.02 * max(value, 1))
+    found = fitted.fitted_q(decide, spec, Table(), feed, partial(begins_of, feed.store), updates=2_000, seed=0)
+    assert found.value == pytest.approx(value, abs=0.02 * max(value, 1))
+    assert found.earlier == pytest.approx(value, abs=0.04 * max(value, 1))
 
 
 def knowing(experiment, q_values) -> Agent:
@@ -101,7 +103,8 @@ def test_an_agent_that_knows_the_values_is_told_so(data, quick):
     assert found.agreement == pytest.approx(taken.mean(), rel=1e-5)  # the best action is always 1
     assert found.q_value == pytest.approx(q_values[states, taken].mean(), rel=1e-5)
     assert found.action_gap == pytest.approx(np.ptp(q_values[states], axis=-1).mean(), rel=1e-5)
-    assert found.fitted_q == pytest.approx(GAMMA**3, abs=0.02)
+    assert found.fitted_q == pytest.approx(GAMMA**3, abs=0.02) and found.settled
+    assert not evaluate_on(agent, data / "corridor", updates=100).settled
     lengths = feed.store.episodes["length"][feed.store.returns > 0]
     assert found.behaviour == pytest.approx((GAMMA ** (lengths - 1)).sum() / len(feed.store.episodes))
 
@@ -111,7 +114,7 @@ def test_rewards_are_those_that_were_learned_from_and_a_policy_is_evaluated_step
 
     def fitted_q(decide, spec, network, feed, begins, updates, seed, reward_bound):
         seen["batch"] = feed.decode(jax.tree.map(lambda x: x[0, 0], feed.batches([seed], 1, 1)), reward_bound)
-        return 0.0
+        return fitted.Fitted(0.0, 0.0)
 
     monkeypatch.setattr(data_evaluation, "fitted_q", fitted_q)
     experiment = recipe("minatar-cql").replace(
@@ -173,7 +176,7 @@ def test_rewards_are_scaled_by_the_data_that_were_learned_from(tmp_path, monkeyp
     noted = json.loads((run.path / "data.json").read_text())
     assert noted["learns_from"] == "data" and noted["reward_shift"] == -0.5
     assert noted["reward_scale"] == pytest.approx(50 / 8)
-    monkeypatch.setattr(data_evaluation, "fitted_q", lambda *arguments: 0.0)
+    monkeypatch.setattr(data_evaluation, "fitted_q", lambda *arguments: fitted.Fitted(0.0, 0.0))
     agents = load_all(run.path)
     on = OnData(agents[0], fewer.path)
     paid = np.mean([noted["reward_scale"] * (one.reward - 0.5).sum() for one in fewer])
@@ -199,6 +202,14 @@ def test_all_agents_of_a_run_share_data_that_are_checked_once(data, tmp_path, mo
     assert checks == [data / "corridor"]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed ")]
     assert [line.partition(":")[0] for line in lines] == ["seed 0", "seed 1"]
+
+
+@pytest.mark.parametrize(("earlier", "told"), [(9.4, " (not settled: it moved by 6% in the last tenth"), (9.6, ",")])
+def test_a_fitted_q_that_still_moves_is_told(data, tmp_path, monkeypatch, capsys, earlier, told):
+    monkeypatch.setattr(data_evaluation, "fitted_q", lambda *arguments: fitted.Fitted(10.0, earlier))
+    run = trained_on(data / "corridor", tmp_path / "run")
+    assert main(["evaluate", str(run.path), "--data", str(data / "corridor"), "--updates", "2"]) == 0
+    assert f"fitted Q of the greedy policy 10{told}" in capsys.readouterr().out
 
 
 def test_first_observations_come_in_pieces(data, monkeypatch):

@@ -497,6 +497,30 @@ class Brightened(gymnasium.ObservationWrapper):
 
 
 @pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (Sized, r"write environment=Gymnasium\(Sized\), with from sharedq.environments import Gymnasium"),
+        (sized, r"write environment=Gymnasium\(sized\)"),
+        (gymnasium.spec("CartPole-v1"), r"write environment=Gymnasium\(spec\)"),
+        (gymnasium.make("CartPole-v1").unwrapped, r"write environment=Gymnasium\(CartPoleEnv\)"),
+        ("CartPole-v1", r"--environment.id CartPole-v1 \(from Python environment=Gymnasium\('CartPole-v1'\)\)"),
+        (Gymnasium, "must be one of"),  # not an object of it
+    ],
+)
+def test_what_makes_an_environment_is_refused_in_the_place_of_settings(given, says):
+    for make in (recipe("lunar-lander").replace, Experiment):
+        with pytest.raises(SharedqError, match=says):
+            make(environment=given)
+
+
+def test_gymnasium_is_no_recipe():
+    with pytest.raises(
+        SharedqError, match=r"start from lunar-lander .* or sac-pendulum .* --environment.id my_module:"
+    ):
+        recipe("gymnasium")
+
+
+@pytest.mark.parametrize(
     ("given", "named"),
     [
         (Sized, Gymnasium(f"{__name__}:Sized")),

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedq import settings
+from sharedq import convert, settings
 from sharedq.datasets.episode import End
 from sharedq.datasets.readers import READERS
 from sharedq.datasets.readers.arrays import Arrays
-from sharedq.datasets.spaces import find_actions, find_observations, in_our_form
+from sharedq.datasets.spaces import DISCRETE, find_actions, find_observations, in_our_form
 from sharedq.environments.spec import Continuous, Discrete
 from sharedq.errors import SharedqError
 from sharedq.settings import options_of
@@ -106,8 +106,32 @@ def test_a_folder_is_read_as_an_archive_is(tmp_path):
     assert Arrays.recognises(folder.path) and Arrays.recognises(archive.path)
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as other:
         other.writestr("notes.txt", "text")
-    for path in ("nothing", "other.npz", "folder/README.txt", "folder/rewards.npy"):
+    with pytest.raises(SharedqError, match=r"unknown array 'notes\.txt'"):
+        Arrays(str(tmp_path / "other.npz")).describe()
+    (tmp_path / "empty").mkdir()
+    for path in ("nothing", "empty", "folder/README.txt", "folder/rewards.npy"):
         assert not Arrays.recognises(str(tmp_path / path))
+
+
+def test_a_misspelt_array_is_told_where_the_ending_shows_the_format(tmp_path):
+    np.savez(tmp_path / "typo.npz", obs=EVERY, actions=np.arange(STEPS))
+    with pytest.raises(SharedqError, match="unknown array 'obs': did you mean observations") as error:
+        convert(tmp_path / "typo.npz", tmp_path / "out")
+    assert ".npy" not in str(error.value)
+
+
+def test_actions_that_may_be_discrete_are_noted(tmp_path):
+    with pytest.raises(SharedqError, match="as in --bounds -2 2; all actions are whole numbers: add --actions N if"):
+        find_actions("the log", [np.array([0.0, 2.0])], None, None)
+    for parts, noted in (
+        (([0.0, 1.0], [1.0]), True),
+        (([0.0, 1.0], [0.5]), False),
+        (([0.0, -1.0],), False),
+        (([[0.0], [1.0]],), True),
+        (([[0.0, 1.0]],), False),
+    ):
+        assert (DISCRETE in find_actions("the log", map(np.array, parts), None, None).notes) == noted
+    assert DISCRETE not in find_actions("the log", [np.array([0.0, 1.0])], None, (0, 1)).notes
 
 
 def test_images_and_bits_stay_what_they_are(tmp_path):

@@ -16,6 +16,7 @@ from gymnasium.spaces.utils import flatten
 from minari.data_collector import EpisodeBuffer
 
 from sharedq import settings
+from sharedq.collecting import collect
 from sharedq.command_line import main
 from sharedq.datasets import minari_export
 from sharedq.datasets.d4rl_scores import reference_scores
@@ -29,7 +30,7 @@ from sharedq.datasets.rules import check_episode
 from sharedq.datasets.spaces import in_our_form
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
-from sharedq.environments import Gymnasium
+from sharedq.environments import CartPole, Gymnasium
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 
@@ -688,6 +689,27 @@ def test_a_store_comes_back_from_minari(datasets, tmp_path, form, shape, dtype, 
     with pytest.raises(SharedqError, match="exists already"):
         minari_export.export(store, "mine/back-v0")
     same(read(reader), list(store))
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        (CartPole(), "CartPole-v1"),
+        (CartPole(tell_time=True), None),
+        (CartPole(time_limit=200), None),
+        (Gymnasium("CartPole-v1"), "CartPole-v1"),
+        (Gymnasium("CartPole-v1", time_limit=9), None),
+        (Gymnasium("CartPole-v1", kwargs="sutton_barto_reward=true"), None),
+    ],
+    ids=str,
+)
+def test_minari_is_told_of_an_environment_that_it_can_make(datasets, tmp_path, environment, wanted):
+    store = collect(tmp_path / "store", ["random"], 10, environment=environment)
+    minari_export.export(store, "mine/made-v0")
+    written = minari.load_dataset("mine/made-v0")
+    assert (written.env_spec and written.env_spec.id) == wanted
+    if wanted:
+        assert written.recover_environment().spec.max_episode_steps == 500
 
 
 def test_stacks_of_frames_are_written_whole(datasets, tmp_path):

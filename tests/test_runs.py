@@ -62,9 +62,19 @@ def test_a_new_run_tells_what_was_asked_and_with_what(run):
 
 def test_a_run_is_replaced_only_when_asked(run):
     (run.path / "metrics.csv").write_text("precious")
-    with refused("already holds a run.*--out.*sharedq resume.*--overwrite"):
+    with refused("already holds a run.*--out.*sharedq resume [^ ]+', or replace it with --overwrite"):
         RunDirectory.create(run.path, {"other": 1}, "again")
     assert (run.path / "metrics.csv").read_text() == "precious"
+    described = json.loads((run.path / "experiment.json").read_text())
+    for environment, option in (
+        ({"kind": "own.part:Kind"}, " --trust"),
+        ({"id": "a:b-v0"}, " --trust"),
+        ({"id": "a"}, ""),
+    ):
+        described["experiment"] = {"environment": environment}
+        (run.path / "experiment.json").write_text(json.dumps(described))
+        with refused(f"already holds a run.*'sharedq resume [^ ]+{option}', or replace it"):
+            RunDirectory.create(run.path, {"other": 1}, "again")
     RunDirectory.create(run.path, {"other": 1}, "again", overwrite=True)
     assert run.experiment() == {"other": 1}
     assert not (run.path / "metrics.csv").exists()

@@ -7,6 +7,7 @@ value of the policy is the mean of Q(s, pi(s)) over the first observations of th
 truncated goes on with the value of its last observation, so this is the return without any time limit.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,11 @@ TAU = 0.005  # how far the copy moves at each update
 BLOCK = 200  # updates in one compiled call
 
 
+class Fitted(NamedTuple):
+    value: float  # of the policy
+    earlier: float  # the same before the last tenth of the updates
+
+
 class Fit(NamedTuple):
     params: Any
     source: Any
@@ -40,12 +46,12 @@ def fitted_q(
     spec: EnvironmentSpec,
     network: Any,
     feed: Feed,
-    begins: Iterable[np.ndarray],
+    begins: Callable[[], Iterable[np.ndarray]],
     updates: int,
     seed: int,
     reward_bound: float | None = None,
-) -> float:
-    """The value of the policy `decide(obs) -> actions` from the observations on that `begins` gives in pieces [E, ...].
+) -> Fitted:
+    """The value of the policy `decide(obs) -> actions` from the observations of `begins()` on, in pieces [E, ...].
 
     The feed must give single steps: in a return of several steps, who acted in the data chose all actions but the last.
     """
@@ -87,19 +93,20 @@ def fitted_q(
     def block(state: Fit, first: jax.Array, count: jax.Array, raw: Any) -> Fit:
         return jax.lax.fori_loop(0, count, once, (state, first, raw))[0]
 
-    state = _begin(source, optimiser, inputs, feed, seed)
-    for first in range(1, updates + 1, BLOCK):
-        raw = feed.batches([seed], first, BLOCK)
-        state = block(state, jnp.int32(first), jnp.int32(min(BLOCK, updates + 1 - first)), raw)
-
     @jax.jit
     def value(state: Fit, obs: jax.Array) -> jax.Array:
         action = decide(obs)
         outputs = source.act_values(state.params, state.source, None, inputs(obs, action))
         return of(outputs[None], action)[0]
 
-    found = [np.asarray(value(state, piece)) for piece in begins]
-    return float(np.concatenate(found).mean())
+    state, values = _begin(source, optimiser, inputs, feed, seed), []
+    for before, last in itertools.pairwise((0, updates - -(-updates // 10), updates)):
+        for first in range(before + 1, last + 1, BLOCK):
+            raw = feed.batches([seed], first, BLOCK)
+            state = block(state, jnp.int32(first), jnp.int32(min(BLOCK, last + 1 - first)), raw)
+        found = [np.asarray(value(state, piece)) for piece in begins()]
+        values.append(float(np.concatenate(found).mean()))
+    return Fitted(value=values[1], earlier=values[0])
 
 
 def _begin(source: TargetSource, optimiser: Any, inputs: Callable, feed: Feed, seed: int) -> Fit:

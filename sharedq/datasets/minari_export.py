@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sharedq.datasets.episode import End, Episode
+from sharedq.datasets.manifest import Description
 from sharedq.datasets.readers.minari import home
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import alone
@@ -17,6 +18,7 @@ from sharedq.errors import SharedqError, missing_extra
 from sharedq.settings import require
 
 FORMS = ("hdf5", "arrow", "parquet")
+CARTPOLE = {"kind": "cartpole", "time_limit": 500, "tell_time": False}  # the settings of ours that are CartPole-v1
 
 
 def export(
@@ -56,7 +58,7 @@ def _write(store: Store, dataset_id: str, folder: Path, author: str | None, emai
             written = minari.create_dataset_from_buffers(
                 dataset_id,
                 _buffers(store),  # a generator: only one episode is in memory
-                env=_environment(description.spec.name),
+                env=_environment(description),
                 algorithm_name=description.behaviour,
                 author=author,
                 author_email=email,
@@ -96,17 +98,24 @@ def _stacked(episode: Episode, depth: int | None) -> np.ndarray:
     return np.stack([padded[k : k + len(episode.obs)] for k in range(depth)], axis=-1)
 
 
-def _environment(name: str) -> Any:
-    """An environment that says its name and can do nothing else, because Minari takes the name from one."""
+def _environment(description: Description) -> Any:
+    """An environment that tells its spec and can do nothing else, because Minari takes the spec from one.
+
+    There is none if Gymnasium could not make the environment of the data again, or only with other settings.
+    """
     import gymnasium
 
-    try:
-        spec = gymnasium.envs.registration.EnvSpec(name.removeprefix("gymnasium/"))
-    except gymnasium.error.Error:  # not a name that Gymnasium allows
+    settings, name = description.environment or {}, description.spec.name
+    if settings == CARTPOLE:
+        name = "gymnasium/CartPole-v1"
+    elif any(settings.get(changed) is not None for changed in ("time_limit", "kwargs")):
+        return None
+    spec = gymnasium.registry.get(name.removeprefix("gymnasium/")) if name.startswith("gymnasium/") else None
+    if spec is None or not isinstance(spec.entry_point, str):
         return None
     environment: Any = gymnasium.Env()
     environment.spec = spec
-    return environment if name != "unknown" else None
+    return environment
 
 
 def _observation_space(form: Any) -> Any:

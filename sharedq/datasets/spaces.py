@@ -15,6 +15,7 @@ from sharedq.settings import check_count, require
 
 Channels = Literal["last", "first"] | None
 Bounds = tuple[float, ...] | None
+DISCRETE = "all actions are whole numbers: add --actions N if they are discrete"
 
 
 class FoundActions(NamedTuple):
@@ -89,7 +90,7 @@ def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bo
     if count is not None:
         check_count("actions", count, 1, ENUMERATED)
     dtype, shape = None, ()
-    least, most = math.inf, -math.inf
+    least, most, whole = math.inf, -math.inf, True
     for part in parts:
         if dtype is None:
             dtype, shape = part.dtype, part.shape[1:]
@@ -97,6 +98,7 @@ def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bo
         part = part[np.isfinite(part)] if part.dtype.kind == "f" else part  # what is not finite is named in its episode
         if part.size:
             least, most = min(least, part.min().item()), max(most, part.max().item())
+            whole = whole and _whole(part)
     if dtype is None or 0 in shape:
         raise SharedqError(f"{source} holds no actions")
     if dtype.kind in "iub" or count is not None:
@@ -111,7 +113,8 @@ def find_actions(source: str, parts: Iterable[np.ndarray], count: int | None, bo
         len(shape) < 2,
         f"{source} has actions of {dtype}{list(shape)}, and continuous ones are vectors: flatten each",
     )
-    return _bounded(source, math.prod(shape), least, most, bounds)
+    maybe_discrete = whole and 0 <= least < math.inf and shape in ((), (1,)) and bounds is None
+    return _bounded(source, math.prod(shape), least, most, bounds, DISCRETE if maybe_discrete else "")
 
 
 def _counted(source: str, most: float) -> FoundActions:
@@ -128,15 +131,16 @@ def _counted(source: str, most: float) -> FoundActions:
     return FoundActions(Discrete(largest + 1), (note,))
 
 
-def _bounded(source: str, size: int, least: float, most: float, bounds: Bounds) -> FoundActions:
+def _bounded(source: str, size: int, least: float, most: float, bounds: Bounds, note: str = "") -> FoundActions:
     if bounds is None:
         if max(-least, most) > 1 + BEYOND:
             raise SharedqError(
                 f"{source} does not say the bounds of its actions, which reach from {least:g} to {most:g}: say them, "
-                "as in --bounds -2 2"
+                f"as in --bounds -2 2{f'; {note}' if note else ''}"
             )
         one = np.ones(size, np.float32)
-        return FoundActions(Continuous(-one, one), ("the bounds of the actions are taken to be -1 and 1",))
+        taken = "the bounds of the actions are taken to be -1 and 1"
+        return FoundActions(Continuous(-one, one), (taken, note) if note else (taken,))
     require(
         len(bounds) in (2, 2 * size),
         f"--bounds takes low and high of all entries of an action, or of each of the {size} in turn, and not "

@@ -120,7 +120,10 @@ class Store:
         return np.array([self.rewards[first : first + length].sum(dtype=np.float64) for first, length in parts])
 
     def episode(self, number: int) -> Episode:
-        """One episode, read into memory."""
+        """One episode, read into memory. As in a list, -1 is the last one."""
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.path} has no episode {number}: it has {len(self):,}, from 0 to {len(self) - 1}")
+        number %= len(self)
         first, length, end, group = self.episodes[number].item()
         rows = np.array(self.observations[first + number : first + number + length + 1])
         obs = decode(rows, *self.description.stored)
@@ -128,7 +131,14 @@ class Store:
         return Episode(obs, action, reward, End(end), group)
 
     def __iter__(self) -> Iterator[Episode]:
-        return map(self.episode, range(len(self.episodes)))
+        return map(self.episode, range(len(self)))
+
+    def __len__(self) -> int:
+        """The number of episodes."""
+        return len(self.episodes)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {self.manifest.steps:,} steps in {len(self):,} episodes)"
 
     def place_of(self, step: int) -> str:
         """Says where in the data a step is, as a person would look for it."""
@@ -179,11 +189,16 @@ class Store:
         return f"episode {number}, step {row - int(begins[number])}"
 
     def _where(self, name: str, block: int) -> str:
-        """The steps that a block of a file holds."""
+        """The bytes of a block of a file, and the steps that it holds."""
+        length = self.manifest.files[name]["bytes"]
+        last_byte = min((block + 1) * self.manifest.block, length) - 1
+        told = f"within its bytes {block * self.manifest.block:,} to {last_byte:,}"
+        if len(self.manifest.files[name]["blocks"]) == 1:
+            told += ", which are all of them"
         if name == "episodes.npy" or not self.manifest.steps:
-            return f"in its block {block}"
+            return told
         rows = self.manifest.steps + (self.manifest.episodes if name == "observations.npy" else 0)
-        size = (self.manifest.files[name]["bytes"] - HEADER) / max(rows, 1)
+        size = (length - HEADER) / max(rows, 1)
         first, last = (
             min(max(int((edge - HEADER) / size), 0), rows - 1)
             for edge in (block * self.manifest.block, (block + 1) * self.manifest.block - 1)
@@ -192,7 +207,7 @@ class Store:
             begins = self.episodes["first"] + np.arange(len(self.episodes))
             of_row = [int(np.searchsorted(begins, row, side="right")) - 1 for row in (first, last)]
             first, last = (min(row - e, self.manifest.steps - 1) for row, e in zip((first, last), of_row, strict=True))
-        return f"between {self.place_of(first)} and {self.place_of(last)}"
+        return f"{told}, between {self.place_of(first)} and {self.place_of(last)}"
 
     def _mapped(self, name: str) -> np.ndarray:
         path = self.path / name

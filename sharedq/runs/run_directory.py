@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from sharedq import formats
 from sharedq.errors import SharedqError
+from sharedq.imports import names_code
 from sharedq.json_files import Maybe, read_json
 from sharedq.processes import lives
 from sharedq.runs import checkpoints, run_files
@@ -303,14 +304,23 @@ def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
             raise
         if (path / "experiment.json").is_file():
             finished = (path / "finished.json").exists()
-            onwards = f"train it for longer with 'sharedq resume {shlex.quote(str(path))} --steps N'"
+            resume = f"sharedq resume {shlex.quote(str(path))}"
+            onwards = f"train it for longer with '{resume} --steps N{_to_trust(path)}'"
             if not finished:
-                onwards = f"continue it with 'sharedq resume {shlex.quote(str(path))}'"
+                onwards = f"continue it with '{resume}{_to_trust(path)}'"
             raise SharedqError(
                 f"{path} already holds a run{' that is finished' * finished}: choose another --out, {onwards}, "
                 "or replace it with --overwrite"
             ) from None
         raise _not_a_run(path) from None
+
+
+def _to_trust(path: Path) -> str:
+    """The option that resuming the run at `path` needs, if its settings name code."""
+    try:
+        return " --trust" if names_code(RunDirectory.open(path).experiment()) else ""
+    except SharedqError:  # resuming will tell what is wrong with the file
+        return ""
 
 
 def _cannot_make(path: Path, error: OSError) -> SharedqError:

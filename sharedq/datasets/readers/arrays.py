@@ -75,10 +75,10 @@ class Arrays:
 
     @staticmethod
     def recognises(path: str) -> bool:
-        try:
-            return {f"{name}.npy" for name in REQUIRED} <= set(_members(Path(path)))
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
-            return False
+        """By the ending. Arrays of other names are refused later, with a line that says which."""
+        if Path(path).is_dir():
+            return any(Path(path).glob("*.npy"))
+        return path.endswith(".npz")
 
     def describe(self) -> Description:
         steps = self._steps()
@@ -287,12 +287,14 @@ class Arrays:
             members = _members(Path(self.path))
         for member in members:
             if member not in [f"{name}.npy" for name in NAMES]:
-                raise SharedqError(f"{self.path}: {unknown('array', ascii(member)[1:-1], [f'{n}.npy' for n in NAMES])}")
+                name = ascii(member.removesuffix(".npy"))[1:-1]
+                longer = [one for one in NAMES if name and one.startswith(name)]
+                raise SharedqError(f"{self.path}: {unknown('array', name, longer or NAMES)}")
             if members.count(member) > 1:
                 raise SharedqError(f"{self.path} holds {member} twice: make it anew")
         for name in REQUIRED:
             if f"{name}.npy" not in members:
-                raise SharedqError(f"{self.path} lacks the array {name}.npy, which every data set needs")
+                raise SharedqError(f"{self.path} lacks the array '{name}', which every data set needs")
         return [member.removesuffix(".npy") for member in members]
 
 
