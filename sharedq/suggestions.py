@@ -9,14 +9,13 @@ from sharedq.environments.atari import MULTIPLAYER
 from sharedq.errors import letters
 from sharedq.experiment import Experiment
 from sharedq.reports.human_scores import SCORES
-from sharedq.training import Streaming
 
 VERSION = r"(-v\d+)?$"  # at the end of an id of Gymnasium
 
 
 def fitting_recipes(name: str, recipes: Mapping[str, Experiment]) -> list[str]:
     """The recipes, with options where needed, that train in the environment of this name, in any spelling."""
-    replayed = {one: found for one, found in recipes.items() if not isinstance(found.training, Streaming)}
+    replayed = {one: found for one, found in recipes.items() if found.training.learns_from == "replay"}
     return _minatar(name, replayed) + _atari(name) or _gymnasium(name, replayed) or _control(name, replayed)
 
 

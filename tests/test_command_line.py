@@ -29,7 +29,7 @@ from sharedq.recipes import RECIPES, recipe
 from sharedq.runs import RunDirectory
 from sharedq.settings import as_typed
 from sharedq.targets import SOURCES, TargetNetwork
-from sharedq.training import interactive, loop, memory
+from sharedq.training import evaluators, loop, memory
 from sharedq.training.progress import Bar
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
@@ -365,7 +365,10 @@ def test_help_tells_of_short_names(capsys):
 def test_python_runs_the_package_as_the_command(here):
     words = [sys.executable, "-m", "sharedq", "train", "cartpol"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (2, "sharedq: unknown recipe 'cartpol': did you mean cartpole?\n")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "sharedq: unknown recipe 'cartpol': did you mean cartpole or cartpole-iql?\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -1018,7 +1021,7 @@ def test_an_action_that_is_no_number_is_not_blamed_on_the_world(here):
         SyncVectorEnv([Untouched()]).step(np.array([[np.nan]], np.float32))
     assert "an action is not a finite number: learning diverged" in str(unlearned.value)
     run = RunDirectory.create("run", {}, "sharedq")
-    with pytest.raises(Diverged, match="lower the learning rate"), loop._breakdowns(run, ""), interactive._placed(3, 7):
+    with pytest.raises(Diverged, match="lower the learning rate"), loop._breakdowns(run, ""), evaluators.placed(3, 7):
         raise unlearned.value
     assert (run.diverged()["seed"], run.diverged()["step"]) == (3, 7)
 

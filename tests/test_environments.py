@@ -402,4 +402,4 @@ def test_importing_the_table_imports_no_optional_package():
     optional = {"pgx", "ale_py", "cv2", "gymnasium", "dm_control", "mujoco"}
     code = f"import sys, sharedq.environments; sys.exit(not {optional}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(ENVIRONMENTS) == ["minatar", "cartpole", "probe", "custom", "gymnasium", "atari", "control"]
+    assert list(ENVIRONMENTS) == ["minatar", "cartpole", "probe", "custom", "gymnasium", "atari", "control", "recorded"]

@@ -237,7 +237,7 @@ def test_evaluating_on_the_host_equals_evaluating_on_the_device_with_one_compile
 
     fused = SMALL.training.build(built.environment, built.algorithm._replace(act=act), built.replay, [0, 1, 2])
     host = on_the_host([0, 1, 2])
-    fused._prepare_evaluation(fused.layout.shapes(fused._run_shape))
+    fused._prepare_evaluation(fused.layout.shapes(fused._run_shape.agent))
     host._prepare_evaluation(host.layout.shapes(host._learner_shape).agent)
     traces.clear()
     run = fused.begin()
