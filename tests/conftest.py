@@ -24,6 +24,37 @@ hypothesis.settings.register_profile("sharedq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sharedq")
 
 
+# These tests take 15 to 40 seconds each, mostly of compiling, and have a shorter sibling in the default run. They run
+# with `pytest -m slow`.
+LONG = (
+    "test_measures.py::test_a_measured_run_learns_what_it_learns_unmeasured[host]",
+    "test_measures.py::test_a_measured_run_learns_what_it_learns_unmeasured[stream]",
+    "test_measures.py::test_a_measured_run_that_was_killed_equals_one_that_was_not[host]",
+    "test_measures.py::test_a_measured_run_that_was_killed_equals_one_that_was_not[stream]",
+    "test_dqn.py::test_every_source_learns_the_known_values[OnlineNetwork-",
+    "test_dqn.py::test_every_source_learns_the_known_values[SharedHeads1-",
+    "test_dqn.py::test_every_source_learns_the_known_values[IteratedNetworks-",
+    "test_dqn.py::test_every_source_learns_the_known_values[LookaheadReplicate-",
+    "test_dqn.py::test_running_statistics_travel_with_a_network_that_normalises_its_batch",
+    "test_minatar.py::test_game_is_the_original[seaquest]",
+    "test_minatar.py::test_game_keeps_the_contract[seaquest]",
+    "test_layouts.py::test_the_layout_of_seeds_changes_nothing[target network on the host]",
+    "test_layouts.py::test_the_layout_of_seeds_changes_nothing[stream]",
+    "test_plugins.py::test_a_source_of_ones_own_is_compared_and_gone_on_with",
+    "test_plugins.py::test_an_installed_source_is_compared_with_ours",
+    "test_offline.py::test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in",
+    "test_offline.py::test_every_measure_looks_at_learning_from_data[cql]",
+    "test_iql.py::test_with_a_beta_of_zero_the_policy_is_the_clone_of_the_data",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those marked as slow are left out
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(long in item.nodeid for long in LONG):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def hasty():
     """Compiles with few optimisations, for tests of commands whose programs are small: compiling is most of their time.
