@@ -8,7 +8,7 @@ import numpy as np
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.replay.replay import Replay
 from sharedq.training.evaluators import Evaluator, evaluator
-from sharedq.training.learning import Learner, zero_metrics
+from sharedq.training.learning import Learner, MetricSums, all_finite, zero_metrics
 from sharedq.training.measuring import Measuring, MeasuringProgram
 from sharedq.training.program import ChunkResult, PlayedEpisodes
 from sharedq.training.seeds import Layout
@@ -40,6 +40,7 @@ class CompiledProgram:
             self._evaluator = evaluator(environment, algorithm, episodes, seeds, self.layout)
         self._measuring = MeasuringProgram(measuring, replay, self.layout)
         self.metric_names = self._zero_metrics.names + measuring.names_at_log
+        self._finite: Any = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def agent_to_host(self, run: Any) -> Any:
         return self.layout.fetch(run.agent)
@@ -59,6 +60,27 @@ class CompiledProgram:
     @property
     def measuring_seconds(self) -> float:
         return self._measuring.seconds
+
+    def to_host(self, run: Any) -> Any:
+        return self.layout.fetch(run)
+
+    def to_devices(self, run: Any) -> Any:
+        return self.layout.place(run)
+
+    def save_worlds(self) -> Any:
+        return None
+
+    def load_worlds(self, saved: Any, step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _of_all_seeds(self, one: Any) -> Any:
+        """The shapes of all seeds on the host, given the shapes of one seed."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(self.seeds), *x.shape), x.dtype), one)
+
+    def _no_sums(self) -> MetricSums:
+        """Sums of zero for all seeds."""
+        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._zero_metrics)
 
     def _seeds(self) -> jax.Array:
         return self.layout.place(np.array(self.seeds, np.int32))

@@ -182,8 +182,7 @@ class FusedProgram(CompiledProgram):
         self._learn = self.layout.spread(advance(parts, zero, learn=True))
 
     def shapes(self) -> Run:
-        count = len(self.seeds)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._run_shape)
+        return self._of_all_seeds(self._run_shape)
 
     def prepare(self) -> int:
         runs = self.layout.shapes(self._run_shape)
@@ -216,16 +215,3 @@ class FusedProgram(CompiledProgram):
             returned, length = (x[seed, :rows][ended] for x in log.episode)
             episodes.append(FinishedEpisodes(steps, returned, length))
         return ChunkResult(log.metrics, episodes, log.bad_step, log.params_finite)
-
-    def to_host(self, run: Run) -> Run:
-        return self.layout.fetch(run)
-
-    def to_devices(self, run: Run) -> Run:
-        return self.layout.place(run)
-
-    def save_worlds(self) -> None:
-        return None
-
-    def load_worlds(self, saved: None, step: int) -> None: ...
-
-    def close(self) -> None: ...

@@ -34,7 +34,6 @@ from sharedq.training.evaluators import placed
 from sharedq.training.learning import (
     Learner,
     MetricSums,
-    all_finite,
     begin_learner,
     bounded,
     make_observe,
@@ -43,7 +42,7 @@ from sharedq.training.learning import (
 )
 from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
+from sharedq.training.program import NO_EPISODES, ChunkResult, FinishedEpisodes, Program
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Step
 from sharedq.trees import size
@@ -208,7 +207,6 @@ class InteractiveProgram(CompiledProgram):
         self._store_and_learn = self.layout.spread(partial(store_and_learn, parts))
         self._act: Any = self.layout.ask(partial(act, parts))
         self._observe_and_act = self.layout.spread(partial(observe_and_act, parts))
-        self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def _set_shapes(self, parts: Parts, spec: EnvironmentSpec) -> None:
         """Sets the shapes of what one seed has on the device."""
@@ -225,9 +223,7 @@ class InteractiveProgram(CompiledProgram):
 
     def shapes(self) -> Run:
         count, envs = len(self.seeds), self.settings.environments
-        learner, obs = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), (self._learner_shape, self._obs_shape)
-        )
+        learner, obs = self._of_all_seeds((self._learner_shape, self._obs_shape))
         none = np.zeros((count, envs))
         return _run(learner, np.zeros(obs.shape, obs.dtype), none, none.astype(np.int64))
 
@@ -335,12 +331,11 @@ class InteractiveProgram(CompiledProgram):
         (learner, sums, _, _), _ = settle(np.int32(number), own)
         return Live(learner, sums, None)
 
-    def _no_sums(self) -> MetricSums:
-        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._zero_metrics)
-
     def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> ChunkResult:
         """The report of a chunk; `learned` counts the cycles of the chunk in which updates were made."""
-        episodes = [FinishedEpisodes(*(np.array(x) for x in zip(*one, strict=True))) if one else _NONE for one in ended]
+        episodes = [
+            FinishedEpisodes(*(np.array(x) for x in zip(*one, strict=True))) if one else NO_EPISODES for one in ended
+        ]
         finite = self.layout.fetch(self._finite(jnp.int32(0), live.learner))
         sums = self.layout.fetch(live.sums)
         one = self.settings
@@ -372,6 +367,3 @@ def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:
     if out.life_lost is None:
         return out.terminated, out.truncated
     return out.terminated | out.life_lost, out.truncated & ~out.life_lost
-
-
-_NONE = FinishedEpisodes(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
@@ -24,10 +23,10 @@ from sharedq.replay.feed import Feed
 from sharedq.replay.replay import Replay
 from sharedq.settings import require
 from sharedq.training.compiled_program import CompiledProgram
-from sharedq.training.learning import Learner, MetricSums, all_finite, begin_learner, make_gradient_step
+from sharedq.training.learning import Learner, MetricSums, begin_learner, make_gradient_step
 from sharedq.training.measuring import NOTHING, Measuring
 from sharedq.training.memory import scratch_of
-from sharedq.training.program import ChunkResult, FinishedEpisodes, Program
+from sharedq.training.program import NO_EPISODES, ChunkResult, Program
 from sharedq.training.schedule import Length
 from sharedq.transitions import Batch
 from sharedq.trees import size
@@ -69,10 +68,9 @@ class Offline(Length):
         return OfflineProgram(environment, algorithm, replay, self, seeds, measuring)
 
 
-def update_block(algorithm: Algorithm, feed: Feed, settings: Offline, measuring: Measuring):
+def update_block(algorithm: Algorithm, feed: Feed, probed: Replay, settings: Offline, measuring: Measuring):
     """Returns `learn((first, count), (learner, sums), raw, probe)`, which makes the updates first .. first+count-1."""
     gradient_step = make_gradient_step(algorithm, measuring)
-    probed = probe_replay(feed, settings)
 
     def learn(span: tuple[jax.Array, jax.Array], own: tuple[Learner, MetricSums], raw: Any, probe: Any):
         first, count = span
@@ -124,19 +122,15 @@ class OfflineProgram(CompiledProgram):
         seeds: list[int],
         measuring: Measuring,
     ):
-        super().__init__(environment, algorithm, probe_replay(feed, settings), settings, seeds, measuring)
+        probed = probe_replay(feed, settings)
+        super().__init__(environment, algorithm, probed, settings, seeds, measuring)
         self._feed, self._measures = feed, bool(measuring.measures)
         begin_one = partial(
-            begin_learner,
-            algorithm=algorithm,
-            spec=environment.spec,
-            replay=probe_replay(feed, settings),
-            measuring=measuring,
+            begin_learner, algorithm=algorithm, spec=environment.spec, replay=probed, measuring=measuring
         )
         self._learner_shape = jax.eval_shape(begin_one, jnp.int32(0))
         self._begin = self.layout.spread(lambda _, seed: (seed, begin_one(seed)))
-        self._learn = self.layout.spread(update_block(algorithm, feed, settings, measuring), given=2)
-        self._finite = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
+        self._learn = self.layout.spread(update_block(algorithm, feed, probed, settings, measuring), given=2)
         one = jax.tree.map(lambda x: x[0, 0], feed.batches(seeds[:1], 1, 1))
         rows = [stop - start for start, stop in zip([0, *self.log_steps], self.log_steps)]
         self._block = int(max(min(BLOCK_BYTES // max(size(one), 1), BLOCK_UPDATES, max(rows)), 1))
@@ -144,12 +138,11 @@ class OfflineProgram(CompiledProgram):
         self._reading = ThreadPoolExecutor(1, "data")
 
     def shapes(self) -> Learner:
-        count = len(self.seeds)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._learner_shape)
+        return self._of_all_seeds(self._learner_shape)
 
     def prepare(self) -> int:
         learners, sums = self.layout.shapes(self._learner_shape), self.layout.shapes(self._zero_metrics)
-        raw = self.layout.place(self._read(1, 0))
+        raw = self.layout.place(self._read(1))
         if self._measures:
             self._probe = self.layout.place(self._feed.batches(self.seeds, PROBE, -(-STATES // self._feed.batch_size)))
         zero = jnp.int32(0)
@@ -159,8 +152,8 @@ class OfflineProgram(CompiledProgram):
         scratch = max(scratch_of(self._learn), self._prepare_evaluation(learners.agent), measuring)
         return size((learners, self._probe)) + 2 * size(raw) + scratch * self.layout.devices
 
-    def _read(self, first: int, count: int) -> Any:
-        """The batches of `count` updates. Behind them, up to a whole block, lie those of later updates."""
+    def _read(self, first: int) -> Any:
+        """The batches of a whole block, of which the last one of a stretch uses only the beginning."""
         return self._feed.batches(self.seeds, first, self._block)
 
     def begin(self) -> Learner:
@@ -180,31 +173,16 @@ class OfflineProgram(CompiledProgram):
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         """The number of the first update of each block, and its batches. The next block is read in the meantime."""
         firsts = range(start + 1, stop + 1, self._block)
-        next_raw = self._reading.submit(self._read, firsts[0], self._block)
+        next_raw = self._reading.submit(self._read, firsts[0])
         for place, first in enumerate(firsts):
             raw = next_raw.result()
             if place + 1 < len(firsts):
-                next_raw = self._reading.submit(self._read, firsts[place + 1], self._block)
+                next_raw = self._reading.submit(self._read, firsts[place + 1])
             yield first, raw
 
-    def _no_sums(self) -> MetricSums:
-        return jax.tree.map(lambda x: np.broadcast_to(x, (len(self.seeds), *x.shape)), self._zero_metrics)
-
     def _told(self, learner: Learner, sums: MetricSums, updates: int) -> ChunkResult:
-        none = FinishedEpisodes(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
         finite = self.layout.fetch(self._finite(jnp.int32(0), learner))
-        return ChunkResult(sums.means(1, updates), [none] * len(self.seeds), sums.bad_step, finite)
-
-    def to_host(self, run: Learner) -> Learner:
-        return self.layout.fetch(run)
-
-    def to_devices(self, run: Learner) -> Learner:
-        return self.layout.place(run)
-
-    def save_worlds(self) -> None:
-        return None
-
-    def load_worlds(self, saved: None, step: int) -> None: ...
+        return ChunkResult(sums.means(1, updates), [NO_EPISODES] * len(self.seeds), sums.bad_step, finite)
 
     def close(self) -> None:
         self._reading.shutdown()

@@ -13,6 +13,9 @@ class FinishedEpisodes(NamedTuple):
     lengths: np.ndarray
 
 
+NO_EPISODES = FinishedEpisodes(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+
+
 class PlayedEpisodes(NamedTuple):
     """The episodes of an evaluation, [S, E] each: E episodes of each seed."""
 
