@@ -11,7 +11,8 @@ import numpy as np
 
 from sharedq.bellman import returns
 from sharedq.datasets.episode import End
-from sharedq.datasets.store import Store, decode, packed
+from sharedq.datasets.store import Store, decode
+from sharedq.replay import ring_storage
 from sharedq.transitions import Batch, Transition
 
 WINDOW = 2**16  # bytes of a file that the system brings into memory together, if it keeps them
@@ -171,7 +172,8 @@ class StoreFeed:
         shape, dtype = self._store.description.stored
         depth = self._store.description.stack
         if depth is None:
-            obs, next_obs = (self._unpacked(x, shape, dtype) for x in (raw.obs, raw.next_obs))
+            one = jax.ShapeDtypeStruct(shape, dtype)
+            obs, next_obs = (ring_storage.decode(x, one) for x in (raw.obs, raw.next_obs))
         elif self._n_step == 1:
             obs, next_obs = (jnp.moveaxis(x, 1, -1) for x in (raw.obs[:, :depth], raw.obs[:, 1:]))
         else:
@@ -182,17 +184,10 @@ class StoreFeed:
         transition = Transition(obs, raw.action, reward, discount, next_obs)
         return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
-    @staticmethod
-    def _unpacked(rows: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        if not packed(shape, dtype):
-            return rows
-        bits = jnp.unpackbits(rows, axis=-1, count=int(np.prod(shape)))
-        return bits.astype(jnp.bool_).reshape(*rows.shape[:-1], *shape)
-
 
 def begins_of(store: Store) -> Iterator[np.ndarray]:
     """The first observation of each episode, as an agent sees it, in pieces [E, ...] of some episodes."""
-    rows = store.episodes["first"] + np.arange(len(store.episodes))
+    rows = store.first_rows
     shape, dtype = store.description.stored
     depth = store.description.stack
     for first in np.array_split(rows, -(-len(rows) // PIECE)):

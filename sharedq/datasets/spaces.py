@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,6 +17,17 @@ from sharedq.settings import check_count, require
 Channels = Literal["last", "first"] | None
 Bounds = tuple[float, ...] | None
 DISCRETE = "all actions are whole numbers: add --actions N if they are discrete"
+
+
+@dataclass(frozen=True)
+class Undeclared:
+    """The fields of a reader whose source declares no spaces."""
+
+    path: str  # the file or folder
+    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
+    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
+    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
+    channels: Channels = None  # which axis of an image holds its colours: last or first
 
 
 class FoundActions(NamedTuple):

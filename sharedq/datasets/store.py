@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sharedq.datasets import manifest as manifests
@@ -25,6 +26,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import REMEDY
 from sharedq.datasets.rules import first_wrong
 from sharedq.errors import SharedqError
+from sharedq.replay import ring_storage
 from sharedq.runs.durable import refuse_links
 
 EPISODE = np.dtype([("first", "<i8"), ("length", "<i8"), ("end", "u1"), ("group", "<i4")])
@@ -35,7 +37,7 @@ HEADER = 256  # bytes of the header of each file; numpy reads headers of any len
 
 def packed(shape: tuple[int, ...], dtype: Any) -> bool:
     """Whether observations are stored as bits, by the same rule as in the replay of a run."""
-    return np.dtype(dtype) == np.bool_ and int(np.prod(shape)) >= 8
+    return ring_storage.is_packed(jax.ShapeDtypeStruct(shape, dtype))
 
 
 def stored_form(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -140,6 +142,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {self.manifest.steps:,} steps in {len(self):,} episodes)"
 
+    @property
+    def first_rows(self) -> np.ndarray:
+        """The row of the first observation of each episode."""
+        return self.episodes["first"] + np.arange(len(self))
+
     def place_of(self, step: int) -> str:
         """Says where in the data a step is, as a person would look for it."""
         number = int(np.searchsorted(self.episodes["first"], step, side="right")) - 1
@@ -184,9 +191,11 @@ class Store:
 
     def _place_of_row(self, row: int) -> str:
         """Says where in the data an observation is."""
-        begins = self.episodes["first"] + np.arange(len(self.episodes))
-        number = int(np.searchsorted(begins, row, side="right")) - 1
-        return f"episode {number}, step {row - int(begins[number])}"
+        number = self._episode_of_row(row)
+        return f"episode {number}, step {row - int(self.first_rows[number])}"
+
+    def _episode_of_row(self, row: int) -> int:
+        return int(np.searchsorted(self.first_rows, row, side="right")) - 1
 
     def _where(self, name: str, block: int) -> str:
         """The bytes of a block of a file, and the steps that it holds."""
@@ -204,9 +213,7 @@ class Store:
             for edge in (block * self.manifest.block, (block + 1) * self.manifest.block - 1)
         )
         if name == "observations.npy":
-            begins = self.episodes["first"] + np.arange(len(self.episodes))
-            of_row = [int(np.searchsorted(begins, row, side="right")) - 1 for row in (first, last)]
-            first, last = (min(row - e, self.manifest.steps - 1) for row, e in zip((first, last), of_row, strict=True))
+            first, last = (min(row - self._episode_of_row(row), self.manifest.steps - 1) for row in (first, last))
         return f"{told}, between {self.place_of(first)} and {self.place_of(last)}"
 
     def _mapped(self, name: str) -> np.ndarray:

@@ -33,21 +33,23 @@ def write(ring: Any, start: jax.Array, items: Any) -> Any:
 
 def read(ring: Any, places: jax.Array, item: Any) -> Any:
     """Reads the items at `places` (of any shape), each like `item`."""
-    return jax.tree.map(lambda data, like: _decode(data[places], like), ring, item)
+    return jax.tree.map(lambda data, like: decode(data[places], like), ring, item)
 
 
-def _packed(item: Any) -> bool:
+def is_packed(item: Any) -> bool:
+    """Whether items like this are stored as bits."""
     return item.dtype == jnp.bool_ and item.size >= PACKED_FROM
 
 
 def _encode(items: jax.Array) -> jax.Array:
-    if not _packed(jax.ShapeDtypeStruct(items.shape[1:], items.dtype)):
+    if not is_packed(jax.ShapeDtypeStruct(items.shape[1:], items.dtype)):
         return items
     return jnp.packbits(items.reshape(items.shape[0], -1), axis=-1)
 
 
-def _decode(stored: jax.Array, item: Any) -> jax.Array:
-    if not _packed(item):
+def decode(stored: jax.Array, item: Any) -> jax.Array:
+    """The items, each like `item`, from the form in which they are stored."""
+    if not is_packed(item):
         return stored
     bits = jnp.unpackbits(stored, axis=-1, count=item.size)
     return bits.astype(jnp.bool_).reshape(*stored.shape[:-1], *item.shape)

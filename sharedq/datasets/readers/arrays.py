@@ -37,10 +37,9 @@ from sharedq.datasets.reader import Found
 from sharedq.datasets.readers.streams import ArrayStream
 from sharedq.datasets.reading import as_rewards, check_lengths, flags, readable, refuse_link
 from sharedq.datasets.spaces import (
-    Bounds,
-    Channels,
     FoundActions,
     FoundObservations,
+    Undeclared,
     find_actions,
     find_observations,
     in_our_form,
@@ -63,14 +62,9 @@ class Steps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(Undeclared):
     """The file or folder, and what its arrays do not say."""
 
-    path: str  # a file .npz, or a folder of files .npy
-    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
-    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
-    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
-    channels: Channels = None  # which axis of an image holds its colours: last or first
     ends: Literal["unknown", "terminated", "truncated"] = "unknown"  # how episodes end where no flag says it
 
     @staticmethod

@@ -15,9 +15,9 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.reading import as_rewards, check_lengths, flags
 from sharedq.datasets.spaces import (
-    Bounds,
     Channels,
     FoundObservations,
+    Undeclared,
     find_actions,
     find_observations,
     in_our_form,
@@ -44,13 +44,9 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class D3rlpy:
+class D3rlpy(Undeclared):
     """An HDF5 file that d3rlpy wrote, of its format 2.1."""
 
-    path: str  # the HDF5 file
-    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
-    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
-    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
     channels: Channels = "first"  # which axis of an image holds its colours: last or first
 
     @staticmethod

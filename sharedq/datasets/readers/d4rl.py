@@ -15,9 +15,8 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Found
 from sharedq.datasets.reading import as_rewards, check_lengths, flags
 from sharedq.datasets.spaces import (
-    Bounds,
-    Channels,
     FoundObservations,
+    Undeclared,
     find_actions,
     find_observations,
     in_our_form,
@@ -40,14 +39,8 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class D4RL:
+class D4RL(Undeclared):
     """A flat HDF5 file as the environments of D4RL download it."""
-
-    path: str  # the HDF5 file
-    environment: str | None = None  # the environment's name; only the folders of Atari data tell it by themselves
-    actions: int | None = None  # how many discrete actions there are; none counts up to the largest that is found
-    bounds: Bounds = None  # low,high of continuous actions, or of each entry in turn; none is -1,1
-    channels: Channels = None  # which axis of an image holds its colours: last or first
 
     @staticmethod
     def recognises(path: str) -> bool:
