@@ -115,7 +115,7 @@ def collect(
         reader="collect",
         behaviour=_behaviour(players, budgets, epsilon, world.spec.actions),
         **known_of(experiment, world.spec),
-        action_meanings=getattr(experiment.environment, "action_meanings", lambda: None)(),
+        action_meanings=experiment.action_meanings(),
     )
     files = [_checkpoint(name) / "checkpoint.json" for name in map(str, agents) if name != RANDOM]
     with bar(f"collecting {out}", "steps") as progress, StoreWriter(out, description, files) as writer:

@@ -221,6 +221,7 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     """What the data are, line by line."""
     from sharedq.datasets.contents import ends_in_words
     from sharedq.environments.spec import Discrete
+    from sharedq.reports.settings_told import scores_in_words
     from sharedq.settings import as_typed
     from sharedq.units import readable
 
@@ -250,9 +251,8 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     numbers = {"action repeat": description.action_repeat, "sticky actions": description.sticky_actions}
     yield from ((name, f"{value:g}") for name, value in numbers.items() if value is not None)
     if description.reference_scores:
-        low, high = description.reference_scores
         mean = "" if contents.normalised_return is None else f"; normalised mean {contents.normalised_return:.1f}"
-        yield "scores", f"{low:g} of a random agent, {high:g} of an expert or, on Atari, a human{mean}"
+        yield "scores", f"{scores_in_words(*description.reference_scores)}{mean}"
     if manifest is not None:
         yield "size", readable(sum(file["bytes"] for file in manifest.files.values()))
         yield "content", manifest.content

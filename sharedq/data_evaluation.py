@@ -63,12 +63,13 @@ class OnData:
         settings, rewards, remark = replay.for_other_data(str(as_path(data, "data")), like.data, unknown_ends)
         self._feed = DataFeed(settings, gamma, rewards)
         self._feed.open(built.spec)
-        settings.check_meanings(getattr(experiment.environment, "action_meanings", lambda: None))
+        settings.check_meanings(experiment.action_meanings)
         # In a longer return, who acted in the data would have chosen most of the actions.
         self._steps = DataFeed(replace(settings, n_step=1), gamma, rewards)
         self._bound = bound
         self._evaluate = jax.jit(self._batch)
         self.remarks = [] if remark is None else [remark]
+        self._behaviour = float(self._feed.discounted_returns(bound).mean())
         ends = self._feed.ends
         if cut := int((ends == End.TRUNCATED).sum()):
             self.remarks.append(
@@ -94,7 +95,7 @@ class OnData:
             q_value=means.get("q_value", np.nan),
             action_gap=means.get("action_gap", np.nan),
             fitted_q=fitted.value,
-            behaviour=float(self._feed.discounted_returns(self._bound).mean()),
+            behaviour=self._behaviour,
             fitted_q_moved=abs(fitted.value - fitted.earlier) / (max(map(abs, fitted)) or 1),
         )
 

@@ -107,6 +107,10 @@ class Experiment:
         """What a run is called: by its source of targets, or by its algorithm if that asks no source."""
         return self.target.label if self.uses_target else self.algorithm.label
 
+    def action_meanings(self) -> tuple[str, ...] | None:
+        """The names of the environment's actions, if it tells them."""
+        return getattr(self.environment, "action_meanings", lambda: None)()
+
     def kind(self, part: str) -> str:
         """The name of a part's kind."""
         return TABLES[part].name_of(type(getattr(self, part)))
@@ -450,7 +454,7 @@ class Built:
     def program(self) -> Program:
         one = self.experiment
         if hasattr(one.replay, "check_meanings"):
-            one.replay.check_meanings(getattr(one.environment, "action_meanings", lambda: None))
+            one.replay.check_meanings(one.action_meanings)
         return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds, self.measuring)
 
     @cached_property

@@ -91,13 +91,14 @@ def data_told(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         "rewards": known.get("rewards") or "",
         "batch size": all_of("batch_size"),
         "n-step": all_of("n_step"),
-        "reference scores": _told_scores(*scores) if scores else "",
+        "reference scores": scores_in_words(*scores) if scores else "",
         **{f"note {place}": PATH.sub("", note) for place, note in enumerate(known.get("notes", []), start=1)},
     }
     return {name: printable(text) for name, text in lines.items() if text}
 
 
-def _told_scores(low: float, high: float) -> str:
+def scores_in_words(low: float, high: float) -> str:
+    """The returns that count 0 and 100 in a normalised score."""
     return f"{low:g} of a random agent, {high:g} of an expert or, on Atari, a human"
 
 
