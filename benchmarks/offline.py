@@ -34,6 +34,7 @@ use_all_cores(for_one=True)
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.peers.process import PeerProcess  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 from sharedq.datasets import DataSet  # noqa: E402
 from sharedq.datasets.episode import End, Episode  # noqa: E402
@@ -96,27 +97,13 @@ def _timed(base: Experiment, stretch: int) -> Experiment:
     return base.replace(**{f"training.{name}": value for name, value in training.items()})
 
 
-class Peer:
+class Peer(PeerProcess):
     """d3rlpy in a process of its own, with the steps of a store."""
 
     def __init__(self, python: str, kind: str, batch: int, store: Store, folder: Path):
         path = folder / f"{kind}.npz"
         np.savez(path, **_as_arrays(store))
-        script = str(Path(__file__).parent / "peers" / "d3rlpy_updates.py")
-        command = [python, script, kind, str(path), str(batch)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def seconds(self, updates: int) -> float:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(f"{updates}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            sys.exit(f"the peer stopped: {self._process.args}")
-        return float(answer)
-
-    def close(self) -> None:
-        self._process.communicate()
+        super().__init__(python, "d3rlpy_updates.py", kind, str(path), str(batch))
 
 
 def _as_arrays(store: Store) -> dict[str, np.ndarray]:

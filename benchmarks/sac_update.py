@@ -12,16 +12,15 @@ theirs (`benchmarks/peers/sac.py`).
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.atari_update import OPTIONS, Products
+from benchmarks.peers.process import PeerProcess
 from sharedq.analysis.cost import flops
 from sharedq.environments import Continuous, EnvironmentSpec
 from sharedq.experiment import Experiment
@@ -73,23 +72,13 @@ class Ours:
         return time.perf_counter() - began
 
 
-class Peer:
+class Peer(PeerProcess):
     """Another package, in a process of its own."""
 
     flops = None
 
     def __init__(self, python: str, package: str, at_once: int):
-        script = str(Path(__file__).parent / "peers" / "sac.py")
-        command = [python, script, package, str(OBS), str(ACTIONS), str(BATCH), str(STORED), str(at_once)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def seconds(self, updates: int) -> float:
-        self._process.stdin.write(f"{updates}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            sys.exit(f"the peer stopped: {self._process.args}")
-        return float(answer)
+        super().__init__(python, "sac.py", package, *map(str, (OBS, ACTIONS, BATCH, STORED, at_once)))
 
 
 def main() -> None:
