@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FIRST = "JAX_COMPILATION_CACHE_DIR" not in os.environ  # of the processes of this run of the tests
@@ -78,6 +79,27 @@ def undrawn(monkeypatch):
         return {name: [Figure("areas", "caption", b"", b"")] for name in ("", *(task.name for task in summary.tasks))}
 
     monkeypatch.setattr("sharedq.reports.page.draw", draw)
+
+
+class Answer(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sharedq(here, capsys):
+    """Runs a command in the folder that the fixture `here` of the module has made."""
+    from sharedq.command_line import main
+
+    def run(*words) -> Answer:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return Answer(code, *capsys.readouterr())
+
+    return run
 
 
 def pytest_unconfigure():

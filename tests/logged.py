@@ -1,5 +1,7 @@
 """A small data set of a tabular problem, in which every action was taken in every state, and its one batch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,10 @@ def widened(tree):
     """In float64, where there is one: within `jax.enable_x64`."""
     wide = jnp.zeros(()).dtype
     return jax.tree.map(lambda x: x.astype(wide) if x.dtype == jnp.float32 else x, tree)
+
+
+def close(one, other, tolerance=1e-10):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), one, other)
 
 
 def mean_of_rows(values) -> np.ndarray:

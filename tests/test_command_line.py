@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -123,12 +122,6 @@ class Wrong(nn.Module):
 """
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder to work in; importing from it leaves no trace in other tests."""
@@ -138,18 +131,6 @@ def here(tmp_path, monkeypatch):
     for name in ("my_environment", "my_network"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def sharedq(here, capsys):
-    """Runs a command."""
-
-    def run(*words) -> Answer:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return Answer(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Conservative Q-learning: its fixed point, its gradient, and the same identities between sources as for DQN."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +31,6 @@ def wide():
 def descent(monkeypatch):
     """Gradient descent in Adam's place, so that a fixed point is reached and a step is a gradient."""
     monkeypatch.setattr("sharedq.algorithms.dqn.adam", lambda rate, *_: optax.sgd(rate))
-
-
-def close(one, other, tolerance=1e-10):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), one, other)
 
 
 def fixed_point() -> np.ndarray:
@@ -101,7 +96,7 @@ def test_one_gradient_is_that_of_the_loss_written_out():
     after, _, metrics = jax.jit(algorithm.update)(start, batch, KEY, jnp.int32(1))
     assert after.params["trunk"]["Dense_0"]["kernel"].dtype == jnp.float64
     total, slope = jax.jit(jax.value_and_grad(loss))(start.params)
-    close((jax.tree.map(np.subtract, start.params, after.params), metrics["loss"]), (slope, total))
+    logged.close((jax.tree.map(np.subtract, start.params, after.params), metrics["loss"]), (slope, total))
 
 
 DENSE, FAST = Dense((6,)), CQL(learning_rate=0.01)
@@ -113,19 +108,19 @@ def trained(target, network=DENSE, settings=FAST):
 
 def test_the_sources_that_are_the_same_source_for_dqn_are_so_here():
     (classic, losses), (free, of_free) = trained(TargetNetwork(period=1)), trained(OnlineNetwork())
-    close((classic.params, losses), (free.params, of_free))
+    logged.close((classic.params, losses), (free.params, of_free))
     (chain, of_chain), (classic, losses) = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
-    close((jax.tree.map(lambda w: w[0], chain.params), of_chain), (classic.params, losses))
+    logged.close((jax.tree.map(lambda w: w[0], chain.params), of_chain), (classic.params, losses))
     heads, of_heads = trained(SharedHeads(1, period=20, initial_heads="copies"), Table())
     classic, losses = trained(TargetNetwork(20), Table())
-    close((heads.params, of_heads), (classic.params, losses))
+    logged.close((heads.params, of_heads), (classic.params, losses))
 
 
 def test_without_a_weight_the_penalty_changes_nothing():
     (dqn, losses), (cql, of_cql) = (
         trained(TargetNetwork(20), settings=one) for one in (DQN(learning_rate=0.01), CQL(learning_rate=0.01, alpha=0))
     )
-    close((dqn.params, losses), (cql.params, of_cql))
+    logged.close((dqn.params, losses), (cql.params, of_cql))
 
 
 def test_the_algorithm_keeps_its_penalty_on_another_source():
@@ -194,7 +189,7 @@ def test_without_a_weight_the_continuous_penalty_changes_nothing():
     states = []
     for settings in (SAC(**common), CQLSAC(alpha=0, samples=2, **common)):
         states.append(logged.learned(settings.build(LINE, TargetNetwork(period=3), Dense((4,))), 10, batch))
-    close(*states)
+    logged.close(*states)
 
 
 def test_the_policy_draws_in_the_penalty_have_no_gradient_and_the_rest_is_finite():

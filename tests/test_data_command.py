@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import gymnasium
 import jax
@@ -40,12 +40,6 @@ from sharedq.runs import RunDirectory, checkpoints
 from sharedq.training import Interactive
 
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--training.checkpoint_period", "2000")
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -96,18 +90,6 @@ def here(tmp_path, monkeypatch):
     lines = [" ".join(str(number + step) for step in range(number + 1)) for number in range(8)]
     (tmp_path / "some.lines").write_text("\n".join(lines))
     return tmp_path
-
-
-@pytest.fixture
-def sharedq(here, capsys):
-    """Runs a command."""
-
-    def run(*words) -> Answer:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return Answer(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

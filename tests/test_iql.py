@@ -1,7 +1,6 @@
 """Implicit Q-learning: its fixed point, its gradients, and the same identities between sources as for DQN."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +36,6 @@ def wide():
 def descent(monkeypatch):
     """Gradient descent in Adam's place, so that a fixed point is reached and a step is a gradient."""
     monkeypatch.setattr("sharedq.algorithms.iql.adam_with_rate", logged.descent)
-
-
-def close(one, other, tolerance=1e-10):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), one, other)
 
 
 # The expectile
@@ -180,9 +175,9 @@ def test_one_update_goes_down_the_losses_written_out(continuous):
     wanted, losses = written_out()
     after, errors, metrics = jax.jit(algorithm.update)(start, batch, KEY, jnp.int32(1))
     assert after.params["critic"]["heads"]["kernel"].dtype == jnp.float64
-    close(after.params, wanted)
+    logged.close(after.params, wanted)
     assert errors.shape == (2, len(rows))
-    close({name: metrics[name] for name in losses}, losses)
+    logged.close({name: metrics[name] for name in losses}, losses)
     assert metrics.keys() == {
         "loss", "value_loss", "policy_loss", "td_error", "q_value", "advantage", "weight",
     }  # fmt: skip
@@ -217,7 +212,7 @@ def test_with_a_beta_of_zero_the_policy_is_the_clone_of_the_data():
             for number in range(1, 6):
                 state, _, _ = own(state, batch, KEY, jnp.int32(number))
                 cloned, _, _ = clones(cloned, batch, KEY, jnp.int32(number))
-            close(state.params["actor"], cloned.params, 1e-8)
+            logged.close(state.params["actor"], cloned.params, 1e-8)
 
 
 def test_the_policys_rate_falls_along_a_cosine_to_zero():
@@ -240,11 +235,13 @@ def trained(target, network=DENSE):
 
 
 def test_the_sources_that_are_the_same_source_for_dqn_are_so_here():
-    close(trained(TargetNetwork(period=1)), trained(OnlineNetwork()))
+    logged.close(trained(TargetNetwork(period=1)), trained(OnlineNetwork()))
     (chain, of_chain), (classic, of_classic) = trained(IteratedNetworks(1, period=20)), trained(TargetNetwork(20))
-    close((jax.tree.map(lambda w: w[0], chain.pop("critic")), of_chain), (classic.pop("critic"), of_classic))
-    close(chain, classic)
-    close(trained(SharedHeads(1, period=20, initial_heads="copies"), Table()), trained(TargetNetwork(20), Table()))
+    logged.close((jax.tree.map(lambda w: w[0], chain.pop("critic")), of_chain), (classic.pop("critic"), of_classic))
+    logged.close(chain, classic)
+    logged.close(
+        trained(SharedHeads(1, period=20, initial_heads="copies"), Table()), trained(TargetNetwork(20), Table())
+    )
 
 
 def test_the_heads_of_v_shift_with_those_of_q_and_moments_stay():
@@ -256,7 +253,7 @@ def test_the_heads_of_v_shift_with_those_of_q_and_moments_stay():
     for part in ("critic", "value"):
         before, after = (state.params[part]["heads"]["kernel"] for state in (unmoved, shifted))
         np.testing.assert_allclose(after, jnp.concatenate([before[1:], before[-1:]]), rtol=1e-6)
-        close(unmoved.optimisers[part], shifted.optimisers[part])
+        logged.close(unmoved.optimisers[part], shifted.optimisers[part])
 
 
 # Networks, actions, measures
