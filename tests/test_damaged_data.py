@@ -893,6 +893,13 @@ def vectors_of(place, number):
     return damage
 
 
+def with_an_unknown_end(path):
+    """A store that hides in its manifest that the end of an episode is not known."""
+    episodes = np.array(Store(path).episodes)
+    episodes["end"][1] = End.UNKNOWN
+    made_elsewhere(path, episodes=episodes)
+
+
 def declaring(**changes):
     return lambda path: made_elsewhere(path, lambda told: dataclasses.replace(told, **changes))
 
@@ -927,6 +934,7 @@ ELSEWHERE = [
     ("an action that is no number", vectors_of((3, 0), np.nan), "actions.npy, episode 0, step 3: ... nan, outside"),
     ("an observation that is none", with_number("observations", (4, 1), np.nan), "observations.npy, episode 0, step 4"),
     ("an infinite observation", with_number("observations", (5, 0), np.inf), "observations.npy, episode 1, step 0: "),
+    ("an unknown end", with_an_unknown_end, "manifest.json counts other ends than episodes.npy has"),
     ("other blocks", declaring(block=2**20), "manifest.json has blocks of 1,048,576 bytes"),
     ("no blocks", blocks_of_rewards({"blocks": []}), "rewards.npy has 300 bytes and 0 checksums, and"),
     ("more blocks", blocks_of_rewards({"blocks": ["", ""]}), "rewards.npy has 300 bytes and 2 checksums, and"),

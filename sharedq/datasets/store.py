@@ -85,6 +85,11 @@ def lengths(description: manifests.Description, episodes: int, steps: int) -> di
     return {name: HEADER + math.prod(shape) * dtype.itemsize for name, (shape, dtype) in found.items()}
 
 
+def ends_of(episodes: np.ndarray) -> dict[str, int]:
+    """How many episodes ended in which way."""
+    return {end.name.lower(): int((episodes["end"] == end).sum()) for end in End}
+
+
 class Store:
     """A data set on disk, open for reading. Only what is read comes into memory."""
 
@@ -266,3 +271,5 @@ class Store:
         if wrong.size or edges[-1] != self.manifest.steps:
             number = int(wrong[0]) if wrong.size else len(first) - 1
             raise SharedqError(f"{self.path / 'episodes.npy'} does not add up at episode {number}: {REMEDY}")
+        if ends_of(self.episodes) != self.manifest.ends:
+            raise SharedqError(f"{self.path / manifests.FILE} counts other ends than episodes.npy has: {REMEDY}")

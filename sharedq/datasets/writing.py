@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sharedq.datasets import manifest as manifests
-from sharedq.datasets.episode import End, Episode
+from sharedq.datasets.episode import Episode
 from sharedq.datasets.manifest import Description, Manifest
 from sharedq.datasets.rules import check_episode
-from sharedq.datasets.store import BLOCK, EPISODE, FILES, HEADER, Store, encode, forms, header, lengths
+from sharedq.datasets.store import BLOCK, EPISODE, FILES, HEADER, Store, encode, ends_of, forms, header, lengths
 from sharedq.errors import SharedqError
 from sharedq.json_files import read_json
 from sharedq.runs.durable import atomic_write, naming, refuse_links, sync, sync_folder
@@ -165,12 +165,11 @@ class StoreWriter:
                 files[name] = {"bytes": length, "blocks": _blocks(file)}
         episodes = self._rows_of_episodes()
         self._close_files()
-        counts = {end.name.lower(): int((episodes["end"] == end).sum()) for end in End}
         Manifest(
             self.description,
             episodes=self.episodes_written,
             steps=self.steps_written,
-            ends=counts,
+            ends=ends_of(episodes),
             groups=len(np.unique(episodes["group"])),
             made=date.today().isoformat(),
             version=version("sharedq"),
