@@ -114,12 +114,5 @@ class OnData:
         return {name: jnp.mean(x) for name, x in found.items()}
 
 
-def evaluate_on(
-    agent: Agent, data: str | Path, updates: int = FITTED_Q_UPDATES, unknown_ends: UnknownEnds | None = None
-) -> DataEvaluation:
-    """Evaluates one agent on a data set; see `OnData`."""
-    return OnData(agent, data, updates, unknown_ends).evaluate(agent)
-
-
 def _action(algorithm: Any, state: Any, obs: Any) -> jax.Array:
     return algorithm.decide(state, obs)[0]

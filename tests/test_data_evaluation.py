@@ -16,7 +16,7 @@ from sharedq.analysis import fitted_q as fitted
 from sharedq.analysis.action_gap import action_gap
 from sharedq.analysis.agreement import agreement
 from sharedq.command_line import main
-from sharedq.data_evaluation import OnData, evaluate_on
+from sharedq.data_evaluation import OnData
 from sharedq.datasets import DataSet
 from sharedq.datasets import feed as feed_module
 from sharedq.datasets.episode import End, Episode
@@ -94,7 +94,7 @@ def test_an_agent_that_knows_the_values_is_told_so(data, quick):
     q_values = PROBES["corridor"].q_values(GAMMA)
     agent = knowing(recipe("corridor"), q_values)
     np.testing.assert_allclose(agent.values(np.eye(4, dtype=np.float32)), q_values, rtol=1e-6)
-    found = evaluate_on(agent, data / "corridor", updates=2_000)
+    found = OnData(agent, data / "corridor", updates=2_000).evaluate(agent)
 
     feed = DataSet(str(data / "corridor")).build(step_like(agent.built.spec), GAMMA, 1)
     drawn = [feed.batches([agent.seed], 2**40 + place, 1) for place in range(8)]
@@ -104,7 +104,7 @@ def test_an_agent_that_knows_the_values_is_told_so(data, quick):
     assert found.q_value == pytest.approx(q_values[states, taken].mean(), rel=1e-5)
     assert found.action_gap == pytest.approx(np.ptp(q_values[states], axis=-1).mean(), rel=1e-5)
     assert found.fitted_q == pytest.approx(GAMMA**3, abs=0.02) and found.settled
-    assert not evaluate_on(agent, data / "corridor", updates=100).settled
+    assert not OnData(agent, data / "corridor", updates=100).evaluate(agent).settled
     lengths = feed.store.episodes["length"][feed.store.returns > 0]
     assert found.behaviour == pytest.approx((GAMMA ** (lengths - 1)).sum() / len(feed.store.episodes))
 
@@ -125,7 +125,7 @@ def test_rewards_are_those_that_were_learned_from_and_a_policy_is_evaluated_step
         **{"replay.n_step": 3, "replay.fraction": 0.1, "replay.reward_shift": -1.0},
     )
     agent = knowing(experiment, np.zeros((4, 2)))
-    found = evaluate_on(agent, data / "corridor", updates=10)
+    found = OnData(agent, data / "corridor", updates=10).evaluate(agent)
     rewards = np.asarray(seen["batch"].transition.reward)
     assert set(rewards) <= {-0.5, 0.0}  # -1 and 0, clipped, and never a sum of several
     assert set(np.asarray(seen["batch"].transition.discount)) <= {np.float32(0), np.float32(0.99)}
@@ -138,9 +138,9 @@ def test_rewards_are_those_that_were_learned_from_and_a_policy_is_evaluated_step
 def test_data_of_another_environment_or_no_updates_are_refused(data):
     agent = knowing(recipe("corridor"), np.zeros((4, 2)))
     with pytest.raises(SharedqError, match="was recorded in 'probe/time_limit'"):
-        evaluate_on(agent, data / "time_limit")
+        OnData(agent, data / "time_limit")
     with pytest.raises(SharedqError, match="updates must be at least 1"):
-        evaluate_on(agent, data / "corridor", updates=0)
+        OnData(agent, data / "corridor", updates=0)
 
 
 def written(out, rewards, end) -> Store:
@@ -223,7 +223,8 @@ def test_first_observations_come_in_pieces(data, monkeypatch):
 
 def test_what_imitates_has_no_action_gap(data, tmp_path):
     run = trained_on(data / "corridor", tmp_path / "run", algorithm="bc")
-    assert np.isnan(evaluate_on(load_all(run.path)[0], data / "corridor", updates=1).action_gap)
+    (agent,) = load_all(run.path)[:1]
+    assert np.isnan(OnData(agent, data / "corridor", updates=1).evaluate(agent).action_gap)
     measured = load_all(run.path)[0].experiment.replace(measures=("action_gap",))
     with pytest.raises(SharedqError, match="'action_gap' looks at the values of actions, and algorithm 'bc' has none"):
         library.train(measured, tmp_path / "measured", progress=None)
