@@ -95,10 +95,11 @@ def bar(doing: str, unit: str) -> Iterator[Counted]:
     if not sys.stdout.isatty():
         yield uncounted
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     words = (TextColumn(what, markup=False) for what in ("{task.description}", "{task.fields[words]}"))
-    live = Progress(next(words), BarColumn(bar_width=24), next(words), transient=True)
+    live = Progress(next(words), BarColumn(bar_width=24), next(words), console=Console(), transient=True)
     task = live.add_task(visible(doing), total=None, words="")
 
     def show(done: int, total: int | None = None) -> None:

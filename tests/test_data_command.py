@@ -920,6 +920,7 @@ def test_a_bar_is_drawn_in_a_terminal_only(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     with bar("converting [x]\n", "steps") as show:
         show(5, None)
         show(10, 1000)
