@@ -1,5 +1,6 @@
 """Networks, split into trunk and heads. To add one, write a frozen dataclass with `build(outputs)`; extend NETWORKS."""
 
+from sharedq.networks.gpt2 import GPT2
 from sharedq.networks.impala import Impala
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.simba import SimbaV2
@@ -11,7 +12,19 @@ NETWORKS = {
     "convolutional": Convolutional,
     "impala": Impala,
     "simba": SimbaV2,
+    "gpt2": GPT2,
     "flax": FlaxTrunk,
 }
 
-__all__ = ["NETWORKS", "Convolutional", "Dense", "FlaxTrunk", "Impala", "Network", "SimbaV2", "Table", "of_flax"]
+__all__ = [
+    "GPT2",
+    "NETWORKS",
+    "Convolutional",
+    "Dense",
+    "FlaxTrunk",
+    "Impala",
+    "Network",
+    "SimbaV2",
+    "Table",
+    "of_flax",
+]
