@@ -275,7 +275,11 @@ BAD = {
         r"'h.1.mlp.c_fc.weight' of .* has shape \[96, 24\], not \[24, 96\]",
     ),
     "another rank": (also("ln_f.bias", np.zeros((24, 1), np.float32)), {}, r"'ln_f.bias' .* \[24, 1\], not \[24\]"),
-    "whole numbers": (also("ln_f.bias", np.zeros(24, np.int32)), {}, "'ln_f.bias' of .* holds no fractional numbers"),
+    "whole numbers": (
+        also("ln_f.bias", np.zeros(24, np.int32)),
+        {},
+        "'ln_f.bias' of .* holds int32: choose a file of floating",
+    ),
     "an extra name": (
         also("classifier.weight", np.zeros(3, np.float32)),
         {},
@@ -289,15 +293,15 @@ BAD = {
     "a head of its own": (
         lambda arrays: also("lm_head.weight", arrays["wte.weight"] + 1)(arrays),
         {},
-        "'lm_head.weight' of .* is not its 'wte.weight'",
+        "'lm_head.weight' of .* is not equal to 'wte.weight'",
     ),
     "too few positions": (dict, {"positions": 17}, "has 16 positions: set --network.positions to at most as many"),
     "a small vocabulary": (
         dict,
         {"vocabulary": 101},
-        "has 100 tokens, and the texts have 101: leave --network.weights",
+        "has 100 tokens and the texts have 101: leave --network.weights",
     ),
-    "another vocabulary": (dict, {"vocabulary": 35}, "has 100 tokens, and the texts have 35: leave --network.weights"),
+    "another vocabulary": (dict, {"vocabulary": 35}, "has 100 tokens and the texts have 35: leave --network.weights"),
 }
 
 
@@ -316,6 +320,8 @@ def test_a_file_of_another_network_is_refused(name, published, tmp_path):
         (None, r"cannot read .*w\.safetensors \(No such file"),
         (b"", "is no safetensors file"),
         (b"\x80\x04K\x05.", r"is no safetensors file \(its header does not lie in the file\)"),
+        (b"\2" + bytes(7) + b"[]", "is no safetensors file"),
+        (b"\7" + bytes(7) + b'{"a":1}', "is no safetensors file"),
         (PUBLISHED.read_bytes()[:-1], r"is no safetensors file \('.*' ends behind the end of the file\)"),
     ],
 )

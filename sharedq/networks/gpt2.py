@@ -186,9 +186,8 @@ class GPT2:
             fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape))
             form = ", ".join("any" if n is None else str(n) for n in shape)
             require(fits, f"'{prefix}{name}' of {path} has shape {list(array.shape)}, not [{form}]: {REMEDY}")
-            require(
-                jnp.issubdtype(array.dtype, jnp.floating), f"'{prefix}{name}' of {path} holds no fractional numbers"
-            )
+            floats = jnp.issubdtype(array.dtype, jnp.floating)
+            require(floats, f"'{prefix}{name}' of {path} holds {array.dtype}: choose a file of floating-point weights")
             return array.astype(np.float32)
 
         def product(name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
@@ -206,9 +205,9 @@ class GPT2:
         tokens, positions = take("wte.weight", None, width), take("wpe.weight", None, width)
         blocks = jax.tree.map(lambda *layers: np.stack(layers), *map(block, range(self.layers)))
         params = {"blocks": blocks, "norm": norm("ln_f")}
-        head = arrays.pop("lm_head.weight", None)
+        tied = np.array_equal(arrays.pop("lm_head.weight", tokens), tokens)
         require(
-            head is None or np.array_equal(head, tokens), f"'lm_head.weight' of {path} is not its '{prefix}wte.weight'"
+            tied, f"'lm_head.weight' of {path} is not equal to '{prefix}wte.weight', as in GPT-2: choose another file"
         )
         if arrays:
             raise SharedqError(f"{path} has '{min(arrays)}', which is not in this network: {REMEDY}")
@@ -216,9 +215,9 @@ class GPT2:
         require(enough, f"{path} has {len(positions):,} positions: set --network.positions to at most as many")
         if len(tokens) == BYTE_PAIRS and vocabulary == len(WORDLE):
             tokens = tokens[list(WORDLE)]
-        fits = len(tokens) == vocabulary
+        same = len(tokens) == vocabulary
         require(
-            fits, f"{path} has {len(tokens):,} tokens, and the texts have {vocabulary:,}: leave --network.weights out"
+            same, f"{path} has {len(tokens):,} tokens and the texts have {vocabulary:,}: leave --network.weights out"
         )
         return jax.tree.map(jnp.asarray, {"tokens": tokens, "positions": positions[: self.positions], **params})
 
@@ -254,7 +253,7 @@ class GPT2:
         queries, keys, values = jnp.moveaxis(cast(three, self.compute), (2, 3), (0, 2))  # [B, H, T, d] each
         new = (keys, values)
         if old is not None:
-            keys, values = (_put(one, x, places[:, 0]) for one, x in zip(old, new))
+            keys, values = (_put(room, one, places[:, 0]) for room, one in zip(old, new))
         scores = self._product(queries, keys.mT) / math.sqrt(queries.shape[-1])  # [B, H, T, all tokens]
         seen = jnp.arange(keys.shape[2]) <= places[:, None, :, None]
         shares = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
