@@ -4,6 +4,7 @@ from sharedq.algorithms.algorithm import Algorithm, learning_of
 from sharedq.algorithms.bc import BC
 from sharedq.algorithms.cql import CQL, CQLSAC
 from sharedq.algorithms.dqn import DQN
+from sharedq.algorithms.ilql import ILQL
 from sharedq.algorithms.iql import IQL
 from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
@@ -15,7 +16,8 @@ ALGORITHMS = {
     "cql": CQL,
     "cql_sac": CQLSAC,
     "iql": IQL,
+    "ilql": ILQL,
     "bc": BC,
 }
 
-__all__ = ["ALGORITHMS", "BC", "CQL", "CQLSAC", "DQN", "IQL", "SAC", "Algorithm", "StreamQ", "learning_of"]
+__all__ = ["ALGORITHMS", "BC", "CQL", "CQLSAC", "DQN", "ILQL", "IQL", "SAC", "Algorithm", "StreamQ", "learning_of"]

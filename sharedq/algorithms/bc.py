@@ -13,10 +13,13 @@ import jax.numpy as jnp
 
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.algorithms.parts import check_actions, policy_on
-from sharedq.environments.spec import Discrete, EnvironmentSpec
+from sharedq.algorithms.writing import check_training, imitation, policy_reader, tokens_of, write
+from sharedq.environments.spec import Discrete, EnvironmentSpec, Tokens
+from sharedq.networks.gpt2 import LanguageModel
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam, gradient_step
 from sharedq.settings import LAYERS, WIDTH, check_count, require
+from sharedq.transcripts import decisions
 from sharedq.transitions import Batch
 
 
@@ -28,7 +31,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class BC:
-    """Behaviour cloning, for discrete and continuous actions. It ignores --target."""
+    """Behaviour cloning, for discrete and continuous actions, and for text. It ignores --target."""
 
     uses_target: ClassVar = False
     label: ClassVar = "behaviour cloning"
@@ -46,7 +49,13 @@ class BC:
         check_count("algorithm.actor_width", self.actor_width, most=WIDTH)
         check_count("algorithm.actor_depth", self.actor_depth, least=0, most=LAYERS)
 
+    def check(self, spec: EnvironmentSpec, training: Any) -> None:
+        check_training(spec, training)
+
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
+        if isinstance(spec.actions, Tokens):
+            form, settings = tokens_of(spec, network, "BC")
+            return self.on_text(settings.language_model(form.vocabulary), form, settings.dropout > 0)
         check_actions(spec, "BC")
         policy = policy_on(spec, network, "gaussian", self.actor_width, self.actor_depth)
         return self.on(policy, isinstance(spec.actions, Discrete))
@@ -88,6 +97,40 @@ class BC:
                 metrics = {"action_error": jnp.abs(action - sample.action).mean()}
             state = State(params, info.batch_stats, moments)
             return state, -info.log_density[None], {"loss": total, **metrics}
+
+        return Algorithm(init, act, values, decide, update=update)
+
+    def on_text(self, model: LanguageModel, form: Tokens, dropout: bool) -> Algorithm:
+        """The algorithm on a language model that is built."""
+        optimiser = adam(self.learning_rate, self.adam_epsilon, None)
+
+        def init(key: jax.Array, example: Batch) -> State:
+            params = model.init(key)
+            return State(params, {}, optimiser.init(params))
+
+        def act(state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
+            return write(form, policy_reader(model, state.params), obs, None if step is None else key)
+
+        def values(state: State, key: jax.Array | None, obs: Any) -> jax.Array:
+            """The log probability [N] of the likeliest first token."""
+            scores, _ = policy_reader(model, state.params).start(obs, (obs != form.pad).sum(axis=1))
+            return scores.max(axis=-1)
+
+        def decide(state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
+            return write(form, policy_reader(model, state.params), obs, None), values(state, None, obs)
+
+        def update(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, jax.Array, dict]:
+            tokens = batch.transition.obs
+
+            def of(params: Any) -> tuple[jax.Array, jax.Array]:
+                return imitation(
+                    model, params, tokens, decisions(form, tokens), batch.weights, key if dropout else None
+                )
+
+            (total, accuracy), slope = jax.value_and_grad(of, has_aux=True)(state.params)
+            params, moments = gradient_step(optimiser, slope, state.optimiser, state.params)
+            errors = jnp.broadcast_to(total, (1, len(batch.weights)))
+            return State(params, {}, moments), errors, {"loss": total, "accuracy": accuracy}
 
         return Algorithm(init, act, values, decide, update=update)
 

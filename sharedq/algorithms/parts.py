@@ -72,14 +72,14 @@ def source_on(
         one = network.build(outputs)
         return one if critics is None else ensemble(one, critics)
 
-    return _source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
+    return source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
 
 
 def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, outputs]."""
     pair = spec.observation, spec.actions.one
     built = network_on(spec, network, pair, lambda: ensemble(of_pairs(network.build(outputs)), critics))
-    return _source_of(target, built, pair)
+    return source_of(target, built, pair)
 
 
 def network_on(spec: EnvironmentSpec, network: Any, one: Any, build: Callable[[], Network]) -> Network:
@@ -105,7 +105,8 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     return policy
 
 
-def _source_of(target: Any, built: Network, one: Any) -> TargetSource:
+def source_of(target: Any, built: Network, one: Any) -> TargetSource:
+    """The source on a network that is built; `one` has the shapes of its input, without the batch axis."""
     if Table("target", SOURCES).is_ours(type(target)):
         return target.build(built)._replace(network=built)
     with own_errors(f"target '{target.label}'", type(target).__module__):

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sharedq.datasets.episode import End
-from sharedq.datasets.feed import FractionOf, Raw, Rewards, StoreFeed, chosen_part
+from sharedq.datasets.feed import FractionOf, Rewards, StoreFeed, chosen_part
 from sharedq.datasets.store import Store
-from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, to_json
+from sharedq.datasets.text_feed import TextFeed
+from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, Tokens, to_json
 from sharedq.errors import SharedqError
 from sharedq.settings import N_STEP, as_typed, check_count, require
 from sharedq.transitions import Batch, Step
@@ -187,11 +188,14 @@ class DataFeed:
             )
 
     @cached_property
-    def _feed(self) -> StoreFeed:
+    def _feed(self) -> StoreFeed | TextFeed:
         settings, store = self._settings, self._settings._store
         part = chosen_part(store, settings.fraction, settings.fraction_of)
         unknown = End.TERMINATED if settings.unknown_ends == "terminated" else End.TRUNCATED
         rewards = settings.rewards if self._rewards is None else self._rewards
+        if isinstance(store.description.spec.actions, Tokens):
+            require(settings.n_step == 1, "text is learned from in whole episodes: leave replay.n_step at 1")
+            return TextFeed(store, part, settings.batch_size, self._gamma, unknown, rewards)
         return StoreFeed(store, part, settings.batch_size, settings.n_step, self._gamma, unknown, rewards)
 
     @property
@@ -208,7 +212,7 @@ class DataFeed:
         """The data set, open for reading."""
         return self._settings._store
 
-    def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
+    def batches(self, seeds: Sequence[int], first: int, count: int) -> Any:
         return self._feed.batches(seeds, first, count)
 
     def decode(self, raw: Any, reward_bound: float | None = None) -> Batch:

@@ -74,6 +74,14 @@ def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Range
     return Ranges(first, np.maximum(np.rint(fraction * length), 1).astype(np.int64))
 
 
+def drawn(seed: int, first: int, count: int, batch_size: int, total: int) -> np.ndarray:
+    """Numbers [count, B] of 0 .. total-1. Each update from `first` on has its own place in one stream of numbers."""
+    width = -(-batch_size // 4) * 4  # the generator makes four numbers at a time
+    stream = np.random.Philox(key=seed, counter=first * (width // 4))
+    numbers = stream.random_raw(count * width).reshape(count, width)[:, :batch_size]
+    return (((numbers >> np.uint64(32)) * np.uint64(total)) >> np.uint64(32)).astype(np.int64)
+
+
 class StoreFeed:
     """The batches of a store; see `Feed` in replay/feed.py."""
 
@@ -113,12 +121,8 @@ class StoreFeed:
         return itertools.pairwise([*begins, len(ordered)])
 
     def _drawn(self, seed: int, first: int, count: int) -> np.ndarray:
-        """The first steps [count, B] of the transitions. Each update has its own place in one stream of numbers."""
-        width = -(-self.batch_size // 4) * 4  # the generator makes four numbers at a time
-        stream = np.random.Philox(key=seed, counter=first * (width // 4))
-        numbers = stream.random_raw(count * width).reshape(count, width)[:, : self.batch_size]
-        places = ((numbers >> np.uint64(32)) * np.uint64(self._part.steps)) >> np.uint64(32)
-        places = places.astype(np.int64)
+        """The first steps [count, B] of the transitions."""
+        places = drawn(seed, first, count, self.batch_size, self._part.steps)
         inside = np.searchsorted(self._begins, places, side="right") - 1
         return self._part.first[inside] + places - self._begins[inside]
 

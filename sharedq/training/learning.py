@@ -9,7 +9,7 @@ import numpy as np
 
 from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.environments.spec import EnvironmentSpec
+from sharedq.environments.spec import EnvironmentSpec, Tokens
 from sharedq.formats import MEASURES
 from sharedq.replay.replay import Replay
 from sharedq.training.measuring import Measuring
@@ -30,8 +30,11 @@ def example_step(spec: EnvironmentSpec, size: int) -> Step:
 
 
 def example_batch(spec: EnvironmentSpec, size: int) -> Batch:
-    """A batch of zeros, to initialise networks with."""
+    """A batch of zeros, to initialise networks with. Of text it has whole episodes, as their feed does."""
     step = example_step(spec, size)
+    if isinstance(spec.actions, Tokens):
+        reward = jnp.zeros(step.obs.shape)
+        return Batch(Transition(step.obs, (), reward, jnp.zeros(size), ()), jnp.ones(size), jnp.zeros(size, jnp.int32))
     transition = Transition(step.obs, step.action, step.reward, jnp.zeros(size), step.next_obs)
     return Batch(transition, jnp.ones(size), jnp.zeros(size, jnp.int32))
 

@@ -1,0 +1,320 @@
+"""Implicit language Q-learning on any source of targets (Snell et al., 2023): to write better than the data.
+
+Every token that was written is an action. At the positions p where the data wrote token x, and the next position p' is
+where the next token was or would be written,
+
+    V_h(p)     <- the expectile of  min_c bootstrap_hc(p, x)
+    Q_hc(p, x) <- r + discount * V_h(p')
+    a conservative penalty: the cross entropy of softmax(Q_hc(p, .)) with x
+    pi(x | p)  <- the data's tokens, by a language model of its own that learns nothing from values
+
+and words are written by  log pi(x | p) + min(beta * (min_c Q_c(p, x) - V(p)), 0).  All losses are summed, and one
+gradient step is made on all parameters. Losses of values are averaged over the written tokens of a batch.
+
+Where the source is a target network, this is the paper's method: a copy of the language model with its heads. With
+shared heads, one pass over a text gives the values of now and the bootstrap. How heads are placed is ours: V has a head
+for every head of the source, V_h learns from Q_h-1 and Q_h from V_h, and V's heads shift with those of Q. The agent
+writes with the online values of the behaviour head; the public code writes with the target network's.
+
+Shape letters: H heads, B texts, T tokens, C critics, V tokens of the vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
+from sharedq.algorithms.parts import source_of
+from sharedq.algorithms.writing import Reader, check_training, imitation, policy_reader, tokens_of, write
+from sharedq.bellman import backups, losses
+from sharedq.environments.spec import EnvironmentSpec, Tokens
+from sharedq.networks import language_critics
+from sharedq.networks.gpt2 import LanguageModel
+from sharedq.networks.language_critics import Features, Text, Value
+from sharedq.optimizers import adam, gradient_step
+from sharedq.settings import check_count, require
+from sharedq.targets.source import RefreshInfo, TargetSource
+from sharedq.transcripts import at, decisions
+from sharedq.transitions import Batch
+
+CRITICS = 100  # ours: the largest number allowed
+PARTS = 100_000  # ours: the largest number of parts of a batch
+
+
+class State(NamedTuple):
+    params: dict[str, Any]  # critic: the source's parameters; value: V on the critics' body; policy
+    source: Any  # the source's state
+    optimiser: Any
+
+
+@dataclass(frozen=True)
+class ILQL:
+    """Implicit language Q-learning: values of every token that is written, on a language model."""
+
+    gamma: float = 0.99  # discount of future rewards, per token that is written
+    expectile: float = 0.7  # tau: how near V is to the best of the data's tokens (0.7 .. 0.9; 0.5 is their mean)
+    conservative: float = 1e-4  # weight of the cross entropy that keeps values of other tokens low
+    critics: int = 2  # number of critics; V and the words that are written use the minimum of their values
+    beta: float = 16.0  # how much the values change the words that are written (1 .. 32; 0 is behaviour cloning)
+    writing: Literal["greedy", "sampled"] = "greedy"  # how words are written in an evaluation
+    learning_rate: float = 1e-5  # Adam's learning rate
+    adam_epsilon: float = 1e-8  # added to Adam's denominator
+    accumulate: int = 1  # parts of a batch, one after another in memory; their gradients are averaged
+
+    def __post_init__(self):
+        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        require(0 < self.expectile < 1, f"algorithm.expectile must lie between 0 and 1, not {self.expectile}")
+        for name in ("conservative", "beta"):
+            require(getattr(self, name) >= 0, f"algorithm.{name} cannot be negative, and is {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon"):
+            require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
+        check_count("algorithm.critics", self.critics, most=CRITICS)
+        check_count("algorithm.accumulate", self.accumulate, most=PARTS)
+
+    def check(self, spec: EnvironmentSpec, training: Any) -> None:
+        check_training(spec, training)
+
+    def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
+        form, settings = tokens_of(spec, network, "ILQL")
+        model = settings.language_model(form.vocabulary)
+        critics = language_critics.critics(model, settings.width, form.vocabulary, self.critics)
+        source = source_of(target, critics, Text(spec.observation))
+        return self.on(source, model, language_critics.value(settings.width), form, settings.dropout > 0)
+
+    def on(self, source: TargetSource, model: LanguageModel, value: Value, form: Tokens, dropout: bool) -> Algorithm:
+        """The algorithm on a source of critics, a language model and a value V that are built."""
+        optimiser = adam(self.learning_rate, self.adam_epsilon, None)
+        parts = Parts(self, source, model, value, form, dropout, optimiser)
+        return Algorithm(
+            init=partial(init, parts),
+            act=partial(act, parts),
+            values=partial(values, parts),
+            decide=partial(decide, parts),
+            loss=partial(loss, parts),
+            refresh=partial(refresh, parts),
+            update=refreshed(partial(learn, parts), partial(refresh, parts)),
+            learn=partial(learn, parts),
+            source=source,
+            source_part="critic",
+            on=partial(self.on, model=model, value=value, form=form, dropout=dropout),
+        )
+
+
+class Parts(NamedTuple):
+    """The parts that the functions below work with."""
+
+    settings: ILQL
+    source: TargetSource
+    model: LanguageModel  # of the policy, and of the critics' body
+    value: Value
+    form: Tokens
+    dropout: bool  # whether there is any while learning
+    optimiser: optax.GradientTransformation
+
+    @property
+    def several(self) -> bool:
+        """Whether every head has a network of its own, so that parameters and features begin with an axis of heads."""
+        return "trunk" not in self.source.shared
+
+
+def init(parts: Parts, key: jax.Array, example: Batch) -> State:
+    critic_key, value_key, policy_key = jax.random.split(key, 3)
+    inputs = Text(example.transition.obs)
+    critic, source_state = parts.source.init(critic_key, inputs)
+    heads = jax.eval_shape(parts.source.values, critic, source_state, inputs).weights.size
+    params = {"critic": critic, "value": parts.value.init(value_key, heads), "policy": parts.model.init(policy_key)}
+    return State(params, source_state, parts.optimiser.init(params))
+
+
+# Writing
+
+
+def values_reader(parts: Parts, state: State, key: jax.Array | None) -> Reader:
+    """Reads with the critics; the scores are the advantages [N, V] of the behaviour head."""
+    critic, value = state.params["critic"], state.params["value"]
+    each = partial(jax.vmap, in_axes=(0, None)) if parts.several else lambda function: function
+
+    def advantage(found: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        body, cache = found
+        return parts.source.select(state.source, key, head_values(parts, critic, value, body)[1]), cache
+
+    def start(tokens: jax.Array, lengths: jax.Array):
+        read = each(lambda body, tokens: parts.model.start(body, tokens, lengths, 0))
+        return advantage(read(critic["trunk"]["body"], tokens))
+
+    def extend(cache: Any, token: jax.Array):
+        if parts.several:
+            read = jax.vmap(parts.model.extend, in_axes=(0, 0, None))
+            return advantage(read(critic["trunk"]["body"], cache, token))
+        return advantage(parts.model.extend(critic["trunk"]["body"], cache, token))
+
+    return Reader(start, extend)
+
+
+def head_values(parts: Parts, critic: Any, value: Any, body: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """V [H, ...] and the advantages [H, ..., V] of all tokens, of every head, from the features of the body."""
+
+    def one(trunk: Any, heads: Any, body: jax.Array) -> jax.Array:
+        return language_critics.token_values(heads, language_critics.hidden_features(trunk, body)).min(axis=-2)
+
+    if parts.several:
+        q = jax.vmap(one)(critic["trunk"], critic["heads"], body)[:, 0]
+    else:
+        q = one(critic["trunk"], critic["heads"], body)
+    v = parts.value.of(value, body, parts.several)
+    return v, q - v[..., None]
+
+
+def reader(parts: Parts, state: State, key: jax.Array | None) -> Reader:
+    """Reads with the policy and the critics; the scores are what words are written by."""
+    policy, critics = policy_reader(parts.model, state.params["policy"]), values_reader(parts, state, key)
+
+    def joined(policy: tuple[jax.Array, Any], critics: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        scores = policy[0] + jnp.minimum(parts.settings.beta * critics[0], 0)
+        return scores, (policy[1], critics[1])
+
+    def start(tokens: jax.Array, lengths: jax.Array):
+        return joined(policy.start(tokens, lengths), critics.start(tokens, lengths))
+
+    def extend(memory: Any, token: jax.Array):
+        return joined(policy.extend(memory[0], token), critics.extend(memory[1], token))
+
+    return Reader(start, extend)
+
+
+def act(parts: Parts, state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
+    head_key, draw_key = jax.random.split(key)
+    greedy = step is None and parts.settings.writing == "greedy"
+    return write(parts.form, reader(parts, state, head_key), obs, None if greedy else draw_key)
+
+
+def values(parts: Parts, state: State, key: jax.Array | None, obs: Any) -> jax.Array:
+    """V of the texts [N]: the value of the best that could be written, as the data show it."""
+    critic, lengths = state.params["critic"], (obs != parts.form.pad).sum(axis=1)
+
+    def read(body: Any) -> jax.Array:
+        return parts.model.start(body, obs, lengths, 0)[0]
+
+    body = (jax.vmap(read) if parts.several else read)(critic["trunk"]["body"])
+    return parts.source.select(state.source, key, head_values(parts, critic, state.params["value"], body)[0])
+
+
+def decide(parts: Parts, state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
+    return write(parts.form, reader(parts, state, None), obs, None), values(parts, state, None, obs)
+
+
+# Learning
+
+
+def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
+    """All losses. The policy's has no part in what is said of the heads."""
+    sample, settings = batch.transition, parts.settings
+    tokens, found = sample.obs, decisions(parts.form, sample.obs)
+    critic_key, policy_key = jax.random.split(key) if parts.dropout else (None, None)
+
+    seen = parts.source.values(params["critic"], state.source, Text(tokens, critic_key))
+    features: Features = seen.features
+    # A measure may ask for the loss on a source of one head, which is then the first head of V.
+    v = parts.value.of(params["value"], features.body, parts.several)[: seen.weights.size]  # [H, B, T]
+    predicted, bootstrap = (of_tokens(x, found.action) for x in (seen.predicted, seen.bootstrap))  # [H, B, T, C]
+
+    # The reward lies where the token that closes an action stands.
+    reward = jnp.where(found.closes, jnp.roll(sample.reward, -1, axis=1), 0)
+    discount = jnp.where(found.last, sample.discount[:, None], settings.gamma)
+    target = backups.bellman(reward, discount, at(found.next, jax.lax.stop_gradient(v)))
+
+    counted = found.decides * batch.weights[:, None]
+    mean = partial(averaged, counted)
+    of_value = mean(losses.expectile(v - bootstrap.min(axis=-1), settings.expectile))
+    error = predicted - target[..., None]
+    of_q = mean(losses.squared(error).sum(axis=-1))
+    penalty = mean(losses.conservative(seen.predicted, predicted).sum(axis=-1))
+    of_policy, accuracy = imitation(parts.model, params["policy"], tokens, found, batch.weights, policy_key)
+    total = of_policy + seen.weights @ (of_value + of_q + settings.conservative * penalty)
+
+    each = partial(per_text, found.decides)
+    metrics = {
+        "value_loss": of_value.mean(),
+        "policy_loss": of_policy,
+        "conservative_loss": penalty.mean(),
+        "accuracy": accuracy,
+        "advantage": mean(predicted.min(axis=-1) - v).mean(),
+    }
+    told = [each(x) for x in (jnp.abs(error), target, predicted)]
+    return total, LossInfo(of_q, *told, Text(tokens), seen.batch_stats, metrics)
+
+
+def of_tokens(outputs: jax.Array, action: jax.Array) -> jax.Array:
+    """The values [H, B, T, C] of tokens [B, T], from those [H, B, T, C, V] of all tokens."""
+    return backups.of_action(outputs, jnp.broadcast_to(action[..., None], outputs.shape[:-1]))
+
+
+def averaged(counted: jax.Array, x: jax.Array) -> jax.Array:
+    """The mean [H] of x [H, B, T] over the positions that are counted."""
+    return jnp.sum(counted * x, axis=(1, 2)) / jnp.maximum(counted.sum(), 1)
+
+
+def per_text(decides: jax.Array, x: jax.Array) -> jax.Array:
+    """The mean of x [H, B, T, ...] over the positions of each text where something is written."""
+    share = decides / jnp.maximum(decides.sum(axis=1, keepdims=True), 1)
+    return jnp.einsum("bt,hbt...->hb...", share, x)
+
+
+def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
+    def of_part(batch: Batch, key: jax.Array) -> tuple[Any, tuple[jax.Array, LossInfo]]:
+        of = jax.value_and_grad(partial(loss, parts), has_aux=True)
+        told, slope = of(state.params, state, batch, key)
+        return slope, told
+
+    count, size = parts.settings.accumulate, len(batch.weights)
+    if count == 1:
+        slope, (total, info) = of_part(batch, key)
+    else:
+        require(
+            size % count == 0,
+            f"algorithm.accumulate is {count}, which does not divide replay.batch_size {size}: choose a divisor",
+        )
+        slope, (total, info) = averaged_over_parts(of_part, batch, key, count)
+        info = info._replace(inputs=Text(batch.transition.obs))
+    params, moments = gradient_step(parts.optimiser, slope, state.optimiser, state.params)
+    metrics = {
+        "loss": total,
+        "td_error": info.per_sample.mean(),
+        "q_value": info.predictions.mean(),
+        **info.metrics,
+    }
+    return state._replace(params=params, optimiser=moments), info, metrics
+
+
+def averaged_over_parts(of_part: Any, batch: Batch, key: jax.Array, count: int) -> tuple[Any, Any]:
+    """What `of_part` gives for so many parts of a batch, one after another: the means, and what is said of texts."""
+    cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+    def one(slopes: Any, given: tuple[Batch, jax.Array]):
+        slope, told = of_part(*given)
+        return jax.tree.map(jnp.add, slopes, slope), told
+
+    shapes, _ = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], cut), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    slopes, (total, info) = jax.lax.scan(one, zeros, (cut, jax.random.split(key, count)))
+    whole = {name: of_all_parts(getattr(info, name)) for name in ("errors", "targets", "predictions")}
+    means = {name: jax.tree.map(lambda x: x.mean(axis=0), getattr(info, name)) for name in ("per_head", "metrics")}
+    info = info._replace(**whole, **means, batch_stats=jax.tree.map(lambda x: x[-1], info.batch_stats))
+    return jax.tree.map(lambda x: x / count, slopes), (total.mean(), info)
+
+
+def of_all_parts(x: jax.Array) -> jax.Array:
+    """[parts, H, B, ...] as [H, parts * B, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> State:
+    """The source's refresh. V's heads shift with the critics'."""
+    critic, source_state = parts.source.refresh(step, state.params["critic"], state.source, info)
+    value = {**state.params["value"], "heads": parts.source.follow(step, state.params["value"]["heads"])}
+    return state._replace(params={**state.params, "critic": critic, "value": value}, source=source_state)
