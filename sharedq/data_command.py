@@ -220,7 +220,7 @@ def _size(store: "Store") -> str:
 def _table(description: "Description", contents: Any, manifest: Any) -> Iterator[tuple[str, str]]:
     """What the data are, line by line."""
     from sharedq.datasets.contents import ends_in_words
-    from sharedq.environments.spec import Discrete
+    from sharedq.environments.spec import Discrete, Tokens
     from sharedq.reports.settings_told import scores_in_words
     from sharedq.settings import as_typed
     from sharedq.units import readable
@@ -236,6 +236,8 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     if isinstance(spec.actions, Discrete):
         names = f": {', '.join(description.action_meanings)}" if description.action_meanings else ""
         yield "actions", f"{spec.actions.n} discrete{names}"
+    elif isinstance(spec.actions, Tokens):
+        yield "actions", f"texts of {spec.actions.length} tokens out of {spec.actions.vocabulary}"
     else:
         bounds = f"{spec.actions.low.tolist()} .. {spec.actions.high.tolist()}"
         yield "actions", f"{spec.actions.one.shape[0]} continuous, from {bounds}"

@@ -60,7 +60,30 @@ class Continuous(NamedTuple):
         return (middle + half * action).clip(self.low, self.high)
 
 
-Actions = Discrete | Continuous
+class Tokens(NamedTuple):
+    """A text of at most so many tokens. Algorithms return it, replays store it and `step` takes it in this form.
+
+    An observation is the whole text of the episode so far. Both are padded on the right.
+    """
+
+    length: int  # tokens of an action, the one that ends it included
+    vocabulary: int  # number of tokens
+    pad: int  # fills the rest of an observation or of an action
+    closes: int  # the token that ends an action
+    opens: tuple[int, ...]  # an action begins behind one of these tokens
+    ends: int  # the token that ends an episode
+
+    @property
+    def one(self) -> jax.ShapeDtypeStruct:
+        """The form of one action."""
+        return jax.ShapeDtypeStruct((self.length,), jnp.int32)
+
+    def in_units(self, action: Any) -> Any:
+        """The environment's own form of an action: the tokens themselves."""
+        return np.asarray(action)
+
+
+Actions = Discrete | Continuous | Tokens
 Stacks = Literal["black"] | None  # black: frames with time on the last axis; those before the episode are zeros
 
 
@@ -90,6 +113,8 @@ JSON_FORM = {
         "low": Maybe(Any),
         "high": Maybe(Any),
         "dtype": Maybe(str),
+        **{name: Maybe(int) for name in ("length", "vocabulary", "pad", "closes", "ends")},
+        "opens": Maybe([int]),
     },
     "stacks": str | None,
 }
@@ -120,6 +145,8 @@ def _actions_to_json(actions: Actions) -> dict[str, Any]:
     if isinstance(actions, Discrete):
         vectors = {"sizes": list(actions.sizes), "starts": list(actions.starts), "dtype": actions.dtype}
         return {"kind": "discrete", "n": actions.n, "first": actions.first, **(vectors if actions.sizes else {})}
+    if isinstance(actions, Tokens):
+        return {"kind": "tokens", **actions._asdict(), "opens": list(actions.opens)}
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     return {"kind": "continuous", "dtype": low.dtype.name, "low": _plain(low), "high": _plain(high)}
 
@@ -137,5 +164,7 @@ def _actions_from_json(plain: dict[str, Any]) -> Actions:
         if not right or (sizes and math.prod(sizes) != plain["n"]):
             raise ValueError(f"{plain['n']} actions are not the vectors of sizes {sizes} and starts {starts}")
         return Discrete(plain["n"], plain["first"], tuple(sizes), tuple(starts), dtype.name)
+    if plain["kind"] == "tokens":
+        return Tokens(**{**{name: plain[name] for name in Tokens._fields}, "opens": tuple(plain["opens"])})
     dtype = np.dtype(plain["dtype"])
     return Continuous(*(np.array(plain[bound], object).astype(dtype) for bound in ("low", "high")))
