@@ -60,8 +60,8 @@ def no_texts(spec: EnvironmentSpec, who: str) -> None:
     """Raises if an action is a text."""
     if isinstance(spec.actions, Tokens):
         raise SharedqError(
-            f"{who} needs actions that are numbers, and those of '{spec.name}' are texts: add --algorithm ilql, or begin "
-            "with the recipe ilql-wordle-small"
+            f"{who} needs actions that are numbers, and those of '{spec.name}' are texts: add --algorithm ilql, or "
+            "begin with the recipe ilql-wordle-small"
         )
 
 

@@ -10,7 +10,7 @@ at every guess, among the words that fit all colours so far. The two are equal i
 Shape letters: N words, G guesses.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
@@ -58,9 +58,9 @@ class Wordle:
     colours: Colours = "paper"  # paper: yellow if the target has the letter; real: at most as often as the target does
 
     def __post_init__(self):
-        require(bool(self.words), f"environment.words must be {PACKAGE} or the path of a list of words")
-        check_count("environment.count", 2 if self.count is None else self.count, 2, MOST_WORDS)
-        check_count("environment.words_seed", self.words_seed, 0)
+        require(bool(self.words), f"words must be {PACKAGE} or the path of a list of words")
+        check_count("count", 2 if self.count is None else self.count, 2, MOST_WORDS)
+        check_count("words_seed", self.words_seed, 0)
 
     def vocabulary(self) -> tuple[str, ...]:
         """The words that can be the target, sorted."""
@@ -68,8 +68,7 @@ class Wordle:
         count = len(words) if self.count is None else self.count
         require(
             count <= len(words),
-            f"environment.count is {count:,}, and {self.words} has {len(words):,} words: lower it, or take all with "
-            "--environment.count none",
+            f"count is {count:,}, and {self.words} has {len(words):,} words: lower it, or take all with --count none",
         )
         return tuple(sorted(sorted(words, key=self._drawn)[:count]))
 
@@ -111,9 +110,9 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(iter(lambda: file.readline(100), ""), 1):  # a file may be one endless line
                 yield number, line.strip()
     except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or reason(error)
         raise SharedqError(
-            f"cannot read the list of words {path} ({reason(error)}): name {PACKAGE}, or a text file with one word in "
-            "each line"
+            f"cannot read the list of words {path} ({said}): name {PACKAGE}, or a text file with one word in each line"
         ) from None
 
 
@@ -184,7 +183,9 @@ def game_of(words: Sequence[str], rule: Colours) -> Environment:
         outcome = Outcome(text, reward, terminated=over, truncated=jnp.bool_(False), final_obs=text)
         return Game(game.target, text, game.length + size, tries), outcome
 
-    return Environment(EnvironmentSpec(_name(words, rule), jax.ShapeDtypeStruct((TEXT,), jnp.uint8), ACTIONS), reset, step)
+    return Environment(
+        EnvironmentSpec(_name(words, rule), jax.ShapeDtypeStruct((TEXT,), jnp.uint8), ACTIONS), reset, step
+    )
 
 
 def _turn(action: Any, letter: Any, is_word: Any, over: Any, colours: Any) -> tuple[jax.Array, jax.Array]:
