@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sharedq import data_command, wordle_players
 from sharedq.algorithms import ALGORITHMS
-from sharedq.collecting import collect
+from sharedq.collecting import _disturbed, collect
 from sharedq.command_line import main
 from sharedq.data_evaluation import OnData
 from sharedq.datasets.data_set import check_made_for
@@ -467,6 +467,13 @@ def test_random_agents_write_texts_that_end(tmp_path):
     store = collect(tmp_path / "random", ["random"], 300, environment=Wordle(count=30))
     assert (store.actions[:, -1] == 30).all() and store.actions.min() >= 0 and store.actions.max() < 35
     assert store.returns[:-1].tolist() == [-6] * (len(store) - 1)
+
+
+def test_with_epsilon_a_whole_text_is_random():
+    act = _disturbed(lambda state, key, obs: jnp.zeros((len(obs), 6), jnp.int32), ACTIONS, 0.25)
+    actions = np.asarray(act(None, jax.random.key(0), np.zeros((1000, TEXT))))
+    random = (actions != 0).any(axis=1)
+    assert 0.2 < random.mean() < 0.3 and (actions[random, -1] == 30).all()
 
 
 # What takes no texts says so
