@@ -211,8 +211,8 @@ def test_names_tell_games_apart(tmp_path):
 
 
 BAD_LISTS = {
-    "": "has 0 words, and a game needs 2 at least",
-    "crane\n": "has 1 words, and a game needs 2 at least",
+    "": "has fewer than 2 words, and a game needs 2 at least",
+    "crane\n": "has fewer than 2 words, and a game needs 2 at least",
     "crane\nslates\n": "line 2: 'slates' has 6 letters, and a word needs 5",
     "crane\n\nslate\n": "line 2: '' has 0 letters",
     "crane\nSlate\n": "line 2: 'Slate' is not written in the letters a to z alone",

@@ -100,7 +100,7 @@ def listed_words(path: str | Path) -> list[str]:
         require(word not in lines, f"{where}: {word!r} stands in line {lines.get(word)} too: remove one of them")
         lines[word] = number
         require(len(lines) <= MOST_WORDS, f"{path} has more than {MOST_WORDS:,} words: shorten it")
-    require(len(lines) >= 2, f"{path} has {len(lines)} words, and a game needs 2 at least: write one in each line")
+    require(len(lines) >= 2, f"{path} has fewer than 2 words, and a game needs 2 at least: write one in each line")
     return list(lines)
 
 
