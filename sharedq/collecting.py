@@ -28,7 +28,7 @@ from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
-from sharedq.environments import Actions, Discrete, Environment, HostEnvironment, autoreset
+from sharedq.environments import Actions, Continuous, Discrete, Environment, HostEnvironment, Tokens, autoreset
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment, Trust, needs, read_experiment
@@ -239,6 +239,8 @@ def _random(actions: Actions) -> Choose:
         shape = (len(obs), *actions.one.shape)
         if isinstance(actions, Discrete):
             return jax.random.randint(key, shape, 0, actions.n)
+        if isinstance(actions, Tokens):  # texts of full length, each with the token that ends it
+            return jax.random.randint(key, shape, 0, actions.vocabulary).at[:, -1].set(actions.closes)
         return jax.random.uniform(key, shape, actions.one.dtype, -1, 1)
 
     return choose
@@ -253,9 +255,9 @@ def _disturbed(act: Choose, actions: Actions, epsilon: float) -> Choose:
     def choose(state: Any, key: jax.Array, obs: Any) -> jax.Array:
         act_key, when_key, other_key = jax.random.split(key, 3)
         action = act(state, act_key, obs)
-        if isinstance(actions, Discrete):
-            when = jax.random.uniform(when_key, action.shape) < epsilon
-            return jnp.where(when, drawn(state, other_key, obs), action)
+        if not isinstance(actions, Continuous):
+            when = jax.random.uniform(when_key, action.shape[:1]) < epsilon
+            return jnp.where(when.reshape(-1, *(1,) * (action.ndim - 1)), drawn(state, other_key, obs), action)
         return (action + epsilon * jax.random.normal(other_key, action.shape, action.dtype)).clip(-1, 1)
 
     return choose
@@ -267,7 +269,7 @@ def _behaviour(players: Sequence[Player], budgets: Sequence[int], epsilon: float
     text = players[0].about if len(players) == 1 else f"a mixture of {', '.join(told)}"
     if not epsilon or all(player.name == RANDOM for player in players):
         return text
-    if isinstance(actions, Discrete):
+    if not isinstance(actions, Continuous):
         return f"{text}; of the agents' actions {epsilon:.1%} are random"
     return f"{text}; noise with standard deviation {epsilon:g} on the agents' actions"
 

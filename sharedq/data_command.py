@@ -174,6 +174,46 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _wordle(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder of the new data set")
+    verb.add_argument(
+        "--recipe",
+        dest="mixture",  # it is no recipe of a training
+        choices=("human", "mixed", "adversarial", "branch", "paper"),
+        required=True,
+        help="who plays: players of a human's skill, players of every skill, players that only values can tell apart, "
+        "an expert with branches into mistakes, or the families of games of the paper",
+    )
+    verb.add_argument("--games", required=True, help="number of games")
+    verb.add_argument("--seed", default=0, help="random seed of the games (default: %(default)s)")
+    verb.add_argument("--words", default="wonderwords", help="wonderwords, or a text file with one word in each line")
+    verb.add_argument(
+        "--count", default=236, help="size of a sample of the words; none takes all (default: %(default)s)"
+    )
+    verb.add_argument("--words_seed", default=0, help="random seed of the sample (default: %(default)s)")
+    verb.add_argument(
+        "--colours",
+        choices=("paper", "real"),
+        default="paper",
+        help="paper: yellow if the target has the letter; real: at most as often as the target does "
+        "(default: %(default)s)",
+    )
+
+    def call(parsed):
+        from sharedq.environments import ENVIRONMENTS
+        from sharedq.settings import make
+        from sharedq.tables import Table
+        from sharedq.wordle_players import write_games
+
+        named = {name: getattr(parsed, name) for name in ("words", "count", "words_seed", "colours")}
+        environment = make(Table("environment", ENVIRONMENTS), ("wordle", named))
+        store = write_games(parsed.out, parsed.mixture, parsed.games, parsed.seed, environment)
+        won = (store.returns > -6).mean()
+        say(f"data set: {parsed.out}, {_size(store)}, mean return {store.returns.mean():.2f}, {won:.1%} won")
+
+    return call
+
+
 def _takes_data(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(takes_source=True)
     verb.add_argument("data", metavar="PATH", help=SOURCE_HELP)
@@ -220,7 +260,7 @@ def _size(store: "Store") -> str:
 def _table(description: "Description", contents: Any, manifest: Any) -> Iterator[tuple[str, str]]:
     """What the data are, line by line."""
     from sharedq.datasets.contents import ends_in_words
-    from sharedq.environments.spec import Discrete
+    from sharedq.environments.spec import Discrete, Tokens
     from sharedq.reports.settings_told import scores_in_words
     from sharedq.settings import as_typed
     from sharedq.units import readable
@@ -236,6 +276,8 @@ def _table(description: "Description", contents: Any, manifest: Any) -> Iterator
     if isinstance(spec.actions, Discrete):
         names = f": {', '.join(description.action_meanings)}" if description.action_meanings else ""
         yield "actions", f"{spec.actions.n} discrete{names}"
+    elif isinstance(spec.actions, Tokens):
+        yield "actions", f"texts of {spec.actions.length} tokens out of {spec.actions.vocabulary}"
     else:
         bounds = f"{spec.actions.low.tolist()} .. {spec.actions.high.tolist()}"
         yield "actions", f"{spec.actions.one.shape[0]} continuous, from {bounds}"
@@ -276,9 +318,10 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "validate": (_validate, "check every file and every episode of a data set"),
     "convert": (_convert, "make a data set of other people's files, or of the replay of a run"),
     "collect": (_collect, "make a data set with agents, trained or random, in their environment"),
+    "wordle": (_wordle, "make a data set of games of Wordle that scripted players play"),
     "stats": (_stats, "count returns, lengths, actions and rewards of a data set"),
 }
 
 TAKES_OPTIONS = ("data inspect", "data validate", "data convert", "data stats")  # those of the reader
 
-WRITES = ("data convert", "data collect")  # these continue even if nobody reads their output
+WRITES = ("data convert", "data collect", "data wordle")  # these continue even if nobody reads their output

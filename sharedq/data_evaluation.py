@@ -19,7 +19,8 @@ from sharedq.datasets import DataSet
 from sharedq.datasets.data_set import DataFeed, UnknownEnds
 from sharedq.datasets.episode import End
 from sharedq.datasets.feed import begins_of
-from sharedq.settings import FITTED_Q_UPDATES, check_count, convert
+from sharedq.environments.spec import Tokens
+from sharedq.settings import FITTED_Q_UPDATES, check_count, convert, require
 from sharedq.training.offline import PROBE
 from sharedq.validation import path as as_path
 
@@ -58,6 +59,11 @@ class OnData:
         self._updates = convert(updates, int, "updates")
         check_count("updates", self._updates)
         built, experiment = like.built, like.built.experiment
+        require(
+            not isinstance(built.spec.actions, Tokens),
+            f"the actions in '{built.spec.name}' are texts, and an agent that writes texts cannot be evaluated on "
+            "data: leave out --data to let it play",
+        )
         self._built, gamma, bound = built, experiment.algorithm.gamma, experiment.training.reward_bound
         replay = experiment.replay if hasattr(experiment.replay, "for_other_data") else DataSet()
         settings, rewards, remark = replay.for_other_data(str(as_path(data, "data")), like.data, unknown_ends)

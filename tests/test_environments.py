@@ -21,6 +21,7 @@ from sharedq.environments import (
     EnvironmentSpec,
     Outcome,
     ProbeEnvironment,
+    Tokens,
     autoreset,
     check,
 )
@@ -89,8 +90,11 @@ VIOLATIONS = {
     "does not hold the frames of the one before.*zeros": pictures((5, 5), (5, 6), (6, 7), (7, 8)),  # first repeated
     "does not hold the frames of the one before, shifted": pictures((0, 5), (6, 7), (7, 8), (8, 9)),
     "observation must be a jax.ShapeDtypeStruct": counter(observation=(2,)),
-    "actions must be Discrete or Continuous": counter(actions=2),
+    "actions must be Discrete, Continuous or Tokens": counter(actions=2),
     "at least 1, not 0": counter(actions=Discrete(0)),
+    "a length of at least 1, not 0": counter(actions=Tokens(0, 5, 0, 1, (2,), 3)),
+    "pad, closes, opens and ends from 0 to 4": counter(actions=Tokens(3, 5, 0, 5, (2,), 3)),
+    "ends from 0 to 4": counter(actions=Tokens(3, 5, 0, 1, (), 3)),
     "bounds of shapes": counter(actions=Continuous(np.zeros(1), np.ones(2))),
     "low < high": counter(actions=Continuous(np.ones(1), np.ones(1))),
     "finite bounds": counter(actions=Continuous(np.zeros(1), np.full(1, np.inf))),
@@ -402,4 +406,14 @@ def test_importing_the_table_imports_no_optional_package():
     optional = {"pgx", "ale_py", "cv2", "gymnasium", "dm_control", "mujoco"}
     code = f"import sys, sharedq.environments; sys.exit(not {optional}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(ENVIRONMENTS) == ["minatar", "cartpole", "probe", "custom", "gymnasium", "atari", "control", "recorded"]
+    assert list(ENVIRONMENTS) == [
+        "minatar",
+        "cartpole",
+        "probe",
+        "custom",
+        "gymnasium",
+        "atari",
+        "control",
+        "recorded",
+        "wordle",
+    ]

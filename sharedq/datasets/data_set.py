@@ -1,6 +1,7 @@
 """A data set as the place of a replay: the settings, and the feed that is opened when training begins."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -225,8 +226,8 @@ def check_made_for(store: Store, spec: EnvironmentSpec) -> None:
     what = f"{store.path} was recorded in '{own.name}'"
     if own.name not in ("unknown", spec.name):
         raise SharedqError(
-            f"{what}, and the experiment's environment is '{spec.name}': name the environment of the data, or add "
-            "--environment recorded to learn without one"
+            f"{what}, and the experiment's environment is '{spec.name}': name the environment of the data"
+            f"{_as_options(store)}, or add --environment recorded to learn without one"
         )
     for name, found, wanted in (
         ("observations", _observation(own), _observation(spec)),
@@ -239,6 +240,16 @@ def check_made_for(store: Store, spec: EnvironmentSpec) -> None:
             )
 
 
+def _as_options(store: Store) -> str:
+    """The environment of data that were collected in one of ours, in brackets, as it is typed."""
+    known = store.description.environment
+    if known is None:
+        return ""
+    names = ("--environment", *(f"--environment.{name}" for name in known if name != "kind"))
+    values = (known["kind"], *(value for name, value in known.items() if name != "kind"))
+    return f" ({' '.join(f'{n} {shlex.quote(as_typed(v))}' for n, v in zip(names, values, strict=True))})"
+
+
 def _observation(spec: EnvironmentSpec) -> str:
     return f"{spec.observation.dtype}{list(spec.observation.shape)}"
 
@@ -247,6 +258,8 @@ def _actions(spec: EnvironmentSpec) -> str:
     actions = spec.actions
     if isinstance(actions, Discrete):
         return f"0 .. {actions.n - 1}" + (f" of {list(actions.sizes)}" if actions.sizes else "")
+    if isinstance(actions, Tokens):
+        return f"texts of {actions.length} tokens out of {actions.vocabulary}"
     assert isinstance(actions, Continuous)
     plain = to_json(spec)["actions"]
     return f"from {plain['low']} to {plain['high']}"

@@ -21,7 +21,7 @@ class Episode(NamedTuple):
     """Whole steps only: each has the observation that follows. Frames of a stack come one by one."""
 
     obs: np.ndarray  # [T+1, ...]
-    action: np.ndarray  # [T] or [T, A], as `Discrete` and `Continuous` of environments/spec.py have them
+    action: np.ndarray  # [T] or [T, A], as the actions of environments/spec.py are
     reward: np.ndarray  # [T]
     end: End
     group: int = 0  # the part of the data that it belongs to, such as a checkpoint of the agent that acted

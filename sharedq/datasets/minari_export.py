@@ -13,7 +13,7 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.readers.minari import home
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import alone
-from sharedq.environments.spec import Actions, Discrete
+from sharedq.environments.spec import Actions, Discrete, Tokens
 from sharedq.errors import SharedqError, missing_extra
 from sharedq.settings import require
 
@@ -128,6 +128,8 @@ def _observation_space(form: Any) -> Any:
 def _action_space(actions: Actions) -> Any:
     from gymnasium import spaces
 
+    if isinstance(actions, Tokens):
+        raise SharedqError("the actions are texts, which Minari cannot describe: keep the data set in our own form")
     if not isinstance(actions, Discrete):
         return spaces.Box(np.asarray(actions.low), np.asarray(actions.high), dtype=np.asarray(actions.low).dtype.type)
     if actions.sizes:

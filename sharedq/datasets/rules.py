@@ -6,7 +6,7 @@ import numpy as np
 
 from sharedq.datasets.episode import End, Episode
 from sharedq.datasets.manifest import Description
-from sharedq.environments.spec import Discrete
+from sharedq.environments.spec import Discrete, Tokens
 from sharedq.errors import SharedqError
 
 BEYOND = 1e-5  # how far a continuous action may lie outside -1 .. 1: more than rounding puts it there
@@ -59,6 +59,8 @@ def _outside(action: np.ndarray, description: Description) -> tuple[np.ndarray, 
     actions = description.spec.actions
     if isinstance(actions, Discrete):
         return (action < 0) | (action >= actions.n), f"0 .. {actions.n - 1}"
+    if isinstance(actions, Tokens):
+        return (action < 0) | (action >= actions.vocabulary), f"the tokens 0 .. {actions.vocabulary - 1}"
     return ~(np.abs(action) <= 1 + BEYOND), "the bounds of the action space"
 
 

@@ -60,6 +60,7 @@ def in_our_form(actions: Actions, own: np.ndarray, where: str) -> np.ndarray:
         if actions.sizes:
             entries = np.ravel_multi_index(tuple(entries.T), actions.sizes)
         return entries.astype(np.int32)
+    assert isinstance(actions, Continuous)  # no source of other people's data has texts
     low, high = np.asarray(actions.low, np.float64), np.asarray(actions.high, np.float64)
     own = own[:, None] if own.ndim == 1 and low.shape == (1,) else own
     if own.shape[1:] != low.shape or own.dtype.kind not in "fiu":

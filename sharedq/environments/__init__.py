@@ -18,7 +18,8 @@ from sharedq.environments.jax_native import CartPole
 from sharedq.environments.minatar import MinAtar
 from sharedq.environments.probes import ProbeEnvironment
 from sharedq.environments.recorded import Recorded
-from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec
+from sharedq.environments.spec import Actions, Continuous, Discrete, EnvironmentSpec, Tokens
+from sharedq.environments.wordle import Wordle
 
 ENVIRONMENTS = {
     "minatar": MinAtar,
@@ -29,6 +30,7 @@ ENVIRONMENTS = {
     "atari": Atari,
     "control": Control,
     "recorded": Recorded,
+    "wordle": Wordle,
 }
 
 __all__ = [
@@ -49,7 +51,9 @@ __all__ = [
     "Outcome",
     "ProbeEnvironment",
     "Recorded",
+    "Tokens",
     "VectorEnv",
+    "Wordle",
     "autoreset",
     "check",
     "time_limited",

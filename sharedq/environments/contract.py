@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq import random_keys
-from sharedq.environments.spec import Actions, Discrete, EnvironmentSpec, stackable
+from sharedq.environments.spec import Actions, Discrete, EnvironmentSpec, Tokens, stackable
 from sharedq.errors import SharedqError, told
 from sharedq.imports import place_of
 
@@ -171,7 +171,7 @@ def _check_declaration(environment: Environment) -> None:
     _rule(
         environment,
         isinstance(actions, Actions),
-        f"actions must be Discrete or Continuous, not {type(actions).__name__}",
+        f"actions must be Discrete, Continuous or Tokens, not {type(actions).__name__}",
     )
     _rule(
         environment,
@@ -181,6 +181,15 @@ def _check_declaration(environment: Environment) -> None:
     if isinstance(actions, Discrete):
         whole = isinstance(actions.n, (int, np.integer)) and actions.n >= 1
         _rule(environment, whole, f"Discrete needs a whole number of actions of at least 1, not {actions.n}")
+        return
+    if isinstance(actions, Tokens):
+        own = (actions.pad, actions.closes, *actions.opens, actions.ends)
+        _rule(environment, actions.length >= 1, f"Tokens needs a length of at least 1, not {actions.length}")
+        _rule(
+            environment,
+            bool(actions.opens) and min(own) >= 0 and max(own) < actions.vocabulary,
+            f"Tokens needs pad, closes, opens and ends from 0 to {actions.vocabulary - 1}, not {actions}",
+        )
         return
     low, high = np.asarray(actions.low), np.asarray(actions.high)
     _rule(environment, low.shape == high.shape, f"Continuous has bounds of shapes {low.shape} and {high.shape}")
@@ -251,6 +260,8 @@ def _check_leaf(environment: Environment, what: str, found: Any, wanted: jax.Sha
 def _random_action(actions: Actions, key: jax.Array) -> jax.Array:
     if isinstance(actions, Discrete):
         return jax.random.randint(key, (), 0, actions.n)
+    if isinstance(actions, Tokens):
+        return jax.random.randint(key, actions.one.shape, 0, actions.vocabulary).at[-1].set(actions.closes)
     return jax.random.uniform(key, actions.one.shape, actions.one.dtype, -1, 1)
 
 

@@ -38,4 +38,5 @@ _KINDS = {  # kind -> the setting that names the environment, and how its value 
     "probe": ("name", _as_it_is),
     "recorded": ("", lambda _: "recorded data"),
     "cartpole": ("", lambda _: "CartPole"),
+    "wordle": ("", lambda _: "Wordle"),
 }
