@@ -14,6 +14,8 @@
 [SC]  the public code of slimCQL, by authors of [IS]
 [IO]  Kostrikov, Nair & Levine, Offline Reinforcement Learning with Implicit Q-Learning,
       https://arxiv.org/abs/2110.06169, and its public code
+[IL]  Snell et al., Offline RL for Natural Language Generation with Implicit Language Q Learning,
+      https://arxiv.org/abs/2206.11871, and its public code, https://github.com/Sea-Snell/Implicit-Language-Q-Learning
 [CO]  the configurations of CORL, https://github.com/tinkoff-ai/CORL
 """
 
@@ -21,15 +23,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sharedq.algorithms import CQL, DQN, IQL, SAC, StreamQ
+from sharedq.algorithms import CQL, DQN, ILQL, IQL, SAC, StreamQ
 from sharedq.algorithms.stream_inputs import Normalise
 from sharedq.datasets import DataSet
-from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment
+from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment, Wordle
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Experiment
 from sharedq.imports import resolve
-from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table
+from sharedq.networks import GPT2, Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Uniform
 from sharedq.suggestions import fitting_recipes
@@ -231,6 +233,20 @@ def _iql(environment: Any, steps: int, evaluated: int | None, **options: Any) ->
         ),
     )
     return experiment.replace(**options)
+
+
+def _wordle(
+    environment: Wordle, algorithm: ILQL, tau: float, network: GPT2, batch_size: int, training: Offline
+) -> Experiment:
+    """Implicit language Q-learning on games of Wordle. The data are named with --data."""
+    return Experiment(
+        environment=environment,
+        algorithm=algorithm,
+        target=TargetNetwork(period=1, tau=tau),
+        network=network,
+        replay=DataSet(batch_size=batch_size),
+        training=training,
+    )
 
 
 D4RL = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
@@ -461,6 +477,55 @@ OURS = {
             steps=10_000,  # ours
             evaluated=1_000,  # ours
             return_range=200.0,  # ours: one per step of an episode, as [IO] has it with episodes of 1,000 steps
+        ),
+    ),
+    "ilql-wordle": Recipe(
+        "implicit language Q-learning on Wordle with GPT-2 small, for GPUs; 'sharedq data wordle' makes the data",
+        _wordle(
+            Wordle(),  # [IL] 236 words, any five letters are a guess
+            ILQL(
+                gamma=0.99,  # [IL]
+                expectile=0.7,  # [IL]
+                conservative=1e-4,  # [IL]
+                critics=2,  # [IL]
+                beta=16.0,  # [IL]
+                learning_rate=1e-5,  # [IL]
+                accumulate=16,  # [IL]
+            ),
+            tau=0.005,  # [IL]
+            network=GPT2(),  # [IL] GPT-2 small, dropout 0.1
+            batch_size=1024,  # [IL] 64 games, 16 times
+            training=Offline(
+                steps=37_500,  # ours: 600,000 parts of a batch, as far as the figure of the iS-QL paper goes
+                evaluation_period=1_024,  # [IL] has 64: 1,024 parts of a batch
+                evaluation_episodes=16,  # [IL] in training
+                log_period=64,  # ours
+                checkpoint_period=1_024,  # [IL] 16,384 parts of a batch
+            ),
+        ),
+    ),
+    "ilql-wordle-small": Recipe(
+        "implicit language Q-learning on Wordle with 60 words and a small GPT-2, for CPUs; --data names the games",
+        _wordle(
+            Wordle(count=60),  # ours
+            ILQL(
+                gamma=0.99,  # [IL]
+                expectile=0.7,  # [IL]
+                conservative=1e-4,  # [IL]
+                critics=2,  # [IL]
+                beta=16.0,  # [IL]
+                learning_rate=1e-3,  # ours
+            ),
+            tau=0.05,  # ours: runs are short, and a reward must come from the last token to the first
+            network=GPT2(layers=2, width=64, attention_heads=4, positions=74, dropout=0.0),  # ours
+            batch_size=64,  # [IL]
+            training=Offline(
+                steps=3_000,  # ours
+                evaluation_period=300,  # ours
+                evaluation_episodes=64,  # ours
+                log_period=50,  # ours
+                checkpoint_period=500,  # ours
+            ),
         ),
     ),
     "pointmaze-iql": Recipe(

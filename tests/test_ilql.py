@@ -282,14 +282,12 @@ def test_words_are_written_by_policy_and_advantage(target):
     begun[0, 0] = BEGINS
     begun[1, :7] = TEXTS[0, :7]
     words, values = jax.jit(algorithm.decide)(state, jnp.array(begun))
-    model, read, own = SMALL.language_model(9), jax.jit(algorithm.source.values), state.params["policy"]
-    clone = jax.jit(lambda own, row: model.logits(own, model.features(own, row)))
+    model, read = SMALL.language_model(9), jax.jit(algorithm.source.values)
+    clone = jax.jit(lambda params, row: model.logits(params, model.features(params, row)))
     for text, length in enumerate((1, 7)):
         row = begun[text : text + 1].copy()
         for place, token in enumerate(words[text].tolist()):
-            policy = jax.nn.log_softmax(
-                model.logits(state.params["policy"], model.features(state.params["policy"], row))
-            )
+            policy = jax.nn.log_softmax(clone(state.params["policy"], row))
             seen = read(state.params["critic"], state.source, ilql.Text(jnp.array(row)))
             v = value_of(state.params["value"], seen.features.body, isinstance(target, IteratedNetworks))
             advantage = (np.asarray(seen.predicted).min(axis=3) - v[..., None]).mean(axis=0)  # of all heads

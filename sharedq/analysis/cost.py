@@ -15,6 +15,8 @@ from jax.extend.core import jaxpr_as_fun
 
 from sharedq.trees import count, size
 
+MOST_TIMED = 1e12  # operations of an update that is timed on a CPU, where 35 of them take some minutes
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -25,7 +27,7 @@ class Cost:
     flops_per_update: float  # of an update without a refresh, on one batch or, without a replay, one vector step
     flops_per_refresh: float  # added by the source at an update that refreshes its targets
     flops_per_action: float  # choosing the action for one observation
-    update_seconds: float | None  # median of several measurements; None if not measured
+    update_seconds: float | None  # median of several measurements; None if not measured, as where it would take long
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,6 +96,8 @@ def cost_of(
     program = jax.jit(update, donate_argnums=0).lower(state, learned, key, step).compile() if compiled else None
     scratch = program.memory_analysis() if program else None
     refresh = _flops_of_refresh(algorithm, state, batch, key, step)
+    per_update = flops(update, state, learned, key, step) - refresh
+    timed = timed and (jax.default_backend() != "cpu" or per_update <= MOST_TIMED)
     return Cost(
         parameters=parameters_of(state),
         bytes={
@@ -105,7 +109,7 @@ def cost_of(
             "other": size(source),
             **({"activations": scratch.temp_size_in_bytes} if scratch else {}),
         },
-        flops_per_update=flops(update, state, learned, key, step) - refresh,
+        flops_per_update=per_update,
         flops_per_refresh=refresh,
         flops_per_action=flops(lambda state, key, obs: algorithm.act(state, key, obs, None), state, key, one_obs),
         update_seconds=_timed(program, algorithm.init, batch, learned) if timed else None,
