@@ -4,7 +4,7 @@ Shape letters: N words of the game, W words that are judged, L tokens of an acti
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from sharedq import random_keys
 from sharedq.agent import Agent
 from sharedq.algorithms.algorithm import Judgement
+from sharedq.environments import Environment
 from sharedq.environments.wordle import (
     ALPHABET,
     BEGIN_OF_ACTION,
@@ -59,7 +60,8 @@ class Spectator:
                 f"'{agent.built.spec.name}': film it with sharedq record, or see its returns with sharedq evaluate"
             )
         self._agent, self._words, self._coloured = agent, words, coloured
-        self._environment, self._rule = agent.environment, settings.colours  # raises if its words have changed
+        self._environment = cast(Environment, agent.environment)  # raises if its words have changed
+        self._rule = settings.colours
         self._vocabulary = settings.vocabulary()
         self._letters = letters_of(self._vocabulary)
         self._drawn = getattr(agent.experiment.target, "behaviour_head", None) == "uniform"
