@@ -52,7 +52,7 @@ def spectator(agent):
 
 def rows_of(lines: list[str]) -> dict[str, list[float]]:
     """The numbers that are told of each word of a table."""
-    found = (re.fullmatch(r" [> ] (\S+) +((?: *-?\d+\.\d{3})+)", line) for line in lines)
+    found = (re.fullmatch(r" [> ] (?!\(before\))(\S+) +((?: *-?\d+\.\d{3})+)", line) for line in lines)
     return {row[1]: [float(x) for x in row[2].split()] for row in found if row}
 
 
@@ -109,7 +109,8 @@ def test_words_that_fit_are_told_until_the_word_is_found(agent, monkeypatch):
     assert lines[-1] == "found, return -3"
 
 
-def test_in_a_terminal_guesses_are_coloured_tiles(sharedq, monkeypatch):
+def test_in_a_terminal_guesses_are_coloured_tiles(sharedq, agent, monkeypatch):
+    monkeypatch.setattr("sharedq.agent.load", lambda *_, **__: agent)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     tiles = "\x1b[1;97;100m C \x1b[0m\x1b[1;30;43m R \x1b[0m\x1b[1;30;42m A \x1b[0m"
