@@ -153,8 +153,9 @@ class Spectator:
         if not self._heads:
             return
         several = f"Q1 to Q{self._heads}" if self._heads > 1 else "Q"
-        drawn = " (the mean of the heads, of which the agent draws one for each word)" if self._drawn else ""
-        yield f"score: log pi + min(beta * advantage, 0){drawn}, by which the agent writes, summed over letters"
+        drawn = ", here of all heads on average: the agent draws one for each word" if self._drawn else ""
+        yield "score: what the agent writes by, log pi + min(beta * advantage, 0), summed over the letters"
+        yield f"advantage: of a letter over V{drawn}"
         yield f"{several}: the value of having written the word, by the critic with the smallest; each head has its own"
         yield "(before): the value V of the game before the guess; every wrong guess to come counts -1, discounted"
 

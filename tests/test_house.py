@@ -22,7 +22,7 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
     **dict.fromkeys(["targets", "replay", "environments", "reports"], 2),
-    **dict.fromkeys(["algorithms", "datasets"], 3),
+    **dict.fromkeys(["algorithms", "datasets", "transcripts"], 3),
     **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "starting", "trainer", "comparison", "recipes", "testing"], 5),
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),

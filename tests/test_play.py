@@ -61,7 +61,13 @@ def test_a_game_is_told_turn_by_turn(sharedq):
     assert answer.code == 0 and answer.err == "" and "\x1b" not in answer.out
     lines = answer.out.splitlines()
     begin = lines.index("game 1 of 1: the word is label")
-    assert [line.split(":")[0] for line in lines[: begin - 1]] == ["log pi", "score", "Q1 to Q2", "(before)"]
+    assert [line.split(":")[0] for line in lines[: begin - 1]] == [
+        "log pi",
+        "score",
+        "advantage",
+        "Q1 to Q2",
+        "(before)",
+    ]
     turns = [place for place, line in enumerate(lines) if line.startswith("guess ")]
     assert lines[turns[0] + 1].split() == ["5", "words", "fit", "log", "pi", "score", "Q1", "Q2"]
     for number, (place, after) in enumerate(zip(turns, [*turns[1:], -1]), 1):
