@@ -152,11 +152,12 @@ class Spectator:
         yield "log pi: the log probability of writing the word, by the policy that imitates the data"
         if not self._heads:
             return
-        several = f"Q1 to Q{self._heads}" if self._heads > 1 else "Q"
-        drawn = ", here of all heads on average: the agent draws one for each word" if self._drawn else ""
+        several = self._heads > 1
+        drawn = ", here of all heads on average: the agent draws one for each word" if several and self._drawn else ""
+        name, own = (f"Q1 to Q{self._heads}", "; each head has its own") if several else ("Q", "")
         yield "score: what the agent writes by, log pi + min(beta * advantage, 0), summed over the letters"
         yield f"advantage: of a letter over V{drawn}"
-        yield f"{several}: the value of having written the word, by the critic with the smallest; each head has its own"
+        yield f"{name}: the value of having written the word, by the critic with the smallest{own}"
         yield "(before): the value V of the game before the guess; every wrong guess to come counts -1, discounted"
 
     def _turn(self, number: int, turn: Turn, fits: np.ndarray) -> Iterator[str]:

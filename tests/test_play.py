@@ -228,6 +228,16 @@ def test_a_clone_plays_without_values(agent):
     assert not [line for line in lines if "score" in line or "(before)" in line]
 
 
+def test_only_a_head_that_is_drawn_is_told_of(agent):
+    def legend(**target) -> str:
+        built = agent.experiment.replace(**target).build(agent.built.spec)
+        return "\n".join(Spectator(Agent(Compiled(built), built.agent_shapes(), 0, 0))._legend())
+
+    assert "the agent draws one" in (drawn := legend()) and "Q1 to Q2" in drawn
+    assert "the agent draws one" not in (fixed := legend(behaviour_head="2")) and "Q1 to Q2" in fixed
+    assert "the agent draws one" not in (alone := legend(heads=1)) and "Q: the value" in alone
+
+
 def test_changed_words_are_refused(sharedq, here):
     (here / "words.txt").write_text("\n".join(["zebra", *WORDS[1:]]))
     try:
