@@ -16,7 +16,7 @@ from typing import Any
 from sharedq import data_command
 from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.imports import import_strings
-from sharedq.output import Outlet, outlets, say
+from sharedq.output import Outlet, has_colours, outlets, say
 from sharedq.playing import MAX_STEPS
 from sharedq.settings import FITTED_Q_UPDATES
 from sharedq.tables import COMPARED
@@ -417,6 +417,40 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _play(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("run", type=Path, help="folder of a run on Wordle")
+    what = verb.add_mutually_exclusive_group()
+    what.add_argument("--games", type=int, default=1, help="watch so many games (default: %(default)s)")
+    what.add_argument("--target", metavar="WORD", help="watch a game whose word is this one")
+    what.add_argument(
+        "--history",
+        nargs="*",
+        metavar="GUESS",
+        help="ask for the next guess of a game of your own, whose guesses and colours so far are typed as crane:bbygb, "
+        "with g for green, y for yellow and b for neither",
+    )
+    verb.add_argument("--words", type=int, default=5, help="words that are told with a guess (default: %(default)s)")
+    verb.add_argument("--agent", type=int, help="the trained seed that plays (default: the first)")
+    _takes_checkpoint(verb)
+    verb.add_argument("--seed", type=int, default=0, help="random seed of the games (default: %(default)s)")
+    _takes_trust(verb)
+
+    def call(parsed):
+        from sharedq.agent import load
+        from sharedq.watching import Spectator
+
+        agent = load(parsed.run, parsed.agent, checkpoint=parsed.checkpoint, trust=parsed.trust)
+        spectator = Spectator(agent, parsed.words, has_colours())
+        if parsed.history is None:
+            lines = spectator.watch(parsed.games, parsed.seed, parsed.target)
+        else:
+            lines = spectator.advise(parsed.history, parsed.seed)
+        for line in lines:
+            print(line, flush=True)
+
+    return call
+
+
 def _report(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a comparison, of several runs, or of one run")
     verb.add_argument("--out", type=Path, help="where to write the page (default: the folder itself)")
@@ -559,6 +593,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
+    "play": (_play, "watch an agent play Wordle, or ask it for the next guess of a game of your own"),
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
     "data": (data_command.build, "make, check and describe data sets, to learn from without an environment"),

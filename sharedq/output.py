@@ -80,6 +80,11 @@ def say(text: object) -> None:
     print(visible(str(text)), flush=True)
 
 
+def has_colours() -> bool:
+    """Whether the output is read in a terminal, by somebody who has not asked for none (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
 class Counted(Protocol):
     def __call__(self, done: int, total: int | None = None, /) -> None:
         """Shows how much is done, and of how much, if that is known."""

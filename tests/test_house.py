@@ -22,11 +22,11 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs"], 1),
     **dict.fromkeys(["targets", "replay", "environments", "reports"], 2),
-    **dict.fromkeys(["algorithms", "datasets"], 3),
+    **dict.fromkeys(["algorithms", "datasets", "transcripts"], 3),
     **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "starting", "trainer", "comparison", "recipes", "testing"], 5),
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),
-    **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players"], 5),
+    **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players", "watching"], 5),
     **dict.fromkeys(["command_line", "__main__"], 7),
 }
 

@@ -304,12 +304,45 @@ def test_words_are_written_by_policy_and_advantage(target):
         assert np.array_equal(same, words)
 
 
+@pytest.mark.parametrize("target", SOURCES[2:], ids=lambda target: target.label)
+def test_words_are_judged_as_they_would_be_written(target):
+    """One pass over all words gives what reading each text anew gives before each token."""
+    algorithm = ILQL(beta=5.0).build(SPEC, target, SMALL)
+    state = jax.tree.map(lambda x: x * 3, jax.jit(algorithm.init)(KEY, batch()))
+    begun = np.full((4, LENGTH), PAD, np.uint8)
+    begun[0, 0], begun[1:, :7] = BEGINS, TEXTS[0, :7]
+    words = np.array([[A, B, CLOSES], [B, B, CLOSES], [A, CLOSES, PAD], [BLACK, A, B]], np.int32)
+    judged = jax.device_get(jax.jit(algorithm.judge)(state, begun, words))
+    model, read = SMALL.language_model(9), jax.jit(algorithm.source.values)
+    clone = jax.jit(lambda params, row: jax.nn.log_softmax(model.logits(params, model.features(params, row))))
+    several = isinstance(target, IteratedNetworks)
+    for text, (row, word) in enumerate(zip(begun[:, None], words)):
+        for place, token in enumerate(word[word != PAD]):
+            p = (row != PAD).sum() - 1
+            seen = read(state.params["critic"], state.source, ilql.Text(jnp.array(row)))
+            q = np.asarray(seen.predicted)[:, 0, p, :, token].min(axis=1)
+            v = value_of(state.params["value"], seen.features.body, several)[:, 0, p]
+            log_probability = clone(state.params["policy"], row)[0, p, token]
+            score = log_probability + min(5 * (q - v).mean(), 0)
+            np.testing.assert_allclose(judged.q[:, text, place], q, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(judged.v[:, text, place], v, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(judged.log_probability[text, place], log_probability, rtol=1e-4)
+            np.testing.assert_allclose(judged.score[text, place], score, rtol=1e-4)
+            row[0, p + 1] = token
+    assert all((x[..., 2, 2] == 0).all() for x in judged)
+
+
 def test_without_values_the_words_are_those_of_the_clone():
     clone, text = BC().build(SPEC, OnlineNetwork(), SMALL), jnp.array(TEXTS)
     algorithm = ILQL(beta=0.0).build(SPEC, SharedHeads(heads=2), SMALL)
     state = jax.jit(algorithm.init)(KEY, batch())
     cloned = jax.jit(clone.init)(KEY, batch())._replace(params=state.params["policy"])
     assert np.array_equal(clone.decide(cloned, text)[0], algorithm.decide(state, text)[0])
+    words = jnp.array([[A, B, CLOSES], [B, CLOSES, PAD], [B, A, CLOSES]])
+    begun = jnp.where(jnp.arange(LENGTH) < 7, text, PAD)
+    one, other = (jax.jit(one.judge)(its, begun, words) for one, its in ((clone, cloned), (algorithm, state)))
+    close(one[:2], other[:2], 1e-6)
+    assert one.q.shape == one.v.shape == (0, 3, 3)
 
 
 def test_a_clone_learns_the_data():

@@ -45,6 +45,18 @@ class LossInfo(NamedTuple):
         return RefreshInfo(self.inputs, self.batch_stats, self.per_head)
 
 
+class Judgement(NamedTuple):
+    """What an agent thinks of texts that could be written, token by token. Where a text is over, all is 0.
+
+    Shape letters: W texts, L tokens of a text.
+    """
+
+    log_probability: jax.Array  # [W, L] of each token, by the policy that imitates the data
+    score: jax.Array  # [W, L] what tokens are chosen by; heads are averaged where a head is drawn to act
+    q: jax.Array  # [H, W, L] the value of writing each token, by the critic with the smallest; without values H is 0
+    v: jax.Array  # [H, W, L] the value of the text before each token
+
+
 class Init(Protocol):
     def __call__(self, key: jax.Array, example: Batch) -> Any:
         """The state before the first step."""
@@ -66,6 +78,11 @@ class ValuesOf(Protocol):
 class Decide(Protocol):
     def __call__(self, state: Any, obs: Any) -> tuple[jax.Array, jax.Array]:
         """The greedy actions [N, ...] and the same values. Nothing is drawn at random."""
+
+
+class Judge(Protocol):
+    def __call__(self, state: Any, obs: Any, action: Any) -> Judgement:
+        """What the agent thinks of writing each of the actions [W, L] behind the texts [W, T]."""
 
 
 class Loss(Protocol):
@@ -136,6 +153,7 @@ class Algorithm(NamedTuple):
     source: TargetSource | None = None
     source_part: str | None = None  # the entry of the state's params that belongs to the source; None: all of it
     on: Callable[[TargetSource], "Algorithm"] | None = None  # the same algorithm on another source of the same network
+    judge: Judge | None = None  # None: it does not write text
 
     @property
     def learns_from(self) -> Literal["replay", "stream"]:

@@ -11,9 +11,17 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sharedq.algorithms.algorithm import Algorithm
+from sharedq.algorithms.algorithm import Algorithm, Judgement
 from sharedq.algorithms.parts import check_actions, policy_on
-from sharedq.algorithms.writing import check_training, imitation, policy_reader, tokens_of, write
+from sharedq.algorithms.writing import (
+    check_training,
+    imitation,
+    log_probabilities,
+    policy_reader,
+    tokens_of,
+    write,
+    written_behind,
+)
 from sharedq.environments.spec import Discrete, EnvironmentSpec, Tokens
 from sharedq.networks.gpt2 import LanguageModel
 from sharedq.networks.policies import Policy
@@ -119,6 +127,12 @@ class BC:
         def decide(state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
             return write(form, policy_reader(model, state.params), obs, None), values(state, None, obs)
 
+        def judge(state: State, obs: Any, action: Any) -> Judgement:
+            found = log_probabilities(model, state.params, *written_behind(form, obs, action), action)
+            found = jnp.where(action == form.pad, 0, found)
+            without = jnp.zeros((0, *action.shape))
+            return Judgement(found, found, without, without)
+
         def update(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, jax.Array, dict]:
             tokens = batch.transition.obs
 
@@ -132,7 +146,7 @@ class BC:
             errors = jnp.broadcast_to(total, (1, len(batch.weights)))
             return State(params, {}, moments), errors, {"loss": total, "accuracy": accuracy}
 
-        return Algorithm(init, act, values, decide, update=update)
+        return Algorithm(init, act, values, decide, update=update, judge=judge)
 
 
 class CloneInfo(NamedTuple):

@@ -27,9 +27,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
+from sharedq.algorithms.algorithm import Algorithm, Judgement, LossInfo, refreshed
 from sharedq.algorithms.parts import source_of
-from sharedq.algorithms.writing import Reader, check_training, imitation, policy_reader, tokens_of, write
+from sharedq.algorithms.writing import (
+    Reader,
+    check_training,
+    imitation,
+    log_probabilities,
+    policy_reader,
+    tokens_of,
+    write,
+    written_behind,
+)
 from sharedq.bellman import backups, losses
 from sharedq.environments.spec import EnvironmentSpec, Tokens
 from sharedq.networks import language_critics
@@ -101,6 +110,7 @@ class ILQL:
             source=source,
             source_part="critic",
             on=partial(self.on, model=model, value=value, form=form, dropout=dropout),
+            judge=partial(judge, parts),
         )
 
 
@@ -174,8 +184,7 @@ def reader(parts: Parts, state: State, key: jax.Array | None) -> Reader:
     policy, critics = policy_reader(parts.model, state.params["policy"]), values_reader(parts, state, key)
 
     def joined(policy: tuple[jax.Array, Any], critics: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        scores = policy[0] + jnp.minimum(parts.settings.beta * critics[0], 0)
-        return scores, (policy[1], critics[1])
+        return written_by(parts, policy[0], critics[0]), (policy[1], critics[1])
 
     def start(tokens: jax.Array, lengths: jax.Array):
         return joined(policy.start(tokens, lengths), critics.start(tokens, lengths))
@@ -184,6 +193,11 @@ def reader(parts: Parts, state: State, key: jax.Array | None) -> Reader:
         return joined(policy.extend(memory[0], token), critics.extend(memory[1], token))
 
     return Reader(start, extend)
+
+
+def written_by(parts: Parts, log_probability: jax.Array, advantage: jax.Array) -> jax.Array:
+    """The scores by which tokens are chosen."""
+    return log_probability + jnp.minimum(parts.settings.beta * advantage, 0)
 
 
 def act(parts: Parts, state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
@@ -205,6 +219,21 @@ def values(parts: Parts, state: State, key: jax.Array | None, obs: Any) -> jax.A
 
 def decide(parts: Parts, state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
     return write(parts.form, reader(parts, state, None), obs, None), values(parts, state, None, obs)
+
+
+def judge(parts: Parts, state: State, obs: Any, action: Any) -> Judgement:
+    """What the agent thinks of actions [W, L] behind texts [W, T], in one pass over the texts with the actions."""
+    critic, (texts, places) = state.params["critic"], written_behind(parts.form, obs, action)
+
+    def read(body: Any) -> jax.Array:
+        return jnp.take_along_axis(parts.model.features(body, texts), places[..., None], axis=1)
+
+    body = (jax.vmap(read) if parts.several else read)(critic["trunk"]["body"])
+    v, advantages = head_values(parts, critic, state.params["value"], body)
+    advantage = jnp.take_along_axis(advantages, action[None, ..., None], axis=-1)[..., 0]  # [H, W, L]
+    policy = log_probabilities(parts.model, state.params["policy"], texts, places, action)
+    score = written_by(parts, policy, parts.source.select(state.source, None, advantage))
+    return Judgement(*(jnp.where(action == parts.form.pad, 0, x) for x in (policy, score, v + advantage, v)))
 
 
 # Learning

@@ -91,6 +91,23 @@ def policy_reader(model: LanguageModel, params: Any) -> Reader:
     )
 
 
+def written_behind(form: Tokens, tokens: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The texts [W, T] with actions [W, L] written behind them, and the places [W, L] before each written token."""
+    lengths = (tokens != form.pad).sum(axis=1, keepdims=True)
+    place = jnp.arange(tokens.shape[1]) - lengths  # in the action
+    written = jnp.take_along_axis(action, place.clip(0, form.length - 1), axis=1)
+    texts = jnp.where((place >= 0) & (place < form.length), written, tokens.astype(action.dtype))
+    return texts, lengths - 1 + jnp.arange(form.length)
+
+
+def log_probabilities(
+    model: LanguageModel, params: Any, texts: jax.Array, places: jax.Array, action: jax.Array
+) -> jax.Array:
+    """The log probability [W, L] of each token of actions, given the texts and places of `written_behind`."""
+    features = jnp.take_along_axis(model.features(params, texts), places[..., None], axis=1)
+    return jnp.take_along_axis(jax.nn.log_softmax(model.logits(params, features)), action[..., None], axis=-1)[..., 0]
+
+
 def imitation(
     model: LanguageModel, params: Any, tokens: jax.Array, found: Decisions, weights: jax.Array, key: Any
 ) -> tuple[jax.Array, jax.Array]:
