@@ -263,7 +263,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     of_q = mean(losses.squared(error).sum(axis=-1))
     penalty = mean(losses.conservative(seen.predicted, predicted).sum(axis=-1))
     of_policy, accuracy = imitation(parts.model, params["policy"], tokens, found, batch.weights, policy_key)
-    total = of_policy + seen.weights @ (of_value + of_q + settings.conservative * penalty)
+    total = of_policy + jnp.sum(seen.weights * (of_value + of_q + settings.conservative * penalty))
 
     each = partial(per_text, found.decides)
     metrics = {
@@ -273,8 +273,8 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
         "accuracy": accuracy,
         "advantage": mean(predicted.min(axis=-1) - v).mean(),
     }
-    told = [each(x) for x in (jnp.abs(error), target, predicted)]
-    return total, LossInfo(of_q, *told, Text(tokens), seen.batch_stats, metrics)
+    info = LossInfo(of_q, each(jnp.abs(error)), each(target), each(predicted), Text(tokens), seen.batch_stats, metrics)
+    return total, info
 
 
 def of_tokens(outputs: jax.Array, action: jax.Array) -> jax.Array:

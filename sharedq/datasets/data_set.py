@@ -206,6 +206,7 @@ class DataFeed:
 
     def discounted_returns(self, reward_bound: float | None = None) -> np.ndarray:
         """The discounted sum of the rewards of each episode, as they are learned from."""
+        assert isinstance(self._feed, StoreFeed)  # text is not evaluated on data
         return self._feed.discounted_returns(reward_bound)
 
     @property
