@@ -101,6 +101,7 @@ class ILQL:
             source=source,
             source_part="critic",
             on=partial(self.on, model=model, value=value, form=form, dropout=dropout),
+            states=lambda batch: decisions(form, batch.transition.obs).decides,
         )
 
 
