@@ -136,7 +136,7 @@ class Algorithm(NamedTuple):
     source: TargetSource | None = None
     source_part: str | None = None  # the entry of the state's params that belongs to the source; None: all of it
     on: Callable[[TargetSource], "Algorithm"] | None = None  # the same algorithm on another source of the same network
-    states: Callable[[Batch], jax.Array] | None = None  # where a sample is a text: which of its places are states [B, T]
+    states: Callable[[Batch], jax.Array] | None = None  # of samples that are texts: whether a place is a state [B, T]
 
     @property
     def learns_from(self) -> Literal["replay", "stream"]:
