@@ -20,7 +20,7 @@ use_all_cores(for_one=True)
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from sharedq.algorithms import DQN  # noqa: E402
+from sharedq.algorithms import DQN, Algorithm  # noqa: E402
 from sharedq.analysis.cost import flops  # noqa: E402
 from sharedq.networks import Convolutional, Impala  # noqa: E402
 from sharedq.targets import SOURCES  # noqa: E402
@@ -41,13 +41,16 @@ def batches(count: int) -> Batch:
     return Batch(Transition(obs, action, reward, 0.99 * ones, next_obs), ones, jnp.zeros((count, BATCH), jnp.int32))
 
 
-class Updates:
-    """A source's updates, compiled, whose calls can be timed one by one."""
+def dqn(target: str, network) -> Algorithm:
+    kind, _, settings = target.partition(":")
+    pairs = (pair.split("=") for pair in settings.split(",") if pair)
+    return DQN().on(SOURCES[kind](**{name: int(value) for name, value in pairs}).build(network.build(ACTIONS)))
 
-    def __init__(self, target: str, network, data: Batch):
-        kind, _, settings = target.partition(":")
-        pairs = (pair.split("=") for pair in settings.split(",") if pair)
-        algorithm = DQN().on(SOURCES[kind](**{name: int(value) for name, value in pairs}).build(network.build(ACTIONS)))
+
+class Updates:
+    """An algorithm's updates, compiled, whose calls can be timed one by one. Data have an axis of updates in front."""
+
+    def __init__(self, label: str, algorithm: Algorithm, data: Batch):
         first, key = jax.tree.map(lambda x: x[0], data), jax.random.key(1)
 
         def several(state, data):
@@ -58,7 +61,7 @@ class Updates:
 
             return jax.lax.scan(once, (state, jnp.int32(1)), data)
 
-        self.label, self.data, self.times = target, data, []
+        self.label, self.data, self.times = label, data, []
         self.state = jax.jit(algorithm.init)(key, first)
         self.flops = flops(algorithm.update, self.state, first, key, jnp.int32(1))
         compiled = jax.jit(several, donate_argnums=0, compiler_options=OPTIONS).lower(self.state, data).compile()
@@ -102,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     network = dataclasses.replace(NETWORKS[arguments.network], norm=arguments.norm, compute=arguments.compute)
     data, products = batches(arguments.loops), Products(arguments.compute)
-    rows = [Updates(target, network, data) for target in arguments.targets]
+    rows = [Updates(target, dqn(target, network), data) for target in arguments.targets]
     for number in range(1 + arguments.repeats):
         for one in (*rows, products):
             one.call(timed=number > 0)

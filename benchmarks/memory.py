@@ -15,20 +15,30 @@ import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 UPDATES = 5
+HEADER = f"{'MB':24}  networks     agent  temporaries  peak, measured"
 USUAL = 128 * 1024  # bytes; glibc's own thresholds
 
 
 def measure(target: str, network: str, norm: str) -> dict[str, int]:
     """Bytes of one source, in a process that has measured nothing else."""
-    from benchmarks.atari_update import NETWORKS, Updates, batches
+    from benchmarks.atari_update import NETWORKS, Updates, batches, dqn
+
+    of_target = dqn(target, dataclasses.replace(NETWORKS[network], norm=norm))
+    return bytes_of(lambda: Updates(target, of_target, batches(1)))
+
+
+def bytes_of(build: Callable[[], Any]) -> dict[str, int]:
+    """Bytes of the `Updates` that `build` makes, in a process that has measured nothing else."""
     from sharedq.training.seeds import keep_freed_memory
     from sharedq.trees import size
 
     keep_freed_memory(trim=USUAL, mmap=USUAL)  # unlike in training: what was freed is not to count
-    updates = Updates(target, dataclasses.replace(NETWORKS[network], norm=norm), batches(1))
+    updates = build()
     agent, networks = size(updates.state), size((updates.state.params, updates.state.source))
     _forget_peak()
     for _ in range(UPDATES):
@@ -70,17 +80,24 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.targets[0], arguments.network, arguments.norm)))
         return
-    print(f"{'MB':24}  networks     agent  temporaries  peak, measured")
+    print(HEADER)
     for target in arguments.targets:
         options = ["--one", "--targets", target, "--network", arguments.network, "--norm", arguments.norm]
-        runs = [_in_a_process(options) for _ in range(arguments.repeats)]
-        one = min(runs, key=lambda run: run["peak"])
-        shown = (one[name] / 1e6 for name in ("networks", "agent", "temporaries", "peak"))
-        print("{:24}{:10.2f}{:10.2f}{:13.2f}{:16.2f}".format(target, *shown))
+        print(row(target, least_of(arguments.repeats, "benchmarks.memory", options)))
 
 
-def _in_a_process(options: list[str]) -> dict[str, int]:
-    command = [sys.executable, "-m", "benchmarks.memory", *options]
+def row(label: str, one: dict[str, int]) -> str:
+    shown = (one[name] / 1e6 for name in ("networks", "agent", "temporaries", "peak"))
+    return "{:24}{:10.2f}{:10.2f}{:13.2f}{:16.2f}".format(label, *shown)
+
+
+def least_of(repeats: int, module: str, options: list[str]) -> dict[str, int]:
+    """The bytes that a module prints with these options, of the process with the least peak."""
+    return min((_in_a_process(module, options) for _ in range(repeats)), key=lambda one: one["peak"])
+
+
+def _in_a_process(module: str, options: list[str]) -> dict[str, int]:
+    command = [sys.executable, "-m", module, *options]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

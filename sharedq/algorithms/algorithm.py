@@ -154,6 +154,7 @@ class Algorithm(NamedTuple):
     source_part: str | None = None  # the entry of the state's params that belongs to the source; None: all of it
     on: Callable[[TargetSource], "Algorithm"] | None = None  # the same algorithm on another source of the same network
     judge: Judge | None = None  # None: it does not write text
+    states: Callable[[Batch], jax.Array] | None = None  # of samples that are texts: whether a place is a state [B, T]
 
     @property
     def learns_from(self) -> Literal["replay", "stream"]:

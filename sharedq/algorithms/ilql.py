@@ -111,6 +111,7 @@ class ILQL:
             source_part="critic",
             on=partial(self.on, model=model, value=value, form=form, dropout=dropout),
             judge=partial(judge, parts),
+            states=lambda batch: decisions(form, batch.transition.obs).decides,
         )
 
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.analysis.measure import STATES, Measure
+from sharedq.settings import require
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class Agreement:
     def build(self, algorithm: Algorithm, target: Any) -> Measure:
         def at_log(agent, batch, key):
             sample = batch.transition
+            require(
+                bool(jax.tree.leaves(sample.action)),
+                "measure 'agreement' compares one action of each sample, and a text has many: leave the measure out; "
+                "the log's 'accuracy' is the share of tokens that the language model agrees with",
+            )
             action, _ = algorithm.decide(agent, sample.obs)
             return agreement(action, sample.action)[:STATES]
 

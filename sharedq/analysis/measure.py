@@ -157,9 +157,17 @@ def first_network(algorithm: Algorithm, agent: Any) -> tuple[Any, Any]:
 def trunk_on(algorithm: Algorithm, function: Callable, agent: Any, batch: Batch, key: jax.Array) -> Any:
     """A function of the network's trunk on the states of a batch, as the loss gives them to the network.
 
-    A network that normalises its batch does so here as it does in training.
+    A network that normalises its batch does so here as it does in training. A text has many states, and one of them is
+    drawn, so that a batch of texts gives as many states as any other.
     """
     assert algorithm.loss is not None
     _, info = algorithm.loss(agent.params, agent, batch, key)
     network, batch_stats = first_network(algorithm, agent)
-    return function(network["trunk"], batch_stats, info.inputs, True)
+    found = function(network["trunk"], batch_stats, info.inputs, True)
+    return found if algorithm.states is None else one_of_each(algorithm.states(batch), found, key)
+
+
+def one_of_each(states: jax.Array, found: Any, key: jax.Array) -> Any:
+    """A tree [B, ...] of what was found at all places [B, T, ...] of texts: at a random one of each text's states."""
+    place = jax.random.categorical(key, jnp.where(states, 0.0, -jnp.inf))
+    return jax.tree.map(lambda x: x[jnp.arange(len(place)), place], found)

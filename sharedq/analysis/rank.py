@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
@@ -21,6 +22,7 @@ class Rank:
 
         def at_log(agent, batch, key):
             features, _ = trunk_on(algorithm, network.trunk, agent, batch, key)
+            features = jax.tree.leaves(features)[-1]  # of a tree of layers, the last one
             return features.reshape(features.shape[0], -1, features.shape[-1])[:STATES]  # [B, critics, features]
 
         def summarise(arrays: np.ndarray) -> dict[str, float]:

@@ -46,7 +46,11 @@ def critics(model: LanguageModel, width: int, vocabulary: int, count: int) -> Ne
         keys = jax.random.split(key, (number, count))
         return jax.vmap(jax.vmap(lambda key: layer(key, 2 * width, vocabulary)))(keys)
 
-    return Network(init_trunk, trunk, init_heads, token_values)
+    def activations(params: Any, batch_stats: Any, inputs: Text, train: bool) -> list[jax.Array]:
+        """The hidden layer of each critic. Activations within GPT-2 are smooth, and no unit of them is ever off."""
+        return [trunk(params, batch_stats, inputs, train)[0].hidden]
+
+    return Network(init_trunk, trunk, init_heads, token_values, activations=activations)
 
 
 def hidden_features(trunk: Any, body: jax.Array) -> Features:

@@ -25,7 +25,7 @@ class InitTrunk(Protocol):
 
 class Trunk(Protocol):
     def __call__(self, params: Params, batch_stats: BatchStats, inputs: Any, train: bool, /) -> tuple[Any, BatchStats]:
-        """Features [B, F] (or a tree of them) of the inputs [B, ...], and the new running statistics."""
+        """Features [B, F] (or a tree, whose last leaf is the last layer) of inputs [B, ...], and the new statistics."""
 
 
 class InitHeads(Protocol):
