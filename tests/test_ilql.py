@@ -120,7 +120,7 @@ def slow_loss(seen, v, logits):
     predicted, bootstrap, weights = (np.asarray(x) for x in (seen.predicted, seen.bootstrap, seen.weights))
     written = sum(map(len, DECIDES))
     total = 0.0
-    for head, weight in enumerate(weights):
+    for head, weight in enumerate(weights.tolist()):
         for text, places in enumerate(DECIDES):
             for number, p in enumerate(places):
                 x = TEXTS[text, p + 1]
@@ -224,23 +224,23 @@ def test_the_values_of_a_small_game_are_learned(target):
     tokens = jnp.array([[BEGINS, letter, CLOSES, ENDS] for letter, _ in rows], jnp.uint8)
     reward = jnp.array([[0, 0, gain, 0] for _, gain in rows])
     sample = Batch(Transition(tokens, (), reward, jnp.zeros(4), ()), jnp.ones(4), jnp.zeros(4, jnp.int32))
-    settings = ILQL(gamma=0.9, expectile=0.8, conservative=0.0, learning_rate=0.01)
+    settings = ILQL(gamma=0.9, expectile=0.8, conservative=0.0, learning_rate=0.003)
     model, value = told_apart(), ilql.language_critics.value(6)
     source = target.build(ilql.language_critics.critics(model, 6, 9, 2))
     algorithm = settings.on(source, model, value, WORDS.actions, False)
     state = jax.jit(algorithm.init)(KEY, sample)
     state, _ = jax.lax.scan(
-        lambda state, step: (algorithm.update(state, sample, KEY, step)[0], None), state, jnp.arange(1, 1501)
+        lambda state, step: (algorithm.update(state, sample, KEY, step)[0], None), state, jnp.arange(1, 1001)
     )
     seen = source.values(state.params["critic"], state.source, ilql.Text(tokens))
     v = value_of(state.params["value"], seen.features.body, False)
     q = np.asarray(seen.predicted)
     for row, (letter, gain) in enumerate(rows):
-        np.testing.assert_allclose(q[:, row, 1, :, CLOSES], gain, atol=0.06)
-        np.testing.assert_allclose(v[:, row, 1], gain, atol=0.06)
-        np.testing.assert_allclose(q[:, row, 0, :, letter], 0.9 * gain, atol=0.06)
+        np.testing.assert_allclose(q[:, row, 1, :, CLOSES], gain, atol=2e-3)
+        np.testing.assert_allclose(v[:, row, 1], gain, atol=2e-3)
+        np.testing.assert_allclose(q[:, row, 0, :, letter], 0.9 * gain, atol=2e-3)
     # 0.8 * 3/4 * (0.9 - v) = 0.2 * 1/4 * (v + 0.9)
-    np.testing.assert_allclose(v[:, 0, 0], 0.9 * (0.6 - 0.05) / (0.6 + 0.05), atol=0.05)
+    np.testing.assert_allclose(v[:, 0, 0], 0.9 * (0.6 - 0.05) / (0.6 + 0.05), atol=2e-3)
 
 
 # Writing
