@@ -505,9 +505,9 @@ OURS = {
         ),
     ),
     "ilql-wordle-small": Recipe(
-        "implicit language Q-learning on Wordle with 60 words and a small GPT-2, for CPUs; --data names the games",
+        "implicit language Q-learning on Wordle with 16 words and a small GPT-2, for CPUs; --data names the games",
         _wordle(
-            Wordle(count=60),  # ours
+            Wordle(count=16),  # ours
             ILQL(
                 gamma=0.99,  # [IL]
                 expectile=0.7,  # [IL]
@@ -516,12 +516,12 @@ OURS = {
                 beta=16.0,  # [IL]
                 learning_rate=1e-3,  # ours
             ),
-            tau=0.05,  # ours: runs are short, and a reward must come from the last token to the first
-            network=GPT2(layers=2, width=64, attention_heads=4, positions=74, dropout=0.0),  # ours
-            batch_size=64,  # [IL]
+            tau=0.1,  # ours: runs are short, and a reward must come from the last token to the first
+            network=GPT2(layers=2, width=64, attention_heads=2, positions=74, dropout=0.0),  # ours
+            batch_size=32,  # ours
             training=Offline(
-                steps=3_000,  # ours
-                evaluation_period=300,  # ours
+                steps=2_000,  # ours
+                evaluation_period=250,  # ours
                 evaluation_episodes=64,  # ours
                 log_period=50,  # ours
                 checkpoint_period=500,  # ours

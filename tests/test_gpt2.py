@@ -168,8 +168,8 @@ def test_every_place_of_every_layer_has_dropout_with_a_key_of_its_own(params, mo
     monkeypatch.setattr(jax.random, "bernoulli", noted)
     jax.jit(lambda *given: tiny.features(*given))(params, TOKENS, KEY)
     jax.effects_barrier()
-    tokens, pairs = (3, TEXT, 8), (3, 2, TEXT, TEXT)
-    assert shapes == [tokens, pairs, tokens, tokens]  # embedding, then attention and both branches of one block
+    tokens, pairs = (3 * TEXT, 8), (3, 2, TEXT, TEXT)
+    assert shapes == [(3, TEXT, 8), pairs, tokens, tokens]  # embedding, then attention and both branches of one block
     assert len(keys) == len(set(keys)) == 1 + 2 * 3
 
 
