@@ -146,9 +146,11 @@ class DataSet:
         manifest, steps = self._store.manifest, experiment.training.steps
         part = chosen_part(self._store, self.fraction, self.fraction_of)
         share = "" if self.fraction == 1 else f"{part.steps:,} of the "
+        drawn = steps * self.batch_size  # steps, or whole episodes of text
+        times = drawn * (manifest.steps / manifest.episodes if isinstance(spec.actions, Tokens) else 1) / part.steps
         yield (
             f"learning from {share}{manifest.steps:,} steps of {manifest.episodes:,} episodes in {self.path}, each "
-            f"about {steps * self.batch_size / part.steps:.3g} times"
+            f"about {times:.3g} times"
         )
         if manifest.ends["unknown"]:
             yield f"the end of {manifest.ends['unknown']:,} episodes is not known; they count as {self.unknown_ends}"
