@@ -67,7 +67,7 @@ class Uncached(GPT2):
             tokens = cache.keys.at[jnp.arange(len(token)), cache.lengths].set(token.astype(cache.keys.dtype))
             return read(params, tokens, cache.lengths + 1)
 
-        return model._replace(start=lambda params, tokens, lengths, more: read(params, tokens, lengths), extend=extend)
+        return model._replace(start=read, extend=extend)
 
 
 def games(count: int) -> np.ndarray:

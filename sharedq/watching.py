@@ -75,7 +75,10 @@ class Spectator:
         check_count("games", games, most=GAMES)
         check_count("seed", seed, 0)
         known = self._vocabulary
-        require(target is None or target in known, f"'{target}' is none of the {len(known):,} words of this game")
+        require(
+            target is None or target in known,
+            f"'{target}' is none of the {len(known):,} words of this game: choose one, such as {known[0]}",
+        )
         yield from self._legend()
         targets, turns = self._play(games, evaluation_seed(seed), target)
         returns = []

@@ -47,6 +47,7 @@ LONG = (
     "test_offline.py::test_every_measure_looks_at_learning_from_data[cql]",
     "test_iql.py::test_with_a_beta_of_zero_the_policy_is_the_clone_of_the_data",
     "test_ilql.py::test_the_loss_equals_a_slow_loop_and_its_gradient_reaches_the_trunk[target-free]",
+    "test_ilql.py::test_the_loss_equals_a_slow_loop_and_its_gradient_reaches_the_trunk[lookahead-replicate]",
     "test_ilql.py::test_words_are_written_by_policy_and_advantage[target network]",
     "test_ilql_runs.py::test_killed_while_it_saves_and_resumed_the_end_is_the_same",
     "test_measures.py::test_seeds_are_measured_side_by_side_as_they_are_one_after_another",

@@ -122,8 +122,8 @@ def test_features_do_not_depend_on_what_follows(params):
 
 
 CACHED = {  # by the precision: how close it is, and the functions
-    "float32": (1e-5, read, jax.jit(tiny.start, static_argnums=3), jax.jit(tiny.extend)),
-    "bfloat16": (0.1, read_half, jax.jit(half.start, static_argnums=3), jax.jit(half.extend)),
+    "float32": (1e-5, read, jax.jit(tiny.start), jax.jit(tiny.extend)),
+    "bfloat16": (0.1, read_half, jax.jit(half.start), jax.jit(half.extend)),
 }
 
 
@@ -137,7 +137,7 @@ def test_going_on_with_texts_equals_reading_them_whole(params, lengths, seed, co
     tolerance, whole, start, extend = CACHED[compute]
     rows, lengths, random = np.arange(3), np.array(lengths), np.random.default_rng(seed)
     texts = random.integers(0, 10, (3, TEXT)).astype(np.uint8)
-    features, cache = start(params, texts[:, :7], lengths, 4)
+    features, cache = start(params, texts, lengths)
     for token in random.integers(0, 10, (4, 3)).astype(np.uint8):
         close(features, whole(params, texts)[rows, lengths - 1], tolerance)
         features, cache = extend(params, cache, token)
@@ -201,8 +201,6 @@ def test_a_text_that_is_too_long_is_refused(params):
     message = r"a text of 13 tokens needs more than the 12 of network\.positions"
     with pytest.raises(SharedqError, match=message):
         tiny.features(params, jnp.zeros((1, 13), jnp.int32))
-    with pytest.raises(SharedqError, match=message):
-        tiny.start(params, TOKENS, jnp.array([7, 7, 7]), 2)
 
 
 # published weights
@@ -330,7 +328,13 @@ def test_what_is_no_file_of_weights_is_refused(content, message, tmp_path):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(SharedqError, match=message):
-        dataclasses.replace(SMALL, weights=str(file)).language_model(100).init(KEY)
+        dataclasses.replace(SMALL, weights=str(file)).pinned()
+
+
+def test_an_agent_that_is_trained_needs_its_file_no_more():
+    """Its weights are loaded into others of their form."""
+    gone = dataclasses.replace(SMALL, weights="gone.safetensors").language_model(100).init
+    assert jax.eval_shape(gone, KEY) == jax.eval_shape(small.init, KEY)
 
 
 # settings
@@ -354,5 +358,5 @@ def test_settings_that_make_no_network_are_refused(settings, message):
 
 
 def test_it_serves_language_only():
-    with pytest.raises(SharedqError, match="network 'gpt2' reads language, as algorithm 'ilql' does"):
+    with pytest.raises(SharedqError, match="network 'gpt2' reads text, as algorithms ilql and bc do"):
         GPT2().build(3)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from sharedq.algorithms.algorithm import Algorithm, Judgement
 from sharedq.algorithms.parts import check_actions, policy_on
 from sharedq.algorithms.writing import (
+    PARTS,
     check_training,
     imitation,
+    in_parts,
     log_probabilities,
     policy_reader,
     tokens_of,
@@ -47,6 +49,7 @@ class BC:
     gamma: float = 0.99  # discount of future rewards, per step; behaviour cloning learns from no reward
     learning_rate: float = 3e-4  # Adam's learning rate
     adam_epsilon: float = 1e-8  # added to Adam's denominator
+    accumulate: int = 1  # text: parts of a batch, one after another in memory; their gradients are averaged
     actor_width: int = 256  # continuous actions: width of the policy's layers, which are of the network's type
     actor_depth: int = 2  # continuous actions: number of layers or blocks of the policy
 
@@ -54,6 +57,7 @@ class BC:
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
         for name in ("learning_rate", "adam_epsilon"):
             require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
+        check_count("algorithm.accumulate", self.accumulate, most=PARTS)
         check_count("algorithm.actor_width", self.actor_width, most=WIDTH)
         check_count("algorithm.actor_depth", self.actor_depth, least=0, most=LAYERS)
 
@@ -134,14 +138,18 @@ class BC:
             return Judgement(found, found, without, without)
 
         def update(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, jax.Array, dict]:
-            tokens = batch.transition.obs
+            def of_part(batch: Batch, key: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+                tokens = batch.transition.obs
 
-            def of(params: Any) -> tuple[jax.Array, jax.Array]:
-                return imitation(
-                    model, params, tokens, decisions(form, tokens), batch.weights, key if dropout else None
-                )
+                def of(params: Any) -> tuple[jax.Array, jax.Array]:
+                    written = decisions(form, tokens)
+                    return imitation(model, params, tokens, written, batch.weights, key if dropout else None)
 
-            (total, accuracy), slope = jax.value_and_grad(of, has_aux=True)(state.params)
+                told, slope = jax.value_and_grad(of, has_aux=True)(state.params)
+                return slope, told
+
+            slope, told = in_parts(of_part, batch, key, self.accumulate)
+            total, accuracy = (x.mean() for x in told)
             params, moments = gradient_step(optimiser, slope, state.optimiser, state.params)
             errors = jnp.broadcast_to(total, (1, len(batch.weights)))
             return State(params, {}, moments), errors, {"loss": total, "accuracy": accuracy}

@@ -30,9 +30,11 @@ import optax
 from sharedq.algorithms.algorithm import Algorithm, Judgement, LossInfo, refreshed
 from sharedq.algorithms.parts import source_of
 from sharedq.algorithms.writing import (
+    PARTS,
     Reader,
     check_training,
     imitation,
+    in_parts,
     log_probabilities,
     policy_reader,
     tokens_of,
@@ -51,7 +53,6 @@ from sharedq.transcripts import at, decisions
 from sharedq.transitions import Batch
 
 CRITICS = 100  # ours: the largest number allowed
-PARTS = 100_000  # ours: the largest number of parts of a batch
 
 
 class State(NamedTuple):
@@ -146,28 +147,28 @@ def init(parts: Parts, key: jax.Array, example: Batch) -> State:
 
 def values_reader(parts: Parts, state: State, key: jax.Array | None) -> Reader:
     """Reads with the critics; the scores are the advantages [N, V] of the behaviour head."""
-    critic, value = state.params["critic"], state.params["value"]
-    each = partial(jax.vmap, in_axes=(0, None)) if parts.several else lambda function: function
 
     def advantage(found: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        body, cache = found
-        return parts.source.select(state.source, key, head_values(parts, critic, value, body)[1]), cache
+        features, cache = found
+        return parts.source.select(state.source, key, head_values(parts, state, features)[1]), cache
 
     def start(tokens: jax.Array, lengths: jax.Array):
-        read = each(lambda body, tokens: parts.model.start(body, tokens, lengths, 0))
-        return advantage(read(critic["trunk"]["body"], tokens))
+        return advantage(on_bodies(parts, state, lambda body: parts.model.start(body, tokens, lengths)))
 
     def extend(cache: Any, token: jax.Array):
-        if parts.several:
-            read = jax.vmap(parts.model.extend, in_axes=(0, 0, None))
-            return advantage(read(critic["trunk"]["body"], cache, token))
-        return advantage(parts.model.extend(critic["trunk"]["body"], cache, token))
+        return advantage(on_bodies(parts, state, lambda body, own: parts.model.extend(body, own, token), cache))
 
     return Reader(start, extend)
 
 
-def head_values(parts: Parts, critic: Any, value: Any, body: jax.Array) -> tuple[jax.Array, jax.Array]:
+def on_bodies(parts: Parts, state: State, function: Any, *more: Any) -> Any:
+    """A function of the critics' body, or of each body with its part of `more` if every head has its own network."""
+    return (jax.vmap(function) if parts.several else function)(state.params["critic"]["trunk"]["body"], *more)
+
+
+def head_values(parts: Parts, state: State, body: jax.Array) -> tuple[jax.Array, jax.Array]:
     """V [H, ...] and the advantages [H, ..., V] of all tokens, of every head, from the features of the body."""
+    critic = state.params["critic"]
 
     def one(trunk: Any, heads: Any, body: jax.Array) -> jax.Array:
         return language_critics.token_values(heads, language_critics.hidden_features(trunk, body)).min(axis=-2)
@@ -176,7 +177,7 @@ def head_values(parts: Parts, critic: Any, value: Any, body: jax.Array) -> tuple
         q = jax.vmap(one)(critic["trunk"], critic["heads"], body)[:, 0]
     else:
         q = one(critic["trunk"], critic["heads"], body)
-    v = parts.value.of(value, body, parts.several)
+    v = parts.value.of(state.params["value"], body, parts.several)
     return v, q - v[..., None]
 
 
@@ -209,13 +210,9 @@ def act(parts: Parts, state: State, key: jax.Array, obs: Any, step: jax.Array | 
 
 def values(parts: Parts, state: State, key: jax.Array | None, obs: Any) -> jax.Array:
     """V of the texts [N]: the value of the best that could be written, as the data show it."""
-    critic, lengths = state.params["critic"], (obs != parts.form.pad).sum(axis=1)
-
-    def read(body: Any) -> jax.Array:
-        return parts.model.start(body, obs, lengths, 0)[0]
-
-    body = (jax.vmap(read) if parts.several else read)(critic["trunk"]["body"])
-    return parts.source.select(state.source, key, head_values(parts, critic, state.params["value"], body)[0])
+    lengths = (obs != parts.form.pad).sum(axis=1)
+    features = on_bodies(parts, state, lambda body: parts.model.start(body, obs, lengths)[0])
+    return parts.source.select(state.source, key, head_values(parts, state, features)[0])
 
 
 def decide(parts: Parts, state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
@@ -224,13 +221,12 @@ def decide(parts: Parts, state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
 
 def judge(parts: Parts, state: State, obs: Any, action: Any) -> Judgement:
     """What the agent thinks of actions [W, L] behind texts [W, T], in one pass over the texts with the actions."""
-    critic, (texts, places) = state.params["critic"], written_behind(parts.form, obs, action)
+    texts, places = written_behind(parts.form, obs, action)
 
     def read(body: Any) -> jax.Array:
         return jnp.take_along_axis(parts.model.features(body, texts), places[..., None], axis=1)
 
-    body = (jax.vmap(read) if parts.several else read)(critic["trunk"]["body"])
-    v, advantages = head_values(parts, critic, state.params["value"], body)
+    v, advantages = head_values(parts, state, on_bodies(parts, state, read))
     advantage = jnp.take_along_axis(advantages, action[None, ..., None], axis=-1)[..., 0]  # [H, W, L]
     policy = log_probabilities(parts.model, state.params["policy"], texts, places, action)
     score = written_by(parts, policy, parts.source.select(state.source, None, advantage))
@@ -241,32 +237,32 @@ def judge(parts: Parts, state: State, obs: Any, action: Any) -> Judgement:
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-    """All losses. The policy's has no part in what is said of the heads."""
+    """The sum of all losses. `LossInfo` describes the critics only."""
     sample, settings = batch.transition, parts.settings
-    tokens, found = sample.obs, decisions(parts.form, sample.obs)
+    tokens, written = sample.obs, decisions(parts.form, sample.obs)
     critic_key, policy_key = jax.random.split(key) if parts.dropout else (None, None)
 
-    seen = parts.source.values(params["critic"], state.source, Text(tokens, critic_key))
-    features: Features = seen.features
+    found = parts.source.values(params["critic"], state.source, Text(tokens, critic_key))
+    features: Features = found.features
     # A measure may ask for the loss on a source of one head, which is then the first head of V.
-    v = parts.value.of(params["value"], features.body, parts.several)[: seen.weights.size]  # [H, B, T]
-    predicted, bootstrap = (of_tokens(x, found.action) for x in (seen.predicted, seen.bootstrap))  # [H, B, T, C]
+    v = parts.value.of(params["value"], features.body, parts.several)[: found.weights.size]  # [H, B, T]
+    predicted, bootstrap = (of_tokens(x, written.action) for x in (found.predicted, found.bootstrap))  # [H, B, T, C]
 
     # The reward lies where the token that closes an action stands.
-    reward = jnp.where(found.closes, jnp.roll(sample.reward, -1, axis=1), 0)
-    discount = jnp.where(found.last, sample.discount[:, None], settings.gamma)
-    target = backups.bellman(reward, discount, at(found.next, jax.lax.stop_gradient(v)))
+    reward = jnp.where(written.closes, jnp.roll(sample.reward, -1, axis=1), 0)
+    discount = jnp.where(written.last, sample.discount[:, None], settings.gamma)
+    target = backups.bellman(reward, discount, at(written.next, jax.lax.stop_gradient(v)))
 
-    counted = found.decides * batch.weights[:, None]
+    counted = written.decides * batch.weights[:, None]
     mean = partial(averaged, counted)
     of_value = mean(losses.expectile(v - bootstrap.min(axis=-1), settings.expectile))
     error = predicted - target[..., None]
     of_q = mean(losses.squared(error).sum(axis=-1))
-    penalty = mean(losses.conservative(seen.predicted, predicted).sum(axis=-1))
-    of_policy, accuracy = imitation(parts.model, params["policy"], tokens, found, batch.weights, policy_key)
-    total = of_policy + jnp.sum(seen.weights * (of_value + of_q + settings.conservative * penalty))
+    penalty = mean(losses.conservative(found.predicted, predicted).sum(axis=-1))
+    of_policy, accuracy = imitation(parts.model, params["policy"], tokens, written, batch.weights, policy_key)
+    total = of_policy + jnp.sum(found.weights * (of_value + of_q + settings.conservative * penalty))
 
-    each = partial(per_text, found.decides)
+    each = partial(per_text, written.decides)
     metrics = {
         "value_loss": of_value.mean(),
         "policy_loss": of_policy,
@@ -274,7 +270,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
         "accuracy": accuracy,
         "advantage": mean(predicted.min(axis=-1) - v).mean(),
     }
-    info = LossInfo(of_q, each(jnp.abs(error)), each(target), each(predicted), Text(tokens), seen.batch_stats, metrics)
+    info = LossInfo(of_q, each(jnp.abs(error)), each(target), each(predicted), Text(tokens), found.batch_stats, metrics)
     return total, info
 
 
@@ -300,16 +296,8 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
         told, slope = of(state.params, state, batch, key)
         return slope, told
 
-    count, size = parts.settings.accumulate, len(batch.weights)
-    if count == 1:
-        slope, (total, info) = of_part(batch, key)
-    else:
-        require(
-            size % count == 0,
-            f"algorithm.accumulate is {count}, which does not divide replay.batch_size {size}: choose a divisor",
-        )
-        slope, (total, info) = averaged_over_parts(of_part, batch, key, count)
-        info = info._replace(inputs=Text(batch.transition.obs))
+    slope, (totals, infos) = in_parts(of_part, batch, key, parts.settings.accumulate)
+    total, info = totals.mean(), of_whole_batch(infos)
     params, moments = gradient_step(parts.optimiser, slope, state.optimiser, state.params)
     metrics = {
         "loss": total,
@@ -320,27 +308,22 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
     return state._replace(params=params, optimiser=moments), info, metrics
 
 
-def averaged_over_parts(of_part: Any, batch: Batch, key: jax.Array, count: int) -> tuple[Any, Any]:
-    """What `of_part` gives for so many parts of a batch, one after another: the means, and what is said of texts."""
-    cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+def of_whole_batch(infos: LossInfo) -> LossInfo:
+    """What a loss tells of a batch, from what it told of its parts. Every leaf of `infos` begins with the parts."""
 
-    def one(slopes: Any, given: tuple[Batch, jax.Array]):
-        slope, told = of_part(*given)
-        return jax.tree.map(jnp.add, slopes, slope), told
+    def rows(x: jax.Array) -> jax.Array:  # [parts, H, rows of a part, ...] -> [H, B, ...]
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])
 
-    shapes, _ = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], cut), key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    slopes, (total, info) = jax.lax.scan(one, zeros, (cut, jax.random.split(key, count)))
-    whole = {name: of_all_parts(getattr(info, name)) for name in ("errors", "targets", "predictions")}
-    means = {name: jax.tree.map(lambda x: x.mean(axis=0), getattr(info, name)) for name in ("per_head", "metrics")}
-    info = info._replace(**whole, **means, batch_stats=jax.tree.map(lambda x: x[-1], info.batch_stats))
-    return jax.tree.map(lambda x: x / count, slopes), (total.mean(), info)
-
-
-def of_all_parts(x: jax.Array) -> jax.Array:
-    """[parts, H, B, ...] as [H, parts * B, ...]."""
-    x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])
+    return LossInfo(
+        infos.per_head.mean(axis=0),
+        rows(infos.errors),
+        rows(infos.targets),
+        rows(infos.predictions),
+        Text(infos.inputs.tokens.reshape(-1, infos.inputs.tokens.shape[-1])),
+        jax.tree.map(lambda x: x[-1], infos.batch_stats),
+        jax.tree.map(lambda x: x.mean(axis=0), infos.metrics),
+    )
 
 
 def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> State:

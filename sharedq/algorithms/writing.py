@@ -18,6 +18,7 @@ from sharedq.errors import SharedqError
 from sharedq.networks.gpt2 import GPT2, LanguageModel
 from sharedq.settings import require
 from sharedq.transcripts import Decisions
+from sharedq.transitions import Batch
 
 
 def check_training(spec: EnvironmentSpec, training: Any) -> None:
@@ -27,6 +28,34 @@ def check_training(spec: EnvironmentSpec, training: Any) -> None:
         "text is learned from in whole episodes of a data set: add --training offline --replay dataset --data FOLDER "
         "('sharedq data wordle' makes one)",
     )
+
+
+PARTS = 100_000  # ours: the largest number of parts of a batch
+
+
+def in_parts(of_part: Callable, batch: Batch, key: jax.Array, count: int) -> tuple[Any, Any]:
+    """Runs `of_part(batch, key) -> gradient, told` on so many parts of a batch, one after another in memory.
+
+    It returns the mean gradient, and what was told of each part, with the parts as the first axis.
+    """
+    size = len(batch.weights)
+    require(
+        size % count == 0,
+        f"algorithm.accumulate is {count}, which does not divide replay.batch_size {size}: choose a divisor",
+    )
+    if count == 1:
+        slope, told = of_part(batch, key)
+        return slope, jax.tree.map(lambda x: x[None], told)
+    cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+    def one(slopes: Any, given: tuple[Batch, jax.Array]) -> tuple[Any, Any]:
+        slope, told = of_part(*given)
+        return jax.tree.map(jnp.add, slopes, slope), told
+
+    shapes, _ = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], cut), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    slopes, told = jax.lax.scan(one, zeros, (cut, jax.random.split(key, count)))
+    return jax.tree.map(lambda x: x / count, slopes), told
 
 
 class Reader(NamedTuple):
@@ -86,7 +115,7 @@ def policy_reader(model: LanguageModel, params: Any) -> Reader:
         return jax.nn.log_softmax(model.logits(params, features)), cache
 
     return Reader(
-        lambda tokens, lengths: scored(model.start(params, tokens, lengths, 0)),
+        lambda tokens, lengths: scored(model.start(params, tokens, lengths)),
         lambda cache, token: scored(model.extend(params, cache, token)),
     )
 

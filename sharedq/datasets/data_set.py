@@ -24,13 +24,13 @@ UnknownEnds = Literal["refuse", "terminated", "truncated"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """The transitions of a data set on disk, drawn uniformly."""
+    """The transitions of a data set on disk, drawn uniformly; of text, whole episodes."""
 
     learns_from: ClassVar = "data"
 
     path: str = ""  # folder of the data set, as 'sharedq data convert' and 'sharedq data collect' make it
     content: str = ""  # checksum of the data set; a run notes it and then refuses other data
-    batch_size: int = 256  # transitions per update
+    batch_size: int = 256  # transitions per update; of text, episodes per update
     n_step: int = 1  # number of rewards before the bootstrap (n-step returns)
     fraction: float = 1.0  # share of the data to learn from
     fraction_of: FractionOf = "first"  # which share: the first steps of each group, or random whole episodes
@@ -262,7 +262,9 @@ def _actions(spec: EnvironmentSpec) -> str:
     if isinstance(actions, Discrete):
         return f"0 .. {actions.n - 1}" + (f" of {list(actions.sizes)}" if actions.sizes else "")
     if isinstance(actions, Tokens):
-        return f"texts of {actions.length} tokens out of {actions.vocabulary}"
+        meanings = {name: value for name, value in actions._asdict().items() if name not in ("length", "vocabulary")}
+        told = ", ".join(f"{name} {value}" for name, value in meanings.items())
+        return f"texts of {actions.length} tokens out of {actions.vocabulary} ({told})"
     assert isinstance(actions, Continuous)
     plain = to_json(spec)["actions"]
     return f"from {plain['low']} to {plain['high']}"

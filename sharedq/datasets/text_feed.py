@@ -54,6 +54,13 @@ class TextFeed:
         records, form = self._store.episodes[episodes], self._store.description.spec.actions
         assert isinstance(form, Tokens)
         tokens = np.array(self._store.observations[records["first"] + episodes + records["length"]])
+        unknown = np.flatnonzero((tokens >= form.vocabulary).any(axis=1))
+        if unknown.size:
+            number = int(episodes[unknown[0]])
+            raise SharedqError(
+                f"{self._store.path}, episode {number}: its text has token {tokens[unknown[0]].max()}, and the largest "
+                f"is {form.vocabulary - 1}: make the data set again"
+            )
         text, place = np.nonzero(tokens == form.closes)
         actions = np.bincount(text, minlength=len(episodes))
         wrong = np.flatnonzero(actions != records["length"])

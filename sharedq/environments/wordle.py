@@ -143,9 +143,10 @@ def patterns_of(words: Sequence[str], rule: Colours) -> np.ndarray:
 
     Its digits in base 3 are the colours, from the first letter on: 0 green, 1 black and 2 yellow. So 0 is a win.
     """
-    letters = letters_of(words)
-    rows = [colours_of(guess, letters, rule) - GREEN for guess in letters[:, None]]
-    return np.stack([row @ 3 ** np.arange(LETTERS) for row in rows]).astype(np.uint8)
+    letters, found = letters_of(words), np.empty((len(words), len(words)), np.uint8)
+    for guess, row in zip(letters[:, None], found):
+        row[:] = (colours_of(guess, letters, rule) - GREEN) @ 3 ** np.arange(LETTERS)
+    return found
 
 
 def colours_in(pattern: np.ndarray) -> np.ndarray:
@@ -191,11 +192,11 @@ def game_of(words: Sequence[str], rule: Colours) -> Environment:
 def _turn(action: Any, letter: Any, is_word: Any, over: Any, colours: Any) -> tuple[jax.Array, jax.Array]:
     """What a turn adds to the text, uint8 [13], and how many tokens these are without the end of the game.
 
-    Of a guess that is no word at most five letters are kept, and no colours follow it (ours: the paper's code says of
-    it only that it has none).
+    No colours follow a guess that is no word. Its first letters are kept, fewer than a word has, so that it is never
+    read as one (ours: the public code only says that there are no colours).
     """
     nth = jnp.cumsum(letter)
-    kept = letter & (nth <= LETTERS)
+    kept = letter & (nth <= jnp.where(is_word, LETTERS, LETTERS - 1))
     place, count = jnp.arange(TURN + 1), kept.sum()
     written = jnp.where(kept & (nth - 1 == place[:, None]), action, 0).sum(1)
     turn = jnp.where(place < count, written, PAD)

@@ -78,10 +78,10 @@ class Logits(Protocol):
 
 
 class Start(Protocol):
-    def __call__(self, params: Params, tokens: jax.Array, lengths: jax.Array, more: int, /) -> tuple[jax.Array, Cache]:
+    def __call__(self, params: Params, tokens: jax.Array, lengths: jax.Array, /) -> tuple[jax.Array, Cache]:
         """Reads texts [B, T], each padded on the right and of at least one token, without dropout.
 
-        It returns the features [B, D] of each text's last token, and a cache with room for `more` tokens behind T.
+        It returns the features [B, D] of each text's last token, and a cache with room for T tokens.
         """
 
 
@@ -100,7 +100,7 @@ class LanguageModel(NamedTuple):
 
 @dataclass(frozen=True)
 class GPT2:
-    """GPT-2, a transformer that reads tokens; for algorithm ilql. The defaults are those of GPT-2 small."""
+    """GPT-2, a transformer that reads tokens; for algorithms ilql and bc. The defaults are those of GPT-2 small."""
 
     layers: int = 12  # number of blocks, each with attention and a hidden layer of four times the width
     width: int = 768  # number of features of a token; a multiple of the attention heads
@@ -120,15 +120,23 @@ class GPT2:
         require(whole, f"network.width must be a multiple of the {heads} attention heads, not {self.width}")
         require(0 <= self.dropout < 1, f"network.dropout must be at least 0 and below 1, not {self.dropout}")
 
+    def pinned(self) -> "GPT2":
+        """The same settings; raises if there is a file of weights to begin with and it cannot be read."""
+        if self.weights is not None:
+            _arrays(Path(self.weights))
+        return self
+
     def build(self, outputs: int) -> NoReturn:
-        raise SharedqError("network 'gpt2' reads language, as algorithm 'ilql' does: choose another --network")
+        raise SharedqError("network 'gpt2' reads text, as algorithms ilql and bc do: choose another --network")
 
     def language_model(self, vocabulary: int) -> LanguageModel:
         """The functions of a model of texts with so many different tokens."""
         check_count("the vocabulary", vocabulary)
 
         def init(key: jax.Array) -> Params:
-            return self._drawn(key, vocabulary) if self.weights is None else self._published(vocabulary)
+            # An agent that is trained already is loaded into weights of this form, and its file may be gone by then.
+            published = self.weights is not None and Path(self.weights).exists()
+            return self._published(vocabulary) if published else self._drawn(key, vocabulary)
 
         def features(params: Params, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
             return self._read(params, tokens, key)[0]
@@ -136,12 +144,9 @@ class GPT2:
         def logits(params: Params, features: jax.Array) -> jax.Array:
             return self._product(features, params["tokens"].T)
 
-        def start(params: Params, tokens: jax.Array, lengths: jax.Array, more: int) -> tuple[jax.Array, Cache]:
-            self._check_length(tokens.shape[1] + more)
-            features, new = self._read(params, tokens)
+        def start(params: Params, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Cache]:
+            features, (keys, values) = self._read(params, tokens)
             last = jnp.take_along_axis(features, (lengths - 1)[:, None, None], axis=1)[:, 0]
-            room = ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))
-            keys, values = (jnp.pad(x, room) for x in new)
             return last, Cache(keys, values, lengths)
 
         def extend(params: Params, cache: Cache, token: jax.Array) -> tuple[jax.Array, Cache]:
