@@ -78,5 +78,6 @@ def test_data_of_another_game_or_of_other_tokens_are_refused(tmp_path, words, ca
         writer.add(Episode(text, np.zeros((1, 6), np.int32), np.zeros(1, np.float32), End.TERMINATED), "episode 0")
         writer.finish()
     line = refused(capsys, *command(tmp_path / "run", words, tmp_path / "more"))
-    assert "texts of 6 tokens out of 36, and 'wordle-5-" in line and "has texts of 6 tokens out of 35" in line
+    assert "texts of 6 tokens out of 36 (" in line and ", and 'wordle-5-" in line
+    assert "has texts of 6 tokens out of 35 (" in line
     assert not (tmp_path / "run").exists()

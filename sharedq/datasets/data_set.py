@@ -147,7 +147,7 @@ class DataSet:
         part = chosen_part(self._store, self.fraction, self.fraction_of)
         share = "" if self.fraction == 1 else f"{part.steps:,} of the "
         drawn = steps * self.batch_size  # steps, or whole episodes of text
-        times = drawn * (manifest.steps / manifest.episodes if isinstance(spec.actions, Tokens) else 1) / part.steps
+        times = drawn * (manifest.steps / manifest.episodes if isinstance(self.spec.actions, Tokens) else 1) / part.steps
         yield (
             f"learning from {share}{manifest.steps:,} steps of {manifest.episodes:,} episodes in {self.path}, each "
             f"about {times:.3g} times"
