@@ -66,8 +66,8 @@ def pytest_collection_modifyitems(items):
 def hasty():
     """Compiles with few optimisations, for tests of commands whose programs are small: compiling is most of their time.
 
-    Tests that compare numbers to the bit, or measure programs, are compiled as for users. So nothing that was compiled
-    here is left for them.
+    Tests of whole runs to the bit, or of programs, are compiled as for users. So nothing that was compiled here is left
+    for them.
     """
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)

@@ -22,6 +22,8 @@ from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, Target
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Batch, Transition
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY, TAU, BETA = jax.random.key(4), 0.8, 1.5
 ALGORITHM = IQL(logged.GAMMA, TAU, BETA, learning_rate=2.0, actor_decay_updates=None)
 

@@ -12,6 +12,8 @@ from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Step
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(3)
 DISCRETE = CartPole().build().spec
 CONTINUOUS = EnvironmentSpec(

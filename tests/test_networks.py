@@ -18,6 +18,8 @@ from sharedq.networks.heads import linear
 from sharedq.networks.initialisation import sparse
 from sharedq.networks.normalisation import activate
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(0)
 initial = jax.jit(networks.init, static_argnums=(0, 3))
 

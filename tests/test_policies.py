@@ -8,6 +8,8 @@ from scipy import special, stats
 
 from sharedq.networks import Convolutional, Dense, Impala, SimbaV2, Table, policies
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(3)
 SQUASHED, GAUSSIAN = (Dense().policy(1, 4, 0, kind) for kind in ("squashed_gaussian", "gaussian"))
 CATEGORICAL = policies.categorical(Table().build(3))

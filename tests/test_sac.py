@@ -27,6 +27,8 @@ from sharedq.targets.source import join, one_down, part
 from sharedq.training import Interactive
 from sharedq.transitions import Batch, Step, Transition
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(5)
 GAMMA, SIZE, UPDATES, ROUNDS, BEST = 0.8, 64, 300, 8, 0.4
 

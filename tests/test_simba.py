@@ -13,6 +13,8 @@ from sharedq.networks.initialisation import orthogonal
 from sharedq.networks.simba import Body
 from sharedq.networks.unit_kernels import NAME, project
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(0)
 ATOMS = 101
 initial = jax.jit(networks.init, static_argnums=(0, 3))

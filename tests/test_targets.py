@@ -28,6 +28,8 @@ from sharedq.targets import (
 from sharedq.targets.source import select_head, weights_of
 from sharedq.transitions import Batch, Transition
 
+pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
+
 KEY = jax.random.key(7)
 SIZE, INPUTS, ACTIONS, UPDATES = 8, 5, 3, 300
 ALGORITHM = DQN(gamma=0.9, learning_rate=0.01)
