@@ -146,8 +146,9 @@ class DataSet:
         manifest, steps = self._store.manifest, experiment.training.steps
         part = chosen_part(self._store, self.fraction, self.fraction_of)
         share = "" if self.fraction == 1 else f"{part.steps:,} of the "
-        drawn = steps * self.batch_size  # steps, or whole episodes of text
-        times = drawn * (manifest.steps / manifest.episodes if isinstance(self.spec.actions, Tokens) else 1) / part.steps
+        # Of text, whole episodes are drawn.
+        length = manifest.steps / manifest.episodes if isinstance(self.spec.actions, Tokens) else 1
+        times = steps * self.batch_size * length / part.steps
         yield (
             f"learning from {share}{manifest.steps:,} steps of {manifest.episodes:,} episodes in {self.path}, each "
             f"about {times:.3g} times"
