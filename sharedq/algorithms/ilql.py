@@ -227,7 +227,7 @@ def judge(parts: Parts, state: State, obs: Any, action: Any) -> Judgement:
         return jnp.take_along_axis(parts.model.features(body, texts), places[..., None], axis=1)
 
     v, advantages = head_values(parts, state, on_bodies(parts, state, read))
-    advantage = jnp.take_along_axis(advantages, action[None, ..., None], axis=-1)[..., 0]  # [H, W, L]
+    advantage = backups.of_action(advantages, jnp.broadcast_to(action, advantages.shape[:-1]))  # [H, W, L]
     policy = log_probabilities(parts.model, state.params["policy"], texts, places, action)
     score = written_by(parts, policy, parts.source.select(state.source, None, advantage))
     return Judgement(*(jnp.where(action == parts.form.pad, 0, x) for x in (policy, score, v + advantage, v)))

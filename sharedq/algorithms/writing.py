@@ -16,6 +16,7 @@ from sharedq import random_keys
 from sharedq.environments.spec import EnvironmentSpec, Tokens
 from sharedq.errors import SharedqError
 from sharedq.networks.gpt2 import GPT2, LanguageModel
+from sharedq.networks.policies import log_density_categorical
 from sharedq.settings import require
 from sharedq.transcripts import Decisions
 from sharedq.transitions import Batch
@@ -134,7 +135,7 @@ def log_probabilities(
 ) -> jax.Array:
     """The log probability [W, L] of each token of actions, given the texts and places of `written_behind`."""
     features = jnp.take_along_axis(model.features(params, texts), places[..., None], axis=1)
-    return jnp.take_along_axis(jax.nn.log_softmax(model.logits(params, features)), action[..., None], axis=-1)[..., 0]
+    return log_density_categorical(model.logits(params, features), action)
 
 
 def imitation(
@@ -146,7 +147,7 @@ def imitation(
     `weights` [B].
     """
     logits = model.logits(params, model.features(params, tokens, key))
-    log_probability = jnp.take_along_axis(jax.nn.log_softmax(logits), found.action[..., None], axis=-1)[..., 0]
+    log_probability = log_density_categorical(logits, found.action)
     seen, decides = found.seen * weights[:, None], found.decides * weights[:, None]
     right = (logits.argmax(axis=-1) == found.action) * decides
     return -(log_probability * decides).sum() / seen.sum(), right.sum() / jnp.maximum(decides.sum(), 1)

@@ -56,6 +56,11 @@ class Ranges(NamedTuple):
     def steps(self) -> int:
         return int(self.length.sum())
 
+    def stops(self, steps: np.ndarray) -> np.ndarray:
+        """The first step behind the run that each of these steps lies in, or behind the run before it."""
+        inside = np.searchsorted(self.first, steps, side="right") - 1
+        return self.first[inside] + self.length[inside]
+
 
 def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Ranges:
     """The part of a data set that is learned from: the first steps of each group, or whole episodes drawn at random."""
@@ -72,6 +77,12 @@ def chosen_part(store: Store, fraction: float, fraction_of: FractionOf) -> Range
     first = np.concatenate([[0], episodes["first"][begins]])
     length = np.diff(first, append=store.manifest.steps)
     return Ranges(first, np.maximum(np.rint(fraction * length), 1).astype(np.int64))
+
+
+def learned_ends(store: Store, unknown: End) -> np.ndarray:
+    """How each episode ends, where those whose end is not known count as `unknown`."""
+    ends = store.episodes["end"]
+    return np.where(ends == End.UNKNOWN, int(unknown), ends)
 
 
 def drawn(seed: int, first: int, count: int, batch_size: int, total: int) -> np.ndarray:
@@ -97,8 +108,7 @@ class StoreFeed:
     ):
         self._store, self._part, self._rewards = store, part, rewards
         self.batch_size, self._n_step, self._gamma = batch_size, n_step, gamma
-        ends = store.episodes["end"]
-        self.ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
+        self.ends = learned_ends(store, unknown)
         self._begins = np.cumsum(part.length) - part.length  # of each range, among the steps that can be drawn
 
     def batches(self, seeds: Sequence[int], first: int, count: int) -> Raw:
@@ -130,7 +140,7 @@ class StoreFeed:
         episodes = self._store.episodes
         number = np.searchsorted(episodes["first"], steps, side="right") - 1  # of the episode
         stop = episodes["first"][number] + episodes["length"][number]  # behind its last step
-        limit = np.minimum(stop, self._range_ends(steps))
+        limit = np.minimum(stop, self._part.stops(steps))
         last = np.minimum(steps + self._n_step, limit) - 1
         window = steps[..., None] + np.arange(self._n_step)
         inside = window <= last[..., None]
@@ -140,10 +150,6 @@ class StoreFeed:
         reward = np.where(inside, self._rewards.of(self._store.rewards[at]), np.float32(0))
         obs, next_obs = self._observations(steps + number, last + number, episodes["first"][number] + number)
         return Raw(obs, next_obs, self._store.actions[steps], reward, died, over & ~died)
-
-    def _range_ends(self, steps: np.ndarray) -> np.ndarray:
-        inside = np.searchsorted(self._part.first, steps, side="right") - 1
-        return self._part.first[inside] + self._part.length[inside]
 
     def _observations(self, first: np.ndarray, last: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, Any]:
         """The rows of the first observation and of the one after the last step; `begin` is the episode's first row."""

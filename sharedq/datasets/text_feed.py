@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sharedq.datasets.episode import End
-from sharedq.datasets.feed import Ranges, Rewards, drawn
+from sharedq.datasets.feed import Ranges, Rewards, drawn, learned_ends
 from sharedq.datasets.store import Store
 from sharedq.environments.spec import Tokens
 from sharedq.errors import SharedqError
@@ -34,12 +34,10 @@ class TextFeed:
 
     def __init__(self, store: Store, part: Ranges, batch_size: int, gamma: float, unknown: End, rewards: Rewards):
         self._store, self._rewards, self.batch_size, self._gamma = store, rewards, batch_size, gamma
-        ends = store.episodes["end"]
-        self.ends = np.where(ends == End.UNKNOWN, int(unknown), ends)
+        self.ends = learned_ends(store, unknown)
         first = store.episodes["first"]
-        range_number = np.searchsorted(part.first, first, side="right") - 1
-        stop = part.first[range_number] + part.length[range_number]
-        self._episodes = np.flatnonzero(first + store.episodes["length"] <= stop)  # those that lie in the part whole
+        whole = first + store.episodes["length"] <= part.stops(first)
+        self._episodes = np.flatnonzero(whole)  # those that lie in the part whole
         if not len(self._episodes):
             raise SharedqError(f"the chosen part of {store.path} holds no whole episode: raise replay.fraction")
 
