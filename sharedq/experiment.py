@@ -1,4 +1,4 @@
-"""An experiment: environment, algorithm, source of targets, network, replay, training and seeds, as plain settings.
+"""An experiment: environment, algorithm, source of targets, network, replay, sampler, training and seeds, as settings.
 
 Only this file imports all kinds of parts. An experiment can be changed by option names, written to JSON and read back.
 It builds the program that trains it and the agent that acts.
@@ -23,6 +23,7 @@ from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
 from sharedq.analysis.measure import Measure, guarded
 from sharedq.analysis.measure import check as check_measure
+from sharedq.analysis.told_to_samplers import estimates_of, features_of
 from sharedq.datasets import DATA
 from sharedq.environments import ENVIRONMENTS, DescribedEnvironment, Environment, EnvironmentSpec
 from sharedq.environments import check as check_environment
@@ -31,7 +32,8 @@ from sharedq.errors import SharedqError, unknown
 from sharedq.imports import own_errors
 from sharedq.json_files import read_json
 from sharedq.networks import NETWORKS, Convolutional
-from sharedq.replay import REPLAYS, Replay, Uniform
+from sharedq.replay import REPLAYS, Replay, Storage, Transitions
+from sharedq.samplers import SAMPLERS, Uniform
 from sharedq.settings import COUNTABLE, Chosen, chosen, require
 from sharedq.tables import Table, needs_import
 from sharedq.targets import SOURCES, TargetNetwork
@@ -50,6 +52,7 @@ TABLES = {
         "target": SOURCES,
         "network": NETWORKS,
         "replay": {**REPLAYS, **DATA},
+        "sampler": SAMPLERS,
         "training": TRAININGS,
     }.items()
 }
@@ -77,7 +80,8 @@ class Experiment:
     algorithm: Any = field(default_factory=DQN)
     target: Any = field(default_factory=TargetNetwork)
     network: Any = field(default_factory=Convolutional)
-    replay: Any = field(default_factory=Uniform)
+    replay: Any = field(default_factory=Transitions)
+    sampler: Any = field(default_factory=Uniform)
     training: Any = field(default_factory=Fused)
     seeds: int = 1  # number of seeds, trained in parallel
     seed: int = 0  # the first seed; the others are the numbers after it
@@ -254,6 +258,7 @@ class Experiment:
                 del saved["target"]
             _refuse_strangers([one["kind"] for one in saved.values() if needs_import(one["kind"])], trust)
             for part, one in saved.items():
+                one = {**one, "kind": old_names.KINDS.get(f"{part}.{one['kind']}", one["kind"])}
                 fields = _current_fields(part, one)
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
@@ -283,9 +288,26 @@ class Experiment:
         for part in TABLES:
             if hasattr(one := getattr(self, part), "check"):
                 with self._blaming(part):
-                    one.check(spec, self.training)
+                    one.check(self, spec)
         replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments)
+        if isinstance(replay, Storage):
+            replay = self._drawn(replay, spec, algorithm)
         return Built(self, spec, algorithm, replay, environment)
+
+    def _drawn(self, storage: Storage, spec: EnvironmentSpec, algorithm: Algorithm) -> Replay:
+        """The replay of a storage from which the sampler draws."""
+        setup, kind = storage.setup, self.kind("sampler")
+        agent, batch = shapes_of(algorithm, spec, setup.batch_size)
+        if getattr(self.sampler, "needs_estimates", False):
+            require(
+                estimates_of(algorithm, agent, batch) > 1,
+                f"sampler '{kind}' compares several estimates of a value, and with target '{self.kind('target')}' "
+                "there is one: add --target iterated_networks, or --target shared_heads --target.heads 3",
+            )
+        if getattr(self.sampler, "needs_features", False):
+            features, count = features_of(algorithm, agent, batch)
+            setup = setup._replace(features=features, feature_count=count)
+        return Replay(storage, self.built("sampler", setup))
 
     def built(self, part: str, *arguments: Any) -> Any:
         """What `build` of a part gives. An environment that is not ours is checked too."""
@@ -314,6 +336,11 @@ class Experiment:
                     f"algorithm '{self.kind('algorithm')}' learns from {LEARNS_FROM[learns_from]}, and {part} "
                     f"'{self.kind(part)}' does not provide that: add --{part} {self._fitting(part, learns_from)}"
                 )
+        require(
+            learns_from == self.replay.learns_from == "replay" or isinstance(self.sampler, Uniform),
+            f"sampler '{self.kind('sampler')}' draws from a replay, and replay '{self.kind('replay')}' keeps no steps "
+            "to draw from: leave --sampler out",
+        )
         replay, training = (getattr(self, part).learns_from for part in ("replay", "training"))
         if replay != training:
             raise SharedqError(
@@ -335,6 +362,12 @@ LEARNS_FROM = {
     "data": "a data set",
 }
 SERVES = {"replay": ("replay", "data"), "stream": ("stream",)}  # what an algorithm that learns from this can be given
+
+
+def shapes_of(algorithm: Algorithm, spec: EnvironmentSpec, size: int) -> tuple[Any, Any]:
+    """The shapes of the agent of one seed, and of a batch."""
+    batch = jax.eval_shape(lambda: example_batch(spec, size))
+    return jax.eval_shape(algorithm.init, jax.eval_shape(random_keys.root, 0), batch), batch
 
 
 def read_experiment(file: Path, trust: Trust = False) -> Experiment:
@@ -483,9 +516,7 @@ class Built:
 
     def agent_shapes(self) -> Any:
         """The shapes of the agent of one seed."""
-        key = jax.eval_shape(random_keys.root, 0)
-        batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
-        return jax.eval_shape(self.algorithm.init, key, batch)
+        return shapes_of(self.algorithm, self.spec, self.replay.batch_size)[0]
 
     @property
     def room(self) -> int:

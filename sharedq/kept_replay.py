@@ -1,6 +1,6 @@
 """The replay of a training run as a source of data: what the last checkpoint holds of it, in the order of time.
 
-The steps of each environment lie in the ring of the replay (see `replay/uniform.py` and `replay/frame_stacks.py`).
+The steps of each environment lie in the ring of the replay (see `replay/transitions.py` and `replay/frame_stacks.py`).
 Those that the replay would draw from become episodes. One that is cut at the edge of the ring begins in its middle.
 The newest one of each environment is cut where the training stood.
 
@@ -24,10 +24,12 @@ from sharedq.datasets.store import decode
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
-from sharedq.replay import FrameStacks, Uniform
+from sharedq.replay import FrameStacks, Transitions
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.settings import require
 from sharedq.trainer import spec_of
+
+RING = "replay/storage/ring/"  # what the names of the ring's arrays begin with in a checkpoint
 
 
 class Piece(NamedTuple):
@@ -77,10 +79,10 @@ class KeptReplay:
         directory = RunDirectory.open(self.path)
         experiment = Experiment.described(directory.experiment())
         replay, training = experiment.replay, experiment.training
-        if type(replay) not in (Uniform, FrameStacks):
+        if type(replay) not in (Transitions, FrameStacks):
             raise SharedqError(
                 f"{self.path} has the replay '{experiment.kind('replay')}', from which no data can be read: only "
-                "uniform and frame_stacks keep steps in an order that is known"
+                "transitions and frame_stacks keep steps in an order that is known"
             )
         require(
             self.seed is None or self.seed in experiment.all_seeds,
@@ -98,9 +100,9 @@ class KeptReplay:
         written, capacity = step // training.environments, replay.rows(training.environments)
         found = checkpoints.load_arrays(checkpoint, "rest")
         frames = isinstance(replay, FrameStacks)
-        arrays = {name.removeprefix("replay/ring/"): x for name, x in found.items() if name.startswith("replay/ring/")}
+        arrays = {name.removeprefix(RING): x for name, x in found.items() if name.startswith(RING)}
         if frames:
-            arrays |= {name: found[f"replay/{name}"] for name in ("final_frames", "truncated_so_far")}
+            arrays |= {name: found[f"replay/storage/{name}"] for name in ("final_frames", "truncated_so_far")}
         rows = capacity + (spec.observation.shape[-1] if frames else 0)
         wanted = (experiment.seeds, rows * training.environments)
         if "reward" not in arrays or arrays["reward"].shape != wanted:

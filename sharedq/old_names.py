@@ -1,5 +1,7 @@
 """Names of options and arrays in version 0.1.0 that keep working. No other file has old names."""
 
+import re
+
 OPTIONS = {  # old name of a setting: its new name
     "target.polyak": "target.tau",
     "target.polyak_moves": "target.tau_moves",
@@ -10,6 +12,10 @@ OPTIONS = {  # old name of a setting: its new name
 REMOVED = {  # setting that is gone: the value with which it changed nothing
     "algorithm.optimiser": "obgd",
     "algorithm.cut_by": "policy",
+}
+
+KINDS = {  # old name of a kind, behind its part: its new name
+    "replay.uniform": "transitions",
 }
 
 ARRAYS = {  # old name of one step in the path of a saved array: its new name
@@ -23,5 +29,6 @@ ARRAYS = {  # old name of one step in the path of a saved array: its new name
 
 
 def current_path(path: str) -> str:
-    """The path of a saved array, with the new names."""
-    return "/".join(ARRAYS.get(step, step) for step in path.split("/"))
+    """The path of a saved array, with the new names. What a replay stores has been one step deeper since samplers."""
+    path = "/".join(ARRAYS.get(step, step) for step in path.split("/"))
+    return re.sub(r"(?:^|(?<=/))(replay|recent)/(?=ring/|final_frames$|truncated_so_far$)", r"\1/storage/", path)

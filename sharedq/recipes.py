@@ -33,7 +33,7 @@ from sharedq.experiment import Experiment
 from sharedq.imports import resolve
 from sharedq.networks import GPT2, Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
-from sharedq.replay import FrameStacks, NoReplay, Uniform
+from sharedq.replay import FrameStacks, NoReplay, Transitions
 from sharedq.suggestions import fitting_recipes
 from sharedq.tables import entry_points, load_entry_point, needs_import
 from sharedq.targets import OnlineNetwork, TargetNetwork
@@ -57,7 +57,7 @@ def _minatar(game: str) -> Experiment:
         ),
         target=TargetNetwork(period=1000),  # [MA], in updates
         network=Convolutional(filters=(16,), sizes=(3,), strides=(1,), hidden=(128,)),  # [MA]
-        replay=Uniform(capacity=100_000, batch_size=32),  # [MA]
+        replay=Transitions(capacity=100_000, batch_size=32),  # [MA]
         training=Fused(
             steps=500_000,  # ours: a tenth of [MA], minutes on two cores
             environments=8,  # ours
@@ -155,7 +155,9 @@ def _simba(task: str) -> Experiment:
         ),
         target=TargetNetwork(period=1, tau=0.005),  # [SV]
         network=SimbaV2(width=512, blocks=2),  # [SV]
-        replay=Uniform(capacity=500_000, batch_size=256),  # all steps there are: [SV] has room for twice as many; [SV]
+        replay=Transitions(  # [SV] has room for twice as many; here that is for more than all steps
+            capacity=500_000, batch_size=256
+        ),
         training=Interactive(
             steps=500_000,  # [SV] a million steps of the simulator
             environments=1,  # [SV]
@@ -180,7 +182,7 @@ def _small_sac(environment: Gymnasium | Control, steps: int, random_steps: int) 
         ),
         target=TargetNetwork(period=1, tau=0.005),  # [HA]
         network=Dense(hidden=(256, 256), norm="layer"),  # [HA]; LayerNorm ours, for target-free and shared heads
-        replay=Uniform(capacity=steps, batch_size=256),  # all steps there are; [HA]
+        replay=Transitions(capacity=steps, batch_size=256),  # all steps there are; [HA]
         training=Interactive(
             steps=steps,
             environments=1,  # [RZ]
@@ -271,7 +273,7 @@ OURS = {
             ),
             target=TargetNetwork(period=250),  # ours: [CR] has 50, which learned less surely here
             network=Dense(hidden=(120, 84), norm="layer"),  # [CR]; LayerNorm ours, for target-free learning
-            replay=Uniform(capacity=10_000, batch_size=128),  # [CR]
+            replay=Transitions(capacity=10_000, batch_size=128),  # [CR]
             training=Fused(
                 steps=500_000,  # [CR]
                 environments=4,  # ours
@@ -297,7 +299,7 @@ OURS = {
             ),
             target=TargetNetwork(period=200),  # [IQ]
             network=Dense(hidden=(100, 100), norm="layer"),  # [IQ]; LayerNorm ours, for target-free and shared heads
-            replay=Uniform(capacity=10_000, batch_size=32),  # [IQ]
+            replay=Transitions(capacity=10_000, batch_size=32),  # [IQ]
             training=Interactive(
                 steps=500_000,  # [IQ], 50 epochs of 10,000
                 environments=4,  # ours
@@ -363,7 +365,7 @@ OURS = {
             ),
             target=TargetNetwork(period=1, tau=0.005),  # [HA]
             network=Dense(hidden=(256, 256)),  # [HA]
-            replay=Uniform(capacity=1_000_000, batch_size=256),  # [HA]
+            replay=Transitions(capacity=1_000_000, batch_size=256),  # [HA]
             training=Interactive(
                 steps=1_000_000,  # [SS]
                 environments=1,  # [SS]
@@ -391,7 +393,7 @@ OURS = {
             ),
             target=OnlineNetwork(),  # [CQ]
             network=Dense(hidden=(2048, 2048), norm="batch_renorm"),  # [CQ]
-            replay=Uniform(capacity=1_000_000, batch_size=256),  # [CQ]
+            replay=Transitions(capacity=1_000_000, batch_size=256),  # [CQ]
             training=Interactive(
                 steps=1_000_000,  # ours, as in sac-mlp
                 environments=1,  # [CQ]
@@ -556,7 +558,7 @@ OURS = {
             algorithm=DQN(gamma=0.9, learning_rate=0.02, adam_epsilon=1e-8, epsilon_end=1.0),
             target=TargetNetwork(period=50),
             network=Table(),
-            replay=Uniform(capacity=1_000, batch_size=32),
+            replay=Transitions(capacity=1_000, batch_size=32),
             training=Fused(steps=20_000, environments=2, warm_up=200, update_period=2, log_period=2_000),
         ),
     ),

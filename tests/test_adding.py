@@ -18,7 +18,7 @@ from sharedq.environments.probes import PROBES
 from sharedq.errors import SharedqError, Stopped
 from sharedq.experiment import Experiment
 from sharedq.exploration import epsilon_greedy, greedy
-from sharedq.replay import NoReplay, Uniform
+from sharedq.replay import NoReplay, Transitions
 from sharedq.runs import checkpoints
 from sharedq.training import Fused, Streaming
 from sharedq.training.progress import Silent
@@ -98,7 +98,7 @@ STREAM = Streaming(steps=6_000, environments=2, log_period=2_000, checkpoint_per
 CYCLES = Fused(steps=6_000, environments=2, warm_up=100, update_period=2, log_period=2_000, checkpoint_period=2_000)
 TOYS: dict[str, tuple[type, Any, Any]] = {
     "one_step": (OneStep, NoReplay(), STREAM),
-    "replayed": (Replayed, Uniform(1000, 8), CYCLES),
+    "replayed": (Replayed, Transitions(1000, 8), CYCLES),
 }
 
 
@@ -193,7 +193,7 @@ def test_a_loss_while_observing_that_is_no_number_is_told_with_its_step():
         (
             "replayed",
             {"replay": "none"},
-            "'replayed' learns from a replay, and replay 'none' .*: add --replay uniform or frame_stacks",
+            "'replayed' learns from a replay, and replay 'none' .*: add --replay transitions or frame_stacks",
         ),
         (
             "replayed",

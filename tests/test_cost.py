@@ -13,7 +13,7 @@ from sharedq.analysis.tables import cost_table
 from sharedq.environments import CartPole, MinAtar
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.trees import count
 
@@ -33,7 +33,7 @@ PARAMETERS = {  # trained, untrained, by hand
 
 def cost(target, width=WIDTH, timed=False):
     network = Dense((width, width))
-    return Experiment(CartPole(), DQN(), target, network, Uniform(1000, BATCH)).build().cost(timed)
+    return Experiment(CartPole(), DQN(), target, network, Transitions(1000, BATCH)).build().cost(timed)
 
 
 @pytest.mark.parametrize("target", PARAMETERS, ids=lambda target: target.label)
@@ -59,12 +59,14 @@ def test_what_lookahead_replicate_keeps_besides():
 
 def test_batch_normalisation_has_two_statistics_per_unit():
     network = Dense((WIDTH, WIDTH), norm="batch")
-    found = Experiment(CartPole(), network=network, target=OnlineNetwork(), replay=Uniform(1000, BATCH)).build().cost()
+    found = (
+        Experiment(CartPole(), network=network, target=OnlineNetwork(), replay=Transitions(1000, BATCH)).build().cost()
+    )
     assert found.bytes["batch_stats"] == 4 * 2 * 2 * WIDTH
 
 
 def test_a_minatar_replay_stores_images_as_bits():
-    experiment = Experiment(MinAtar("breakout"), replay=Uniform(capacity=100_003, batch_size=32))
+    experiment = Experiment(MinAtar("breakout"), replay=Transitions(capacity=100_003, batch_size=32))
     replay = jax.eval_shape(experiment.build().replay.init)
     image = -(-10 * 10 * 4 // 8)
     kept = 100_003 // experiment.training.environments * experiment.training.environments

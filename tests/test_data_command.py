@@ -35,7 +35,7 @@ from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.output import bar
 from sharedq.recipes import RECIPES
-from sharedq.replay import FrameStacks, Uniform
+from sharedq.replay import FrameStacks, Transitions
 from sharedq.runs import RunDirectory, checkpoints
 from sharedq.training import Interactive
 
@@ -767,7 +767,7 @@ def test_steps_come_back_from_a_uniform_ring_as_they_were_played(ends, written):
 
 @functools.cache
 def uniform():
-    replay = Uniform(CAPACITY, CAPACITY).build(STEP, GAMMA, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, CAPACITY).build(STEP, GAMMA, ENVIRONMENTS)
     return replay._replace(add=jax.jit(replay.add))
 
 

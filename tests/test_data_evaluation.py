@@ -267,7 +267,7 @@ def test_who_goes_on_from_changed_rewards_is_told(data, tmp_path, changed):
     options = {} if changed else {"replay.return_range": None, "replay.reward_shift": 0.0}
     run = trained_on(data / "corridor", tmp_path / "run", **options)
     experiment = load_all(run.path)[0].experiment
-    online = experiment.replace(training="fused", replay="uniform", warm_up=8, capacity=100)
+    online = experiment.replace(training="fused", replay="transitions", warm_up=8, capacity=100)
     for number, (one, other) in enumerate(((online, changed), (experiment, False))):
         told = Told()
         library.train(one, tmp_path / str(number), progress=told, start_from=run.path)

@@ -13,7 +13,7 @@ from sharedq.environments import CartPole, Custom, Discrete, Environment, Enviro
 from sharedq.environments.probes import PROBES
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense, Table
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training import Fused
 from sharedq.training.learning import example_batch
@@ -61,7 +61,7 @@ def known(name: str) -> np.ndarray:
 MUSEUM = Experiment(
     environment=Custom(f"{__name__}:museum"),
     algorithm=DQN(GAMMA, learning_rate=0.01, adam_epsilon=1e-2, epsilon_start=1.0, epsilon_end=1.0),
-    replay=Uniform(capacity=2_000, batch_size=64),
+    replay=Transitions(capacity=2_000, batch_size=64),
     training=Fused(steps=12_000, environments=4, warm_up=1_000, update_period=4, log_period=12_000),
 )
 
@@ -123,7 +123,7 @@ def test_double_q_learning_is_less_biased_than_the_maximum():
             algorithm=DQN(1.0, 0.1, 1e-8, backup=backup, epsilon_start=1.0, epsilon_end=1.0),
             target=TargetNetwork(period=100),
             network=Table(),
-            replay=Uniform(capacity=200, batch_size=32),
+            replay=Transitions(capacity=200, batch_size=32),
             training=Fused(steps=4_000, environments=4, warm_up=200, update_period=2, log_period=4_000),
         )
         _, agent = learned(experiment)
@@ -141,7 +141,7 @@ def test_running_statistics_travel_with_a_network_that_normalises_its_batch():
             algorithm=DQN(learning_rate=1e-3),
             target=target,
             network=Dense((8,), norm="batch"),
-            replay=Uniform(capacity=500, batch_size=16),
+            replay=Transitions(capacity=500, batch_size=16),
             training=Fused(steps=480, environments=4, warm_up=100, update_period=4, log_period=480),
         )
         built, agent = learned(experiment)

@@ -14,14 +14,14 @@ from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
 from sharedq.networks import Convolutional, Dense, FlaxTrunk
 from sharedq.recipes import GAMES, RECIPES, recipe
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.trainer import new_folder
 from sharedq.training import Fused
 from sharedq.training.learning import example_batch, example_step, step_like
 
 BASE = Experiment(
-    CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Uniform(500, 32), Fused(environments=4, warm_up=100)
+    CartPole(), DQN(), TargetNetwork(period=200), Dense((16,)), Transitions(500, 32), Fused(environments=4, warm_up=100)
 )
 KINDS = [(part, name) for part, table in TABLES.items() for name in table]
 
@@ -63,7 +63,7 @@ def test_every_field_goes_through_json():
         algorithm=DQN(max_gradient_norm=10.0, backup="mellowmax", loss="huber"),
         target=SharedHeads(heads=3, behaviour_head="2", loss_weights=(1.0, 0.5, 0.25), tau=0.5, tau_moves="chain"),
         network=Convolutional((8, 8), (3, 2), (1, 2), "SAME", (), "batch"),
-        replay=Uniform(500, 7, 3),
+        replay=Transitions(500, 7, 3),
         training=Fused(steps=99, environments=3),
         seeds=4,
         seed=11,

@@ -22,7 +22,7 @@ from sharedq.datasets.manifest import Description
 from sharedq.datasets.store import Store
 from sharedq.datasets.writing import StoreWriter
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
-from sharedq.replay import FrameStacks, Uniform
+from sharedq.replay import FrameStacks, Transitions
 from sharedq.training.learning import step_like
 from sharedq.transitions import Batch, Step
 
@@ -120,7 +120,7 @@ def transitions(world: World, batch: Batch) -> dict[int, tuple]:
 @functools.cache
 def drawn_online(kind: str, n_step: int):
     """Steps [T, ...] -> batches of the replay of a run that has room for all of them and for every final frame."""
-    chosen = FrameStacks if WORLDS[kind].stack else Uniform
+    chosen = FrameStacks if WORLDS[kind].stack else Transitions
     more = {"truncations": STEPS} if WORLDS[kind].stack else {}
     replay = chosen(STEPS, STEPS, n_step, **more).build(step_like(WORLDS[kind].spec), GAMMA, 1)
 

@@ -13,7 +13,7 @@ from test_replay import assert_equally_often
 
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
-from sharedq.replay import FrameStacks, Uniform
+from sharedq.replay import FrameStacks, Transitions
 from sharedq.transitions import Batch, Step
 
 KEY = jax.random.key(5)
@@ -132,7 +132,7 @@ def test_it_draws_what_uniform_replay_draws(n):
     """With room for every final frame, and the same key: the same transitions with the same numbers."""
     ends = np.random.default_rng(1).choice(4, (3 * ROWS, ENVIRONMENTS), p=[0.7, 0.1, 0.1, 0.1]).astype(np.int8)
     steps, replays = played(ends), []
-    for kind in (FrameStacks, Uniform):
+    for kind in (FrameStacks, Transitions):
         replay = kind(CAPACITY, CAPACITY, n).build(STEP, 0.99, ENVIRONMENTS)
         replays.append(replay._replace(add=jax.jit(replay.add), sample=jax.jit(replay.sample)))
     ours, theirs = (drawn(replay, steps, len(ends), 3) for replay in replays)
@@ -227,7 +227,7 @@ def test_a_million_steps_of_atari_take_7_1_gigabytes():
 def test_what_is_no_stack_of_frames_is_refused(obs, kind):
     with pytest.raises(SharedqError) as refusal:
         FrameStacks().build(STEP._replace(obs=obs, next_obs=obs), 0.99, 1)
-    message = f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay uniform"
+    message = f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay transitions"
     assert str(refusal.value) == message
 
 

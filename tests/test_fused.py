@@ -10,7 +10,7 @@ from sharedq.environments import CartPole, ProbeEnvironment
 from sharedq.experiment import Experiment
 from sharedq.exploration import epsilon_greedy, linear_schedule
 from sharedq.networks import Dense, Table
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.training import Fused
 from sharedq.training.seeds import Layout
@@ -20,7 +20,7 @@ SMALL = Experiment(
     algorithm=DQN(learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=300),
     target=SharedHeads(heads=2, period=10),
     network=Dense((8,)),
-    replay=Uniform(capacity=1200, batch_size=8),
+    replay=Transitions(capacity=1200, batch_size=8),
     training=Fused(steps=1000, environments=3, warm_up=90, update_period=4, log_period=120),
 )
 
@@ -185,7 +185,7 @@ def test_the_public_codes_clock_shifts_first_at_step_24_000():
         environment=ProbeEnvironment("corridor"),
         target=SharedHeads(heads=1, period=2000),
         network=Dense((2,)),
-        replay=Uniform(capacity=100, batch_size=1),
+        replay=Transitions(capacity=100, batch_size=1),
         training=Fused(steps=24_000, environments=1, warm_up=20_000, update_period=4, log_period=24_000),
     )
     program = compiled(experiment)

@@ -253,7 +253,9 @@ def test_stacks_that_begin_black_are_for_frame_stacks(bring):
     ],
 )
 def test_other_bytes_are_not_for_frame_stacks(bring, show, bad):
-    with pytest.raises(SharedqError, match=r"test_gymnasium:make does not say .* use --replay uniform, or ") as caught:
+    with pytest.raises(
+        SharedqError, match=r"test_gymnasium:make does not say .* use --replay transitions, or "
+    ) as caught:
         on_frame_stacks(bring(**of_bytes(show))[0]).build()
     assert "--environment.frame_stacks true" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -261,7 +263,9 @@ def test_other_bytes_are_not_for_frame_stacks(bring, show, bad):
     seen = [worlds.reset, *[lambda: worlds.step(np.zeros(1, int))] * 2]
     for look in seen[:bad]:
         look()
-    with pytest.raises(SharedqError, match=r"not stacks of frames .*frame_stacks false and --replay uniform") as caught:
+    with pytest.raises(
+        SharedqError, match=r"not stacks of frames .*frame_stacks false and --replay transitions"
+    ) as caught:
         seen[bad]()
     assert "\n" not in str(caught.value)
 

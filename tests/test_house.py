@@ -20,7 +20,7 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["errors", "validation", "json_files", "settings", "imports", "output", "random_keys", "units"], 1),
     **dict.fromkeys(["tables", "old_names", "trees", "formats", "processes"], 1),
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
-    **dict.fromkeys(["bellman", "networks", "runs"], 1),
+    **dict.fromkeys(["bellman", "networks", "runs", "samplers"], 1),
     **dict.fromkeys(["targets", "replay", "environments", "reports"], 2),
     **dict.fromkeys(["algorithms", "datasets", "transcripts"], 3),
     **dict.fromkeys(["training", "playing", "analysis"], 4),

@@ -19,7 +19,7 @@ from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
 from sharedq.playing.episodes import play, play_on_host
-from sharedq.replay import NoReplay, Uniform
+from sharedq.replay import NoReplay, Transitions
 from sharedq.targets import SharedHeads
 from sharedq.training import Fused, Interactive, Streaming
 from sharedq.training.learning import step_like
@@ -31,7 +31,7 @@ SMALL = Experiment(
     algorithm=DQN(learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=300),
     target=SharedHeads(heads=2, period=10),
     network=Dense((8,)),
-    replay=Uniform(capacity=1200, batch_size=8),
+    replay=Transitions(capacity=1200, batch_size=8),
     training=FUSED,
 )
 
@@ -226,7 +226,7 @@ TURNING = HostEnvironment(
     EnvironmentSpec("turning", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(3)),
     lambda count, seed: SyncVectorEnv([Turning() for _ in range(count)]),
 )
-KEPT = Uniform(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments)
+KEPT = Transitions(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments)
 
 
 def written_out(training, seed: int):
@@ -373,7 +373,7 @@ def test_a_lost_life_is_an_end_for_what_learns_and_for_nothing_else():
     spec = EnvironmentSpec("lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2))
     world = HostEnvironment(spec, lambda count, seed: SyncVectorEnv([Lives()] * count))
     algorithm = SMALL.algorithm.build(spec, SMALL.target, SMALL.network)
-    replay = Uniform(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1)
+    replay = Transitions(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1)
     program = Interactive(steps=40, warm_up=20, update_period=1, log_period=20).build(world, algorithm, replay, [0, 1])
     run, told = program.advance(program.begin(), 0, 20)
     steps = program.to_host(run).replay["ring"]

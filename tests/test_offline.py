@@ -346,7 +346,7 @@ def test_a_run_needs_data_that_are_there(tmp_path, data, told):
         ({"return_range": -1}, "return_range must be above 0"),
         ({"unknown_ends": "maybe"}, "unknown_ends"),
         ({"environment": "recorded"}, "there is no environment to evaluate in: add --evaluation_period none"),
-        ({"training": "fused"}, "add --training offline, or --replay uniform"),
+        ({"training": "fused"}, "add --training offline, or --replay transitions"),
         ({"environment.name": "discounting"}, "was recorded in 'probe/corridor', and the experiment's environment is"),
     ],
 )

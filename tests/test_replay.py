@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sharedq.replay import Uniform, ring_storage
+from sharedq.replay import Transitions, ring_storage
 from sharedq.transitions import Step
 
 KEY = jax.random.key(3)
@@ -52,7 +52,7 @@ def test_a_donated_ring_is_written_in_place():
 
 
 def test_replay_adds_in_place():
-    replay = Uniform(CAPACITY, 4).build(STEP, 0.9, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, 4).build(STEP, 0.9, ENVIRONMENTS)
     data = replay.init()
     places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(data)]
     data = jax.jit(replay.add, donate_argnums=0)(data, jnp.int32(0), at_time(0))
@@ -80,7 +80,7 @@ def test_what_is_packed_into_bits_comes_back(items):
 
 @pytest.mark.parametrize("written", [1, 5, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
 def test_only_what_is_stored_is_drawn_and_all_of_it(written):
-    replay = Uniform(CAPACITY, batch_size=CAPACITY).build(STEP, 0.9, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, batch_size=CAPACITY).build(STEP, 0.9, ENVIRONMENTS)
     data, drawn = filled(replay, written), set()
     sample = jax.jit(replay.sample)
     for draw in range(20):
@@ -99,7 +99,7 @@ def test_only_what_is_stored_is_drawn_and_all_of_it(written):
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("written", [3, ROWS, ROWS + 1, 2 * ROWS - 1, 4 * ROWS + 7])
 def test_n_steps_never_cross_the_seam_of_the_ring(written, n):
-    replay = Uniform(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 1.0, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 1.0, ENVIRONMENTS)
     data, first = filled(replay, written), set()
     sample = jax.jit(replay.sample)
     for draw in range(20):
@@ -119,7 +119,7 @@ def test_n_steps_end_where_the_episode_ends():
         ended = when % 5 == 3
         return ended and environment == 0, ended and environment == 1
 
-    replay = Uniform(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, gamma, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, gamma, ENVIRONMENTS)
     data, keys = filled(replay, written, ends=ends), jax.random.split(KEY, 20)
     seen = jax.jit(jax.vmap(lambda key: replay.sample(data, jnp.int32(written), key).transition))(keys)
     columns = (np.asarray(x).ravel() for x in (seen.obs, seen.reward, seen.discount, seen.next_obs))
@@ -147,7 +147,7 @@ def assert_equally_often(drawn: np.ndarray, cells: int):
 
 @pytest.mark.parametrize(("n", "written"), [(1, 3 * ROWS + 5), (1, 7), (2, 2 * ROWS)])
 def test_every_stored_step_is_drawn_equally_often(n, written):
-    replay = Uniform(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 0.9, ENVIRONMENTS)
+    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 0.9, ENVIRONMENTS)
     data, keys = filled(replay, written), jax.random.split(KEY, 1000)
     obs = jax.jit(jax.vmap(lambda key: replay.sample(data, jnp.int32(written), key).transition.obs))(keys).ravel()
     assert_equally_often(obs, cells=ENVIRONMENTS * (min(written, ROWS) - n + 1))

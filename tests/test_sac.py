@@ -20,7 +20,7 @@ from sharedq.experiment import Experiment
 from sharedq.networks import Dense, SimbaV2, Table
 from sharedq.networks.unit_kernels import NAME
 from sharedq.recipes import recipe
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.runs import checkpoints
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.targets.source import join, one_down, part
@@ -411,7 +411,7 @@ def test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_
         algorithm,
         SharedHeads(period=1, tau=0.1),
         SimbaV2(width=8, blocks=1),
-        Uniform(50, 16),
+        Transitions(50, 16),
         Interactive(steps=80, environments=2, warm_up=16, update_period=4, gradient_steps=2, log_period=40),
     )
     program = experiment.build().program()

@@ -13,7 +13,7 @@ from sharedq.algorithms import DQN
 from sharedq.environments import CartPole, ProbeEnvironment
 from sharedq.errors import SharedqError, unknown
 from sharedq.networks import Convolutional, Dense
-from sharedq.replay import Uniform
+from sharedq.replay import Transitions
 from sharedq.tables import Table
 from sharedq.targets import SOURCES, IteratedNetworks, LookaheadReplicate, SharedHeads, TargetNetwork
 from sharedq.training import Fused
@@ -183,10 +183,10 @@ REFUSED = [
     (DQN, {"epsilon_end": 2.0}, "algorithm.epsilon_end must lie in 0 .. 1"),
     (DQN, {"epsilon_steps": -1}, "algorithm.epsilon_steps cannot be negative"),
     (DQN, {"mellowmax_omega": 0.0}, "algorithm.mellowmax_omega must be above 0"),
-    (Uniform, {"capacity": 10, "batch_size": 11}, "replay.batch_size 11 is larger than replay.capacity 10"),
-    (Uniform, {"capacity": 0}, "replay.capacity must be at least 1"),
-    (Uniform, {"batch_size": 0}, "replay.batch_size must be at least 1"),
-    (Uniform, {"n_step": 0}, "replay.n_step must be at least 1"),
+    (Transitions, {"capacity": 10, "batch_size": 11}, "replay.batch_size 11 is larger than replay.capacity 10"),
+    (Transitions, {"capacity": 0}, "replay.capacity must be at least 1"),
+    (Transitions, {"batch_size": 0}, "replay.batch_size must be at least 1"),
+    (Transitions, {"n_step": 0}, "replay.n_step must be at least 1"),
     (Dense, {"hidden": ()}, "network.hidden needs layers"),
     (Dense, {"hidden": (0,)}, "network.hidden needs layers"),
     (Convolutional, {"filters": (16, 16)}, "one number per convolution"),

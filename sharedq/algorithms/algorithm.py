@@ -12,13 +12,14 @@ learns in `observe` and keeps no replay. Metrics of `update` are averaged over u
 steps, and the two use different names. A metric called "loss" must stay finite. The training loop counts the steps,
 outside the axis of seeds. So what happens only every so many steps stays a branch when many seeds run at once.
 
-Shape letters: N environments of a seed, B batch, H heads that learn.
+Shape letters: N environments of a seed, B batch, H heads that learn, E estimates: the heads, times their critics.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
@@ -30,15 +31,18 @@ class LossInfo(NamedTuple):
     per_head: jax.Array  # [H] the mean loss of each head, before the source's weights
     errors: jax.Array  # [H, B] the absolute difference between prediction and target
     targets: jax.Array  # [H, B] the targets, as scalars; all critics share one target
-    predictions: jax.Array  # [H, B] the values of the actions taken, as scalars
+    predictions: jax.Array  # [H, B] the values of the actions taken, as scalars; of each critic, if there are several
     inputs: Any  # the source's input of now
     batch_stats: Any  # the trunk's running statistics after this batch
     metrics: dict[str, jax.Array]  # further metrics for the log
 
     @property
-    def per_sample(self) -> jax.Array:
-        """The errors [H, B], averaged over critics."""
-        return self.errors if self.errors.ndim == 2 else self.errors.mean(axis=2)
+    def td_errors(self) -> jax.Array:
+        """Predictions minus targets, [E, B]: of every head, and if there are several critics, of each of them."""
+        if self.predictions.ndim == 2:
+            return self.predictions - self.targets
+        errors = self.predictions - self.targets[..., None]
+        return jnp.moveaxis(errors, 2, 1).reshape(-1, errors.shape[1])
 
     @property
     def for_refresh(self) -> RefreshInfo:
@@ -115,7 +119,7 @@ class Observe(Protocol):
 
 class Update(Protocol):
     def __call__(self, state: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, dict]:
-        """The state, errors [H, B] and metrics after one gradient update. The errors go back to the replay."""
+        """The state, TD errors [E, B] and metrics after one gradient update. The errors go back to the sampler."""
 
 
 def refreshed(learn: Learn, refresh: Refresh) -> Update:
@@ -123,7 +127,7 @@ def refreshed(learn: Learn, refresh: Refresh) -> Update:
 
     def update(state: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, dict]:
         state, info, metrics = learn(state, batch, key, step)
-        return refresh(state, info.for_refresh, step), info.per_sample, metrics
+        return refresh(state, info.for_refresh, step), info.td_errors, metrics
 
     return update
 

@@ -301,7 +301,7 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
     params, moments = gradient_step(parts.optimiser, slope, state.optimiser, state.params)
     metrics = {
         "loss": total,
-        "td_error": info.per_sample.mean(),
+        "td_error": info.errors.mean(axis=(0, 2)).mean(),
         "q_value": info.predictions.mean(),
         **info.metrics,
     }

@@ -180,7 +180,8 @@ class Player:
         require(
             not self._stacked or follows(obs, before),
             f"observations of environment '{self._name}' are not stacks of frames [..., time], the newest last, with "
-            "zeros before an episode's first: set --environment.frame_stacks false and --replay uniform, or stack so",
+            "zeros before an episode's first: set --environment.frame_stacks false and --replay transitions, or stack "
+            "so",
         )
         self._seen = obs
         return obs

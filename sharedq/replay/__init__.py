@@ -1,10 +1,10 @@
-"""Replays, on the device. To add one, write a file with a frozen dataclass with `build(...)`, and add a line here."""
+"""Storages of replays, on the device. To add one, write a file with its settings, and add a line here."""
 
 from sharedq.replay.frame_stacks import FrameStacks
 from sharedq.replay.none import NoReplay
-from sharedq.replay.replay import Replay
-from sharedq.replay.uniform import Uniform
+from sharedq.replay.replay import Replay, Storage, uniform_replay
+from sharedq.replay.transitions import Transitions
 
-REPLAYS = {"uniform": Uniform, "frame_stacks": FrameStacks, "none": NoReplay}
+REPLAYS = {"transitions": Transitions, "frame_stacks": FrameStacks, "none": NoReplay}
 
-__all__ = ["REPLAYS", "FrameStacks", "NoReplay", "Replay", "Uniform"]
+__all__ = ["REPLAYS", "FrameStacks", "NoReplay", "Replay", "Storage", "Transitions", "uniform_replay"]

@@ -1,4 +1,4 @@
-"""Uniform replay of stacks of frames. It stores each frame once and rebuilds the stacks when it reads them.
+"""The storage of stacks of frames. It stores each frame once and rebuilds the stacks when it reads them.
 
 An observation of depth D holds the D newest frames of its episode, [..., D], oldest first. Frames from before the
 episode are zeros. The replay keeps only the newest frame of each step; the other frames are in the steps before it. It
@@ -9,7 +9,7 @@ the newest step.
 The frame after a step is the newest frame of the next step, except at the end of an episode:
 - after a termination, the last frame is repeated; its value is never used;
 - after a truncation, the value of the final observation is needed. The final frame is kept in a small ring of its own.
-  If a later episode has overwritten it there, the transition gets weight 0.
+  If a later episode has overwritten it there, the transition is not whole.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ import jax.numpy as jnp
 
 from sharedq.bellman.returns import n_step
 from sharedq.replay import ring_storage
-from sharedq.replay.replay import Replay
-from sharedq.replay.uniform import Uniform
+from sharedq.replay.replay import Storage
+from sharedq.replay.transitions import Transitions
+from sharedq.samplers.sampler import Index
 from sharedq.settings import check_count, require
-from sharedq.transitions import Batch, Step, Transition
+from sharedq.transitions import Step, Transition
 
 
 class Row(NamedTuple):
@@ -45,8 +46,8 @@ class Data(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FrameStacks(Uniform):
-    """Uniform replay for stacks of frames, uint8 [..., time]; it stores each frame once.
+class FrameStacks(Transitions):
+    """A ring buffer for stacks of frames, uint8 [..., time]; it stores each frame once.
 
     Colour images and stacks that begin differently can have the same shape, so the environment must declare its stacks.
     """
@@ -58,18 +59,18 @@ class FrameStacks(Uniform):
         super().__post_init__()
         check_count("replay.truncations", self.truncations)
 
-    def check(self, spec: Any, training: Any) -> None:
+    def check(self, experiment: Any, spec: Any) -> None:
         """Refuses an environment that does not declare that its observations are such stacks."""
-        super().check(spec, training)
+        super().check(experiment, spec)
         require(
             spec.stacks == "black",
             f"replay 'frame_stacks' is for stacks of frames, the newest last, black before an episode's first, and "
-            f"{spec.name} does not say that it shows such: use --replay uniform, or where they are such (Atari) "
+            f"{spec.name} does not say that it shows such: use --replay transitions, or where they are such (Atari) "
             '--environment.stack_begins black, (gymnasium) --environment.frame_stacks true, (custom) stacks="black"',
         )
 
-    def build(self, step: Step, gamma: float, environments: int) -> Replay:
-        """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
+    def build(self, step: Step, gamma: float, environments: int) -> Storage:
+        """The storage of steps shaped like `step` (arrays or shapes, of one environment)."""
         frame, depth = _frame_and_depth(step.obs)
         flag = jax.ShapeDtypeStruct((), jnp.bool_)
         rows = self.rows(environments) + depth
@@ -93,9 +94,9 @@ class FrameStacks(Uniform):
             final_frames = data.final_frames.at[slots].set(final, mode="drop")
             return Data(ring._replace(frame=frames), final_frames, so_far)
 
-        def sample(data, written, key) -> Batch:
+        def read(data, index: Index) -> tuple[Transition, jax.Array]:
             ring = data.ring
-            first, environment = self.draw(written, key, environments)
+            first, environment = index
 
             def place(when):
                 return (when % rows) * environments + environment
@@ -127,15 +128,15 @@ class FrameStacks(Uniform):
             lost = truncated & (data.truncated_so_far - number > self.truncations)
 
             action = ring_storage.read(ring.action, place(first), step.action)
-            transition = Transition(obs, action, reward, discount, next_obs)
-            return Batch(transition, (~lost).astype(jnp.float32), first)
+            return Transition(obs, action, reward, discount, next_obs), ~lost
 
-        return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)
+        return Storage(self.setup(environments), init, add, read)
 
 
 def _frame_and_depth(obs: Any) -> tuple[jax.ShapeDtypeStruct, int]:
     """The shape of one frame of a stack, and the number of frames in a stack."""
     known = hasattr(obs, "shape") and obs.dtype == jnp.uint8 and len(obs.shape) >= 2 and obs.shape[-1] >= 1
     kind = f"{obs.dtype}{list(obs.shape)}" if hasattr(obs, "shape") else type(obs).__name__
-    require(known, f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}: use --replay uniform")
+    told = f"replay 'frame_stacks' needs uint8 stacks of frames [..., time], not {kind}"
+    require(known, f"{told}: use --replay transitions")
     return jax.ShapeDtypeStruct(obs.shape[:-1], obs.dtype), obs.shape[-1]

@@ -1,10 +1,13 @@
 """No replay: for algorithms that learn from each step as it happens."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sharedq.replay.replay import Replay
-from sharedq.transitions import Batch, Step
+import jax
+
+from sharedq.replay.replay import Storage
+from sharedq.samplers.sampler import Index, Setup
+from sharedq.transitions import Step, Transition
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,8 @@ class NoReplay:
     learns_from: ClassVar = "stream"
     room: ClassVar = 0
 
-    def build(self, step: Step, gamma: float, environments: int) -> Replay:
-        def sample(data, written, key) -> Batch:
+    def build(self, step: Step, gamma: float, environments: int) -> Storage:
+        def read(data: Any, index: Index) -> tuple[Transition, jax.Array]:
             raise TypeError("there is no replay to sample from")
 
-        return Replay(1, lambda: (), lambda data, written, steps: data, sample, lambda data, ids, errors: data)
+        return Storage(Setup(0, environments, 1, 1), lambda: (), lambda data, written, steps: data, read)

@@ -1,19 +1,26 @@
-"""The contract of a replay: a record of pure functions over its data.
+"""A replay is a storage, which keeps steps, and a sampler, which says what is learned from. This is their contract.
 
-The loop owns the count of steps written, so that the count has no axis of seeds. `update` is for prioritised replays,
-which need the errors of the transitions that were sampled.
+The settings of a storage are a frozen dataclass with `build(step, gamma, environments) -> Storage`. Any sampler serves
+any storage (see `samplers/sampler.py`). All functions are pure. The loop owns the count of steps written, so that the
+count has no axis of seeds.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
-from sharedq.transitions import Batch, Step
+from sharedq.samplers import uniform
+from sharedq.samplers.sampler import Index, Sampler, Setup, Summary
+from sharedq.transitions import Batch, Step, Transition
+
+METRICS = "sampler/"  # what the names of a sampler's metrics begin with in the log
 
 
 class Init(Protocol):
     def __call__(self) -> Any:
-        """The data of an empty replay."""
+        """The data of an empty storage."""
 
 
 class Add(Protocol):
@@ -21,19 +28,106 @@ class Add(Protocol):
         """The data after adding one step of every environment [N, ...]; `written` counts each one's earlier steps."""
 
 
-class Sample(Protocol):
-    def __call__(self, data: Any, written: Any, key: jax.Array, /) -> Batch:
-        """A random batch of the stored steps; `written` counts the steps that each environment has written."""
+class Read(Protocol):
+    def __call__(self, data: Any, index: Index, /) -> tuple[Transition, jax.Array]:
+        """The transitions, and whether each [B] is whole. One that is not counts nothing in the loss."""
 
 
-class Update(Protocol):
-    def __call__(self, data: Any, ids: Any, errors: jax.Array, /) -> Any:
-        """The data after an update on the transitions with these ids; `errors` [B] are their errors."""
+class Storage(NamedTuple):
+    setup: Setup  # what a sampler has to know
+    init: Init
+    add: Add
+    read: Read
+
+
+class Data(NamedTuple):
+    """The data of a replay."""
+
+    storage: Any
+    sampler: Any
 
 
 class Replay(NamedTuple):
-    batch_size: int  # transitions in each batch
-    init: Init
-    add: Add
-    sample: Sample
-    update: Update
+    """A storage and a sampler. Functions with `written` are given the number of steps that each environment wrote."""
+
+    storage: Storage
+    sampler: Sampler
+
+    @property
+    def batch_size(self) -> int:
+        return self.storage.setup.batch_size
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics of `sample`."""
+        return [METRICS + name for name in self.sampler.metrics]
+
+    @property
+    def number_names(self) -> list[str]:
+        """The names of the numbers of `summarise`."""
+        return [METRICS + name for name in self.sampler.numbers]
+
+    @property
+    def histograms(self) -> dict[str, tuple[float, ...]]:
+        """The edges of the bins of the histograms of `summarise`."""
+        return {METRICS + name: edges for name, edges in self.sampler.histograms.items()}
+
+    def init(self) -> Data:
+        """The data of an empty replay."""
+        return Data(self.storage.init(), self.sampler.init())
+
+    def add(self, data: Data, written: Any, steps: Step) -> Data:
+        """The data after adding one step of every environment [N, ...]; `written` counts each one's earlier steps."""
+        added = self.sampler.added(data.sampler, written, steps)
+        return Data(self.storage.add(data.storage, written, steps), added)
+
+    def sample(
+        self, data: Data, written: Any, agent: Any, count: Any, key: jax.Array
+    ) -> tuple[Data, Batch, dict[str, jax.Array]]:
+        """The batch that an agent learns from at update `count`, and metrics for the log."""
+        index, weights, metrics = self.sampler.draw(data.sampler, written, count, key)
+        transition, whole = self.storage.read(data.storage, index)
+        batch = Batch(transition, jnp.where(whole, weights, 0), index)
+        if self.sampler.weigh is not None:
+            state, batch, more = self.sampler.weigh(data.sampler, written, agent, batch)
+            data, metrics = data._replace(sampler=state), metrics | more
+        return data, batch, {METRICS + name: value for name, value in metrics.items()}
+
+    def update(self, data: Data, written: Any, batch: Batch, td_errors: jax.Array, count: Any) -> Data:
+        """The data after update `count` on a batch, whose TD errors are [E, B]."""
+        errors = jnp.where(batch.weights > 0, td_errors, 0)
+        return data._replace(sampler=self.sampler.updated(data.sampler, written, batch.ids, errors, count))
+
+    def sample_uniformly(self, data: Data, written: Any, key: jax.Array) -> Batch:
+        """A batch for those who look at learning from outside, which is drawn uniformly by every sampler."""
+        index = uniform.draw(self.storage.setup, written, key)
+        transition, whole = self.storage.read(data.storage, index)
+        return Batch(transition, whole.astype(jnp.float32), index)
+
+    def summarise(self, data: Data, written: Any) -> Summary:
+        """What a row of the log says of the sampler's whole distribution."""
+        if self.sampler.summarise is None:
+            return Summary({}, {})
+        found = self.sampler.summarise(data.sampler, written)
+        return Summary(*({METRICS + name: x for name, x in part.items()} for part in found))
+
+
+class ReplayLike(Protocol):
+    """What those need of a replay who only look at learning from outside: a `Replay`, or batches of a data set."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def metric_names(self) -> Sequence[str]: ...
+    @property
+    def number_names(self) -> Sequence[str]: ...
+    @property
+    def histograms(self) -> Mapping[str, tuple[float, ...]]: ...
+    def init(self) -> Any: ...
+    def sample_uniformly(self, data: Any, written: Any, key: jax.Array) -> Batch: ...
+    def summarise(self, data: Any, written: Any) -> Summary: ...
+
+
+def uniform_replay(storage: Storage) -> Replay:
+    """The replay that draws uniformly from a storage."""
+    return Replay(storage, uniform.Uniform().build(storage.setup))

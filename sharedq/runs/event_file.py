@@ -1,14 +1,16 @@
-"""TensorBoard's event file, written by hand: scalars only, and no dependency.
+"""TensorBoard's event file, written by hand: scalars and histograms only, and no dependency.
 
 A file is a row of records `length, crc(length), event, crc(event)`. An event is a protobuf message of four fields
-(wall_time = 1, step = 2, file_version = 3, summary = 5); the summary of a scalar holds one value (tag = 1,
-simple_value = 2). The summary is written first, so that its bytes and their checksum are the same for every event
-of a tag up to the value itself, and are computed once.
+(wall_time = 1, step = 2, file_version = 3, summary = 5). The summary holds one value: of a scalar its name and number
+(tag = 1, simple_value = 2), of a histogram its name and bins (tag = 1, histo = 5). The summary is written first, so
+that the bytes of a scalar and their checksum are the same for every event of a tag up to the value itself, and are
+computed once.
 """
 
 import struct
 import time
 from functools import cache
+from typing import Any
 
 from sharedq.runs.durable import HashedFile
 
@@ -78,6 +80,15 @@ class EventFile:
 
     def scalar(self, tag: str, value: float, step: int, wall_time: float) -> None:
         self._record(*_until_value(tag), struct.pack("<f", value) + _stamp(wall_time, step))
+
+    def histogram(self, tag: str, edges: Any, counts: Any, step: int, wall_time: float) -> None:
+        """Counts in the bins between edges. Sums, of which TensorBoard shows none, are those of the bins' middles."""
+        middles = (edges[:-1] + edges[1:]) / 2
+        numbers = edges[0], edges[-1], counts.sum(), counts @ middles, counts @ middles**2
+        told = b"".join(_varint(place << 3 | 1) + struct.pack("<d", x) for place, x in enumerate(numbers, start=1))
+        told += _field(6, edges[1:].astype("<f8").tobytes()) + _field(7, counts.astype("<f8").tobytes())
+        start = _field(5, _field(1, _field(1, tag.encode()) + _field(5, told)))
+        self._record(start, _extend(0xFFFFFFFF, start), _stamp(wall_time, step))
 
     def _record(self, start: bytes, crc: int, rest: bytes) -> None:
         """Writes the event `start + rest`, where `crc` is the checksum of `start`, before its last inversion."""

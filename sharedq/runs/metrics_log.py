@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -17,15 +18,17 @@ from sharedq.errors import SharedqError
 from sharedq.runs.durable import HashedFile, checksum, cut, refuse_links
 from sharedq.runs.event_file import EventFile
 from sharedq.runs.run_directory import RunDirectory
-from sharedq.runs.run_files import EVALUATIONS, EVENTS, TABLES, is_log
+from sharedq.runs.run_files import EVALUATIONS, EVENTS, HISTOGRAMS, TABLES, is_log
 
 EPISODE = ("step", "seed", "return", "length")  # the columns of an episode
+BIN = ("step", "seed", "histogram", "from", "to", "count")  # the columns of a bin that is not empty
 
 
 class MetricsLog:
     """Appends to `metrics.csv`, `episodes.csv` and one TensorBoard folder per seed.
 
-    A run that `evaluates` also has `evaluations.csv`.
+    A run that `evaluates` also has `evaluations.csv`, and one with `histograms`, given the edges of their bins, has
+    `histograms.csv`.
 
     `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its
     checkpoint holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are
@@ -40,6 +43,7 @@ class MetricsLog:
         offsets: Mapping[str, int] | None = None,
         checksums: Mapping[str, str] | None = None,
         evaluates: bool = False,
+        histograms: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ):
         self._path = run.path
         self._columns = (*metric_names, *timing_names)
@@ -48,6 +52,9 @@ class MetricsLog:
         headers = {"metrics.csv": ("step", "seed", *self._columns), "episodes.csv": EPISODE}
         if evaluates:
             headers[EVALUATIONS] = EPISODE
+        if histograms:
+            headers[HISTOGRAMS] = BIN
+        self._edges = {name: np.asarray(edges, np.float64) for name, edges in histograms.items()}
         lines = {name: (",".join(columns) + "\n").encode() for name, columns in headers.items()}
         written = _written(run.path)
         if offsets is not None:
@@ -88,6 +95,14 @@ class MetricsLog:
     def evaluation(self, step: int, seed: int, returns: Any, lengths: Any) -> None:
         """The episodes that were played to evaluate the agent of a seed at this step."""
         self._played(EVALUATIONS, "evaluation", step, seed, returns, lengths)
+
+    def histogram(self, step: int, seed: int, name: str, counts: Any) -> None:
+        """How many numbers lie in each bin of the histogram of this name."""
+        edges, found = self._edges[name], np.asarray(counts)
+        bins = zip(edges[:-1].tolist(), edges[1:].tolist(), found.tolist(), strict=True)
+        rows = (f"{step},{seed},{name},{low:g},{high:g},{count}\n" for low, high, count in bins if count)
+        self._files[HISTOGRAMS].write("".join(rows).encode())
+        self._events_of(seed).histogram(f"histograms/{name}", edges, found, step, time.time())
 
     def _played(self, table: str, tag: str, step: Any, seed: int, returns: Any, lengths: Any) -> None:
         returns, lengths = np.asarray(returns, np.float32), np.asarray(lengths)

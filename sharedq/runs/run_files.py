@@ -7,7 +7,8 @@ from sharedq.runs.durable import unfinished_name
 
 DESCRIPTIONS = ("experiment.json", "spec.json", "versions.json", "command.txt", "cost.json", "data.json")
 EVALUATIONS = "evaluations.csv"  # only of a run that evaluates while it trains
-TABLES = ("metrics.csv", "episodes.csv", EVALUATIONS)
+HISTOGRAMS = "histograms.csv"  # only of a run whose sampler has a distribution to show
+TABLES = ("metrics.csv", "episodes.csv", EVALUATIONS, HISTOGRAMS)
 EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
 ENDS = ("finished.json", "diverged.json")
 FOLDERS = ("checkpoints", "tensorboard", "figures")

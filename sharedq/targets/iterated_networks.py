@@ -22,12 +22,12 @@ from sharedq.targets.source import (
     every,
     first_head,
     join,
-    moved_every,
     one_down,
     part,
     select_head,
     weights_of,
 )
+from sharedq.trees import moved_every
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from sharedq.targets.source import (
     every,
     features_of_both,
     join,
-    moved_every,
     one_down,
     part,
     select_head,
@@ -31,6 +30,7 @@ from sharedq.targets.source import (
     weights_of,
     without_a_slow_period,
 )
+from sharedq.trees import moved_every
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,6 @@ def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:
     return jax.lax.cond(step % period == 0, fresh, lambda: stale)
 
 
-def moved_every(step: jax.Array, period: int, move: Callable, tree: Any) -> Any:
-    """`move(tree)` at every `period`-th step, else the tree. It is a loop of one turn or none; a branch would copy."""
-    return jax.lax.fori_loop(0, jnp.int32(step % period == 0), lambda _, tree: move(tree), tree)
-
-
 def towards(old: Any, new: Any, fraction: float) -> Any:
     """`old`, moved by a fraction of the way to `new`. The whole way gives an exact copy."""
     if fraction == 1:

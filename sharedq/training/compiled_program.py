@@ -1,15 +1,17 @@
 """What the training programs have in common: the seeds and their layout, the log, measures and evaluation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from sharedq.algorithms.algorithm import Algorithm
-from sharedq.replay.replay import Replay
+from sharedq.replay.replay import ReplayLike
 from sharedq.training.evaluators import Evaluator, evaluator
 from sharedq.training.learning import Learner, MetricSums, all_finite, zero_metrics
 from sharedq.training.measuring import Measuring, MeasuringProgram
+from sharedq.training.memory import scratch_of
 from sharedq.training.program import ChunkResult, PlayedEpisodes
 from sharedq.training.seeds import Layout
 
@@ -26,7 +28,7 @@ class CompiledProgram:
         self,
         environment: Any,
         algorithm: Algorithm,
-        replay: Replay,
+        replay: ReplayLike,
         settings: Any,
         seeds: list[int],
         measuring: Measuring,
@@ -39,7 +41,10 @@ class CompiledProgram:
             episodes = settings.evaluation_episodes
             self._evaluator = evaluator(environment, algorithm, episodes, seeds, self.layout)
         self._measuring = MeasuringProgram(measuring, replay, self.layout)
-        self.metric_names = self._zero_metrics.names + measuring.names_at_log
+        self._summarise: Any = self.layout.ask(lambda written, learner: replay.summarise(learner.replay, written))
+        self._summarises = bool(replay.number_names)
+        self.histograms: Mapping[str, tuple[float, ...]] = replay.histograms
+        self.metric_names = self._zero_metrics.names + list(replay.number_names) + measuring.names_at_log
         self._finite: Any = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
 
     def agent_to_host(self, run: Any) -> Any:
@@ -52,6 +57,14 @@ class CompiledProgram:
     def _prepare_evaluation(self, agents: Any) -> int:
         """Compiles the evaluation, if there is one; returns the bytes that it needs on each device."""
         return 0 if self._evaluator is None else self._evaluator.prepare(agents)
+
+    def _prepare_log(self, learners: Any) -> int:
+        """Compiles what the rows of the log ask for; returns the bytes that it needs on each device."""
+        needed = self._measuring.prepare(learners)
+        if not self._summarises:
+            return needed
+        self._summarise = self._summarise.lower(np.int32(0), learners).compile()
+        return max(needed, scratch_of(self._summarise))
 
     def evaluate(self, run: Any, step: int) -> PlayedEpisodes:
         assert self._evaluator is not None
@@ -86,8 +99,12 @@ class CompiledProgram:
         return self.layout.place(np.array(self.seeds, np.int32))
 
     def _measured(self, told: ChunkResult, learners: Any, start: int, stop: int) -> ChunkResult:
-        """What the chunk from step `start` to `stop` reports, with the measures of its row of the log."""
+        """What the chunk from step `start` to `stop` reports, with what only the row of the log asks for."""
         if not told.metrics:
             return told
         updates, written = self.settings.measured_updates(start, stop), stop // self.settings.environments
-        return told._replace(metrics=self._measuring.complete(told.metrics, learners, written, updates))
+        told = told._replace(metrics=self._measuring.complete(told.metrics, learners, written, updates))
+        if not self._summarises:
+            return told
+        summary = self.layout.fetch(self._summarise(np.int32(written), learners))
+        return told._replace(metrics=told.metrics | summary.numbers, histograms=summary.histograms)

@@ -191,7 +191,7 @@ class FusedProgram(CompiledProgram):
         if self.settings.warm_up:
             self._collect = self._collect.lower(span, runs).compile()
         self._learn = self._learn.lower(span, runs).compile()
-        measuring = self._measuring.prepare(learner_of(runs))
+        measuring = self._prepare_log(learner_of(runs))
         scratch = max(scratch_of(self._learn), self._prepare_evaluation(runs.agent), measuring)
         return size(runs) + scratch * self.layout.devices
 

@@ -245,7 +245,7 @@ class InteractiveProgram(CompiledProgram):
             if self.settings.warm_up:
                 self._store = self._store.lower(zero, own).compile()
             largest = self._store_and_learn = self._store_and_learn.lower(zero, own).compile()
-        measuring = self._measuring.prepare(learner)
+        measuring = self._prepare_log(learner)
         scratch = max(scratch_of(largest), self._prepare_evaluation(learner.agent), measuring)
         return size((learner, steps)) + scratch * self.layout.devices
 

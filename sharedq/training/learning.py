@@ -11,7 +11,7 @@ from sharedq import random_keys
 from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.spec import EnvironmentSpec, Tokens
 from sharedq.formats import MEASURES
-from sharedq.replay.replay import Replay
+from sharedq.replay.replay import Replay, ReplayLike
 from sharedq.training.measuring import Measuring
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
@@ -49,7 +49,7 @@ class Learner(NamedTuple):
 
 
 def begin_learner(
-    seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, measuring: Measuring
+    seed: jax.Array, algorithm: Algorithm, spec: EnvironmentSpec, replay: ReplayLike, measuring: Measuring
 ) -> Learner:
     """The learner of a seed before its first step."""
     key = random_keys.named(random_keys.root(seed), "network")
@@ -111,7 +111,7 @@ def _added(sums: dict, metrics: dict) -> dict:
 
 
 def zero_metrics(
-    algorithm: Algorithm, spec: EnvironmentSpec, replay: Replay, environments: int, measuring: Measuring
+    algorithm: Algorithm, spec: EnvironmentSpec, replay: ReplayLike, environments: int, measuring: Measuring
 ) -> MetricSums:
     """Sums of zero for all metrics of the algorithm. Their names are found by tracing, without running anything."""
 
@@ -119,6 +119,7 @@ def zero_metrics(
         batch, step = example_batch(spec, replay.batch_size), example_step(spec, environments)
         agent = algorithm.init(key, batch)
         updated = {} if algorithm.update is None else algorithm.update(agent, batch, key, count)[2]
+        updated |= dict.fromkeys(replay.metric_names, jnp.float32(0))
         observed = algorithm.observe(agent, key, step, step.next_obs, count)[1]
         return jax.tree.map(jnp.mean, (observed, updated))
 
@@ -155,7 +156,8 @@ def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring)
 def make_gradient_step(algorithm: Algorithm, measuring: Measuring) -> Callable:
     """Returns `one(agent, kept, batch, other, key, count) -> agent, kept, errors, metrics, numbers`, one update.
 
-    `kept` belongs to the measures, and `numbers` are theirs. `other()` draws a batch that is independent of `batch`.
+    `errors` are its TD errors [E, B]. `kept` belongs to the measures, and `numbers` are theirs. `other()` draws a batch
+    that is independent of `batch`.
     """
     update = algorithm.update
     assert update is not None
@@ -169,7 +171,7 @@ def make_gradient_step(algorithm: Algorithm, measuring: Measuring) -> Callable:
         numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
         agent, info, metrics = algorithm.learn(agent, batch, key, count)
         kept = measuring.after_step(kept, agent, info.for_refresh, count)
-        return algorithm.refresh(agent, info.for_refresh, count), kept, info.per_sample, metrics, numbers
+        return algorithm.refresh(agent, info.for_refresh, count), kept, info.td_errors, metrics, numbers
 
     return one
 
@@ -192,15 +194,16 @@ def make_update(
 
         def once(carry, count: jax.Array):
             agent, data, kept = carry
-            batch = replay.sample(data, written, random_keys.at(replay_key, count))
+            draw_key = random_keys.at(replay_key, count)
+            data, batch, drawn = replay.sample(data, written, agent, count, draw_key)
 
             def other() -> Batch:
-                return replay.sample(data, written, random_keys.at(other_key, count))
+                return replay.sample_uniformly(data, written, random_keys.at(other_key, count))
 
             key = random_keys.at(update_key, count)
             agent, kept, errors, metrics, numbers = gradient_step(agent, kept, batch, other, key, count)
-            data = replay.update(data, batch.ids, errors.mean(axis=0))  # over heads
-            return (agent, data, kept), (jax.tree.map(jnp.mean, metrics), numbers)
+            data = replay.update(data, written, batch, errors, count)
+            return (agent, data, kept), (jax.tree.map(jnp.mean, metrics | drawn), numbers)
 
         counts = number * updates + 1 + jnp.arange(updates)
         carry = (learner.agent, learner.replay, learner.measures)

@@ -28,7 +28,7 @@ from sharedq.errors import told as told_of
 from sharedq.json_files import Maybe
 from sharedq.runs import MetricsLog, RunDirectory, checkpoints
 from sharedq.runs.metrics_log import check as check_log
-from sharedq.runs.run_files import EVALUATIONS, TABLES
+from sharedq.runs.run_files import EVALUATIONS, HISTOGRAMS, TABLES
 from sharedq.training.evaluation import Evaluation
 from sharedq.training.memory import check_fits, free_bytes
 from sharedq.training.program import ChunkResult, Program
@@ -149,7 +149,7 @@ def _saved(program: Program, directory: RunDirectory, progress: Progress) -> Sav
         path, start = None, path
     if path is None:
         return Saved(None, start, {"offsets": {}}, directory.description())
-    meta = _read(directory, path, bool(program.evaluation_steps))
+    meta = _read(directory, path, bool(program.evaluation_steps), bool(program.histograms))
     files = meta.get("files") or directory.description()
     if checkpoints.experiment_of(path) != directory.digest():  # the run was extended since
         files = files | {"experiment.json": directory.description()["experiment.json"]}
@@ -173,7 +173,8 @@ def _finish_saved(
 
 
 def _opened_log(program: Program, directory: RunDirectory, saved: Saved) -> MetricsLog:
-    return MetricsLog(directory, program.metric_names, TIMINGS, *saved.logs, bool(program.evaluation_steps))
+    evaluates, histograms = bool(program.evaluation_steps), program.histograms
+    return MetricsLog(directory, program.metric_names, TIMINGS, *saved.logs, evaluates, histograms)
 
 
 def _restore_or_begin(program: Program, directory: RunDirectory, progress: Progress, saved: Saved) -> State:
@@ -267,6 +268,8 @@ def _write(
     for place, seed in enumerate(seeds):
         if told.metrics:
             log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
+        for name, counts in told.histograms.items():
+            log.histogram(step, seed, name, counts[place])
         ended = told.episodes[place]
         log.episodes(ended.steps, seed, ended.returns, ended.lengths)
     returns = np.concatenate([ended.returns for ended in told.episodes])
@@ -376,12 +379,12 @@ def _save(
     checkpoints.save(directory.checkpoints, state.step, parts, directory.digest(), meta, keep, in_pieces=["rest"])
 
 
-def _read(directory: RunDirectory, path: Path, evaluates: bool) -> dict:
+def _read(directory: RunDirectory, path: Path, evaluates: bool, histograms: bool) -> dict:
     """The metadata of a checkpoint. Only a checkpoint of version 0.1.0 may lack the checksums of the log."""
     oldest = directory.oldest_checkpoint()
     form = META if oldest == checkpoints.UNSEALED else META | {"logs": {str: str}}
     meta = checkpoints.read_meta(path, directory.digests(), form, oldest)
-    tables = TABLES if evaluates else set(TABLES) - {EVALUATIONS}
+    tables = set(TABLES) - {*(() if evaluates else (EVALUATIONS,)), *(() if histograms else (HISTOGRAMS,))}
     if absent := set(tables) - meta["offsets"].keys():
         raise SharedqError(f"{path} does not say how long {min(absent)} was: it was edited, train again")
     return meta

@@ -22,8 +22,8 @@ from sharedq.analysis.measure import STATES, Measure, UpdateInfo
 from sharedq.bellman.returns import discount
 from sharedq.formats import MEASURES
 from sharedq.networks.convolution import traced_natively
-from sharedq.replay import Uniform
-from sharedq.replay.replay import Replay
+from sharedq.replay import Replay, Transitions, uniform_replay
+from sharedq.replay.replay import ReplayLike
 from sharedq.targets.source import RefreshInfo
 from sharedq.training.memory import scratch_of
 from sharedq.training.seeds import Layout
@@ -88,7 +88,7 @@ class Measuring(NamedTuple):
         """The same for the vector step `count` of a stream, which `keep_recent` has kept already."""
         assert self.algorithm is not None and self.algorithm.learn is not None and self.recent is not None
         after, _, _ = self.algorithm.learn(agent, key, step, obs, count)
-        other = self.recent.sample(kept.recent, count, random_keys.named(key, "other batch"))
+        other = self.recent.sample_uniformly(kept.recent, count, random_keys.named(key, "other batch"))
         batch = _as_batch(step, self.gamma)
         return UpdateInfo(agent, after, batch, other, random_keys.named(key, "measures"), count)
 
@@ -97,12 +97,14 @@ class Measuring(NamedTuple):
         pairs = zip(self.measures, kept.measures, strict=True)
         return kept._replace(measures=tuple(one.follow(own, agent, info, count) for one, own in pairs))
 
-    def at_log(self, replay: Replay, agent: Any, data: Any, kept: Kept, seed: jax.Array, written: jax.Array) -> tuple:
+    def at_log(
+        self, replay: ReplayLike, agent: Any, data: Any, kept: Kept, seed: jax.Array, written: jax.Array
+    ) -> tuple:
         """Arrays on the device for each measure that looks at many states. `written` counts the vector steps so far."""
         drawn_from, data = (replay, data) if self.recent is None else (self.recent, kept.recent)
         key = random_keys.at(random_keys.named(random_keys.root(seed), "measures at the log"), written)
         keys = jax.random.split(random_keys.named(key, "states"), -(-STATES // drawn_from.batch_size))
-        drawn = jax.lax.map(lambda one: drawn_from.sample(data, written, one), keys)
+        drawn = jax.lax.map(lambda one: drawn_from.sample_uniformly(data, written, one), keys)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
         return tuple(one.at_log(agent, batch, key) for one in self.measures if one.at_log is not None)
 
@@ -137,14 +139,14 @@ def _as_batch(step: Step, gamma: float) -> Batch:
 def measuring(measures: Sequence[Measure], algorithm: Algorithm, period: int, step: Step, gamma: float) -> Measuring:
     """The measures of a run, put together. `step` has the shapes of one step."""
     keeps = bool(measures) and algorithm.learns_from == "stream"
-    recent = Uniform(STATES, OTHER).build(step, gamma, environments=1) if keeps else None
+    recent = uniform_replay(Transitions(STATES, OTHER).build(step, gamma, environments=1)) if keeps else None
     return Measuring(tuple(measures), algorithm, period, recent, gamma)
 
 
 class MeasuringProgram:
     """Compiled functions of measuring outside the training loop: the measures at rows of the log, and a stopwatch."""
 
-    def __init__(self, measuring: Measuring, replay: Replay, layout: Layout):
+    def __init__(self, measuring: Measuring, replay: ReplayLike, layout: Layout):
         self._measuring, self._layout = measuring, layout
         self._looks, self._updates = bool(measuring.names_at_log), bool(measuring.names_at_updates)
         look = partial(_look, measuring, replay)
@@ -205,20 +207,20 @@ class MeasuringProgram:
         return self._seconds_at_log + self._measured * (self._seconds_once or 0.0)
 
 
-def _look(measuring: Measuring, replay: Replay, written: jax.Array, learner: Any) -> tuple:
+def _look(measuring: Measuring, replay: ReplayLike, written: jax.Array, learner: Any) -> tuple:
     return measuring.at_log(replay, learner.agent, learner.replay, learner.measures, learner.seed, written)
 
 
-def _once(measuring: Measuring, replay: Replay, written: jax.Array, learner: Any) -> dict[str, jax.Array]:
+def _once(measuring: Measuring, replay: ReplayLike, written: jax.Array, learner: Any) -> dict[str, jax.Array]:
     """The numbers of one update, as the loop asks for them."""
     agent, kept, key = learner.agent, learner.measures, random_keys.root(learner.seed)
     if measuring.recent is None:
 
         def draw() -> Batch:
-            return replay.sample(learner.replay, written, key)
+            return replay.sample_uniformly(learner.replay, written, key)
 
         return measuring.asked(kept, measuring.of_update(agent, draw(), draw, key, written))
-    drawn = measuring.recent.sample(kept.recent, written, key).transition
+    drawn = measuring.recent.sample_uniformly(kept.recent, written, key).transition
     one = jax.tree.map(lambda x: x[:1], drawn)
     ended = jnp.zeros(1, bool)
     step = Step(one.obs, one.action, one.reward, ended, ended, one.next_obs)

@@ -6,10 +6,11 @@ a thread reads the next block. An environment, if there is one, is only used to 
 Shape letters: S seeds, U updates of a block, B batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +21,7 @@ from sharedq.algorithms.algorithm import Algorithm
 from sharedq.analysis.measure import STATES
 from sharedq.environments.contract import DescribedEnvironment, Environment, HostEnvironment
 from sharedq.replay.feed import Feed
-from sharedq.replay.replay import Replay
+from sharedq.samplers.sampler import Summary
 from sharedq.settings import require
 from sharedq.training.compiled_program import CompiledProgram
 from sharedq.training.learning import Learner, MetricSums, begin_learner, make_gradient_step
@@ -68,7 +69,33 @@ class Offline(Length):
         return OfflineProgram(environment, algorithm, replay, self, seeds, measuring)
 
 
-def update_block(algorithm: Algorithm, feed: Feed, probed: Replay, settings: Offline, measuring: Measuring):
+@dataclass(frozen=True)
+class Probe:
+    """The batches that the measures draw from, seen as a replay. Its data are raw batches [N, B, ...] of a feed."""
+
+    feed: Feed
+    reward_bound: float | None
+    metric_names: ClassVar = ()
+    number_names: ClassVar = ()
+    histograms: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
+
+    @property
+    def batch_size(self) -> int:
+        return self.feed.batch_size
+
+    def init(self) -> Any:
+        return self.feed.init()
+
+    def sample_uniformly(self, data: Any, written: Any, key: jax.Array) -> Batch:
+        count, size = jax.tree.leaves(data)[0].shape[:2]
+        places = jax.random.randint(key, (size,), 0, count * size)
+        return self.feed.decode(jax.tree.map(lambda x: x[places // size, places % size], data), self.reward_bound)
+
+    def summarise(self, data: Any, written: Any) -> Summary:
+        return Summary({}, {})
+
+
+def update_block(algorithm: Algorithm, feed: Feed, probed: Probe, settings: Offline, measuring: Measuring):
     """Returns `learn((first, count), (learner, sums), raw, probe)`, which makes the updates first .. first+count-1."""
     gradient_step = make_gradient_step(algorithm, measuring)
 
@@ -83,7 +110,7 @@ def update_block(algorithm: Algorithm, feed: Feed, probed: Replay, settings: Off
             batch = feed.decode(jax.tree.map(lambda x: x[place], raw), settings.reward_bound)
 
             def other() -> Batch:
-                return probed.sample(probe, 0, random_keys.at(other_key, update))
+                return probed.sample_uniformly(probe, 0, random_keys.at(other_key, update))
 
             key = random_keys.at(update_key, update)
             agent, kept, _, metrics, numbers = gradient_step(learner.agent, learner.measures, batch, other, key, update)
@@ -95,17 +122,6 @@ def update_block(algorithm: Algorithm, feed: Feed, probed: Replay, settings: Off
         return jax.lax.fori_loop(0, count, once, own), ()
 
     return learn
-
-
-def probe_replay(feed: Feed, settings: Offline) -> Replay:
-    """The batches that the measures draw from, seen as a replay. Its data are raw batches [N, B, ...] of a feed."""
-
-    def sample(data: Any, written: Any, key: jax.Array) -> Batch:
-        count, size = jax.tree.leaves(data)[0].shape[:2]
-        places = jax.random.randint(key, (size,), 0, count * size)
-        return feed.decode(jax.tree.map(lambda x: x[places // size, places % size], data), settings.reward_bound)
-
-    return Replay(feed.batch_size, feed.init, lambda data, written, steps: data, sample, lambda data, ids, errors: data)
 
 
 class OfflineProgram(CompiledProgram):
@@ -122,7 +138,7 @@ class OfflineProgram(CompiledProgram):
         seeds: list[int],
         measuring: Measuring,
     ):
-        probed = probe_replay(feed, settings)
+        probed = Probe(feed, settings.reward_bound)
         super().__init__(environment, algorithm, probed, settings, seeds, measuring)
         self._feed, self._measures = feed, bool(measuring.measures)
         begin_one = partial(
@@ -148,7 +164,7 @@ class OfflineProgram(CompiledProgram):
         zero = jnp.int32(0)
         self._begin = self._begin.lower(zero, self._seeds()).compile()
         self._learn = self._learn.lower((zero, zero), (learners, sums), raw, self._probe).compile()
-        measuring = self._measuring.prepare(learners._replace(replay=self._probe))
+        measuring = self._prepare_log(learners._replace(replay=self._probe))
         scratch = max(scratch_of(self._learn), self._prepare_evaluation(learners.agent), measuring)
         return size((learners, self._probe)) + 2 * size(raw) + scratch * self.layout.devices
 

@@ -1,5 +1,7 @@
 """The interface between the loop and a training program, which advances all seeds from one step to a later one."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,6 +33,7 @@ class ChunkResult(NamedTuple):
     episodes: list[FinishedEpisodes]  # one per seed
     bad_step: np.ndarray  # [S] environment step of the first loss that was not finite, or -1
     params_finite: np.ndarray  # [S]
+    histograms: Mapping[str, np.ndarray] = MappingProxyType({})  # [S, bins] counts, of the sampler
 
 
 class Program(Protocol):
@@ -38,6 +41,7 @@ class Program(Protocol):
 
     seeds: list[int]
     metric_names: list[str]
+    histograms: Mapping[str, tuple[float, ...]]  # the edges of the bins of each histogram that is logged
     log_steps: list[int]  # the environment steps at which to log, in order; the last one ends the training
     evaluation_steps: list[int]  # the log steps at which to evaluate; none if the run does not evaluate
 

@@ -1,4 +1,4 @@
-"""Uniform replay: every stored step is as likely as any other; n-step returns are put together on reading."""
+"""The storage of whole steps. It puts n-step returns together when it reads them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,14 +8,15 @@ import jax.numpy as jnp
 
 from sharedq.bellman import returns
 from sharedq.replay import ring_storage
-from sharedq.replay.replay import Replay
+from sharedq.replay.replay import Storage
+from sharedq.samplers.sampler import Index, Setup
 from sharedq.settings import N_STEP, check_count, require
-from sharedq.transitions import Batch, Step, Transition
+from sharedq.transitions import Step, Transition
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """A ring buffer of the last `capacity` steps, sampled uniformly."""
+class Transitions:
+    """A ring buffer of the last `capacity` steps, each with its observation and the next one."""
 
     learns_from: ClassVar = "replay"
 
@@ -41,8 +42,9 @@ class Uniform:
         """How many steps the replay can keep."""
         return self.capacity
 
-    def check(self, spec: Any, training: Any) -> None:
+    def check(self, experiment: Any, spec: Any) -> None:
         """Refuses a training loop that could not learn from this replay."""
+        training = experiment.training
         environments = training.environments
         rows = self.rows(environments)
         require(
@@ -60,15 +62,12 @@ class Uniform:
         """Steps kept per environment."""
         return self.capacity // environments
 
-    def draw(self, written: jax.Array, key: jax.Array, environments: int) -> tuple[jax.Array, jax.Array]:
-        """Samples the first step of each transition: when it was written, [B], and in which environment, [B]."""
-        age_key, environment_key = jax.random.split(key)
-        stored = jnp.minimum(written, self.rows(environments))
-        age = jax.random.randint(age_key, (self.batch_size,), 0, stored - self.n_step + 1)
-        return written - stored + age, jax.random.randint(environment_key, (self.batch_size,), 0, environments)
+    def setup(self, environments: int) -> Setup:
+        """What a sampler has to know of this storage."""
+        return Setup(self.rows(environments), environments, self.n_step, self.batch_size)
 
-    def build(self, step: Step, gamma: float, environments: int) -> Replay:
-        """The replay of steps shaped like `step` (arrays or shapes, of one environment)."""
+    def build(self, step: Step, gamma: float, environments: int) -> Storage:
+        """The storage of steps shaped like `step` (arrays or shapes, of one environment)."""
         rows = self.rows(environments)
 
         def init():
@@ -77,8 +76,8 @@ class Uniform:
         def add(data, written, steps: Step):
             return {"ring": ring_storage.write(data["ring"], (written % rows) * environments, steps)}
 
-        def sample(data, written, key) -> Batch:
-            first, environment = self.draw(written, key, environments)
+        def read(data, index: Index) -> tuple[Transition, jax.Array]:
+            first, environment = index
 
             def place(when):
                 return (when % rows) * environments + environment
@@ -96,6 +95,6 @@ class Uniform:
                 obs, action = ring_storage.read((ring.obs, ring.action), place(first), (step.obs, step.action))
                 next_obs = ring_storage.read(ring.next_obs, place(first + last), step.next_obs)
                 transition = Transition(obs, action, reward, discount, next_obs)
-            return Batch(transition, jnp.ones(self.batch_size), first)
+            return transition, jnp.ones(first.shape, bool)
 
-        return Replay(self.batch_size, init, add, sample, lambda data, ids, errors: data)
+        return Storage(self.setup(environments), init, add, read)
