@@ -296,7 +296,7 @@ class Experiment:
 
     def _drawn(self, storage: Storage, spec: EnvironmentSpec, algorithm: Algorithm) -> Replay:
         """The replay of a storage from which the sampler draws."""
-        setup, kind = storage.setup, self.kind("sampler")
+        setup, kind = storage.setup._replace(steps=self.training.steps), self.kind("sampler")
         agent, batch = shapes_of(algorithm, spec, setup.batch_size)
         if getattr(self.sampler, "needs_estimates", False):
             require(

@@ -182,7 +182,8 @@ def spec_of(directory: RunDirectory) -> EnvironmentSpec | None:
 
 def use_cores_for(experiment: Experiment) -> None:
     """Sets up all cores before JAX first runs. One seed with an environment on the host usually has a large network."""
-    use_all_cores(for_one=experiment.seeds == 1 and experiment.training.on_host)
+    on_host, seeds = experiment.training.on_host, experiment.seeds
+    use_all_cores(for_one=seeds == 1 and on_host, devices=seeds if on_host else 0)
 
 
 def _go_on(

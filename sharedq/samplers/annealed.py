@@ -46,8 +46,9 @@ class Annealed(priorities.Prioritising):
             "episodes": lambda: of_episodes(setup, self.truncation),
         }[self.reliability]()
         rule = self.rule(
-            self.annealed("alpha"),
-            self.annealed("omega"),
+            setup,
+            self.annealed(setup, "alpha"),
+            self.annealed(setup, "omega"),
             reliability=reliability,
             favours_reliable=self.favours == "reliable",
             refresh_period=self.refresh_period,

@@ -55,22 +55,22 @@ def total(levels: Levels) -> jax.Array:
     return levels[-1].sum()
 
 
-def draw(levels: Levels, key: jax.Array, count: int) -> jax.Array:
-    """Places [count] in proportion to their numbers. A place whose number is zero is never drawn.
+def draw(levels: Levels, random: jax.Array) -> jax.Array:
+    """Places [B] in proportion to their numbers, by random numbers [levels, B] in [0, 1).
 
-    The draws are stratified: the i-th one falls into the i-th of `count` equal shares of the total, as far as the
-    blocks of the highest level tell them apart. Below it each block is entered with a random number of its own, so
-    that rounding in a large total cannot hide small numbers.
+    A place whose number is zero is never drawn. The draws are stratified: the i-th one falls into the i-th of B equal
+    shares of the total, as far as the numbers of the highest level tell them apart. Below it each block is entered with
+    a random number of its own, so that rounding in a large total cannot hide small numbers.
     """
-    uniform = jax.random.uniform(key, (len(levels), count))
-    place = _pick(jnp.broadcast_to(levels[-1], (count, WIDTH)), (jnp.arange(count) + uniform[0]) / count)
-    for level, random in zip(levels[-2::-1], uniform[1:], strict=True):
-        place = place * WIDTH + _pick(level[place], random)
+    count = random.shape[1]
+    place = _pick(jnp.broadcast_to(levels[-1], (count, WIDTH)), (jnp.arange(count) + random[0]) / count)
+    for level, own in zip(levels[-2::-1], random[1:], strict=True):
+        place = place * WIDTH + _pick(level[place], own)
     return place
 
 
 def _pick(blocks: jax.Array, random: jax.Array) -> jax.Array:
-    """A place in each of the blocks [count, WIDTH], in proportion to its number, by random numbers from 0 to 1."""
+    """A place in each of the blocks [B, WIDTH], in proportion to its number, by random numbers [B] in [0, 1)."""
     ahead = jnp.tri(WIDTH).T  # [i, j]: whether number i is one of the first j + 1
     sums = jax.lax.dot(blocks, ahead, precision=jax.lax.Precision.HIGHEST)
     positive = blocks > 0

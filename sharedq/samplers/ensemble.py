@@ -27,6 +27,7 @@ class Ensemble(priorities.Prioritising):
 
     def build(self, setup: Setup) -> Sampler:
         rule = self.rule(
+            setup,
             lambda _: self.alpha,
             lambda _: self.omega,
             reliability=of_estimates(setup),

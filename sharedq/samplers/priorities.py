@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from sharedq.exploration import linear_schedule
-from sharedq.samplers import block_sums, uniform
+from sharedq.samplers import block_sums
 from sharedq.samplers.reliability import Reliability
 from sharedq.samplers.sampler import Index, Sampler, Setup, Summary
 from sharedq.settings import check_count, require
@@ -99,14 +99,16 @@ def sampler(setup: Setup, rule: Rule) -> Sampler:
         return State(block_sums.write(state.sums, changed, numbers), td, updated_at, state.largest, arrays)
 
     def draw(state: State, written: Any, count: Any, key: jax.Array) -> tuple[Index, jax.Array, dict]:
-        priority_key, uniform_key, which_key = jax.random.split(key, 3)
-        place = block_sums.draw(state.sums, priority_key, setup.batch_size)
-        environment, row = jnp.divmod(place, rows)
-        index = Index(written - 1 - (written - 1 - row) % rows, environment)
+        # All random numbers come from one call, because each call costs as much as drawing from the sums.
+        bits = jax.random.bits(key, (len(state.sums) + 3, setup.batch_size))
+        random = (bits[3:] >> 9) * jnp.float32(2**-23)  # in [0, 1)
+        environment, row = jnp.divmod(block_sums.draw(state.sums, random), rows)
+        time = written - 1 - (written - 1 - row) % rows
         if rule.uniform_share:
-            which = jax.random.uniform(which_key, (setup.batch_size,)) < rule.uniform_share
-            other = uniform.draw(setup, written, uniform_key)
-            index = jax.tree.map(lambda a, b: jnp.where(which, a, b), other, index)
+            uniformly = bits[0] < jnp.uint32(rule.uniform_share * (2**32 - 1))
+            time = jnp.where(uniformly, setup.first(written) + _below(bits[1], setup.count(written)), time)
+            environment = jnp.where(uniformly, _below(bits[2], environments), environment)
+        index = Index(time, environment)
         place = place_of(index)
         probability = probabilities(state, written, block_sums.read(state.sums, place))
         weights = jnp.power(probability, -rule.beta(written * environments))
@@ -189,6 +191,11 @@ def sampler(setup: Setup, rule: Rule) -> Sampler:
     )
 
 
+def _below(bits: jax.Array, count: Any) -> jax.Array:
+    """Random numbers in 0 .. count-1, from random bits. The smaller ones are likelier by at most count / 2^32."""
+    return (bits % jnp.uint32(count)).astype(jnp.int32)
+
+
 def counts(x: jax.Array, among: jax.Array, edges: tuple[float, ...]) -> jax.Array:
     """How many of the numbers [M] lie in each bin. The first and the last bin also have those beyond the edges."""
     bins = jnp.clip(jnp.searchsorted(jnp.array(edges), x, side="right") - 1, 0, len(edges) - 2)
@@ -201,7 +208,7 @@ class Prioritising:
 
     beta_start: float = 0.4  # how much weights make up for the drawing at step 0: 0 not at all, 1 in full
     beta_end: float = 1.0  # the same after anneal_steps
-    anneal_steps: int = 1_000_000  # environment steps over which exponents move, in straight lines
+    anneal_steps: int | None = None  # environment steps over which exponents move, in straight lines; none: all steps
     td_offset: float = 1e-6  # added to the absolute TD error, so that none is zero
     uniform_share: float = 1e-3  # share of the draws that are uniform, so that each transition can be drawn
 
@@ -212,17 +219,17 @@ class Prioritising:
                 require(0 <= value <= most, f"sampler.{one} must lie in 0 .. {most:g}, not {value}")
         require(self.td_offset > 0, f"sampler.td_offset must be above 0, not {self.td_offset}")
         require(0 <= self.uniform_share <= 1, f"sampler.uniform_share must lie in 0 .. 1, not {self.uniform_share}")
-        for name in ("anneal_steps", "refresh_period"):
-            check_count(f"sampler.{name}", getattr(self, name, 1))
+        check_count("sampler.anneal_steps", 1 if self.anneal_steps is None else self.anneal_steps)
+        check_count("sampler.refresh_period", getattr(self, "refresh_period", 1))
 
-    def rule(self, alpha: Exponent, omega: Exponent | None = None, **others: Any) -> Rule:
+    def rule(self, setup: Setup, alpha: Exponent, omega: Exponent | None = None, **others: Any) -> Rule:
         """The rule with these exponents, and with the numbers of these settings."""
-        return Rule(alpha, omega, self.annealed("beta"), self.td_offset, self.uniform_share, **others)
+        return Rule(alpha, omega, self.annealed(setup, "beta"), self.td_offset, self.uniform_share, **others)
 
-    def annealed(self, name: str) -> Exponent:
+    def annealed(self, setup: Setup, name: str) -> Exponent:
         """The exponent of this name, which moves from its start to its end."""
         start, end = getattr(self, f"{name}_start"), getattr(self, f"{name}_end")
-        return partial(linear_schedule, start, end, self.anneal_steps)
+        return partial(linear_schedule, start, end, self.anneal_steps or setup.steps)
 
     def check(self, experiment: Any, spec: Any) -> None:
         """Refuses a warm-up after which fewer transitions have a priority than a batch takes."""

@@ -29,7 +29,11 @@ class Reaper(priorities.Prioritising):
     def build(self, setup: Setup) -> Sampler:
         reliability = of_episodes(setup, self.truncation)
         rule = self.rule(
-            lambda _: self.alpha, lambda _: self.omega, reliability=reliability, refresh_period=self.refresh_period
+            setup,
+            lambda _: self.alpha,
+            lambda _: self.omega,
+            reliability=reliability,
+            refresh_period=self.refresh_period,
         )
         return priorities.sampler(setup, rule)
 
@@ -47,6 +51,10 @@ class ReaperPlus(priorities.Prioritising):
     def build(self, setup: Setup) -> Sampler:
         reliability = of_episodes(setup, self.truncation)
         rule = self.rule(
-            lambda _: self.alpha, self.annealed("omega"), reliability=reliability, refresh_period=self.refresh_period
+            setup,
+            lambda _: self.alpha,
+            self.annealed(setup, "omega"),
+            reliability=reliability,
+            refresh_period=self.refresh_period,
         )
         return priorities.sampler(setup, rule)

@@ -69,6 +69,12 @@ def of_episodes(setup: Setup, truncation: Truncation) -> Reliability:
         ended = steps.terminated.astype(jnp.int8) + 2 * steps.truncated.astype(jnp.int8)
         return OfEpisodes(arrays.ended.at[newest].set(ended), arrays.reliability.at[newest].set(1.0))
 
+    def updated(arrays: OfEpisodes, places: jax.Array, errors: jax.Array) -> OfEpisodes:
+        # It changes nothing, but what is read before a write in place is read from the same memory. In front of the
+        # loop in which everything is computed anew, XLA would copy the array at every update.
+        same = arrays.reliability.at[places].get(mode="fill", fill_value=1)
+        return arrays._replace(reliability=arrays.reliability.at[places].set(same, mode="drop"))
+
     def at(arrays: OfEpisodes, places: jax.Array) -> jax.Array:
         return arrays.reliability[places]
 
@@ -83,7 +89,7 @@ def of_episodes(setup: Setup, truncation: Truncation) -> Reliability:
         found = shares(jnp.where(stored, in_time(td), 0), ended, truncation)
         return arrays._replace(reliability=jnp.roll(found, begin, axis=1).reshape(-1))
 
-    return Reliability(1.0, init, added, unchanged, at, anew)
+    return Reliability(1.0, init, added, updated, at, anew)
 
 
 def shares(td: jax.Array, ended: jax.Array, truncation: Truncation) -> jax.Array:

@@ -35,6 +35,7 @@ class Setup(NamedTuple):
     environments: int
     n_step: int  # steps of a transition, all of which must have been written
     batch_size: int
+    steps: int = 1  # environment steps of the whole run, over which exponents move
     features: Callable[[Any, Batch], jax.Array] | None = None  # of the trunk [B, D]: of an agent, for a batch's states
     feature_count: int = 0  # D
 

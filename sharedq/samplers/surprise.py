@@ -43,14 +43,14 @@ class Surprise:
     needs_features: ClassVar = True
 
     effect: Literal["plastic", "calm", "shaping"] = "plastic"  # learn more from surprise, less, or be punished for it
-    strength: float = 1.0  # of the effect; calm has none
+    strength: float = 1.0  # of the effect, which falls during the run; calm has none and stays
     pace: float = 0.03  # weight of the newest batch in the moving average of features
-    anneal_steps: int = 1_000_000  # environment steps over which the effect falls to zero; that of calm does not
+    anneal_steps: int | None = None  # environment steps over which the effect falls to zero; none: all steps
 
     def __post_init__(self):
         require(self.strength >= 0, f"sampler.strength cannot be negative, and is {self.strength}")
         require(0 < self.pace <= 1, f"sampler.pace must be above 0 and at most 1, not {self.pace}")
-        check_count("sampler.anneal_steps", self.anneal_steps)
+        check_count("sampler.anneal_steps", 1 if self.anneal_steps is None else self.anneal_steps)
 
     def build(self, setup: Setup) -> Sampler:
         features = setup.features
@@ -65,7 +65,7 @@ class Surprise:
         def weigh(state: State, written: Any, agent: Any, batch: Batch) -> tuple[State, Batch, dict]:
             z = jax.lax.stop_gradient(features(agent, batch))
             s = surprise(z, state.setpoint)
-            k = 1 - jnp.minimum(written * setup.environments / self.anneal_steps, 1.0) ** FALL
+            k = 1 - jnp.minimum(written * setup.environments / (self.anneal_steps or setup.steps), 1.0) ** FALL
             reward = batch.transition.reward
             setpoint = state.setpoint + self.pace * (z.mean(axis=0) - state.setpoint)
             usual = state.reward + REWARDS * (jnp.abs(reward).mean() - state.reward)

@@ -145,13 +145,15 @@ def store(parts: Parts, number: jax.Array, own: tuple):
     if pending is not None:
         learner, sums = observe(parts, (number + 1) * settings.steps_per_cycle - 1, learner, sums, pending)
 
-    def add(place, data):
-        step = jax.tree.map(lambda x: x[place], steps)
-        time = number * settings.steps_per_cycle + place
+    first = number * settings.steps_per_cycle
+
+    def add(time, data):
+        step = jax.tree.map(lambda x: x[time - first], steps)
         return parts.replay.add(data, time, bounded(step, settings.reward_bound))
 
     if parts.algorithm.update is not None:
-        data = jax.lax.fori_loop(0, settings.steps_per_cycle, add, learner.replay)
+        # The bounds are variables also for a single turn: XLA copies the whole replay where it leaves the loop out.
+        data = jax.lax.fori_loop(first, first + settings.steps_per_cycle, add, learner.replay)
         learner = learner._replace(replay=data)
     return (learner, sums, steps, pending), ()
 

@@ -24,11 +24,18 @@ SEEDS = PartitionSpec("seeds")
 CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
-def use_all_cores(for_one: bool = False) -> None:
+SHARING = 8  # ours: the most devices that share a core
+
+
+def use_all_cores(for_one: bool = False, devices: int = 0) -> None:
     """Makes every core a device with its own seeds. It has no effect once JAX has run.
 
     With a pool of threads shared by the devices, they would wait for each other in every matrix product. With `for_one`
     seed, all cores share each operation instead, which is faster if the operations are large.
+
+    More `devices` than cores can be asked for. Where the host steps environments, one for each seed is better: several
+    seeds of a device are copied in and out of their common arrays at every call, and their replays with them. Five
+    seeds of LunarLander with 200,000 steps in each replay made 800 to 1,100 steps/s on two devices, and 3,200 on five.
     """
     keep_freed_memory()
     if for_one:
@@ -37,7 +44,8 @@ def use_all_cores(for_one: bool = False) -> None:
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     with contextlib.suppress(RuntimeError, AttributeError):  # JAX has run already, or the platform hides its cores
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", max(cores, min(devices, SHARING * cores)))
 
 
 def keep_freed_memory(trim: int = 2**31 - 1, mmap: int = 2**30) -> None:
