@@ -17,6 +17,7 @@
 [IL]  Snell et al., Offline RL for Natural Language Generation with Implicit Language Q Learning,
       https://arxiv.org/abs/2206.11871, and its public code, https://github.com/Sea-Snell/Implicit-Language-Q-Learning
 [CO]  the configurations of CORL, https://github.com/tinkoff-ai/CORL
+[SA]  the scaled-down Atari agent in the public code of Gi-DQN, https://arxiv.org/abs/2603.07833
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ from sharedq.imports import resolve
 from sharedq.networks import GPT2, Convolutional, Dense, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Transitions
+from sharedq.samplers import Prioritized
 from sharedq.suggestions import fitting_recipes
 from sharedq.tables import entry_points, load_entry_point, needs_import
 from sharedq.targets import OnlineNetwork, TargetNetwork
@@ -91,6 +93,36 @@ def _atari(network: Convolutional | Impala) -> Experiment:
             checkpoint_period=250_000,  # ours: an epoch
         ),
     )
+
+
+def _small_atari() -> Experiment:
+    """Atari scaled down by authors of the paper, for a small machine: 16x16 pixels and an update per step."""
+    return Experiment(
+        environment=Atari("Breakout", side=16, stack=2, time_limit=10_000),  # [SA]
+        algorithm=DQN(
+            learning_rate=1e-4,  # [SA] for a target network; what its authors chose for shared heads is not known
+            adam_epsilon=1.5e-4,  # [SA]
+            epsilon_end=0.01,  # [SA]
+            epsilon_steps=100_000,  # [SA]
+        ),
+        target=TargetNetwork(period=3000),  # [SA]
+        network=Convolutional(filters=(16,), sizes=(2,), strides=(2,), hidden=(256,), norm="layer"),  # [SA]
+        replay=FrameStacks(capacity=50_000, batch_size=16),  # [SA]
+        training=Interactive(
+            steps=1_500_000,  # [SA] 30 epochs of 50,000
+            environments=1,  # [SA]
+            warm_up=10_000,  # [SA]
+            update_period=1,  # [SA]
+            reward_bound=1.0,  # [SA]
+            log_period=5_000,  # ours
+        ),
+    )
+
+
+def _prioritized(name: str) -> Recipe:
+    """A recipe with prioritised replay, by the numbers of its paper, and with the learning rate of uniform replay."""
+    about, experiment = OURS[name]
+    return Recipe(f"{about}; with prioritised replay", replace(experiment, sampler=Prioritized()))
 
 
 def _stream(
@@ -287,6 +319,7 @@ OURS = {
     "atari-impala-ln": Recipe(
         "Atari by the paper's protocol, with the IMPALA network and LayerNorm", _atari(Impala(norm="layer"))
     ),
+    "atari-small": Recipe("Atari for a small machine: 16x16 pixels, two frames, an update per step", _small_atari()),
     "lunar-lander": Recipe(
         "LunarLander-v3 of Gymnasium with a small dense network and LayerNorm",
         Experiment(
@@ -563,6 +596,8 @@ OURS = {
         ),
     ),
 }
+
+OURS |= {f"{name}-per": _prioritized(name) for name in ("cartpole", "minatar-breakout", "atari-small")}
 
 
 class _Recipes(Mapping[str, Recipe]):

@@ -1,8 +1,8 @@
 """Atari games by the paper's protocol, on the Arcade Learning Environment (ale-py).
 
 The frames equal those of Gymnasium's `AtariPreprocessing`: the last two frames of a step are taken in grey, and their
-maximum is resized to 84x84 by area. If a game ends within a step, the frames that it did not reach keep their previous
-content, as in Gymnasium; the value of that observation is never used for learning.
+maximum is resized by area, in the protocol to 84x84. If a game ends within a step, the frames that it did not reach
+keep their previous content, as in Gymnasium; the value of that observation is never used for learning.
 
 Sticky actions are drawn here by the emulator's rule, and not by the emulator. Its saved states lack the action that it
 repeats, so a resumed game would not continue bit for bit. The environments of a run are stepped one after another,
@@ -31,18 +31,19 @@ from sharedq.settings import COUNTABLE, check_count, require
 
 FRAMES = 1_000  # ours: the most frames per action, per observation, and of no-ops
 
-SIDE = 84  # height and width of a frame in pixels
+SIDE = 160  # the largest height and width of a frame in pixels: the width of the game's screen
 MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has them, but they need several players
 NOOP, FIRE = 0, 1  # the emulator's numbers of these actions
 
 
 @dataclass(frozen=True)
 class Atari:
-    """An Atari 2600 game: 84x84 grey frames, minimal actions, raw rewards. Logged episodes are whole games."""
+    """An Atari 2600 game: small grey frames, minimal actions, raw rewards. Logged episodes are whole games."""
 
     game: str = "Breakout"  # a game of ale-py, in any spelling
     sticky: float = 0.25  # probability, at each frame, that the last action is repeated instead of the chosen one
     frame_skip: int = 4  # frames of the game per action
+    side: int = 84  # height and width of a frame in pixels
     stack: int = 4  # number of frames in an observation, the newest last
     stack_begins: Literal["black", "repeated"] = "black"  # fill a new stack with black, or with the first frame
     time_limit: int = 27_000  # actions until an episode is truncated; 27,000 are half an hour of play
@@ -52,7 +53,7 @@ class Atari:
 
     def __post_init__(self):
         require(0 <= self.sticky <= 1, f"sticky must be a probability between 0 and 1, not {self.sticky}")
-        for name, most in (("frame_skip", FRAMES), ("stack", FRAMES), ("time_limit", COUNTABLE)):
+        for name, most in (("frame_skip", FRAMES), ("side", SIDE), ("stack", FRAMES), ("time_limit", COUNTABLE)):
             check_count(name, getattr(self, name), most=most)
         check_count("noops", self.noops, least=0, most=FRAMES)
 
@@ -69,7 +70,7 @@ class Atari:
 
         spec = EnvironmentSpec(
             name=f"atari/{name}",
-            observation=jax.ShapeDtypeStruct((SIDE, SIDE, self.stack), np.uint8),
+            observation=jax.ShapeDtypeStruct((self.side, self.side, self.stack), np.uint8),
             actions=Discrete(len(_emulator(rom).getMinimalActionSet())),
             stacks="black" if self.stack_begins == "black" else None,
         )
@@ -85,7 +86,7 @@ class Game:
         self._settings, self._random, self._emulator = settings, np.random.default_rng(seed), _emulator(rom)
         self._actions = [action.value for action in self._emulator.getMinimalActionSet()]
         self._fires = settings.fire if FIRE in self._actions else "never"
-        self._shrink = partial(cv2.resize, dsize=(SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        self._shrink = partial(cv2.resize, dsize=(settings.side, settings.side), interpolation=cv2.INTER_AREA)
         self._frames: deque[np.ndarray] = deque(maxlen=settings.stack)
         self._screen, self._before = np.zeros((2, *self._emulator.getScreenDims()), np.uint8)
 
@@ -153,7 +154,8 @@ class Game:
         self._emulator.restoreState(ALEState(_from_text(saved["emulator"])))
         self._screen[:] = np.frombuffer(_from_text(saved["screen"]), np.uint8).reshape(self._screen.shape)
         self._before[:] = 0  # its content is in the screen, which is the maximum of both
-        self._frames.extend(np.frombuffer(_from_text(saved["frames"]), np.uint8).reshape(-1, SIDE, SIDE))
+        shape = (-1, self._settings.side, self._settings.side)
+        self._frames.extend(np.frombuffer(_from_text(saved["frames"]), np.uint8).reshape(shape))
         self._random.bit_generator.state = saved["random"]
         self._repeated, self._steps = saved["repeated"], saved["steps"]
 

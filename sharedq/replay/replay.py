@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from sharedq.formats import SAMPLER
 from sharedq.samplers import uniform
 from sharedq.samplers.sampler import Index, Sampler, Setup, Summary
 from sharedq.transitions import Batch, Step, Transition
-
-METRICS = "sampler/"  # what the names of a sampler's metrics begin with in the log
 
 
 class Init(Protocol):
@@ -60,17 +59,17 @@ class Replay(NamedTuple):
     @property
     def metric_names(self) -> list[str]:
         """The names of the metrics of `sample`."""
-        return [METRICS + name for name in self.sampler.metrics]
+        return [SAMPLER + name for name in self.sampler.metrics]
 
     @property
     def number_names(self) -> list[str]:
         """The names of the numbers of `summarise`."""
-        return [METRICS + name for name in self.sampler.numbers]
+        return [SAMPLER + name for name in self.sampler.numbers]
 
     @property
     def histograms(self) -> dict[str, tuple[float, ...]]:
         """The edges of the bins of the histograms of `summarise`."""
-        return {METRICS + name: edges for name, edges in self.sampler.histograms.items()}
+        return {SAMPLER + name: edges for name, edges in self.sampler.histograms.items()}
 
     def init(self) -> Data:
         """The data of an empty replay."""
@@ -91,7 +90,7 @@ class Replay(NamedTuple):
         if self.sampler.weigh is not None:
             state, batch, more = self.sampler.weigh(data.sampler, written, agent, batch)
             data, metrics = data._replace(sampler=state), metrics | more
-        return data, batch, {METRICS + name: value for name, value in metrics.items()}
+        return data, batch, {SAMPLER + name: value for name, value in metrics.items()}
 
     def update(self, data: Data, written: Any, batch: Batch, td_errors: jax.Array, count: Any) -> Data:
         """The data after update `count` on a batch, whose TD errors are [E, B]."""
@@ -109,7 +108,7 @@ class Replay(NamedTuple):
         if self.sampler.summarise is None:
             return Summary({}, {})
         found = self.sampler.summarise(data.sampler, written)
-        return Summary(*({METRICS + name: x for name, x in part.items()} for part in found))
+        return Summary(*({SAMPLER + name: x for name, x in part.items()} for part in found))
 
 
 class ReplayLike(Protocol):

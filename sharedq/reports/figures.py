@@ -5,6 +5,7 @@ is set in a size that survives being shown 330 pixels wide.
 """
 
 import io
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 
 from sharedq.errors import missing_extra
 from sharedq.reports.looks import DARK, LIGHT, Look
-from sharedq.reports.measures import about, file_names, unit
+from sharedq.reports.measures import about, about_histogram, file_names, unit
 from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Overall, Result, Summary, Task
 from sharedq.units import readable
@@ -112,6 +113,8 @@ def _plans(task: Task) -> list[Plan]:
         found = {one.label: one.measures[measure] for one in task.results if measure in one.measures}
         curves = {label: (one.steps, one.curve) for label, one in found.items()}
         plans.append(_curves(name, about(measure), curves, unit(measure), task))
+    for name in dict.fromkeys(name for one in task.results for name in one.run.histograms):
+        plans.append(_histograms(name, task))
     if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
         plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT))
@@ -182,6 +185,24 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
             _write_beside(axes, pen, points)
 
     return Plan(name, caption, drawing, legend, HEIGHT)
+
+
+def _histograms(name: str, task: Task) -> Plan:
+    """The histogram of this name, of every run that has it, as lines in one figure."""
+    found = {one.label: one.run.histograms[name] for one in task.results if name in one.run.histograms}
+
+    def drawing(axes, pen):
+        for label, (edges, counts) in found.items():
+            share = counts / max(counts.sum(), 1)
+            axes.stairs(share, edges, color=pen.colour(label), lw=2, linestyle=pen.looks[label].line)
+        if all(edges[0] > 0 for edges, _ in found.values()):
+            axes.set_xscale("log")
+        axes.set_xlabel(unit(name))
+        axes.set_ylabel("share of transitions")
+        axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
+
+    file = "measure_histogram_" + re.sub("[^a-z0-9_]+", "_", name.lower())
+    return Plan(file, about_histogram(name), drawing, list(found), HEIGHT)
 
 
 def _begins_late(task: Task) -> bool:

@@ -18,7 +18,7 @@ from sharedq.json_files import Maybe, is_as_sealed
 from sharedq.reports.environment_names import environment_name
 from sharedq.reports.files import LARGEST_TEXT, REMEDY, is_there, printable, read, read_json
 from sharedq.reports.plan import PLAN, read_plan
-from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_evaluations, read_metrics
+from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_evaluations, read_histograms, read_metrics
 
 DEPTH = 3  # folders below the one asked for in which runs are looked for
 MOST_SEEDS = 10_000  # a bootstrap over more takes hours
@@ -97,6 +97,13 @@ class Speed(NamedTuple):
     largest: float
 
 
+class Histogram(NamedTuple):
+    """How many numbers lie in each bin, all seeds together."""
+
+    edges: np.ndarray
+    counts: np.ndarray
+
+
 @dataclass(frozen=True)
 class Run:
     """One run directory. Absent optional files are empty mappings; numbers are as the run wrote them."""
@@ -117,6 +124,7 @@ class Run:
     vouched: bool = True  # whether finished.json, if there is one, has the checksums of the logs
     evaluations: Episodes = NO_EPISODES  # `step` is that of the training at which the evaluation was made
     data: Mapping[str, Any] = field(default_factory=dict)  # data.json, which describes the data set learned from
+    histograms: Mapping[str, "Histogram"] = field(default_factory=dict)  # at the last row of the log
 
     @property
     def target(self) -> str:
@@ -191,8 +199,9 @@ class Run:
 
     @property
     def measures(self) -> list[str]:
-        """The names of what was measured during training."""
-        return [name.removeprefix(formats.MEASURES) for name in self.metrics if name.startswith(formats.MEASURES)]
+        """The names of what was measured during training, and of what the sampler says of itself."""
+        measured = (formats.MEASURES, formats.SAMPLER)
+        return [name.removeprefix(formats.MEASURES) for name in self.metrics if name.startswith(measured)]
 
     @property
     def planned(self) -> int:
@@ -361,6 +370,9 @@ def load_run(folder: Path, label: str) -> Run:
     asked = training.get("evaluation_period") is not None or "evaluations.csv" in finished.get("logs", {})
     if asked or evaluations.sha256 is not None:
         tables.append(evaluations)
+    histograms = read_histograms(folder, seeds)
+    if histograms.sha256 is not None or "histograms.csv" in finished.get("logs", {}):
+        tables.append(histograms)
     return Run(
         label=printable(label),
         folder=folder,
@@ -378,7 +390,24 @@ def load_run(folder: Path, label: str) -> Run:
         vouched=not finished or "logs" in finished,
         evaluations=_episodes(evaluations),
         data=data,
+        histograms=_histograms(histograms),
     )
+
+
+def _histograms(table: Table) -> dict[str, Histogram]:
+    """The histograms of the last step that is logged, by their names."""
+    last = table.columns["step"] == table.columns["step"].max(initial=0)
+    bins: dict[str, list[tuple[float, float, float]]] = {}
+    for column, counts in table.columns.items():
+        name, *ends = column.rsplit(":", 2)
+        if len(ends) == 2 and last.any():
+            try:
+                low, high = map(float, ends)
+            except ValueError:
+                raise SharedqError(f"{table.path} has a column {column[:40]!a} that is no bin: {REMEDY}") from None
+            bins.setdefault(printable(name), []).append((low, high, float(counts[last].sum())))
+    found = {name: np.array(sorted(rows)) for name, rows in bins.items()}
+    return {name: Histogram(np.append(x[:, 0], x[-1:, 1]), x[:, 2]) for name, x in found.items()}
 
 
 def _episodes(table: Table) -> Episodes:

@@ -32,6 +32,35 @@ KNOWN = {
         "Number of singular values that make up 99 % of the sum of all, of the last hidden layer’s features.",
     ),
     "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
+    "sampler/age": Words("age of what is drawn", "Environment steps since a drawn transition was stored, on average."),
+    "sampler/last_td_error": Words(
+        "last TD error", "Absolute TD error that a drawn transition had when it was last learned from, on average."
+    ),
+    "sampler/weight": Words(
+        "weight in the loss", "Weight of a drawn transition in the loss, on average: 1 is the largest of a batch."
+    ),
+    "sampler/first_priority": Words(
+        "first priorities", "Share of the drawn transitions that have not been learned from since they were stored."
+    ),
+    "sampler/stale": Words(
+        "stale priorities",
+        "Share of the drawn transitions that were last learned from longer ago than uniform replay would take, on "
+        "average, to draw each stored transition once.",
+    ),
+    "sampler/reliability": Words("reliability", "Reliability of the drawn transitions, from 0 to 1, on average."),
+    "sampler/entropy": Words(
+        "entropy of the draws", "Entropy of the probabilities of all stored transitions; 1 is uniform replay."
+    ),
+    "sampler/effective_size": Words(
+        "effective size",
+        "The number of equally likely transitions that would repeat as often in a batch, as a share of those stored.",
+    ),
+    "sampler/surprise": Words("surprise", "Surprise of the drawn states, from 0 to 1, on average."),
+    "sampler/td_error": Words("TD error", "Absolute TD errors of all stored transitions, when they were last drawn."),
+    "sampler/probability": Words(
+        "probability, relative to uniform",
+        "Probability of a stored transition to be drawn; 1 is that of uniform replay.",
+    ),
 }
 LENGTH = 40  # characters of a measure's name in the name of a file
 
@@ -44,6 +73,12 @@ def about(measure: str) -> str:
     """The caption of the measure's figure."""
     words = KNOWN[measure].about if measure in KNOWN else f"{unit(measure)}, as the run measured it."
     return f"{words} Interquartile mean over seeds, with its 95 % bootstrap interval."
+
+
+def about_histogram(name: str) -> str:
+    """The caption of a histogram's figure."""
+    words = KNOWN[name].about if name in KNOWN else f"{unit(name)}, of all stored transitions."
+    return f"{words} Share of the transitions of all seeds in each bin, at the last row of the log."
 
 
 def file_names(measures: Iterable[str]) -> dict[str, str]:

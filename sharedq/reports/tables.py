@@ -67,6 +67,16 @@ def read_evaluations(folder: Path, seeds: range, diverged: bool, episodes: int |
     return _rows(table, finite)
 
 
+def read_histograms(folder: Path, seeds: range) -> Table:
+    """histograms.csv: one row for each stop and seed, and a column `name:from:to` for each bin."""
+    table = _read(folder, "histograms.csv", ("step", "seed"), seeds)
+    _refuse_disorder(table, "each row of a seed must be later than the one before", twice=False)
+    for name in set(table.columns) - {"step", "seed"}:
+        counts = table.columns[name]
+        table.refuse(~((counts >= 0) & (counts <= LARGEST_STEP)), name, "it must be a count")
+    return table
+
+
 def _read_returns(folder: Path, name: str, seeds: range, diverged: bool) -> tuple[Table, np.ndarray]:
     """A table of episodes, and which of its rows have a finite return."""
     table = _read(folder, name, ("step", "seed", "return", "length"), seeds)

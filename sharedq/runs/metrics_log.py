@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -21,14 +22,13 @@ from sharedq.runs.run_directory import RunDirectory
 from sharedq.runs.run_files import EVALUATIONS, EVENTS, HISTOGRAMS, TABLES, is_log
 
 EPISODE = ("step", "seed", "return", "length")  # the columns of an episode
-BIN = ("step", "seed", "histogram", "from", "to", "count")  # the columns of a bin that is not empty
 
 
 class MetricsLog:
     """Appends to `metrics.csv`, `episodes.csv` and one TensorBoard folder per seed.
 
-    A run that `evaluates` also has `evaluations.csv`, and one with `histograms`, given the edges of their bins, has
-    `histograms.csv`.
+    A run that `evaluates` also has `evaluations.csv`. One with `histograms`, given by the edges of their bins, has
+    `histograms.csv`, whose columns are called `name:from:to`.
 
     `offsets=None` begins the log of a new run. A resumed run gives the `offsets()` and `checksums()` that its
     checkpoint holds, or `{}` if there is no checkpoint yet: files are cut to their offset, and files without one are
@@ -53,7 +53,8 @@ class MetricsLog:
         if evaluates:
             headers[EVALUATIONS] = EPISODE
         if histograms:
-            headers[HISTOGRAMS] = BIN
+            bins = [(name, *ends) for name, edges in histograms.items() for ends in pairwise(edges)]
+            headers[HISTOGRAMS] = ("step", "seed", *(f"{name}:{low:g}:{high:g}" for name, low, high in bins))
         self._edges = {name: np.asarray(edges, np.float64) for name, edges in histograms.items()}
         lines = {name: (",".join(columns) + "\n").encode() for name, columns in headers.items()}
         written = _written(run.path)
@@ -96,13 +97,14 @@ class MetricsLog:
         """The episodes that were played to evaluate the agent of a seed at this step."""
         self._played(EVALUATIONS, "evaluation", step, seed, returns, lengths)
 
-    def histogram(self, step: int, seed: int, name: str, counts: Any) -> None:
-        """How many numbers lie in each bin of the histogram of this name."""
-        edges, found = self._edges[name], np.asarray(counts)
-        bins = zip(edges[:-1].tolist(), edges[1:].tolist(), found.tolist(), strict=True)
-        rows = (f"{step},{seed},{name},{low:g},{high:g},{count}\n" for low, high, count in bins if count)
-        self._files[HISTOGRAMS].write("".join(rows).encode())
-        self._events_of(seed).histogram(f"histograms/{name}", edges, found, step, time.time())
+    def histograms(self, step: int, seed: int, counts: Mapping[str, Any]) -> None:
+        """One row of all histograms: how many numbers lie in each of their bins."""
+        found = {name: np.asarray(counts[name]) for name in self._edges}
+        numbers = ",".join(map(str, np.concatenate(list(found.values())).tolist()))
+        self._files[HISTOGRAMS].write(f"{step},{seed},{numbers}\n".encode())
+        events, now = self._events_of(seed), time.time()
+        for name, edges in self._edges.items():
+            events.histogram(f"train/{name}", edges, found[name], step, now)
 
     def _played(self, table: str, tag: str, step: Any, seed: int, returns: Any, lengths: Any) -> None:
         returns, lengths = np.asarray(returns, np.float32), np.asarray(lengths)

@@ -268,8 +268,8 @@ def _write(
     for place, seed in enumerate(seeds):
         if told.metrics:
             log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
-        for name, counts in told.histograms.items():
-            log.histogram(step, seed, name, counts[place])
+        if told.histograms:
+            log.histograms(step, seed, {name: counts[place] for name, counts in told.histograms.items()})
         ended = told.episodes[place]
         log.episodes(ended.steps, seed, ended.returns, ended.lengths)
     returns = np.concatenate([ended.returns for ended in told.episodes])
