@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharedq.errors import SharedqError
 from sharedq.output import bar, say
 
 if TYPE_CHECKING:
@@ -137,7 +138,11 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
         help="who plays, each as a group of its own: the folder of a run (its first seed plays, as in an evaluation), "
         "RUN@STEP or RUN@best for another checkpoint than the last, or random",
     )
-    verb.add_argument("--steps", required=True, help="steps of all agents together; the last episode of each is cut")
+    verb.add_argument(
+        "--steps",
+        help="steps of all agents together; the last episode of each is cut. Without it nobody plays, and the data set "
+        "is the replay that one run kept, as of sharedq data convert run:RUN",
+    )
     verb.add_argument("--shares", nargs="+", metavar="SHARE", help="the share of each agent (default: all the same)")
     verb.add_argument(
         "--epsilon",
@@ -158,7 +163,18 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
 
     def call(parsed):
         from sharedq.collecting import collect
+        from sharedq.data_sources import convert
 
+        if parsed.steps is None:
+            run, *others = parsed.agents
+            alone = not others and not parsed.shares and parsed.environment is None and run != "random"
+            if not alone:
+                raise SharedqError(
+                    "say how many --steps they play; without it the replay of one run becomes the data set"
+                )
+            store = convert(f"run:{run}", parsed.out)
+            say(f"data set: {parsed.out}, {_size(store)}, the replay of {run}")
+            return
         store = collect(
             parsed.out,
             parsed.agents,
@@ -229,7 +245,6 @@ def _data(parsed: argparse.Namespace) -> "Store | Reader":
     from sharedq.data_sources import source_reader
     from sharedq.datasets.converting import is_store
     from sharedq.datasets.store import Store
-    from sharedq.errors import SharedqError
 
     if not is_store(parsed.data):
         return source_reader(parsed.data, _options(parsed))

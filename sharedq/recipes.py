@@ -121,8 +121,7 @@ def _small_atari() -> Experiment:
 
 def _prioritized(name: str) -> Recipe:
     """A recipe with prioritised replay, by the numbers of its paper, and with the learning rate of uniform replay."""
-    about, experiment = OURS[name]
-    return Recipe(f"{about}; with prioritised replay", replace(experiment, sampler=Prioritized()))
+    return Recipe(f"{name} with prioritised replay", replace(OURS[name].experiment, sampler=Prioritized()))
 
 
 def _stream(

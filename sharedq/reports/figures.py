@@ -197,6 +197,7 @@ def _histograms(name: str, task: Task) -> Plan:
             axes.stairs(share, edges, color=pen.colour(label), lw=2, linestyle=pen.looks[label].line)
         if all(edges[0] > 0 for edges, _ in found.values()):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel(unit(name))
         axes.set_ylabel("share of transitions")
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
