@@ -53,4 +53,4 @@ class Annealed(priorities.Prioritising):
             favours_reliable=self.favours == "reliable",
             refresh_period=self.refresh_period,
         )
-        return priorities.sampler(setup, rule)
+        return priorities.Priorities(setup, rule).sampler()

@@ -33,4 +33,4 @@ class Ensemble(priorities.Prioritising):
             reliability=of_estimates(setup),
             refresh_period=self.refresh_period,
         )
-        return priorities.sampler(setup, rule)
+        return priorities.Priorities(setup, rule).sampler()

@@ -35,9 +35,12 @@ ALPHA, OMEGA = 2.0, 10.0  # ours: the largest exponents; the priorities are 32-b
 
 Exponent = Callable[[jax.Array], Any]  # at an environment step
 
-TD_EDGES = tuple(float(f"{10 ** (power / 4):.4g}") for power in range(-16, 13))  # 1e-4 to 1e3, 4 bins a decade
-SHARE_EDGES = tuple(float(f"{10 ** (power / 4):.4g}") for power in range(-12, 13))  # 1e-3 to 1e3
-RELIABILITY_EDGES = tuple(n / 20 for n in range(21))
+NOWHERE = 2**31 - 1  # a place beyond the end of every level of the sums
+EDGES = {  # of the bins of the histograms
+    "td_error": tuple(float(f"{10 ** (power / 4):.4g}") for power in range(-16, 13)),  # 1e-4 to 1e3
+    "probability": tuple(float(f"{10 ** (power / 4):.4g}") for power in range(-12, 13)),  # 1e-3 to 1e3
+    "reliability": tuple(n / 20 for n in range(21)),
+}
 
 
 class Rule(NamedTuple):
@@ -61,83 +64,119 @@ class State(NamedTuple):
     reliability: Any  # the arrays of the rule's reliability
 
 
-def sampler(setup: Setup, rule: Rule) -> Sampler:
-    """The sampler of a rule."""
-    rows, environments, n_step = setup.rows, setup.environments, setup.n_step
-    places, of = environments * rows, rule.reliability
-    nowhere = jnp.iinfo(jnp.int32).max  # beyond the end of every level of the sums
+class Priorities(NamedTuple):
+    """The functions of a sampler with a rule."""
 
-    def place_of(index: Index) -> jax.Array:
-        return index.environment * rows + index.time % rows
+    setup: Setup
+    rule: Rule
 
-    def priority(td: jax.Array, reliability: Any, written: Any) -> jax.Array:
-        step = written * environments
+    @property
+    def places(self) -> int:
+        """M"""
+        return self.setup.environments * self.setup.rows
+
+    def sampler(self) -> Sampler:
+        known = () if self.rule.reliability is None else ("reliability",)
+        return Sampler(
+            self.init,
+            self.added,
+            self.draw,
+            self.updated,
+            summarise=self.summarise,
+            metrics=(*known, "last_td_error", "weight", "age", "first_priority", "stale"),
+            numbers=("entropy", "effective_size"),
+            histograms={name: EDGES[name] for name in ("td_error", "probability", *known)},
+        )
+
+    def place_of(self, index: Index) -> jax.Array:
+        return index.environment * self.setup.rows + index.time % self.setup.rows
+
+    def time_of(self, row: jax.Array, written: Any) -> jax.Array:
+        """When the newest step in a row of the ring was written; below 0 if none was."""
+        return written - 1 - (written - 1 - row) % self.setup.rows
+
+    def drawable(self, written: Any) -> jax.Array:
+        """Whether the transition at each place [M] can be drawn."""
+        time = self.time_of(jnp.arange(self.places) % self.setup.rows, written)
+        return (time >= 0) & (time <= written - self.setup.n_step)
+
+    def priority(self, td: jax.Array, reliability: Any, written: Any) -> jax.Array:
+        rule, step = self.rule, written * self.setup.environments
         found = jnp.power(td + rule.td_offset, rule.alpha(step))
         if rule.omega is None:
             return found
         trusted = reliability if rule.favours_reliable else 1 - reliability
         return found * jnp.power(jnp.maximum(trusted, LEAST), rule.omega(step))
 
-    def init() -> State:
-        arrays = () if of is None else of.init()
-        zeros = jnp.zeros(places)
-        return State(block_sums.zeros(places), zeros, jnp.zeros(places, jnp.int32), jnp.float32(1), arrays)
+    def relative(self, state: State, numbers: jax.Array, written: Any) -> jax.Array:
+        """M P of priorities: how much likelier than under uniform replay they make a draw."""
+        stored = self.setup.count(written) * self.setup.environments
+        share = numbers / block_sums.total(state.sums) * stored
+        return (1 - self.rule.uniform_share) * share + self.rule.uniform_share
 
-    def added(state: State, written: Any, steps: Step) -> State:
+    def init(self) -> State:
+        of, zeros = self.rule.reliability, jnp.zeros(self.places)
+        arrays = () if of is None else of.init()
+        return State(block_sums.zeros(self.places), zeros, zeros.astype(jnp.int32), jnp.float32(1), arrays)
+
+    def added(self, state: State, written: Any, steps: Step) -> State:
+        environments, n_step, of = self.setup.environments, self.setup.n_step, self.rule.reliability
         everywhere = jnp.arange(environments)
-        newest = place_of(Index(jnp.broadcast_to(written, environments), everywhere))
-        td = state.td.at[newest].set(state.largest)
-        updated_at = state.updated_at.at[newest].set(0)
+        newest = self.place_of(Index(jnp.broadcast_to(written, environments), everywhere))
         arrays = state.reliability if of is None else of.added(state.reliability, newest, steps)
-        first = priority(state.largest, 0.0 if of is None else of.first, written + 1)
-        complete = place_of(Index(written - n_step + 1 + jnp.zeros_like(everywhere), everywhere))
-        complete = jnp.where(written >= n_step - 1, complete, nowhere)
+        complete = self.place_of(Index(written - n_step + 1 + jnp.zeros_like(everywhere), everywhere))
+        complete = jnp.where(written >= n_step - 1, complete, NOWHERE)
+        first = self.priority(state.largest, 0.0 if of is None else of.first, written + 1)
         changed, numbers = complete, jnp.broadcast_to(first, environments)
         if n_step > 1:  # the newest steps have taken the places of transitions, and are none themselves yet
             changed = jnp.concatenate([newest, complete])
             numbers = jnp.concatenate([jnp.zeros(environments), numbers])
-        return State(block_sums.write(state.sums, changed, numbers), td, updated_at, state.largest, arrays)
+        return State(
+            block_sums.write(state.sums, changed, numbers),
+            state.td.at[newest].set(state.largest),
+            state.updated_at.at[newest].set(0),
+            state.largest,
+            arrays,
+        )
 
-    def draw(state: State, written: Any, count: Any, key: jax.Array) -> tuple[Index, jax.Array, dict]:
+    def draw(self, state: State, written: Any, count: Any, key: jax.Array) -> tuple[Index, jax.Array, dict]:
+        setup, rule = self.setup, self.rule
         # All random numbers come from one call, because each call costs as much as drawing from the sums.
         bits = jax.random.bits(key, (len(state.sums) + 3, setup.batch_size))
         random = (bits[3:] >> 9) * jnp.float32(2**-23)  # in [0, 1)
-        environment, row = jnp.divmod(block_sums.draw(state.sums, random), rows)
-        time = written - 1 - (written - 1 - row) % rows
+        environment, row = jnp.divmod(block_sums.draw(state.sums, random), setup.rows)
+        time = self.time_of(row, written)
         if rule.uniform_share:
             uniformly = bits[0] < jnp.uint32(rule.uniform_share * (2**32 - 1))
             time = jnp.where(uniformly, setup.first(written) + _below(bits[1], setup.count(written)), time)
-            environment = jnp.where(uniformly, _below(bits[2], environments), environment)
+            environment = jnp.where(uniformly, _below(bits[2], setup.environments), environment)
         index = Index(time, environment)
-        place = place_of(index)
-        probability = probabilities(state, written, block_sums.read(state.sums, place))
-        weights = jnp.power(probability, -rule.beta(written * environments))
+        place = self.place_of(index)
+        relative = self.relative(state, block_sums.read(state.sums, place), written)
+        weights = jnp.power(relative, -rule.beta(written * setup.environments))
         weights = weights / weights.max()
-        return index, weights, told(state, written, count, index, place, weights)
+        return index, weights, self.told(state, written, count, index, weights)
 
-    def probabilities(state: State, written: Any, numbers: jax.Array) -> jax.Array:
-        """M P of priorities."""
-        stored = setup.count(written) * environments
-        share = numbers / block_sums.total(state.sums) * stored
-        return (1 - rule.uniform_share) * share + rule.uniform_share
-
-    def told(state: State, written: Any, count: Any, index: Index, place: jax.Array, weights: jax.Array) -> dict:
+    def told(self, state: State, written: Any, count: Any, index: Index, weights: jax.Array) -> dict[str, jax.Array]:
+        """The metrics of a batch."""
+        setup, of, place = self.setup, self.rule.reliability, self.place_of(index)
         since = state.updated_at[place]
-        late = count - since > setup.count(written) * environments / setup.batch_size
+        late = count - since > setup.count(written) * setup.environments / setup.batch_size
         known = {} if of is None else {"reliability": of.at(state.reliability, place).mean()}
         return known | {
             "last_td_error": state.td[place].mean(),
             "weight": weights.mean(),
-            "age": (written - 1 - index.time).mean(dtype=jnp.float32) * environments,
+            "age": (written - 1 - index.time).mean(dtype=jnp.float32) * setup.environments,
             "first_priority": (since == 0).mean(dtype=jnp.float32),
             "stale": ((since > 0) & late).mean(dtype=jnp.float32),
         }
 
-    def updated(state: State, written: Any, index: Index, td_errors: jax.Array, count: Any) -> State:
-        place = jnp.where(index.time >= setup.first(written), place_of(index), nowhere)
+    def updated(self, state: State, written: Any, index: Index, td_errors: jax.Array, count: Any) -> State:
+        rule, of = self.rule, self.rule.reliability
+        place = jnp.where(index.time >= self.setup.first(written), self.place_of(index), NOWHERE)
         td = jnp.abs(td_errors).mean(axis=0)
         arrays = state.reliability if of is None else of.updated(state.reliability, place, td_errors)
-        numbers = priority(td, 0.0 if of is None else of.at(arrays, place), written)
+        numbers = self.priority(td, 0.0 if of is None else of.at(arrays, place), written)
         state = State(
             block_sums.write(state.sums, place, numbers),
             state.td.at[place].set(td, mode="drop"),
@@ -147,48 +186,29 @@ def sampler(setup: Setup, rule: Rule) -> Sampler:
         )
         if rule.refresh_period is None:
             return state
-        return moved_every(count, rule.refresh_period, lambda old: anew(old, written), state)
+        return moved_every(count, rule.refresh_period, lambda old: self.anew(old, written), state)
 
-    def anew(state: State, written: Any) -> State:
+    def anew(self, state: State, written: Any) -> State:
         """The state with the priorities of all transitions by the exponents and the reliability of now."""
-        arrays, known = state.reliability, 0.0
+        of, arrays, known = self.rule.reliability, state.reliability, 0.0
         if of is not None:
             arrays = arrays if of.anew is None else of.anew(arrays, state.td, written)
-            known = of.at(arrays, jnp.arange(places))
-        numbers = jnp.where(drawable(written), priority(state.td, known, written), 0)
+            known = of.at(arrays, jnp.arange(self.places))
+        numbers = jnp.where(self.drawable(written), self.priority(state.td, known, written), 0)
         return state._replace(sums=block_sums.build(numbers), reliability=arrays)
 
-    def drawable(written: Any) -> jax.Array:
-        """Whether the transition at each place [M] can be drawn."""
-        row = jnp.arange(places) % rows
-        time = written - 1 - (written - 1 - row) % rows
-        return (time >= 0) & (time <= written - n_step)
-
-    def summarise(state: State, written: Any) -> Summary:
-        can = drawable(written)
+    def summarise(self, state: State, written: Any) -> Summary:
+        can, of = self.drawable(written), self.rule.reliability
         stored = jnp.maximum(can.sum(), 1)
-        share = jnp.where(can, probabilities(state, written, block_sums.numbers(state.sums, places)), 0)  # M P
-        p = share / stored
+        relative = self.relative(state, block_sums.numbers(state.sums, self.places), written)
+        relative = jnp.where(can, relative, 0)
+        p = relative / stored
         entropy = jax.scipy.special.entr(p).sum() / jnp.maximum(jnp.log(stored), 1e-9)
         numbers = {"entropy": entropy, "effective_size": 1 / jnp.maximum(stored * jnp.sum(p * p), 1e-9)}
-        found = {"td_error": (state.td, TD_EDGES), "probability": (share, SHARE_EDGES)}
+        found = {"td_error": state.td, "probability": relative}
         if of is not None:
-            found["reliability"] = of.at(state.reliability, jnp.arange(places)), RELIABILITY_EDGES
-        return Summary(numbers, {name: counts(x, can, edges) for name, (x, edges) in found.items()})
-
-    known = () if of is None else ("reliability",)
-    edges = {"td_error": TD_EDGES, "probability": SHARE_EDGES} | dict.fromkeys(known, RELIABILITY_EDGES)
-    metrics = (*known, "last_td_error", "weight", "age", "first_priority", "stale")
-    return Sampler(
-        init,
-        added,
-        draw,
-        updated,
-        summarise=summarise,
-        metrics=metrics,
-        numbers=("entropy", "effective_size"),
-        histograms=edges,
-    )
+            found["reliability"] = of.at(state.reliability, jnp.arange(self.places))
+        return Summary(numbers, {name: counts(x, can, EDGES[name]) for name, x in found.items()})
 
 
 def _below(bits: jax.Array, count: Any) -> jax.Array:

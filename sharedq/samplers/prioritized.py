@@ -18,4 +18,4 @@ class Prioritized(priorities.Prioritising):
     alpha: float = 0.6  # how much the TD error counts: 0 draws uniformly, 1 in proportion to it
 
     def build(self, setup: Setup) -> Sampler:
-        return priorities.sampler(setup, self.rule(setup, lambda _: self.alpha))
+        return priorities.Priorities(setup, self.rule(setup, lambda _: self.alpha)).sampler()

@@ -18,43 +18,38 @@ from sharedq.samplers.sampler import Sampler, Setup
 
 
 @dataclass(frozen=True)
-class Reaper(priorities.Prioritising):
-    """PER with less weight on steps whose episode has large TD errors after them (ReaPER)."""
-
+class _ByEpisodes(priorities.Prioritising):
     alpha: float = 0.4  # how much the TD error counts
-    omega: float = 0.2  # how much reliability counts; 0 is PER
     truncation: Truncation = "end"  # a time limit ends an episode, or leaves out one more step with the mean TD error
     refresh_period: int = 100  # updates after which all reliabilities and priorities are computed anew
 
-    def build(self, setup: Setup) -> Sampler:
-        reliability = of_episodes(setup, self.truncation)
+    def sampler(self, setup: Setup, omega: priorities.Exponent) -> Sampler:
         rule = self.rule(
             setup,
             lambda _: self.alpha,
-            lambda _: self.omega,
-            reliability=reliability,
+            omega,
+            reliability=of_episodes(setup, self.truncation),
             refresh_period=self.refresh_period,
         )
-        return priorities.sampler(setup, rule)
+        return priorities.Priorities(setup, rule).sampler()
 
 
 @dataclass(frozen=True)
-class ReaperPlus(priorities.Prioritising):
-    """ReaPER whose weight on reliability grows during the run (ReaPER+)."""
+class Reaper(_ByEpisodes):
+    """PER with less weight on steps whose episode has large TD errors after them (ReaPER)."""
 
-    alpha: float = 0.4  # how much the TD error counts
-    omega_start: float = 0.1  # how much reliability counts at step 0
-    omega_end: float = 0.7  # the same after anneal_steps
-    truncation: Truncation = "end"  # a time limit ends an episode, or leaves out one more step with the mean TD error
-    refresh_period: int = 100  # updates after which all reliabilities and priorities are computed anew
+    omega: float = 0.2  # how much reliability counts; 0 is PER
 
     def build(self, setup: Setup) -> Sampler:
-        reliability = of_episodes(setup, self.truncation)
-        rule = self.rule(
-            setup,
-            lambda _: self.alpha,
-            self.annealed(setup, "omega"),
-            reliability=reliability,
-            refresh_period=self.refresh_period,
-        )
-        return priorities.sampler(setup, rule)
+        return self.sampler(setup, lambda _: self.omega)
+
+
+@dataclass(frozen=True)
+class ReaperPlus(_ByEpisodes):
+    """ReaPER whose weight on reliability grows during the run (ReaPER+)."""
+
+    omega_start: float = 0.1  # how much reliability counts at step 0
+    omega_end: float = 0.7  # the same after anneal_steps
+
+    def build(self, setup: Setup) -> Sampler:
+        return self.sampler(setup, self.annealed(setup, "omega"))

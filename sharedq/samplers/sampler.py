@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from sharedq.transitions import Batch, Step
 
@@ -41,7 +42,7 @@ class Setup(NamedTuple):
 
     def first(self, written: Any) -> jax.Array:
         """The time of the oldest stored transition, when each environment has written so many steps."""
-        return jax.numpy.maximum(written - self.rows, 0)
+        return jnp.maximum(written - self.rows, 0)
 
     def count(self, written: Any) -> jax.Array:
         """The number of stored transitions of each environment."""
