@@ -25,7 +25,7 @@ from sharedq.analysis.cost import flops
 from sharedq.environments import Continuous, EnvironmentSpec
 from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
-from sharedq.replay import Transitions
+from sharedq.replay import Transitions, uniform_replay
 from sharedq.training import Interactive
 from sharedq.training.learning import Learner, example_batch, make_update, step_like, zero_metrics
 from sharedq.training.measuring import NOTHING
@@ -50,7 +50,8 @@ class Ours:
 
     def __init__(self, experiment: Experiment, at_once: int):
         algorithm = experiment.algorithm.build(HUMANOID, experiment.target, experiment.network)
-        replay = Transitions(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
+        storage = Transitions(capacity=STORED, batch_size=BATCH).build(step_like(HUMANOID), 0.99, 1)
+        replay = uniform_replay(storage)
         training = Interactive(environments=1, update_period=1, gradient_steps=at_once)
         example, key = example_batch(HUMANOID, BATCH), jax.random.key(0)
         learner = Learner(jnp.int32(0), jax.jit(algorithm.init)(key, example), jax.jit(replay.init)())

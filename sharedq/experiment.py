@@ -81,7 +81,7 @@ class Experiment:
     target: Any = field(default_factory=TargetNetwork)
     network: Any = field(default_factory=Convolutional)
     replay: Any = field(default_factory=Transitions)
-    sampler: Any = field(default_factory=Uniform)
+    sampler: Any = field(default_factory=Uniform, kw_only=True)
     training: Any = field(default_factory=Fused)
     seeds: int = 1  # number of seeds, trained in parallel
     seed: int = 0  # the first seed; the others are the numbers after it
@@ -130,6 +130,10 @@ class Experiment:
         options |= self._shortened(options)
         changes: dict[str, dict[str, Any]] = {}
         kinds = {part: options[part] for part in TABLES if part in options}
+        for part, given in kinds.items():
+            if (kind := _current_kind(part, given)) is not given:
+                warnings.warn(f"{part} '{given}' is called '{kind}' now", FutureWarning, stacklevel=3)
+                kinds[part] = kind
         own: dict[str, Any] = {}
         for option, value in options.items():
             part, _, name = option.partition(".")
@@ -181,7 +185,7 @@ class Experiment:
         if isinstance(kind, tuple):  # a kind with fields
             kind = kind[0]
         if isinstance(kind, str):
-            kind = TABLES[part][kind]
+            kind = TABLES[part][_current_kind(part, kind)]
         kind = getattr(self, part) if kind is None else kind
         return {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
 
@@ -427,6 +431,13 @@ def _refuse_strangers(references: Collection[str], trust: Trust) -> None:
             f"this experiment would import and run {' and '.join(sorted(strange))}: add --trust (from Python "
             "trust=True) if you trust its author and the code that is imported here by that name"
         )
+
+
+def _current_kind(part: str, kind: Any) -> Any:
+    """The current name of a kind, if it is given by the name that it had in 0.1.0."""
+    if isinstance(kind, str) and (current := old_names.KINDS.get(f"{part}.{kind}")) and kind not in TABLES[part]:
+        return current
+    return kind
 
 
 def _current_fields(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:

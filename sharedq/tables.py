@@ -2,8 +2,8 @@
 
 A kind is the frozen dataclass of settings behind a name, such as `shared_heads` of `--target`. A package names its
 kinds as entry points, in the groups `sharedq.targets`, `sharedq.algorithms`, `sharedq.networks`,
-`sharedq.environments`, `sharedq.replays`, `sharedq.trainings` and `sharedq.measures`. A kind in a user's module has
-the name `package.module:Class`.
+`sharedq.environments`, `sharedq.replays`, `sharedq.samplers`, `sharedq.trainings` and `sharedq.measures`. A kind in a
+user's module has the name `package.module:Class`.
 """
 
 import dataclasses

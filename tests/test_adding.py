@@ -88,7 +88,7 @@ class Replayed:
 
         def update(state, batch, key, step):
             params, error = learned(state.params, *batch.transition)
-            return state._replace(params=params), jnp.abs(error)[None], {"loss": error**2}
+            return state._replace(params=params), -error[None], {"loss": error**2}
 
         return Algorithm(*functions, observe, update)
 
@@ -182,8 +182,8 @@ def test_a_loss_while_observing_that_is_no_number_is_told_with_its_step():
     [
         (
             "one_step",
-            {"replay": "uniform"},
-            "'one_step' learns from each step .* and replay 'uniform' .*: add --replay none",
+            {"replay": "transitions"},
+            "'one_step' learns from each step .* and replay 'transitions' .*: add --replay none",
         ),
         (
             "one_step",

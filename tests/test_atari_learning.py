@@ -8,6 +8,7 @@ import optax
 from sharedq.environments import Discrete, EnvironmentSpec, HostEnvironment, Outcome
 from sharedq.networks import Dense
 from sharedq.recipes import recipe
+from sharedq.replay import uniform_replay
 from sharedq.targets import SharedHeads
 from sharedq.training.learning import step_like
 from sharedq.transitions import Batch, Transition
@@ -102,7 +103,7 @@ def test_with_the_papers_numbers_the_heads_first_move_at_step_24_000():
     world = HostEnvironment(STILL, lambda *_: Still())
     assert atari.target == SharedHeads(heads=1, period=2000) and atari.training.warm_up == 20_000
     algorithm = atari.algorithm.on(atari.target.build(Dense((2,)).build(2)))
-    replay = atari.replay.build(step_like(world.spec), atari.algorithm.gamma, 1)
+    replay = uniform_replay(atari.replay.build(step_like(world.spec), atari.algorithm.gamma, 1))
     program = atari.training.build(world, algorithm, replay, [0])
     assert program.log_steps[:8] == [2500 * n for n in range(1, 9)]  # the eighth ends the warm-up
 

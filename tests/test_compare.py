@@ -298,11 +298,11 @@ def test_all_values_are_checked_before_a_folder_is_made(tmp_path, capsys):
 @pytest.mark.parametrize(("training", "seeds", "for_one"), [("interactive", 1, True), ("interactive", 2, False)])
 def test_a_comparison_lays_out_the_cores_as_its_runs_do(tmp_path, monkeypatch, training, seeds, for_one):
     asked = []
-    monkeypatch.setattr("sharedq.trainer.use_all_cores", lambda for_one: asked.append(for_one))
+    monkeypatch.setattr("sharedq.trainer.use_all_cores", lambda for_one, devices: asked.append((for_one, devices)))
     options = {"environment.id": "CartPole-v1", "training": training, "seeds": seeds}
     one = recipe("cartpole").replace(environment="gymnasium", **options)
     plan("cartpole", {"one": one}, tmp_path / "out", "", overwrite=False)
-    assert asked == [for_one]
+    assert asked == [(for_one, seeds)]  # each seed of environments on the host has a device of its own
 
 
 def test_what_takes_a_comparisons_place_takes_none_of_its_runs(compared, tmp_path):

@@ -15,6 +15,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+import test_replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_frame_stacks import ANY_ENDS, CAPACITY, DEPTH, ENVIRONMENTS, GAMMA, ROOM, ROWS, STEP, compiled, filled, played
@@ -686,7 +687,7 @@ def test_a_kept_replay_becomes_a_data_set_group_by_group(sharedq, here, runs):
     kept, written = Store("data"), 4000 // 2
     for seed in range(2):
         mine = [episode for episode in kept if episode.group == seed]
-        action, end = (arrays[f"replay/ring/{name}"][seed] for name in ("action", "terminated"))
+        action, end = (arrays[f"replay/storage/ring/{name}"][seed] for name in ("action", "terminated"))
         ordered = [action[(time % 500) * 2 + world] for world in range(2) for time in range(written - 500, written)]
         assert np.concatenate([episode.action for episode in mine]).tolist() == ordered
         assert sum(episode.end == End.TERMINATED for episode in mine) == end.sum()
@@ -750,7 +751,7 @@ STACKS = EnvironmentSpec("stacks", jax.ShapeDtypeStruct((2, 3, DEPTH), np.uint8)
 @given(ANY_ENDS, st.integers(3, 3 * ROWS + 5))
 def test_frames_come_back_from_a_ring_as_they_were_played(ends, written):
     steps = played(ends)
-    data = filled(compiled(1), steps, written)
+    data = filled(compiled(1), steps, written).storage
     named = data.ring._asdict() | {"final_frames": data.final_frames, "truncated_so_far": data.truncated_so_far}
     kept = held(named, STACKS, ROWS + DEPTH, written, ROWS)
     truncated = [(t, w) for t in range(written) for w in range(ENVIRONMENTS) if steps.truncated[t, w]]
@@ -761,14 +762,13 @@ def test_frames_come_back_from_a_ring_as_they_were_played(ends, written):
 @given(ANY_ENDS, st.integers(3, 3 * ROWS + 5))
 def test_steps_come_back_from_a_uniform_ring_as_they_were_played(ends, written):
     steps = played(ends)
-    data = filled(uniform(), steps, written)
+    data = filled(uniform(), steps, written).storage
     check(held(data["ring"]._asdict(), STACKS, ROWS, written, ROWS), steps, written, lost=set())
 
 
 @functools.cache
 def uniform():
-    replay = Transitions(CAPACITY, CAPACITY).build(STEP, GAMMA, ENVIRONMENTS)
-    return replay._replace(add=jax.jit(replay.add))
+    return test_replay.compiled(Transitions(CAPACITY, CAPACITY).build(STEP, GAMMA, ENVIRONMENTS))
 
 
 def check(kept: kept_replay.Kept, steps, written: int, lost: set) -> None:

@@ -14,7 +14,7 @@ from sharedq.errors import SharedqError
 from sharedq.experiment import TABLES, Experiment
 from sharedq.networks import Convolutional, Dense, FlaxTrunk
 from sharedq.recipes import GAMES, RECIPES, recipe
-from sharedq.replay import Transitions
+from sharedq.replay import FrameStacks, Transitions
 from sharedq.targets import SharedHeads, TargetNetwork
 from sharedq.trainer import new_folder
 from sharedq.training import Fused
@@ -96,6 +96,19 @@ def test_old_names_of_options_work_and_say_the_new_one():
     plain["target"] |= {"polyak": 0.5, "acting": "mean"}
     del plain["target"]["tau"], plain["target"]["behaviour_head"]
     assert Experiment.from_dict(plain).target == SharedHeads(period=BASE.target.period, tau=0.5, behaviour_head="mean")
+
+
+def test_the_old_name_of_a_kind_works_and_says_the_new_one(monkeypatch):
+    other = BASE.replace(replay="none")
+    with pytest.warns(FutureWarning, match=r"^replay 'uniform' is called 'transitions' now$"):
+        assert other.parse({"replay": "uniform", "capacity": "700"}).replay == Transitions(700)
+    with pytest.warns(FutureWarning, match=r"^replay 'uniform' is called 'transitions' now$"):
+        assert BASE.replace(replay="uniform") == BASE  # settings are kept, as of any kind
+    plain = BASE.to_dict()
+    plain["replay"]["kind"] = "uniform"
+    assert Experiment.from_dict(plain) == BASE
+    monkeypatch.setitem(TABLES["replay"].ours, "uniform", FrameStacks)
+    assert type(BASE.replace(replay="uniform").replay) is FrameStacks  # a kind that has the name now keeps it
 
 
 # Options

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_replay import assert_equally_often
+from test_replay import assert_equally_often, compiled
 
 from sharedq.datasets.data_set import DataSet
 from sharedq.datasets.episode import End, Episode
@@ -122,7 +122,7 @@ def drawn_online(kind: str, n_step: int):
     """Steps [T, ...] -> batches of the replay of a run that has room for all of them and for every final frame."""
     chosen = FrameStacks if WORLDS[kind].stack else Transitions
     more = {"truncations": STEPS} if WORLDS[kind].stack else {}
-    replay = chosen(STEPS, STEPS, n_step, **more).build(step_like(WORLDS[kind].spec), GAMMA, 1)
+    replay = compiled(chosen(STEPS, STEPS, n_step, **more).build(step_like(WORLDS[kind].spec), GAMMA, 1))
 
     def drawn(steps: Step) -> Batch:
         def add(data, step):

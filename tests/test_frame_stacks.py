@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -62,8 +63,7 @@ def at(steps: Step, time) -> Step:
 
 @functools.cache
 def compiled(n: int):
-    replay = FrameStacks(CAPACITY, CAPACITY, n, ROOM).build(STEP, GAMMA, ENVIRONMENTS)
-    return replay._replace(add=jax.jit(replay.add), sample=jax.jit(replay.sample))
+    return test_replay.compiled(FrameStacks(CAPACITY, CAPACITY, n, ROOM).build(STEP, GAMMA, ENVIRONMENTS))
 
 
 def filled(replay, steps: Step, written: int):
@@ -97,7 +97,7 @@ def check_against_whole_stacks(batch: Batch, steps: Step, written: int, n: int) 
         assert seen.reward[i] == reward
         assert seen.discount[i] == (0 if died else GAMMA ** (last - first + 1))
         assert batch.weights[i] == (0 if lost else 1)
-        assert batch.ids[i] == first
+        assert (batch.ids.time[i], batch.ids.environment[i]) == (first, where)
         if died:  # the last frame stands still
             np.testing.assert_array_equal(seen.next_obs[i, ..., :-1], steps.obs[last, where][..., 1:])
             np.testing.assert_array_equal(seen.next_obs[i, ..., -1], steps.obs[last, where][..., -1])
@@ -133,8 +133,7 @@ def test_it_draws_what_uniform_replay_draws(n):
     ends = np.random.default_rng(1).choice(4, (3 * ROWS, ENVIRONMENTS), p=[0.7, 0.1, 0.1, 0.1]).astype(np.int8)
     steps, replays = played(ends), []
     for kind in (FrameStacks, Transitions):
-        replay = kind(CAPACITY, CAPACITY, n).build(STEP, 0.99, ENVIRONMENTS)
-        replays.append(replay._replace(add=jax.jit(replay.add), sample=jax.jit(replay.sample)))
+        replays.append(test_replay.compiled(kind(CAPACITY, CAPACITY, n).build(STEP, 0.99, ENVIRONMENTS)))
     ours, theirs = (drawn(replay, steps, len(ends), 3) for replay in replays)
     goes_on = theirs.transition.discount > 0
     assert 0 < goes_on.sum() < len(goes_on)
@@ -186,7 +185,7 @@ def test_seeds_side_by_side_are_each_as_alone():
 
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_donated_scan_writes_and_draws_in_place_and_compiles_once(seeds):
-    replay = FrameStacks(capacity=2000, batch_size=2).build(shapes(32, 32, DEPTH), 0.9, 2)
+    replay = test_replay.compiled(FrameStacks(capacity=2000, batch_size=2).build(shapes(32, 32, DEPTH), 0.9, 2))
     step = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape), leaf.dtype), shapes(32, 32, DEPTH))
 
     def train(data, written):
@@ -201,13 +200,15 @@ def test_a_donated_scan_writes_and_draws_in_place_and_compiles_once(seeds):
     if seeds:
         train, init = jax.vmap(train, in_axes=(0, None)), jax.vmap(init, axis_size=seeds)
     data = init()
-    frames = [data.ring.frame.unsafe_buffer_pointer(), data.final_frames.unsafe_buffer_pointer()]
+    ring, final_frames, _ = data.storage
+    frames = [ring.frame.unsafe_buffer_pointer(), final_frames.unsafe_buffer_pointer()]
     train = jax.jit(train, donate_argnums=0)
     scratch = train.lower(data, jnp.int32(0)).compile().memory_analysis().temp_size_in_bytes
-    assert scratch < data.ring.frame.nbytes / 10
+    assert scratch < ring.frame.nbytes / 10
     for written in (0, 10, 20):
         data, _ = train(data, jnp.int32(written))
-    assert [data.ring.frame.unsafe_buffer_pointer(), data.final_frames.unsafe_buffer_pointer()] == frames
+    ring, final_frames, _ = data.storage
+    assert [ring.frame.unsafe_buffer_pointer(), final_frames.unsafe_buffer_pointer()] == frames
     assert train._cache_size() == 1
 
 

@@ -107,7 +107,7 @@ def test_a_seed_does_not_depend_on_how_many_run_beside_it(single, three):
 
 def test_seeds_differ(three):
     kernels = three[0].agent.params["trunk"]["Dense_0"]["kernel"]
-    obs = three[0].replay["ring"].obs
+    obs = three[0].replay.storage["ring"].obs
     for other in (1, 2):
         assert (kernels[0] != kernels[other]).all()
         assert (obs[0, :3] != obs[other, :3]).all()
@@ -223,7 +223,7 @@ def replayed(ring, environments: int, written: int):
 @pytest.mark.parametrize("place", [0, 2])
 def test_the_episodes_told_are_those_that_happened(three, place):
     run, told = three
-    ring = seed_of(run.replay["ring"], place)
+    ring = seed_of(run.replay.storage["ring"], place)
     steps, ended, returned, length = replayed(ring, 3, 1008 // 3)
     parts = [heard.episodes[place] for heard in told]
     seen = [np.concatenate([getattr(part, name) for part in parts]) for name in ("steps", "returns", "lengths")]
@@ -238,7 +238,7 @@ def test_a_time_limit_is_stored_as_such_and_the_next_episode_begins_anew():
     """Under a limit of 5 steps no pole falls: every episode is truncated, and its true successor kept."""
     program = compiled(SMALL.replace(**{"environment.time_limit": 5}))
     run, _ = run_of(program, stop_at=120)
-    steps, ended, _, _ = replayed(seed_of(run.replay["ring"], 0), 3, 120 // 3)
+    steps, ended, _, _ = replayed(seed_of(run.replay.storage["ring"], 0), 3, 120 // 3)
     assert not steps.terminated.any()
     np.testing.assert_array_equal(steps.truncated, np.arange(40)[:, None] % 5 == np.full(3, 4))
     assert {(returned, length) for _, returned, length in ended} == {(5.0, 5)}

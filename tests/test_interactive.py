@@ -19,7 +19,7 @@ from sharedq.errors import SharedqError, Unphysical
 from sharedq.experiment import Experiment
 from sharedq.networks import Dense
 from sharedq.playing.episodes import play, play_on_host
-from sharedq.replay import NoReplay, Transitions
+from sharedq.replay import NoReplay, Transitions, uniform_replay
 from sharedq.targets import SharedHeads
 from sharedq.training import Fused, Interactive, Streaming
 from sharedq.training.learning import step_like
@@ -132,7 +132,8 @@ def test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own(streams
     algorithm, host = observing(built.algorithm), on_the_host(built.environment)
     replay, stretches = built.replay, 2
     if streams:
-        algorithm, replay = algorithm._replace(update=None), NoReplay().build(step_like(host.spec), 0.9, 3)
+        algorithm = algorithm._replace(update=None)
+        replay = uniform_replay(NoReplay().build(step_like(host.spec), 0.9, 3))
         loops = [Streaming(steps=240, environments=3, log_period=120)] * 2
     else:
         loops = [dataclasses.replace(FUSED, steps=240), Interactive(**dataclasses.asdict(FUSED) | {"steps": 240})]
@@ -226,7 +227,7 @@ TURNING = HostEnvironment(
     EnvironmentSpec("turning", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(3)),
     lambda count, seed: SyncVectorEnv([Turning() for _ in range(count)]),
 )
-KEPT = Transitions(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments)
+KEPT = uniform_replay(Transitions(capacity=40, batch_size=4).build(step_like(TURNING.spec), 0.9, TURNS.environments))
 
 
 def written_out(training, seed: int):
@@ -246,8 +247,9 @@ def written_out(training, seed: int):
                 for count in range(
                     number * training.updates_per_cycle + 1, (number + 1) * training.updates_per_cycle + 1
                 ):
-                    batch = sample(data, begins, random_keys.at(replay_key, count))
-                    agent, _, _ = update(agent, batch, random_keys.at(update_key, count), count)
+                    data, batch, _ = sample(data, begins, agent, count, random_keys.at(replay_key, count))
+                    agent, errors, _ = update(agent, batch, random_keys.at(update_key, count), count)
+                    data = KEPT.update(data, begins, batch, errors, count)
             out = worlds.step(np.asarray(action))
             steps.append(Step(obs, action, out.reward, out.terminated, out.truncated, out.final_obs))
             obs = out.obs
@@ -351,7 +353,7 @@ def test_rewards_are_bounded_for_learning_and_told_as_they_are():
     program.prepare()
     run, told = run_of(program)
     host = program.to_host(run)
-    assert host.replay["ring"].reward.max() == 0.5
+    assert host.replay.storage["ring"].reward.max() == 0.5
     returns = np.concatenate([heard.episodes[0].returns for heard in told])
     lengths = np.concatenate([heard.episodes[0].lengths for heard in told])
     assert (returns == lengths).all() and returns.size
@@ -373,10 +375,10 @@ def test_a_lost_life_is_an_end_for_what_learns_and_for_nothing_else():
     spec = EnvironmentSpec("lives", jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2))
     world = HostEnvironment(spec, lambda count, seed: SyncVectorEnv([Lives()] * count))
     algorithm = SMALL.algorithm.build(spec, SMALL.target, SMALL.network)
-    replay = Transitions(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1)
+    replay = uniform_replay(Transitions(capacity=20, batch_size=1).build(step_like(world.spec), 0.9, 1))
     program = Interactive(steps=40, warm_up=20, update_period=1, log_period=20).build(world, algorithm, replay, [0, 1])
     run, told = program.advance(program.begin(), 0, 20)
-    steps = program.to_host(run).replay["ring"]
+    steps = program.to_host(run).replay.storage["ring"]
     times = np.arange(20)
     for seed in (0, 1):
         np.testing.assert_array_equal(steps.terminated[seed], times % 3 == 2)

@@ -326,8 +326,8 @@ def test_mistakes_are_told():
         ({"steps": 300}, 300),
         ({"steps": 200}, None),
         ({"steps": 300, "actor_decay_updates": None}, None),
-        ({"training": "fused", "replay": "uniform", "training.update_period": 1, "training.gradient_steps": 2}, 320),
-        ({"training": "fused", "replay": "uniform", "training.update_period": 4, "training.gradient_steps": 2}, None),
+        ({"training": "fused", "replay": "transitions", "update_period": 1, "gradient_steps": 2}, 320),
+        ({"training": "fused", "replay": "transitions", "update_period": 4, "gradient_steps": 2}, None),
     ],
 )
 def test_a_run_that_goes_on_when_the_policys_rate_is_zero_is_remarked(options, updates):

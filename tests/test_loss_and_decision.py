@@ -65,6 +65,9 @@ def test_the_loss_says_what_each_head_was_regressed_on(name, target):
     np.testing.assert_allclose(total, info.per_head.sum(), rtol=1e-6)
     targets = info.targets.reshape(*info.targets.shape, *(1,) * (info.predictions.ndim - 2))
     np.testing.assert_allclose(info.errors, jnp.abs(info.predictions - targets), rtol=1e-5, atol=1e-6)
+    predicted = info.predictions.reshape(heads, 6, -1)  # [H, B, C]
+    expected = [predicted[h, :, c] - info.targets[h] for h in range(heads) for c in range(predicted.shape[2])]
+    np.testing.assert_allclose(info.td_errors, np.stack(expected), rtol=1e-6)
 
 
 @targets
@@ -74,7 +77,7 @@ def test_the_update_of_dqn_reports_the_loss_of_the_batch(name, target):
     _, errors, metrics = algorithm.update(state, batch, KEY, jnp.int32(1))
     total, info = algorithm.loss(state.params, state, batch, KEY)
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-6)
-    np.testing.assert_allclose(errors, info.errors, rtol=1e-6)
+    np.testing.assert_allclose(errors, info.predictions - info.targets, rtol=1e-6)
 
 
 @targets

@@ -223,7 +223,7 @@ def test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in(tmp_p
     assert len(evaluated) == 1 and -2_000 < float(evaluated[0]["return"]) < 0
     agent = load(run)
     assert -2 <= agent.act(np.zeros(3, np.float32)) <= 2
-    online = ["--training", "interactive", "--replay", "uniform", "--warm_up", "40", "--steps", "120"]
+    online = ["--training", "interactive", "--replay", "transitions", "--warm_up", "40", "--steps", "120"]
     online += ["--evaluation_period", "none", "--environments", "1"]
     assert main(["train", "pendulum-iql", "--from", str(run), *online, *common, "--out", str(tmp_path / "more")]) == 0
     assert {"policy_loss", "value_loss"} <= rows(tmp_path / "more/metrics.csv")[0].keys()
@@ -231,7 +231,7 @@ def test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in(tmp_p
 
 def test_what_was_learned_from_data_is_refined_in_a_compiled_environment(tmp_path, unbroken):
     options = {key: value for key, value in SMALL.items() if key != "replay.batch_size"}
-    options |= {"training": "fused", "replay": "uniform", "warm_up": 40, "update_period": 2, "environments": 2}
+    options |= {"training": "fused", "replay": "transitions", "warm_up": 40, "update_period": 2, "environments": 2}
     options |= {"batch_size": 8, "capacity": 200, "training.log_period": 60, "steps": 120}
     options["training.evaluation_period"] = "none"
     for learner, (name, own) in LEARNERS.items():
@@ -356,7 +356,7 @@ def test_settings_that_do_not_fit_the_data_are_refused(tmp_path, data, told, opt
 
 def test_learning_from_data_needs_a_data_set_and_not_a_replay(tmp_path, data, told):
     command = [one for one in words("iql", data, tmp_path / "run") if not one.startswith("--data")]
-    line = told(*command, "--replay", "uniform")
+    line = told(*command, "--replay", "transitions")
     assert "training 'offline' for learning from a data set" in line and "--replay dataset" in line
     stream = ("train", "stream-control", "--replay", "dataset", "--data", data, "--out", tmp_path / "run")
     assert "algorithm 'stream_q' learns from each step as it happens" in told(*stream)

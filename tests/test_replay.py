@@ -1,5 +1,8 @@
 """The ring and uniform replay: written in place, packed without loss, and drawn from only where something is stored."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sharedq.replay import Transitions, ring_storage
+from sharedq.replay import Storage, Transitions, ring_storage, uniform_replay
 from sharedq.transitions import Step
 
 KEY = jax.random.key(3)
@@ -27,10 +30,28 @@ def at_time(time: int, ends=lambda when, environment: (False, False)) -> Step:
     return Step(obs, obs + 1, obs + 0.5, terminated, truncated, obs + 100)
 
 
-def filled(replay, written: int, **keywords):
-    data, add = replay.init(), jax.jit(replay.add)
+class Compiled(NamedTuple):
+    """The functions of a replay. `sample(data, written, key)` gives a batch."""
+
+    init: Callable
+    add: Callable
+    sample: Callable
+
+
+def compiled(storage: Storage) -> Compiled:
+    """The replay that draws uniformly from a storage."""
+    replay = uniform_replay(storage)
+
+    def sample(data, written, key):
+        return replay.sample(data, written, None, 1, key)[1]
+
+    return Compiled(replay.init, jax.jit(replay.add), jax.jit(sample))
+
+
+def filled(replay: Compiled, written: int, **keywords):
+    data = replay.init()
     for time in range(written):
-        data = add(data, jnp.int32(time), at_time(time, **keywords))
+        data = replay.add(data, jnp.int32(time), at_time(time, **keywords))
     return data
 
 
@@ -52,7 +73,7 @@ def test_a_donated_ring_is_written_in_place():
 
 
 def test_replay_adds_in_place():
-    replay = Transitions(CAPACITY, 4).build(STEP, 0.9, ENVIRONMENTS)
+    replay = uniform_replay(Transitions(CAPACITY, 4).build(STEP, 0.9, ENVIRONMENTS))
     data = replay.init()
     places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(data)]
     data = jax.jit(replay.add, donate_argnums=0)(data, jnp.int32(0), at_time(0))
@@ -80,11 +101,10 @@ def test_what_is_packed_into_bits_comes_back(items):
 
 @pytest.mark.parametrize("written", [1, 5, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
 def test_only_what_is_stored_is_drawn_and_all_of_it(written):
-    replay = Transitions(CAPACITY, batch_size=CAPACITY).build(STEP, 0.9, ENVIRONMENTS)
+    replay = compiled(Transitions(CAPACITY, batch_size=CAPACITY).build(STEP, 0.9, ENVIRONMENTS))
     data, drawn = filled(replay, written), set()
-    sample = jax.jit(replay.sample)
     for draw in range(20):
-        batch = sample(data, jnp.int32(written), jax.random.fold_in(KEY, draw))
+        batch = replay.sample(data, jnp.int32(written), jax.random.fold_in(KEY, draw))
         seen = batch.transition
         drawn |= set(seen.obs.tolist())
         np.testing.assert_array_equal(seen.action, seen.obs + 1)
@@ -99,11 +119,10 @@ def test_only_what_is_stored_is_drawn_and_all_of_it(written):
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("written", [3, ROWS, ROWS + 1, 2 * ROWS - 1, 4 * ROWS + 7])
 def test_n_steps_never_cross_the_seam_of_the_ring(written, n):
-    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 1.0, ENVIRONMENTS)
+    replay = compiled(Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 1.0, ENVIRONMENTS))
     data, first = filled(replay, written), set()
-    sample = jax.jit(replay.sample)
     for draw in range(20):
-        seen = sample(data, jnp.int32(written), jax.random.fold_in(KEY, draw)).transition
+        seen = replay.sample(data, jnp.int32(written), jax.random.fold_in(KEY, draw)).transition
         np.testing.assert_array_equal(seen.next_obs, seen.obs + 100 * n)  # n steps later in the same environment
         np.testing.assert_array_equal(seen.reward, n * (seen.obs + 0.5) + 100 * n * (n - 1) / 2)
         first |= set(seen.obs.tolist())
@@ -119,7 +138,7 @@ def test_n_steps_end_where_the_episode_ends():
         ended = when % 5 == 3
         return ended and environment == 0, ended and environment == 1
 
-    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, gamma, ENVIRONMENTS)
+    replay = compiled(Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, gamma, ENVIRONMENTS))
     data, keys = filled(replay, written, ends=ends), jax.random.split(KEY, 20)
     seen = jax.jit(jax.vmap(lambda key: replay.sample(data, jnp.int32(written), key).transition))(keys)
     columns = (np.asarray(x).ravel() for x in (seen.obs, seen.reward, seen.discount, seen.next_obs))
@@ -147,7 +166,7 @@ def assert_equally_often(drawn: np.ndarray, cells: int):
 
 @pytest.mark.parametrize(("n", "written"), [(1, 3 * ROWS + 5), (1, 7), (2, 2 * ROWS)])
 def test_every_stored_step_is_drawn_equally_often(n, written):
-    replay = Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 0.9, ENVIRONMENTS)
+    replay = compiled(Transitions(CAPACITY, batch_size=CAPACITY, n_step=n).build(STEP, 0.9, ENVIRONMENTS))
     data, keys = filled(replay, written), jax.random.split(KEY, 1000)
     obs = jax.jit(jax.vmap(lambda key: replay.sample(data, jnp.int32(written), key).transition.obs))(keys).ravel()
     assert_equally_often(obs, cells=ENVIRONMENTS * (min(written, ROWS) - n + 1))

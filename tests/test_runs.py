@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -368,6 +370,12 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def histograms(folder: Path) -> dict[str, list]:
+    """The histograms that TensorBoard itself reads in a folder."""
+    events = EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+    return {tag: events.Histograms(tag) for tag in events.Tags()["histograms"]}
+
+
 def test_the_checksum_is_crc32c():
     assert _extend(0xFFFFFFFF, b"123456789") ^ 0xFFFFFFFF == 0xE3069283  # the check value of its specification
     assert _extend(0xFFFFFFFF, bytes(32)) ^ 0xFFFFFFFF == 0x8A9136AA  # RFC 3720, B.4
@@ -387,6 +395,32 @@ def test_tensorboard_reads_the_event_file(tmp_path):
     read = [(tag, one.step, one.value) for tag in ("loss", written[-1][0]) for one in events.Scalars(tag)]
     assert read == [(tag, step, np.float32(value)) for tag, step, value in written]
     assert {one.wall_time for one in events.Scalars("loss")} == {1234.5}
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True).map(sorted),
+    st.data(),
+    st.integers(0, 2**40),
+)
+def test_tensorboard_reads_a_histogram(tmp_path_factory, edges, data, step):
+    counts = data.draw(st.lists(st.integers(0, 2**31 - 1), min_size=len(edges) - 1, max_size=len(edges) - 1))
+    folder = tmp_path_factory.mktemp("events")
+    with closing(HashedFile(folder / "events.out.tfevents.sharedq")) as file:
+        events = EventFile(file)
+        events.histogram("é/td_error", np.array(edges), np.array(counts, np.int32), step, wall_time=1234.5)
+        events.scalar("loss", 2.0, step, wall_time=1234.5)
+        file.flush()
+    ((tag, (event,)),) = histograms(folder).items()
+    assert (tag, event.step, event.wall_time) == ("é/td_error", step, 1234.5)
+    found = event.histogram_value
+    assert (found.min, found.max, found.num) == (edges[0], edges[-1], sum(counts))
+    assert (found.bucket_limit, found.bucket) == (edges[1:], counts)
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    moments = [sum(n * x**power for n, x in zip(counts, middles, strict=True)) for power in (1, 2)]
+    size = [sum(n * abs(x) ** power for n, x in zip(counts, middles, strict=True)) for power in (1, 2)]
+    np.testing.assert_allclose((found.sum, found.sum_squares), moments, atol=1e-12 * max(size), rtol=1e-12)
+    assert scalars(folder) == {"loss": [(step, 2.0)]}  # the next record is found
 
 
 # the log
@@ -427,6 +461,67 @@ def test_the_log_is_two_tables_and_a_tensorboard_folder_per_seed(run):
     assert first["time/seconds"] == [(10, 2.0)]
     assert second["episode/return"] == [(20, np.float32(0.8))]
     assert second["episode/length"] == [(20, 5.5)]
+
+
+BINS = {"sampler/td_error": (1e-4, 1.0, 1e3), "sampler/reliability": (0.0, 0.05, 0.5, 1.0)}
+
+
+def log_histograms(log: MetricsLog, step: int) -> None:
+    for seed in (0, 1):
+        counts = np.arange(5, dtype=np.int32) + 10 * seed + step
+        log.histograms(step, seed, {"sampler/reliability": counts[2:], "sampler/td_error": counts[:2]})
+
+
+def test_histograms_are_a_table_with_a_column_for_each_bin(run):
+    with MetricsLog(run, ["loss"], histograms=BINS) as log:
+        log_histograms(log, 100)
+        log_histograms(log, 200)
+    assert rows(run.path / "histograms.csv") == [
+        [
+            "step",
+            "seed",
+            "sampler/td_error:0.0001:1",
+            "sampler/td_error:1:1000",
+            "sampler/reliability:0:0.05",
+            "sampler/reliability:0.05:0.5",
+            "sampler/reliability:0.5:1",
+        ],
+        ["100", "0", "100", "101", "102", "103", "104"],
+        ["100", "1", "110", "111", "112", "113", "114"],
+        ["200", "0", "200", "201", "202", "203", "204"],
+        ["200", "1", "210", "211", "212", "213", "214"],
+    ]
+    found = histograms(run.path / "tensorboard/seed_1")
+    assert found.keys() == {f"train/{name}" for name in BINS}
+    assert [one.step for one in found["train/sampler/td_error"]] == [100, 200]
+    assert [one.histogram_value.bucket for one in found["train/sampler/td_error"]] == [[110, 111], [210, 211]]
+    assert found["train/sampler/reliability"][0].histogram_value.bucket_limit == [0.05, 0.5, 1.0]
+
+
+def test_a_log_without_histograms_has_no_table_of_them(run):
+    with MetricsLog(run, ["loss"]) as log:
+        assert "histograms.csv" not in log.offsets()
+    assert not (run.path / "histograms.csv").exists()
+
+
+def test_a_resumed_log_of_histograms_is_the_unbroken_one(tmp_path):
+    whole, broken = (RunDirectory.create(tmp_path / name, EXPERIMENT, "") for name in ("whole", "broken"))
+    with MetricsLog(whole, ["loss"], histograms=BINS) as log:
+        for step in (10, 20):
+            log_histograms(log, step)
+    with MetricsLog(broken, ["loss"], histograms=BINS) as log:
+        log_histograms(log, 10)
+        saved = log.offsets(), log.checksums()
+        log_histograms(log, 15)
+    with refused("histograms.csv has other columns"):
+        MetricsLog(broken, ["loss"], (), *saved, histograms={**BINS, "sampler/td_error": (1e-4, 2.0, 1e3)})
+    with MetricsLog(broken, ["loss"], (), *saved, histograms=BINS) as log:
+        log_histograms(log, 20)
+    assert (broken.path / "histograms.csv").read_bytes() == (whole.path / "histograms.csv").read_bytes()
+    for seed in ("seed_0", "seed_1"):
+        found = [histograms(run.path / "tensorboard" / seed)["train/sampler/td_error"] for run in (broken, whole)]
+        one, other = ([(event.step, event.histogram_value.bucket) for event in events] for events in found)
+        assert one == other and len(one) == 2
 
 
 @given(st.floats(width=32, allow_nan=False))

@@ -61,8 +61,8 @@ class BC:
         check_count("algorithm.actor_width", self.actor_width, most=WIDTH)
         check_count("algorithm.actor_depth", self.actor_depth, least=0, most=LAYERS)
 
-    def check(self, spec: EnvironmentSpec, training: Any) -> None:
-        check_training(spec, training)
+    def check(self, experiment: Any, spec: EnvironmentSpec) -> None:
+        check_training(spec, experiment.training)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         if isinstance(spec.actions, Tokens):

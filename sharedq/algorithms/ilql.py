@@ -85,8 +85,8 @@ class ILQL:
         check_count("algorithm.critics", self.critics, most=CRITICS)
         check_count("algorithm.accumulate", self.accumulate, most=PARTS)
 
-    def check(self, spec: EnvironmentSpec, training: Any) -> None:
-        check_training(spec, training)
+    def check(self, experiment: Any, spec: EnvironmentSpec) -> None:
+        check_training(spec, experiment.training)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         form, settings = tokens_of(spec, network, "ILQL")
