@@ -31,7 +31,8 @@ from sharedq.transitions import Step
 from sharedq.trees import moved_every
 
 LEAST = 1e-3  # ours: the smallest reliability, so that no priority is zero
-ALPHA, OMEGA = 2.0, 10.0  # ours: the largest exponents; the priorities are 32-bit numbers
+ALPHA, OMEGA = 2.0, 10.0  # ours: the largest exponents
+SMALLEST, LARGEST = 1e-30, 1e30  # ours: of the priorities, whose sums are 32-bit numbers and must be finite, not zero
 
 Exponent = Callable[[jax.Array], Any]  # at an environment step
 
@@ -103,10 +104,10 @@ class Priorities(NamedTuple):
     def priority(self, td: jax.Array, reliability: Any, written: Any) -> jax.Array:
         rule, step = self.rule, written * self.setup.environments
         found = jnp.power(td + rule.td_offset, rule.alpha(step))
-        if rule.omega is None:
-            return found
-        trusted = reliability if rule.favours_reliable else 1 - reliability
-        return found * jnp.power(jnp.maximum(trusted, LEAST), rule.omega(step))
+        if rule.omega is not None:
+            trusted = reliability if rule.favours_reliable else 1 - reliability
+            found = found * jnp.power(jnp.maximum(trusted, LEAST), rule.omega(step))
+        return jnp.clip(found, SMALLEST, LARGEST)
 
     def relative(self, state: State, numbers: jax.Array, written: Any) -> jax.Array:
         """M P of priorities: how much likelier than under uniform replay they make a draw."""
@@ -128,12 +129,14 @@ class Priorities(NamedTuple):
         complete = jnp.where(written >= n_step - 1, complete, NOWHERE)
         first = self.priority(state.largest, 0.0 if of is None else of.first, written + 1)
         changed, numbers = complete, jnp.broadcast_to(first, environments)
+        td = state.td.at[newest].set(state.largest)
         if n_step > 1:  # the newest steps have taken the places of transitions, and are none themselves yet
+            td = td.at[complete].set(state.largest, mode="drop")  # it may have grown since the step was stored
             changed = jnp.concatenate([newest, complete])
             numbers = jnp.concatenate([jnp.zeros(environments), numbers])
         return State(
             block_sums.write(state.sums, changed, numbers),
-            state.td.at[newest].set(state.largest),
+            td,
             state.updated_at.at[newest].set(0),
             state.largest,
             arrays,
