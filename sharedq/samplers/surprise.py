@@ -28,6 +28,7 @@ from sharedq.transitions import Batch
 
 PENALTY = 0.04  # the authors' weight of surprise in the reward, before the strength
 REWARDS = 0.01  # the authors' weight of the newest rewards in their mean
+LEAST = 1e-8  # ours: the least mean of rewards that they are divided by; where all are zero, it falls to zero
 FALL = 1.2  # the authors' exponent of the fall of k
 
 
@@ -75,7 +76,7 @@ class Surprise:
             elif self.effect == "calm":
                 weight = 1 - jnp.tanh(s)
             else:
-                shaped = jnp.clip(reward / usual - PENALTY * k * self.strength * 2 * s, -1, 1)
+                shaped = jnp.clip(reward / jnp.maximum(usual, LEAST) - PENALTY * k * self.strength * 2 * s, -1, 1)
                 batch = batch._replace(transition=batch.transition._replace(reward=shaped))
             batch = batch._replace(weights=batch.weights * weight)
             return State(setpoint, usual), batch, {"surprise": s.mean(), "weight": weight.mean()}
