@@ -31,7 +31,8 @@ from sharedq.transitions import Step
 from sharedq.trees import moved_every
 
 LEAST = 1e-3  # ours: the smallest reliability, so that no priority is zero
-ALPHA, OMEGA = 2.0, 10.0  # ours: the largest exponents; the priorities are 32-bit numbers
+ALPHA, OMEGA = 2.0, 10.0  # ours: the largest exponents
+SMALLEST, LARGEST = 1e-30, 1e30  # ours: of the priorities, whose sums are 32-bit numbers and must be finite, not zero
 
 Exponent = Callable[[jax.Array], Any]  # at an environment step
 
@@ -73,10 +74,10 @@ def sampler(setup: Setup, rule: Rule) -> Sampler:
     def priority(td: jax.Array, reliability: Any, written: Any) -> jax.Array:
         step = written * environments
         found = jnp.power(td + rule.td_offset, rule.alpha(step))
-        if rule.omega is None:
-            return found
-        trusted = reliability if rule.favours_reliable else 1 - reliability
-        return found * jnp.power(jnp.maximum(trusted, LEAST), rule.omega(step))
+        if rule.omega is not None:
+            trusted = reliability if rule.favours_reliable else 1 - reliability
+            found = found * jnp.power(jnp.maximum(trusted, LEAST), rule.omega(step))
+        return jnp.clip(found, SMALLEST, LARGEST)
 
     def init() -> State:
         arrays = () if of is None else of.init()
