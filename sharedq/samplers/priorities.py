@@ -95,6 +95,7 @@ def sampler(setup: Setup, rule: Rule) -> Sampler:
         complete = jnp.where(written >= n_step - 1, complete, nowhere)
         changed, numbers = complete, jnp.broadcast_to(first, environments)
         if n_step > 1:  # the newest steps have taken the places of transitions, and are none themselves yet
+            td = td.at[complete].set(state.largest, mode="drop")  # it may have grown since the step was stored
             changed = jnp.concatenate([newest, complete])
             numbers = jnp.concatenate([jnp.zeros(environments), numbers])
         return State(block_sums.write(state.sums, changed, numbers), td, updated_at, state.largest, arrays)
