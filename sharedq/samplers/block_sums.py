@@ -30,7 +30,7 @@ def build(numbers: jax.Array) -> Levels:
 
 
 def write(levels: Levels, places: jax.Array, numbers: jax.Array) -> Levels:
-    """The tree with other numbers [M] at these places. Nothing is written at places beyond the end."""
+    """The tree with other numbers [M] at these places. Nothing is written at places beyond the last block."""
     found, blocks = [], places
     for level in levels:
         blocks, within = jnp.divmod(blocks, WIDTH)
