@@ -23,7 +23,7 @@ from sharedq.analysis import MEASURES
 from sharedq.analysis.cost import Cost, cost_of
 from sharedq.analysis.measure import Measure, guarded
 from sharedq.analysis.measure import check as check_measure
-from sharedq.analysis.told_to_samplers import estimates_of, features_of
+from sharedq.analysis.sampler_inputs import estimates_of, features_of
 from sharedq.datasets import DATA
 from sharedq.environments import ENVIRONMENTS, DescribedEnvironment, Environment, EnvironmentSpec
 from sharedq.environments import check as check_environment
@@ -34,6 +34,7 @@ from sharedq.json_files import read_json
 from sharedq.networks import NETWORKS, Convolutional
 from sharedq.replay import REPLAYS, Replay, Storage, Transitions
 from sharedq.samplers import SAMPLERS, Uniform
+from sharedq.samplers import check as check_sampler
 from sharedq.settings import COUNTABLE, Chosen, chosen, require
 from sharedq.tables import Table, needs_import
 from sharedq.targets import SOURCES, TargetNetwork
@@ -300,18 +301,22 @@ class Experiment:
 
     def _drawn(self, storage: Storage, spec: EnvironmentSpec, algorithm: Algorithm) -> Replay:
         """The replay of a storage from which the sampler draws."""
-        setup, kind = storage.setup._replace(steps=self.training.steps), self.kind("sampler")
-        agent, batch = shapes_of(algorithm, spec, setup.batch_size)
+        own, kind, training = storage.spec, self.kind("sampler"), self.training
+        filled = own.count(min(training.warm_up // own.environments, own.rows)) * own.environments
+        own = own._replace(steps=training.steps, filled=max(int(filled), 0))
         if getattr(self.sampler, "needs_estimates", False):
             require(
-                estimates_of(algorithm, agent, batch) > 1,
+                estimates_of(algorithm, *shapes_of(algorithm, spec, own.batch_size)) > 1,
                 f"sampler '{kind}' compares several estimates of a value, and with target '{self.kind('target')}' "
                 "there is one: add --target iterated_networks, or --target shared_heads --target.heads 3",
             )
         if getattr(self.sampler, "needs_features", False):
-            features, count = features_of(algorithm, agent, batch)
-            setup = setup._replace(features=features, feature_count=count)
-        return Replay(storage, self.built("sampler", setup))
+            features, count = features_of(kind, algorithm, *shapes_of(algorithm, spec, own.batch_size))
+            own = own._replace(features=features, feature_count=count)
+        sampler = self.built("sampler", own)
+        with self._blaming("sampler"):
+            check_sampler(f"sampler '{kind}'", sampler, own, example_step(spec, own.environments))
+        return Replay(storage, sampler)
 
     def built(self, part: str, *arguments: Any) -> Any:
         """What `build` of a part gives. An environment that is not ours is checked too."""
@@ -340,11 +345,11 @@ class Experiment:
                     f"algorithm '{self.kind('algorithm')}' learns from {LEARNS_FROM[learns_from]}, and {part} "
                     f"'{self.kind(part)}' does not provide that: add --{part} {self._fitting(part, learns_from)}"
                 )
-        require(
-            learns_from == self.replay.learns_from == "replay" or isinstance(self.sampler, Uniform),
-            f"sampler '{self.kind('sampler')}' draws from a replay, and replay '{self.kind('replay')}' keeps no steps "
-            "to draw from: leave --sampler out",
-        )
+        if not isinstance(self.sampler, Uniform):
+            told = f"sampler '{self.kind('sampler')}' draws from what a replay has stored, and"
+            nothing = f"replay '{self.kind('replay')}' stores nothing"
+            why = "batches of a data set are drawn uniformly" if self.replay.learns_from == "data" else nothing
+            require(self.replay.learns_from == "replay", f"{told} {why}: add --sampler uniform")
         replay, training = (getattr(self, part).learns_from for part in ("replay", "training"))
         if replay != training:
             raise SharedqError(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from sharedq.replay.replay import Storage
-from sharedq.samplers.sampler import Index, Setup
+from sharedq.samplers.sampler import Index, SamplerSpec
 from sharedq.transitions import Step, Transition
 
 
@@ -21,4 +21,4 @@ class NoReplay:
         def read(data: Any, index: Index) -> tuple[Transition, jax.Array]:
             raise TypeError("there is no replay to sample from")
 
-        return Storage(Setup(0, environments, 1, 1), lambda: (), lambda data, written, steps: data, read)
+        return Storage(SamplerSpec(0, environments, 1, 1), lambda: (), lambda data, written, steps: data, read)

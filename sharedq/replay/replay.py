@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from sharedq.formats import SAMPLER
 from sharedq.samplers import uniform
-from sharedq.samplers.sampler import Index, Sampler, Setup, Summary
+from sharedq.samplers.sampler import Index, Sampler, SamplerSpec, Summary
 from sharedq.transitions import Batch, Step, Transition
 
 
@@ -33,7 +33,7 @@ class Read(Protocol):
 
 
 class Storage(NamedTuple):
-    setup: Setup  # what a sampler has to know
+    spec: SamplerSpec  # what a sampler has to know
     init: Init
     add: Add
     read: Read
@@ -54,7 +54,7 @@ class Replay(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        return self.storage.setup.batch_size
+        return self.storage.spec.batch_size
 
     @property
     def metric_names(self) -> list[str]:
@@ -86,6 +86,7 @@ class Replay(NamedTuple):
         """The batch that an agent learns from at update `count`, and metrics for the log."""
         index, weights, metrics = self.sampler.draw(data.sampler, written, count, key)
         transition, whole = self.storage.read(data.storage, index)
+        index = index._replace(time=jnp.where(whole, index.time, -1))  # so what is not whole is never credited
         batch = Batch(transition, jnp.where(whole, weights, 0), index)
         if self.sampler.weigh is not None:
             state, batch, more = self.sampler.weigh(data.sampler, written, agent, batch)
@@ -94,12 +95,11 @@ class Replay(NamedTuple):
 
     def update(self, data: Data, written: Any, batch: Batch, td_errors: jax.Array, count: Any) -> Data:
         """The data after update `count` on a batch, whose TD errors are [E, B]."""
-        errors = jnp.where(batch.weights > 0, td_errors, 0)
-        return data._replace(sampler=self.sampler.updated(data.sampler, written, batch.ids, errors, count))
+        return data._replace(sampler=self.sampler.updated(data.sampler, written, batch.ids, td_errors, count))
 
     def sample_uniformly(self, data: Data, written: Any, key: jax.Array) -> Batch:
         """A batch for those who look at learning from outside, which is drawn uniformly by every sampler."""
-        index = uniform.draw(self.storage.setup, written, key)
+        index = uniform.draw(self.storage.spec, written, key)
         transition, whole = self.storage.read(data.storage, index)
         return Batch(transition, whole.astype(jnp.float32), index)
 
@@ -129,4 +129,4 @@ class ReplayLike(Protocol):
 
 def uniform_replay(storage: Storage) -> Replay:
     """The replay that draws uniformly from a storage."""
-    return Replay(storage, uniform.Uniform().build(storage.setup))
+    return Replay(storage, uniform.Uniform().build(storage.spec))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sharedq.bellman import returns
 from sharedq.replay import ring_storage
 from sharedq.replay.replay import Storage
-from sharedq.samplers.sampler import Index, Setup
+from sharedq.samplers.sampler import Index, SamplerSpec
 from sharedq.settings import N_STEP, check_count, require
 from sharedq.transitions import Step, Transition
 
@@ -62,9 +62,9 @@ class Transitions:
         """Steps kept per environment."""
         return self.capacity // environments
 
-    def setup(self, environments: int) -> Setup:
+    def spec(self, environments: int) -> SamplerSpec:
         """What a sampler has to know of this storage."""
-        return Setup(self.rows(environments), environments, self.n_step, self.batch_size)
+        return SamplerSpec(self.rows(environments), environments, self.n_step, self.batch_size)
 
     def build(self, step: Step, gamma: float, environments: int) -> Storage:
         """The storage of steps shaped like `step` (arrays or shapes, of one environment)."""
@@ -97,4 +97,4 @@ class Transitions:
                 transition = Transition(obs, action, reward, discount, next_obs)
             return transition, jnp.ones(first.shape, bool)
 
-        return Storage(self.setup(environments), init, add, read)
+        return Storage(self.spec(environments), init, add, read)

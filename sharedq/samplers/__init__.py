@@ -4,7 +4,7 @@ from sharedq.samplers.annealed import Annealed
 from sharedq.samplers.ensemble import Ensemble
 from sharedq.samplers.prioritized import Prioritized
 from sharedq.samplers.reaper import Reaper, ReaperPlus
-from sharedq.samplers.sampler import Index, Sampler, Setup
+from sharedq.samplers.sampler import Index, Sampler, SamplerSpec, check
 from sharedq.samplers.surprise import Surprise
 from sharedq.samplers.uniform import Uniform
 
@@ -27,7 +27,8 @@ __all__ = [
     "Reaper",
     "ReaperPlus",
     "Sampler",
-    "Setup",
+    "SamplerSpec",
     "Surprise",
     "Uniform",
+    "check",
 ]

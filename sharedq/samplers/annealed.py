@@ -19,7 +19,7 @@ from typing import Literal
 
 from sharedq.samplers import priorities
 from sharedq.samplers.reliability import Truncation, of_deviation, of_episodes, of_estimates
-from sharedq.samplers.sampler import Sampler, Setup
+from sharedq.samplers.sampler import Sampler, SamplerSpec
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,17 @@ class Annealed(priorities.Prioritising):
     def needs_estimates(self) -> bool:
         return self.reliability == "estimates"
 
-    def build(self, setup: Setup) -> Sampler:
+    def build(self, spec: SamplerSpec) -> Sampler:
         reliability = {
-            "deviation": lambda: of_deviation(setup),
-            "estimates": lambda: of_estimates(setup),
-            "episodes": lambda: of_episodes(setup, self.truncation),
+            "deviation": lambda: of_deviation(spec),
+            "estimates": lambda: of_estimates(spec),
+            "episodes": lambda: of_episodes(spec, self.truncation),
         }[self.reliability]()
-        rule = self.rule(
-            setup,
-            self.annealed(setup, "alpha"),
-            self.annealed(setup, "omega"),
-            reliability=reliability,
+        return self.by(
+            spec,
+            self.annealed(spec, "alpha"),
+            self.annealed(spec, "omega"),
+            reliability,
             favours_reliable=self.favours == "reliable",
             refresh_period=self.refresh_period,
         )
-        return priorities.Priorities(setup, rule).sampler()

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from sharedq.samplers import priorities
 from sharedq.samplers.reliability import of_estimates
-from sharedq.samplers.sampler import Sampler, Setup
+from sharedq.samplers.sampler import Sampler, SamplerSpec
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,5 @@ class Ensemble(priorities.Prioritising):
     omega: float = 0.5  # how much reliability counts; 0 is PER
     refresh_period: int = 100  # updates after which all reliabilities and priorities are computed anew
 
-    def build(self, setup: Setup) -> Sampler:
-        rule = self.rule(
-            setup,
-            lambda _: self.alpha,
-            lambda _: self.omega,
-            reliability=of_estimates(setup),
-            refresh_period=self.refresh_period,
-        )
-        return priorities.Priorities(setup, rule).sampler()
+    def build(self, spec: SamplerSpec) -> Sampler:
+        return self.by(spec, self.alpha, self.omega, of_estimates(spec), refresh_period=self.refresh_period)

@@ -8,7 +8,7 @@ It is the proportional variant of the paper. `priorities.py` has the rule and sa
 from dataclasses import dataclass
 
 from sharedq.samplers import priorities
-from sharedq.samplers.sampler import Sampler, Setup
+from sharedq.samplers.sampler import Sampler, SamplerSpec
 
 
 @dataclass(frozen=True)
@@ -17,5 +17,5 @@ class Prioritized(priorities.Prioritising):
 
     alpha: float = 0.6  # how much the TD error counts: 0 draws uniformly, 1 in proportion to it
 
-    def build(self, setup: Setup) -> Sampler:
-        return priorities.Priorities(setup, self.rule(setup, lambda _: self.alpha)).sampler()
+    def build(self, spec: SamplerSpec) -> Sampler:
+        return self.by(spec, self.alpha)

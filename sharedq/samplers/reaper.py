@@ -6,15 +6,15 @@
 A target is an estimate too, and it can be trusted where little error lies after it in the episode. With omega 0 this is
 PER. ReaPER+ lets omega grow, since early in the run all TD errors are those of a network that knows nothing.
 
-The authors' code computes the shares of an episode anew whenever one of its steps is drawn. Here those of all episodes
-are computed anew every `refresh_period` updates, which is the same with period 1.
+The authors' code computes the shares of an episode anew at its end, and whenever one of its steps is drawn. Here those
+of all episodes are computed anew every `refresh_period` updates, also of one that goes on and was not drawn from yet.
 """
 
 from dataclasses import dataclass
 
 from sharedq.samplers import priorities
 from sharedq.samplers.reliability import Truncation, of_episodes
-from sharedq.samplers.sampler import Sampler, Setup
+from sharedq.samplers.sampler import Sampler, SamplerSpec
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,9 @@ class _ByEpisodes(priorities.Prioritising):
     truncation: Truncation = "end"  # a time limit ends an episode, or leaves out one more step with the mean TD error
     refresh_period: int = 100  # updates after which all reliabilities and priorities are computed anew
 
-    def sampler(self, setup: Setup, omega: priorities.Exponent) -> Sampler:
-        rule = self.rule(
-            setup,
-            lambda _: self.alpha,
-            omega,
-            reliability=of_episodes(setup, self.truncation),
-            refresh_period=self.refresh_period,
-        )
-        return priorities.Priorities(setup, rule).sampler()
+    def by_episodes(self, spec: SamplerSpec, omega: float | priorities.Exponent) -> Sampler:
+        reliability = of_episodes(spec, self.truncation)
+        return self.by(spec, self.alpha, omega, reliability, refresh_period=self.refresh_period)
 
 
 @dataclass(frozen=True)
@@ -40,8 +34,8 @@ class Reaper(_ByEpisodes):
 
     omega: float = 0.2  # how much reliability counts; 0 is PER
 
-    def build(self, setup: Setup) -> Sampler:
-        return self.sampler(setup, lambda _: self.omega)
+    def build(self, spec: SamplerSpec) -> Sampler:
+        return self.by_episodes(spec, self.omega)
 
 
 @dataclass(frozen=True)
@@ -51,5 +45,5 @@ class ReaperPlus(_ByEpisodes):
     omega_start: float = 0.1  # how much reliability counts at step 0
     omega_end: float = 0.7  # the same after anneal_steps
 
-    def build(self, setup: Setup) -> Sampler:
-        return self.sampler(setup, self.annealed(setup, "omega"))
+    def build(self, spec: SamplerSpec) -> Sampler:
+        return self.by_episodes(spec, self.annealed(spec, "omega"))

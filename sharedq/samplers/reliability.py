@@ -18,13 +18,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sharedq.samplers.sampler import Setup
+from sharedq.samplers.sampler import SamplerSpec
 from sharedq.transitions import Step
 
 UNSEEN = 0.5  # ours: the reliability of a transition that nothing is known about
-VISITS = 2.0  # ours: the usual deviation counts as so many visits of a transition
-PACE = 0.3  # ours: the weight of the newest visit in the moving mean and deviation
-USUAL = 0.01  # ours: the weight of the newest batch in the moving average of the usual deviation
+PRIOR_VISITS = 2.0  # ours: the usual variance counts as so many visits of a transition
+VISIT_WEIGHT = 0.3  # ours: the weight of the newest visit in the moving mean and variance
+BATCH_WEIGHT = 0.01  # ours: the weight of the newest batch in the moving average of what is usual
 
 Truncation = Literal["end", "one_more_step"]
 
@@ -32,12 +32,12 @@ Truncation = Literal["end", "one_more_step"]
 class Reliability(NamedTuple):
     """The functions get the arrays that `init` makes, for M places."""
 
-    first: float  # of a transition that was just stored
     init: Callable[[], Any]
     added: Callable[[Any, jax.Array, Step], Any]  # (arrays, places [N] of the newest steps, the steps)
     updated: Callable[[Any, jax.Array, jax.Array], Any]  # (arrays, places [B], TD errors [E, B])
     at: Callable[[Any, jax.Array], jax.Array]  # (arrays, places) -> the reliability there
-    anew: Callable[[Any, jax.Array, Any], Any] | None = None  # (arrays, TD errors [M], written): looks at all places
+    recompute: Callable[[Any, jax.Array, Any], Any]  # (arrays, TD errors [M], written): looks at all places
+    of_visits: bool = False  # whether nothing is known of a transition before it is drawn
 
 
 def unchanged(arrays: Any, *_: Any) -> Any:
@@ -52,15 +52,15 @@ class OfEpisodes(NamedTuple):
     reliability: jax.Array  # [M]
 
 
-def of_episodes(setup: Setup, truncation: Truncation) -> Reliability:
+def of_episodes(spec: SamplerSpec, truncation: Truncation) -> Reliability:
     """1 - (TD errors of the later steps) / (TD errors of all steps), of those steps of the episode that are stored.
 
     The total of an episode that goes on is not known yet. The largest total of a stored episode stands in its place,
     so its reliability is underestimated. At a time limit, values would have followed: with `one_more_step` the total
     has one more step, with the mean of the others, and with `end` it is that of any other episode.
     """
-    shape = setup.environments, setup.rows
-    places = setup.environments * setup.rows
+    shape = spec.environments, spec.rows
+    places = spec.environments * spec.rows
 
     def init() -> OfEpisodes:
         return OfEpisodes(jnp.zeros(places, jnp.int8), jnp.zeros(places))
@@ -78,18 +78,18 @@ def of_episodes(setup: Setup, truncation: Truncation) -> Reliability:
     def at(arrays: OfEpisodes, places: jax.Array) -> jax.Array:
         return arrays.reliability[places]
 
-    def anew(arrays: OfEpisodes, td: jax.Array, written: Any) -> OfEpisodes:
-        begin = setup.first(written) % setup.rows  # where the oldest step lies
+    def recompute(arrays: OfEpisodes, td: jax.Array, written: Any) -> OfEpisodes:
+        begin = spec.first(written) % spec.rows  # where the oldest step lies
 
         def in_time(x: jax.Array) -> jax.Array:
             return jnp.roll(x.reshape(shape), -begin, axis=1)
 
-        stored = jnp.arange(setup.rows) < jnp.minimum(written, setup.rows)
+        stored = jnp.arange(spec.rows) < jnp.minimum(written, spec.rows)
         ended = jnp.where(stored, in_time(arrays.ended), 0)
         found = shares(jnp.where(stored, in_time(td), 0), ended, truncation)
         return arrays._replace(reliability=jnp.roll(found, begin, axis=1).reshape(-1))
 
-    return Reliability(1.0, init, added, updated, at, anew)
+    return Reliability(init, added, updated, at, recompute)
 
 
 def shares(td: jax.Array, ended: jax.Array, truncation: Truncation) -> jax.Array:
@@ -116,14 +116,17 @@ def shares(td: jax.Array, ended: jax.Array, truncation: Truncation) -> jax.Array
 
 class OfDeviation(NamedTuple):
     mean: jax.Array  # [M] moving average of the TD error
-    variance: jax.Array  # [M] its moving variance
+    variance: jax.Array  # [M] its variance in the weights of the moving average
     visits: jax.Array  # [M]
-    usual: jax.Array  # the usual deviation; 0 before the first one is known
+    usual: jax.Array  # the usual variance; 0 before the first one is known
 
 
-def of_deviation(setup: Setup) -> Reliability:
-    """1 - d / (d + usual): d is the moving deviation of the TD error over visits, and `usual` that of others."""
-    places = setup.environments * setup.rows
+def of_deviation(spec: SamplerSpec) -> Reliability:
+    """1 - d / (d + usual): d is the moving deviation of the TD error over visits, and `usual` that of others.
+
+    The variance of a few visits is corrected for their number, and drawn towards the usual one.
+    """
+    places = spec.environments * spec.rows
 
     def init() -> OfDeviation:
         return OfDeviation(jnp.zeros(places), jnp.zeros(places), jnp.zeros(places), jnp.float32(0))
@@ -135,22 +138,28 @@ def of_deviation(setup: Setup) -> Reliability:
     def updated(arrays: OfDeviation, places: jax.Array, errors: jax.Array) -> OfDeviation:
         error = errors.mean(axis=0)
         mean, variance, visits = (x.at[places].get(mode="fill", fill_value=0) for x in arrays[:3])
-        away, known = error - mean, visits > 0
-        variance = jnp.where(known, (1 - PACE) * (variance + PACE * jnp.square(away)), 0)
-        mean = jnp.where(known, mean + PACE * away, error)
-        deviation, count = jnp.sqrt(variance), jnp.sum(known)
-        now = jnp.sum(jnp.where(known, deviation, 0)) / jnp.maximum(count, 1)
-        moved = jnp.where(arrays.usual > 0, arrays.usual + USUAL * (now - arrays.usual), now)
+        away, again = error - mean, visits > 0
+        variance = jnp.where(again, (1 - VISIT_WEIGHT) * (variance + VISIT_WEIGHT * jnp.square(away)), 0)
+        mean = jnp.where(again, mean + VISIT_WEIGHT * away, error)
+        usual = _averaged(arrays.usual, _corrected(variance, visits + 1), again)
         old = zip(arrays[:3], (mean, variance, visits + 1), strict=True)
         mean, variance, visits = (x.at[places].set(new, mode="drop") for x, new in old)
-        return OfDeviation(mean, variance, visits, jnp.where(count > 0, moved, arrays.usual))
+        return OfDeviation(mean, variance, visits, usual)
 
     def at(arrays: OfDeviation, places: jax.Array) -> jax.Array:
         variance, visits = (x.at[places].get(mode="fill", fill_value=0) for x in (arrays.variance, arrays.visits))
-        expected = (visits * variance + VISITS * jnp.square(arrays.usual)) / (visits + VISITS)
-        return _compared(jnp.sqrt(expected), arrays.usual)
+        known = jnp.maximum(visits - 1, 0)
+        expected = (known * _corrected(variance, visits) + PRIOR_VISITS * arrays.usual) / (known + PRIOR_VISITS)
+        return _compared(jnp.sqrt(expected), jnp.sqrt(arrays.usual))
 
-    return Reliability(UNSEEN, init, added, updated, at, unchanged)
+    return Reliability(init, added, updated, at, unchanged, of_visits=True)
+
+
+def _corrected(variance: jax.Array, visits: jax.Array) -> jax.Array:
+    """The variance without its bias: 1 - (the sum of squared weights of the visits) is how much too small it is."""
+    kept = (1 - VISIT_WEIGHT) ** (2 * jnp.maximum(visits - 1, 0))
+    squares = kept + VISIT_WEIGHT**2 * (1 - kept) / (1 - (1 - VISIT_WEIGHT) ** 2)
+    return jnp.where(visits > 1, variance / jnp.where(visits > 1, 1 - squares, 1), 0)
 
 
 # Of estimates
@@ -161,9 +170,9 @@ class OfEstimates(NamedTuple):
     usual: jax.Array  # the usual spread; 0 before the first one is known
 
 
-def of_estimates(setup: Setup) -> Reliability:
+def of_estimates(spec: SamplerSpec) -> Reliability:
     """1 - d / (d + usual): d is the deviation among the TD errors of the estimates, and `usual` that of others."""
-    places = setup.environments * setup.rows
+    places = spec.environments * spec.rows
 
     def init() -> OfEstimates:
         return OfEstimates(jnp.full(places, -1.0), jnp.float32(0))
@@ -171,16 +180,24 @@ def of_estimates(setup: Setup) -> Reliability:
     def added(arrays: OfEstimates, newest: jax.Array, steps: Step) -> OfEstimates:
         return arrays._replace(spread=arrays.spread.at[newest].set(-1))
 
-    def updated(arrays: OfEstimates, places: jax.Array, errors: jax.Array) -> OfEstimates:
+    def updated(arrays: OfEstimates, at: jax.Array, errors: jax.Array) -> OfEstimates:
         spread = errors.std(axis=0)
-        usual = jnp.where(arrays.usual > 0, arrays.usual + USUAL * (spread.mean() - arrays.usual), spread.mean())
-        return OfEstimates(arrays.spread.at[places].set(spread, mode="drop"), usual)
+        usual = _averaged(arrays.usual, spread, at < places)
+        return OfEstimates(arrays.spread.at[at].set(spread, mode="drop"), usual)
 
     def at(arrays: OfEstimates, places: jax.Array) -> jax.Array:
         spread = arrays.spread.at[places].get(mode="fill", fill_value=-1)
         return jnp.where(spread < 0, UNSEEN, _compared(spread, arrays.usual))
 
-    return Reliability(UNSEEN, init, added, updated, at, unchanged)
+    return Reliability(init, added, updated, at, unchanged, of_visits=True)
+
+
+def _averaged(usual: jax.Array, new: jax.Array, known: jax.Array) -> jax.Array:
+    """The moving average of what is usual, with those new numbers [B] that are known. The first ones begin it."""
+    count = jnp.sum(known)
+    now = jnp.sum(jnp.where(known, new, 0)) / jnp.maximum(count, 1)
+    moved = jnp.where(usual > 0, usual + BATCH_WEIGHT * (now - usual), now)
+    return jnp.where(count > 0, moved, usual)
 
 
 def _compared(deviation: jax.Array, usual: jax.Array) -> jax.Array:

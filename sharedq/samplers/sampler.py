@@ -5,9 +5,9 @@ stores its steps. It names a transition by its `Index`, which tells when the fir
 environment. The same place of a ring is written again and again, but a time comes only once, so a transition that was
 overwritten after it was drawn can be recognised.
 
-The settings of a sampler are a frozen dataclass with `build(setup) -> Sampler`. A method `check(experiment, spec)` can
+The settings of a sampler are a frozen dataclass with `build(spec) -> Sampler`. A method `check(experiment, spec)` can
 refuse an experiment that the sampler cannot serve. Settings with the class attribute `needs_features = True` get the
-features in their setup, and those with `needs_estimates = True` are refused where there is only one estimate.
+features in it, and those with `needs_estimates = True` are refused where there is only one estimate.
 
 Shape letters: N environments of a seed, B batch, E estimates: the heads that learn, times their critics.
 """
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from sharedq.settings import COUNTABLE, require
 from sharedq.transitions import Batch, Step
 
 
@@ -29,7 +30,7 @@ class Index(NamedTuple):
     environment: jax.Array
 
 
-class Setup(NamedTuple):
+class SamplerSpec(NamedTuple):
     """What a sampler is told of the replay and the algorithm that it serves."""
 
     rows: int  # steps kept of each environment
@@ -37,6 +38,7 @@ class Setup(NamedTuple):
     n_step: int  # steps of a transition, all of which must have been written
     batch_size: int
     steps: int = 1  # environment steps of the whole run, over which exponents move
+    filled: int = COUNTABLE  # transitions that are stored at the first update
     features: Callable[[Any, Batch], jax.Array] | None = None  # of the trunk [B, D]: of an agent, for a batch's states
     feature_count: int = 0  # D
 
@@ -101,3 +103,22 @@ class Sampler(NamedTuple):
     histograms: Mapping[str, tuple[float, ...]] = MappingProxyType(
         {}
     )  # the edges of the bins of each histogram of `summarise`
+
+
+def check(name: str, sampler: Sampler, spec: SamplerSpec, steps: Step) -> None:
+    """Traces a sampler, for steps [N, ...] like these. Raises if it does not return what it says it does."""
+    written, count = (jax.ShapeDtypeStruct((), jnp.int32) for _ in range(2))
+    state = jax.eval_shape(sampler.init)
+    added = jax.eval_shape(sampler.added, state, written, steps)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    index, weights, metrics = jax.eval_shape(sampler.draw, state, written, count, key)
+    errors = jax.ShapeDtypeStruct((1, spec.batch_size), jnp.float32)
+    updated = jax.eval_shape(sampler.updated, state, written, index, errors, count)
+    for what, found in (("added", added), ("updated", updated)):
+        same = jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        require(same, f"{name} must return a state from `{what}` that is shaped like that of `init`")
+    shapes = {one.shape for one in (*index, weights)}
+    batch = (spec.batch_size,)
+    require(shapes == {batch}, f"{name} must draw times, environments and weights {list(batch)}, and drew {shapes}")
+    missing = set(metrics) - set(sampler.metrics)
+    require(not missing, f"{name} draws with the metrics {sorted(missing)}, which its `metrics` do not name")

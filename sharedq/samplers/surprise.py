@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from sharedq.samplers import uniform
-from sharedq.samplers.sampler import Index, Sampler, Setup
+from sharedq.samplers.sampler import Index, Sampler, SamplerSpec
 from sharedq.settings import check_count, require
 from sharedq.transitions import Batch
 
@@ -53,20 +53,20 @@ class Surprise:
         require(0 < self.pace <= 1, f"sampler.pace must be above 0 and at most 1, not {self.pace}")
         check_count("sampler.anneal_steps", 1 if self.anneal_steps is None else self.anneal_steps)
 
-    def build(self, setup: Setup) -> Sampler:
-        features = setup.features
+    def build(self, spec: SamplerSpec) -> Sampler:
+        features = spec.features
         assert features is not None
 
         def init() -> State:
-            return State(jnp.zeros(setup.feature_count), jnp.float32(1))
+            return State(jnp.zeros(spec.feature_count), jnp.float32(1))
 
         def draw(state: State, written: Any, count: Any, key: jax.Array) -> tuple[Index, jax.Array, dict]:
-            return uniform.draw(setup, written, key), jnp.ones(setup.batch_size), {}
+            return uniform.draw(spec, written, key), jnp.ones(spec.batch_size), {}
 
         def weigh(state: State, written: Any, agent: Any, batch: Batch) -> tuple[State, Batch, dict]:
             z = jax.lax.stop_gradient(features(agent, batch))
             s = surprise(z, state.setpoint)
-            k = 1 - jnp.minimum(written * setup.environments / (self.anneal_steps or setup.steps), 1.0) ** FALL
+            k = 1 - jnp.minimum(written * spec.environments / (self.anneal_steps or spec.steps), 1.0) ** FALL
             reward = batch.transition.reward
             setpoint = state.setpoint + self.pace * (z.mean(axis=0) - state.setpoint)
             usual = state.reward + REWARDS * (jnp.abs(reward).mean() - state.reward)

@@ -1,4 +1,4 @@
-"""What a sampler can be told of an algorithm: how many estimates of a value it has, and the features of states."""
+"""What samplers ask of an algorithm: how many estimates of a value it has, and the features of its inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +21,17 @@ def estimates_of(algorithm: Algorithm, agent: Any, batch: Batch) -> int:
     return jax.eval_shape(update, agent, batch, key, jax.ShapeDtypeStruct((), jnp.int32))[1].shape[0]
 
 
-def features_of(algorithm: Algorithm, agent: Any, batch: Batch) -> tuple[Callable[[Any, Batch], jax.Array], int]:
-    """The features [B, D] of a batch's states in the last hidden layer of the first head that learns, and D."""
+def features_of(
+    sampler: str, algorithm: Algorithm, agent: Any, batch: Batch
+) -> tuple[Callable[[Any, Batch], jax.Array], int]:
+    """The features [B, D] of a batch in the last hidden layer of the first head that learns, and D.
+
+    They are those of states, and where critics read actions too, of both.
+    """
     network = None if algorithm.source is None else algorithm.source.network
     require(
         algorithm.loss is not None and network is not None,
-        "sampler 'surprise' needs an algorithm with a loss and a network, as dqn and sac have: choose one of them",
+        f"sampler '{sampler}' needs an algorithm with a loss and a network, as dqn and sac have: choose one of them",
     )
     assert network is not None
 
