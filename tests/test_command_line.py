@@ -348,7 +348,7 @@ def test_python_runs_the_package_as_the_command(here):
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (
         2,
-        "sharedq: unknown recipe 'cartpol': did you mean cartpole or cartpole-iql?\n",
+        "sharedq: unknown recipe 'cartpol': did you mean cartpole or cartpole-per or cartpole-iql?\n",
     )
 
 
@@ -358,9 +358,9 @@ def test_python_runs_the_package_as_the_command(here):
         ("Pong pong ALE/Pong-v5 PongNoFrameskip-v4 Pong-ram-v0", "atari-cnn --game Pong"),
         ("ms_pacman MsPacman-v4", "atari-cnn --game MsPacman"),
         ("space_invaders SpaceInvaders", "minatar-space-invaders or atari-cnn --game SpaceInvaders"),
-        ("MinAtar/Breakout-v1", "minatar-breakout"),
+        ("MinAtar/Breakout-v1", "minatar-breakout or minatar-breakout-per"),
         ("Breakout-v5", "atari-cnn --game Breakout"),
-        ("CartPole-v1 CartPole", "cartpole"),
+        ("CartPole-v1 CartPole", "cartpole or cartpole-per"),
         ("LunarLander-v3 LunarLander", "lunar-lander"),
         ("Pendulum-v1 pendulum", "sac-pendulum"),
         (

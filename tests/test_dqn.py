@@ -177,7 +177,7 @@ def test_an_update_by_hand():
     """Q = (2, 4): targets 1 + 0.5 * 4 = 3 and 0; errors -1 and 4."""
     _, errors, metrics = one_update(DQN(), [2.0, 4.0])
     assert float(metrics["loss"]) == 8.5  # (1 + 16) / 2
-    assert errors.tolist() == [[1, 4]]
+    assert errors.tolist() == [[-1, 4]]
     assert (float(metrics["td_error"]), float(metrics["q_value"])) == (2.5, 3)
     _, _, metrics = one_update(DQN(loss="huber"), [2.0, 4.0])
     assert float(metrics["loss"]) == 2  # (0.5 + 3.5) / 2
@@ -195,7 +195,7 @@ def test_a_penalty_is_added_to_the_price_of_every_transition():
 
 def test_mellowmax_bootstraps_below_the_maximum():
     _, errors, _ = one_update(DQN(backup="mellowmax", mellowmax_omega=1.0), [2.0, 4.0])
-    np.testing.assert_allclose(errors[0, 0], 1 + 0.5 * np.log((np.exp(2) + np.exp(4)) / 2) - 2, rtol=1e-5)
+    np.testing.assert_allclose(errors[0, 0], 2 - (1 + 0.5 * np.log((np.exp(2) + np.exp(4)) / 2)), rtol=1e-5)
 
 
 def test_a_clipped_gradient_moves_adam_as_its_direction_does():

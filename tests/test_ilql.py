@@ -404,6 +404,6 @@ def test_learning_moves_every_parameter_that_learns():
     algorithm = SETTINGS.build(SPEC, SharedHeads(heads=2, period=100), SMALL)
     state = jax.jit(algorithm.init)(KEY, batch())
     after, errors, metrics = jax.jit(algorithm.update)(state, batch(), KEY, 1)
-    assert errors.shape == (2, 3) and all(np.isfinite(x) for x in metrics.values())
+    assert errors.shape == (2 * 2, 3) and all(np.isfinite(x) for x in metrics.values())
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, after.params)
     assert min(jax.tree.leaves(moved)) > 0 and optax.tree.norm(after.source) == optax.tree.norm(state.source)

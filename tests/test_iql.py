@@ -153,12 +153,12 @@ def test_one_update_goes_down_the_losses_written_out(continuous):
             log_density = jnp.log(jax.nn.softmax(logits))[rows, sample.action]
         return -jnp.mean(weight * log_density)
 
+    def errors_of_critic(critic, value):
+        targets = [sample.reward + sample.discount * v_of(value, k, sample.next_obs) for k in range(2)]
+        return jnp.stack([q_of(critic, critic["heads"], k, c) - targets[k] for k in range(2) for c in range(2)])
+
     def loss_of_critic(critic, value):
-        total = 0.0
-        for k in range(2):
-            y = sample.reward + sample.discount * v_of(value, k, sample.next_obs)
-            total += 0.5**k * sum(jnp.mean((q_of(critic, critic["heads"], k, c) - y) ** 2) for c in range(2))
-        return total
+        return jnp.array([1, 1, 0.5, 0.5]) @ jnp.mean(errors_of_critic(critic, value) ** 2, axis=1)
 
     def down(loss, params, *others):
         return jax.tree.map(lambda w, slope: w - 0.3 * slope, params, jax.grad(loss)(params, *others))
@@ -172,13 +172,14 @@ def test_one_update_goes_down_the_losses_written_out(continuous):
             "value_loss": loss_of_value(start.params["value"]),
             "policy_loss": loss_of_actor(start.params["actor"], value),
         }
-        return {"value": value, "actor": actor, "critic": down(loss_of_critic, critic, value)}, losses
+        critic_after = down(loss_of_critic, critic, value)
+        return {"value": value, "actor": actor, "critic": critic_after}, losses, errors_of_critic(critic, value)
 
-    wanted, losses = written_out()
+    wanted, losses, td_errors = written_out()
     after, errors, metrics = jax.jit(algorithm.update)(start, batch, KEY, jnp.int32(1))
     assert after.params["critic"]["heads"]["kernel"].dtype == jnp.float64
     logged.close(after.params, wanted)
-    assert errors.shape == (2, len(rows))
+    logged.close(errors, td_errors)
     logged.close({name: metrics[name] for name in losses}, losses)
     assert metrics.keys() == {
         "loss", "value_loss", "policy_loss", "td_error", "q_value", "advantage", "weight",
@@ -273,7 +274,7 @@ def test_every_network_can_be_critic_value_and_policy(network):
     state, errors, _ = jax.eval_shape(
         algorithm.update, jax.eval_shape(algorithm.init, KEY, batch), batch, KEY, jnp.int32(1)
     )
-    assert errors.shape == (2, 5)
+    assert errors.shape == (2 * 2, 5)  # two heads of two critics
     if getattr(network, "norm", "none") == "batch":
         assert jax.tree.leaves(state.own_batch_stats["value"]) and jax.tree.leaves(state.own_batch_stats["actor"])
 
