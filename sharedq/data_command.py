@@ -167,11 +167,12 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
 
         if parsed.steps is None:
             run, *others = parsed.agents
-            alone = not others and not parsed.shares and parsed.environment is None and run != "random"
-            if not alone:
-                raise SharedqError(
-                    "say how many --steps they play; without it the replay of one run becomes the data set"
+            given = [one for one in ("shares", "epsilon", "seed", "environment") if getattr(parsed, one)]
+            if others or given or run == "random" or "@" in run:
+                told = (
+                    "without it the data set is the replay of one run's last checkpoint, and nothing else can be said"
                 )
+                raise SharedqError(f"say how many --steps they play; {told}")
             store = convert(f"run:{run}", parsed.out)
             say(f"data set: {parsed.out}, {_size(store)}, the replay of {run}")
             return

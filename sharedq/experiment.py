@@ -263,8 +263,7 @@ class Experiment:
                 del saved["target"]
             _refuse_strangers([one["kind"] for one in saved.values() if needs_import(one["kind"])], trust)
             for part, one in saved.items():
-                one = {**one, "kind": old_names.KINDS.get(f"{part}.{one['kind']}", one["kind"])}
-                fields = _current_fields(part, one)
+                fields = _current_fields(part, {**one, "kind": _current_kind(part, one["kind"])})
                 parts[part] = Chosen(fields.pop("kind"), fields)
             if "environment" not in parts:
                 raise KeyError("environment")

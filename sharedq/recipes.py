@@ -186,9 +186,7 @@ def _simba(task: str) -> Experiment:
         ),
         target=TargetNetwork(period=1, tau=0.005),  # [SV]
         network=SimbaV2(width=512, blocks=2),  # [SV]
-        replay=Transitions(  # [SV] has room for twice as many; here that is for more than all steps
-            capacity=500_000, batch_size=256
-        ),
+        replay=Transitions(capacity=500_000, batch_size=256),  # [SV] 1,000,000, which are more than all steps
         training=Interactive(
             steps=500_000,  # [SV] a million steps of the simulator
             environments=1,  # [SV]

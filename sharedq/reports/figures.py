@@ -15,7 +15,7 @@ import numpy as np
 
 from sharedq.errors import missing_extra
 from sharedq.reports.looks import DARK, LIGHT, Look
-from sharedq.reports.measures import about, about_histogram, file_names, unit
+from sharedq.reports.measures import about, file_names, of_histogram, unit
 from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Overall, Result, Summary, Task
 from sharedq.units import readable
@@ -189,6 +189,7 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
 
 def _histograms(name: str, task: Task) -> Plan:
     """The histogram of this name, of every run that has it, as lines in one figure."""
+    words = of_histogram(name)
     found = {one.label: one.run.histograms[name] for one in task.results if name in one.run.histograms}
 
     def drawing(axes, pen):
@@ -198,12 +199,12 @@ def _histograms(name: str, task: Task) -> Plan:
         if all(edges[0] > 0 for edges, _ in found.values()):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel(unit(name))
+        axes.set_xlabel(words.title)
         axes.set_ylabel("share of transitions")
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
 
     file = "measure_histogram_" + re.sub("[^a-z0-9_]+", "_", name.lower())
-    return Plan(file, about_histogram(name), drawing, list(found), HEIGHT)
+    return Plan(file, words.about, drawing, list(found), HEIGHT)
 
 
 def _begins_late(task: Task) -> bool:

@@ -37,7 +37,8 @@ KNOWN = {
         "last TD error", "Absolute TD error that a drawn transition had when it was last learned from, on average."
     ),
     "sampler/weight": Words(
-        "weight in the loss", "Weight of a drawn transition in the loss, on average: 1 is the largest of a batch."
+        "weight in the loss",
+        "Weight of a drawn transition in the loss, on average. With priorities the largest of a batch is 1.",
     ),
     "sampler/first_priority": Words(
         "first priorities", "Share of the drawn transitions that have not been learned from since they were stored."
@@ -56,11 +57,14 @@ KNOWN = {
         "The number of equally likely transitions that would repeat as often in a batch, as a share of those stored.",
     ),
     "sampler/surprise": Words("surprise", "Surprise of the drawn states, from 0 to 1, on average."),
+}
+OF_HISTOGRAMS = {
     "sampler/td_error": Words("TD error", "Absolute TD errors of all stored transitions, when they were last drawn."),
     "sampler/probability": Words(
         "probability, relative to uniform",
-        "Probability of a stored transition to be drawn; 1 is that of uniform replay.",
+        "Probability of each stored transition to be drawn; 1 is that of uniform replay.",
     ),
+    "sampler/reliability": Words("reliability", "Reliability of all stored transitions, from 0 to 1."),
 }
 LENGTH = 40  # characters of a measure's name in the name of a file
 
@@ -75,10 +79,11 @@ def about(measure: str) -> str:
     return f"{words} Interquartile mean over seeds, with its 95 % bootstrap interval."
 
 
-def about_histogram(name: str) -> str:
-    """The caption of a histogram's figure."""
-    words = KNOWN[name].about if name in KNOWN else f"{unit(name)}, of all stored transitions."
-    return f"{words} Share of the transitions of all seeds in each bin, at the last row of the log."
+def of_histogram(name: str) -> Words:
+    """The name of a histogram's axis, and the caption of its figure."""
+    words = OF_HISTOGRAMS.get(name, Words(unit(name), f"{unit(name)}, of all stored transitions."))
+    where = "Share of the transitions of all seeds in each bin, at the last row of the log."
+    return words._replace(about=f"{words.about} {where}")
 
 
 def file_names(measures: Iterable[str]) -> dict[str, str]:

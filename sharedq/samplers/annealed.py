@@ -2,8 +2,7 @@
 
     priority  =  (|TD error| + td_offset)^alpha * (1 - rho)^omega,     alpha 0.7 -> 0.1,  omega 0 -> 0.5
 
-It is the rule that this library was asked to build. Its description contradicts itself: it calls rho a normalised
-reliability and says that reliable transitions are drawn more often later, but the formula draws them less often then.
+No paper has this rule. A description of it contradicts itself: it calls rho a normalised reliability and says that reliable transitions are drawn more often later, but the formula draws them less often then.
 If rho is what the description tells how to measure, a normalised moving deviation of TD errors, then formula and words
 agree, because a large deviation is unreliable. That is the default. The other readings are options:
 

@@ -2,11 +2,11 @@
 
     surprise s  =  | z / |z| - c / |c| | / 2  in 0 .. 1,     z = the features, c = a moving average of features
 
-Transitions are drawn uniformly. What surprise does is one of three things, because paper and code of DISRC (Kini et
-al., 2026, https://arxiv.org/abs/2601.17598) and the description that this library was asked to build differ:
+Transitions are drawn uniformly. What surprise does is one of three things, because the paper and the code of DISRC
+(Kini et al., 2026, https://arxiv.org/abs/2601.17598) differ, and descriptions of it differ from both:
 
 * `plastic`: the loss has the weight 1 + strength * k * s, as the abstract says: more is learned where all is new;
-* `calm`: the loss has the weight 1 - tanh(s), by that description: less is learned there;
+* `conservative`: the loss has the weight 1 - tanh(s), as a description says: less is learned there;
 * `shaping`: the reward r becomes clip(r / (mean |r|) - 0.04 k * strength * 2 s, -1, 1), as the authors' code has it,
   which changes no weight and punishes surprise. Their strength is 0.2 or 0.4.
 
@@ -43,8 +43,10 @@ class Surprise:
 
     needs_features: ClassVar = True
 
-    effect: Literal["plastic", "calm", "shaping"] = "plastic"  # learn more from surprise, less, or be punished for it
-    strength: float = 1.0  # of the effect, which falls during the run; calm has none and stays
+    effect: Literal["plastic", "conservative", "shaping"] = (
+        "plastic"  # learn more from surprise, less, or be punished for it
+    )
+    strength: float = 1.0  # of the effect, which falls during the run; conservative has none and stays
     pace: float = 0.03  # weight of the newest batch in the moving average of features
     anneal_steps: int | None = None  # environment steps over which the effect falls to zero; none: all steps
 
@@ -73,7 +75,7 @@ class Surprise:
             weight = jnp.ones_like(s)
             if self.effect == "plastic":
                 weight = 1 + self.strength * k * s
-            elif self.effect == "calm":
+            elif self.effect == "conservative":
                 weight = 1 - jnp.tanh(s)
             else:
                 shaped = jnp.clip(reward / jnp.maximum(usual, LEAST) - PENALTY * k * self.strength * 2 * s, -1, 1)

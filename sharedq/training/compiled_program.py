@@ -42,7 +42,7 @@ class CompiledProgram:
             self._evaluator = evaluator(environment, algorithm, episodes, seeds, self.layout)
         self._measuring = MeasuringProgram(measuring, replay, self.layout)
         self._summarise: Any = self.layout.ask(lambda written, learner: replay.summarise(learner.replay, written))
-        self._summarises = bool(replay.number_names)
+        self._summarises = bool(replay.number_names or replay.histograms)
         self.histograms: Mapping[str, tuple[float, ...]] = replay.histograms
         self.metric_names = self._zero_metrics.names + list(replay.number_names) + measuring.names_at_log
         self._finite: Any = self.layout.ask(lambda _, learner: all_finite(learner.agent.params))
