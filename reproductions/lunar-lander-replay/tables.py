@@ -2,8 +2,8 @@
 
 For each run: the step at which the last 100 episodes of a seed have a mean return of 200 for the first time, the mean
 return over training after the warm-up, and the variance of the returns in the second half of training, also as a
-multiple of the uniform sampler's. Intervals are 95 %: Student's t over seeds of a mean, and Welch's of the difference of
-logarithms for the multiple, whose p-value is in results.csv. Seeds are not paired.
+multiple of the uniform sampler's. Intervals are 95 %: Student's t over seeds of a mean, and Welch's of the difference
+of logarithms for the multiple, whose p-value is in results.csv. Seeds are not paired.
 """
 
 import csv

@@ -2,9 +2,10 @@
 
     priority  =  (|TD error| + td_offset)^alpha * (1 - rho)^omega,     alpha 0.7 -> 0.1,  omega 0 -> 0.5
 
-No paper has this rule. A description of it contradicts itself: it calls rho a normalised reliability and says that reliable transitions are drawn more often later, but the formula draws them less often then.
-If rho is what the description tells how to measure, a normalised moving deviation of TD errors, then formula and words
-agree, because a large deviation is unreliable. That is the default. The other readings are options:
+No paper has this rule. A description of it contradicts itself: it calls rho a normalised reliability and says that
+reliable transitions are drawn more often later, but the formula draws them less often then. If rho is what the
+description tells how to measure, a normalised moving deviation of TD errors, then formula and words agree, because a
+large deviation is unreliable. That is the default. The other readings are options:
 
 * `reliability`: the deviation over visits, the spread of several estimates (its words elsewhere: "variance across
   bootstrap samples"), or the share of the episode as in ReaPER;
