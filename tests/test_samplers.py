@@ -60,7 +60,7 @@ class Told(NamedTuple):
     weights: jax.Array
     metrics: dict
     state: Any
-    numbers: dict
+    numbers: dict  # these and the next ones of one sampler only, because they take long to compile
     histograms: dict
 
 
@@ -76,7 +76,8 @@ def told(settings: Any, n_step: int = 1) -> Told:
         index, weights, metrics = sampler.draw(state, written, written, jax.random.fold_in(KEY, time))
         errors = jnp.array(ERRORS)[time][:, index.time, index.environment]
         state = sampler.updated(state, written, index, errors, written)
-        return state, Told(index, weights, metrics, state, *sampler.summarise(state, written))
+        summary = sampler.summarise(state, written) if settings == SHARP else ({}, {})
+        return state, Told(index, weights, metrics, state, *summary)
 
     @jax.jit
     def run():
@@ -316,15 +317,15 @@ def test_priorities_that_32_bits_cannot_hold_are_bounded(settings, error):
 BY_PRIORITY = [
     Prioritized(),
     Reaper(refresh_period=1),
-    ReaperPlus(refresh_period=2),
     Annealed(),
     Annealed(reliability="estimates", favours="unreliable"),
     Ensemble(),
 ]
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize("settings", BY_PRIORITY, ids=lambda one: type(one).__name__ + getattr(one, "reliability", ""))
+@pytest.mark.parametrize(
+    ("settings", "n_step"), [*((one, 1) for one in BY_PRIORITY), (BY_PRIORITY[1], 3)], ids=lambda x: type(x).__name__
+)
 def test_a_transition_that_was_overwritten_since_it_was_drawn_is_not_credited(settings, n_step):
     """Its place belongs to a newer transition, which keeps its priority, its TD error and what is known of it."""
     sampler = settings.build(Setup(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
@@ -374,12 +375,10 @@ def slow_reliability(slow: Slow, truncation: str) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize("truncation", ["end", "one_more_step"])
-@pytest.mark.parametrize("kind", [Reaper, ReaperPlus])
+@pytest.mark.parametrize(
+    ("kind", "truncation", "n_step"), [(Reaper, "end", 1), (Reaper, "one_more_step", 3), (ReaperPlus, "end", 1)]
+)
 def test_reliability_and_priorities_are_those_of_a_slow_loop_over_episodes(kind, truncation, n_step):
-    if (kind, n_step) == (ReaperPlus, 3):
-        pytest.skip("one with three steps is enough")
     settings = kind(truncation=truncation, refresh_period=1, **({"anneal_steps": 150} if kind is ReaperPlus else {}))
     kinds = set()
     for slow in followed(settings, n_step):
@@ -402,12 +401,11 @@ def test_reliability_and_priorities_are_those_of_a_slow_loop_over_episodes(kind,
 @pytest.mark.parametrize(
     ("settings", "n_step"),
     [
-        (Reaper(omega=0.0, refresh_period=1_000), 1),
         (Reaper(omega=0.0, refresh_period=1_000), 3),
         (ReaperPlus(omega_start=0.0, omega_end=0.0, refresh_period=1_000), 1),
         (Annealed(alpha_start=0.4, alpha_end=0.4, omega_end=0.0, refresh_period=1_000), 1),
     ],
-    ids=["reaper", "reaper of 3 steps", "reaper_plus", "annealed"],
+    ids=["reaper of 3 steps", "reaper_plus", "annealed"],
 )
 def test_omega_0_is_prioritised_replay_to_the_bit(settings, n_step):
     """The same draws with the same keys, and so the same priorities and weights all the way."""
@@ -421,7 +419,7 @@ def test_omega_0_is_prioritised_replay_to_the_bit(settings, n_step):
 def test_omega_0_is_prioritised_replay_also_where_priorities_are_computed_anew(n_step):
     """Only the order of summing may differ then."""
     plain, found = told(Prioritized(alpha=0.4), n_step), told(Reaper(omega=0.0, refresh_period=3), n_step)
-    same(found.index, plain.index)
+    same((found.index, found.weights, found.state.td), (plain.index, plain.weights, plain.state.td))
     for one, other in zip(found.state.sums, plain.state.sums, strict=True):
         close(one, other, 1e-6)
 
@@ -538,17 +536,14 @@ def slow_deviation(settings: Any, n_step: int = 1) -> Iterator[tuple[Slow, np.nd
         yield slow, found
 
 
-@pytest.mark.parametrize("favours", ["reliable", "unreliable"])
-def test_deviation_follows_a_slow_recursion_over_visits(favours):
-    settings = Annealed(favours=favours, refresh_period=1)
+def test_deviation_follows_a_slow_recursion_over_visits():
+    settings = Annealed(refresh_period=1)
     spread = 0.0
     for slow, wanted in slow_deviation(settings):
         state = slow.told.state
         numbers = np.zeros(PLACES)
         for one in slow.stored():
-            r = wanted[place(*one)]
-            trusted = r if favours == "reliable" else 1 - r
-            numbers[place(*one)] = priority(settings, slow.written, slow.td[one], trusted)
+            numbers[place(*one)] = priority(settings, slow.written, slow.td[one], wanted[place(*one)])
         np.testing.assert_allclose(priorities_of(state), numbers, rtol=1e-3)
         spread = max(spread, np.nanmax(wanted) - np.nanmin(wanted))
     assert spread > 0.3
