@@ -38,7 +38,7 @@ def test_a_storage_gives_the_same_batch_whoever_draws_it(kind, n_step):
     """At the same index, and also weighed the same while all priorities are equal. Some final frames are lost."""
     room = {"truncations": 2} if kind is FrameStacks else {}
     storage = kind(CAPACITY, CAPACITY, n_step, **room).build(STEP, 0.5, ENVIRONMENTS)
-    own, plain = Replay(storage, Prioritized().build(storage.setup)), uniform_replay(storage)
+    own, plain = Replay(storage, Prioritized().build(storage.spec)), uniform_replay(storage)
     written, rng = 2 * ROWS + 3, np.random.default_rng(5)
     steps = played(rng.choice(3, (written, ENVIRONMENTS), p=[0.6, 0.1, 0.3]).astype(np.int8))
     mine, theirs = own.init(), plain.init()
@@ -72,7 +72,7 @@ def test_looking_at_learning_from_outside_draws_uniformly_by_every_sampler():
     storage = Transitions(CAPACITY, CAPACITY).build(STEP, 0.5, ENVIRONMENTS)
     steps, batches = played(np.full((ROWS, ENVIRONMENTS), TRUNCATED, np.int8)), []
     for settings in (SAMPLERS["uniform"](), Prioritized(), SAMPLERS["ensemble"]()):
-        replay = Replay(storage, settings.build(storage.setup))
+        replay = Replay(storage, settings.build(storage.spec))
         data = replay.init()
         for time in range(3):
             data = replay.add(data, time, at(steps, time))
@@ -312,7 +312,7 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(command, tmp_path, monke
 def test_a_data_set_is_not_drawn_from_by_a_sampler():
     experiment = recipe(DATA).replace(sampler="prioritized")
     spec = recipe("minatar-breakout").build().spec
-    with pytest.raises(SharedqError, match=r"sampler 'prioritized' draws from a replay.* leave --sampler out$"):
+    with pytest.raises(SharedqError, match=r"sampler 'prioritized' draws from what a .*: add --sampler uniform$"):
         experiment.build(spec)
 
 

@@ -24,12 +24,12 @@ from sharedq.samplers import (
     Prioritized,
     Reaper,
     ReaperPlus,
-    Setup,
+    SamplerSpec,
     Surprise,
     block_sums,
 )
-from sharedq.samplers.priorities import LEAST
-from sharedq.samplers.reliability import PACE, UNSEEN, USUAL, VISITS, shares
+from sharedq.samplers.priorities import MIN_RELIABILITY
+from sharedq.samplers.reliability import BATCH_WEIGHT, PRIOR_VISITS, VISIT_WEIGHT, shares
 from sharedq.samplers.surprise import surprise
 from sharedq.transitions import Batch, Step, Transition
 
@@ -66,7 +66,7 @@ class Told(NamedTuple):
 
 @functools.cache
 def told(settings: Any, n_step: int = 1) -> Told:
-    sampler = settings.build(Setup(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
+    sampler = settings.build(SamplerSpec(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
 
     def add(state, time):
         return sampler.added(state, time, steps_of(jnp.array(ENDS)[time])), None
@@ -140,7 +140,7 @@ def priorities_of(state: Any) -> np.ndarray:
 
 def priority(settings: Any, written: int, td: float, reliability: float) -> float:
     power = (td + settings.td_offset) ** moved(settings, "alpha", written)
-    return power * max(reliability, LEAST) ** moved(settings, "omega", written)
+    return power * max(reliability, MIN_RELIABILITY) ** moved(settings, "omega", written)
 
 
 def same(one, other):
@@ -209,7 +209,7 @@ def test_the_log_tells_what_was_drawn_and_what_lies_in_the_replay(n_step):
         p = 0.95 * priorities / priorities.sum() + 0.05 / len(can)
         close(slow.told.numbers["entropy"], scipy.stats.entropy(p) / np.log(len(can)))
         close(slow.told.numbers["effective_size"], 1 / (len(can) * (p**2).sum()))
-        edges = SHARP.build(Setup(ROWS, ENVIRONMENTS, n_step, BATCH)).histograms
+        edges = SHARP.build(SamplerSpec(ROWS, ENVIRONMENTS, n_step, BATCH)).histograms
         for name, x in {"td_error": [slow.td[one] for one in can], "probability": len(can) * p}.items():
             counts, _ = np.histogram(np.clip(x, edges[name][0], edges[name][-1]), edges[name])
             assert slow.told.histograms[name].sum() == len(can)
@@ -217,7 +217,7 @@ def test_the_log_tells_what_was_drawn_and_what_lies_in_the_replay(n_step):
 
 
 def test_alpha_0_draws_all_equally_often_and_weighs_them_by_exactly_1():
-    setup = Setup(ROWS, ENVIRONMENTS, 1, BATCH, RUN)
+    setup = SamplerSpec(ROWS, ENVIRONMENTS, 1, BATCH, RUN)
     sampler = Prioritized(alpha=0.0, uniform_share=0.0).build(setup)
     state = filled(sampler, 2 * ROWS + 3)
     index = everything(2 * ROWS + 3)
@@ -246,7 +246,7 @@ def fits(places: np.ndarray, share: np.ndarray) -> float:
 @pytest.mark.parametrize("uniform_share", [0.0, 0.05, 1.0])
 def test_transitions_are_drawn_as_often_as_their_probabilities_say(uniform_share):
     """Some priorities are a millionth of the largest: the uniform share lets them be drawn all the same."""
-    sampler = Prioritized(alpha=1.0, uniform_share=uniform_share).build(Setup(ROWS, ENVIRONMENTS, 1, BATCH, RUN))
+    sampler = Prioritized(alpha=1.0, uniform_share=uniform_share).build(SamplerSpec(ROWS, ENVIRONMENTS, 1, BATCH, RUN))
     written = 2 * ROWS + 3
     errors = np.random.default_rng(4).gamma(1, size=PLACES) + 0.2
     errors[::7] = 1e-6 * errors.max()
@@ -265,7 +265,7 @@ def test_transitions_are_drawn_as_often_as_their_probabilities_say(uniform_share
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("uniform_share", [0.0, 1.0])
 def test_only_complete_transitions_are_drawn_and_all_of_them(n_step, uniform_share):
-    sampler = Prioritized(uniform_share=uniform_share).build(Setup(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
+    sampler = Prioritized(uniform_share=uniform_share).build(SamplerSpec(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
     add = jax.jit(sampler.added)
     draw = jax.jit(jax.vmap(lambda state, written, key: sampler.draw(state, written, 1, key)[0], (None, None, 0)))
     state, keys = sampler.init(), jax.random.split(KEY, 100)
@@ -280,7 +280,7 @@ def test_only_complete_transitions_are_drawn_and_all_of_them(n_step, uniform_sha
 
 
 def test_the_first_priority_is_that_of_the_largest_td_error_so_far():
-    sampler = Prioritized(alpha=1.0, td_offset=0.5).build(Setup(ROWS, ENVIRONMENTS, 1, 2, RUN))
+    sampler = Prioritized(alpha=1.0, td_offset=0.5).build(SamplerSpec(ROWS, ENVIRONMENTS, 1, 2, RUN))
     add, state, largest = jax.jit(sampler.added), sampler.init(), [1.0, 1.0, 7.0, 7.0]  # 1 before the first update
     for time, error in enumerate([0.25, 7.0, 0.5, 2.0]):
         state = add(state, jnp.int32(time), steps_of(np.zeros(ENVIRONMENTS)))
@@ -303,7 +303,7 @@ def test_the_first_priority_is_that_of_the_largest_td_error_so_far():
 )
 def test_priorities_that_32_bits_cannot_hold_are_bounded(settings, error):
     """Otherwise a sum would be zero or infinite, and the weights would be no numbers."""
-    sampler = settings.build(Setup(ROWS, ENVIRONMENTS, 1, BATCH, RUN))
+    sampler = settings.build(SamplerSpec(ROWS, ENVIRONMENTS, 1, BATCH, RUN))
     state, index = filled(sampler, ROWS), everything(ROWS)
     if settings.__class__ is Reaper:
         state = state._replace(reliability=state.reliability._replace(reliability=jnp.zeros(PLACES)))
@@ -328,7 +328,7 @@ BY_PRIORITY = [
 )
 def test_a_transition_that_was_overwritten_since_it_was_drawn_is_not_credited(settings, n_step):
     """Its place belongs to a newer transition, which keeps its priority, its TD error and what is known of it."""
-    sampler = settings.build(Setup(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
+    sampler = settings.build(SamplerSpec(ROWS, ENVIRONMENTS, n_step, BATCH, RUN))
     update = jax.jit(sampler.updated)
     written = 3 * ROWS + 4
     index = everything(written, n_step)
@@ -499,7 +499,7 @@ def test_with_constant_errors_reliability_grows_in_equal_steps_to_1():
 )
 def test_exponents_go_in_a_straight_line_from_their_start_to_their_end(settings, alpha, omega):
     """Of a run of 10^6 steps. Two transitions have reliability 1/4, and TD errors of 1 and 16."""
-    sampler = settings.build(Setup(ROWS, 1, 1, 2, 1_000_000))
+    sampler = settings.build(SamplerSpec(ROWS, 1, 1, 2, 1_000_000))
     update, state = jax.jit(sampler.updated), sampler.init()
     if state.reliability:
         state = state._replace(reliability=state.reliability._replace(reliability=jnp.full(ROWS, 0.25)))
@@ -511,29 +511,49 @@ def test_exponents_go_in_a_straight_line_from_their_start_to_their_end(settings,
         np.testing.assert_allclose(small, 0.25 ** (omega[0] + share * (omega[1] - omega[0])), rtol=1e-4)
 
 
+def weighted_variance(errors: list[float]) -> float:
+    """The unbiased variance of the errors, where each visit takes VISIT_WEIGHT of the weight from those before it."""
+    ages = np.arange(len(errors))[::-1]
+    weights = np.where(ages == len(errors) - 1, 1.0, VISIT_WEIGHT) * (1 - VISIT_WEIGHT) ** ages
+    mean = weights @ np.array(errors)
+    return weights @ np.square(np.array(errors) - mean) / (1 - weights @ weights)
+
+
 def slow_deviation(settings: Any, n_step: int = 1) -> Iterator[tuple[Slow, np.ndarray]]:
-    """The reliability of all places by the moving deviation over visits, in 64 bits."""
-    mean, variance, visits, usual = {}, {}, {}, 0.0
+    """The reliability of all places by the moving deviation over visits, in 64 bits; 1 before the first visit."""
+    errors, usual = {}, 0.0
     for slow in followed(settings, n_step):
-        deviations, news = [], {}
-        for i, one in enumerate(slow.drawn):
-            error = slow.errors[:, i].mean()
-            if one in visits:
-                away = error - mean[one]
-                news[one] = (1 - PACE) * (variance[one] + PACE * away**2), mean[one] + PACE * away, visits[one] + 1
-                deviations.append(np.sqrt(news[one][0]))
-            else:
-                news[one] = 0.0, error, 1
-        for one, (variance[one], mean[one], visits[one]) in news.items():  # noqa: B007
-            pass
-        if deviations:
-            usual = usual + USUAL * (np.mean(deviations) - usual) if usual > 0 else np.mean(deviations)
+        for one in [one for one in errors if one not in slow.stored()]:
+            del errors[one]
+        for one, error in dict(zip(slow.drawn, slow.errors.mean(axis=0))).items():
+            errors.setdefault(one, []).append(float(error))
+        again = [weighted_variance(errors[one]) for one in dict.fromkeys(slow.drawn) if len(errors[one]) > 1]
+        if again:
+            now = np.mean(again)
+            usual = usual + BATCH_WEIGHT * (now - usual) if usual > 0 else now
         found = np.full(PLACES, np.nan)
         for one in slow.stored():
-            known = visits.get(one, 0)
-            expected = np.sqrt((known * variance.get(one, 0) + VISITS * usual**2) / (known + VISITS))
-            found[place(*one)] = usual / (expected + usual) if usual > 0 else UNSEEN
+            visits = errors.get(one, [])
+            known = max(len(visits) - 1, 0)
+            own = weighted_variance(visits) if known else 0.0
+            expected = np.sqrt((known * own + PRIOR_VISITS * usual) / (known + PRIOR_VISITS))
+            seen = np.sqrt(usual) / (expected + np.sqrt(usual)) if usual > 0 else 0.5
+            found[place(*one)] = seen if visits else 1
         yield slow, found
+
+
+def test_constant_noise_has_reliability_one_half_however_often_it_was_seen():
+    """A deviation of few visits is not taken for a small one."""
+    spec = SamplerSpec(512, 1, 1, 512, 1_000_000)
+    sampler = Annealed(refresh_period=10**6, omega_end=1.0, omega_start=1.0, alpha_start=0, alpha_end=0).build(spec)
+    update, state = jax.jit(sampler.updated), sampler.init()
+    index = Index(jnp.arange(512), jnp.zeros(512, jnp.int32))
+    for visit in range(1, 12):
+        errors = jax.random.normal(jax.random.key(visit), (1, 512))
+        state = update(state, jnp.int32(512), index, errors, visit)
+        reliability = np.asarray(block_sums.numbers(state.sums, 512))
+        if visit > 1:
+            assert 0.46 < reliability.mean() < 0.56, visit
 
 
 def test_deviation_follows_a_slow_recursion_over_visits():
@@ -552,12 +572,13 @@ def test_deviation_follows_a_slow_recursion_over_visits():
 def test_estimates_are_compared_by_their_standard_deviation():
     settings, usual, known = Ensemble(omega=2.0, refresh_period=1), 0.0, {}
     for slow in followed(settings):
-        spread = slow.errors.std(axis=0)
-        usual = usual + USUAL * (spread.mean() - usual) if usual > 0 else spread.mean()
-        known |= dict(zip(slow.drawn, spread))
+        spread = dict(zip(slow.drawn, slow.errors.std(axis=0)))  # what was drawn twice counts once
+        now = np.mean(list(spread.values()))
+        usual = usual + BATCH_WEIGHT * (now - usual) if usual > 0 else now
+        known |= spread
         numbers = np.zeros(PLACES)
         for one in slow.stored():
-            r = usual / (usual + known[one]) if one in known else UNSEEN
+            r = usual / (usual + known[one]) if one in known else 1
             numbers[place(*one)] = priority(settings, slow.written, slow.td[one], r)
         np.testing.assert_allclose(priorities_of(slow.told.state), numbers, rtol=1e-3)
 
@@ -567,17 +588,17 @@ def test_estimates_are_compared_by_their_standard_deviation():
     [Annealed(omega_start=1.0), Annealed(reliability="estimates", omega_start=1.0), Ensemble(omega=1.0)],
     ids=["deviation", "estimates", "ensemble"],
 )
-def test_what_nothing_is_known_of_has_reliability_one_half(settings):
-    state = filled(settings.build(Setup(ROWS, ENVIRONMENTS, 1, BATCH, 1_000_000_000)), 5)
+def test_what_nothing_is_known_of_has_full_reliability(settings):
+    state = filled(settings.build(SamplerSpec(ROWS, ENVIRONMENTS, 1, BATCH, 1_000_000_000)), 5)
     numbers = priorities_of(state)
     assert np.count_nonzero(numbers) == 5 * ENVIRONMENTS
-    close(numbers[numbers > 0], np.full(5 * ENVIRONMENTS, 0.5))  # the TD error is 1
+    close(numbers[numbers > 0], np.ones(5 * ENVIRONMENTS))  # the TD error is 1
 
 
 @pytest.mark.parametrize(("favours", "first"), [("reliable", "steady"), ("unreliable", "moving")])
 def test_favours_says_which_of_two_transitions_is_drawn_more_often(favours, first):
     """One has always the TD error 2, and the other 2 or -2. The third makes the usual deviation lie between."""
-    sampler = Annealed(favours=favours, omega_start=1.0, omega_end=1.0).build(Setup(ROWS, 1, 1, 3, 1_000_000))
+    sampler = Annealed(favours=favours, omega_start=1.0, omega_end=1.0).build(SamplerSpec(ROWS, 1, 1, 3, 1_000_000))
     update, state = jax.jit(sampler.updated), sampler.init()
     index = Index(jnp.arange(3), jnp.zeros(3, jnp.int32))
     for visit in range(8):
@@ -595,7 +616,9 @@ REWARDS = np.array([0.5, -2.0, 0.0, 0.02], np.float32)
 
 def weighed(settings: Surprise, written: int, batches: int = 2, rewards: Any = REWARDS, usual: float = 1.0):
     """What a sampler makes of the same batch, again and again, after `written` steps of a run of 1000."""
-    setup = Setup(ROWS, 2, 1, 4, 1_000, features=lambda agent, batch: agent * batch.transition.obs, feature_count=2)
+    setup = SamplerSpec(
+        ROWS, 2, 1, 4, 1_000, features=lambda agent, batch: agent * batch.transition.obs, feature_count=2
+    )
     sampler = settings.build(setup)
     state = sampler.init()._replace(setpoint=jnp.array([2.0, 0.0]), reward=jnp.float32(usual))
     nothing = jnp.zeros(4)
@@ -622,9 +645,9 @@ def test_surprise_weighs_the_loss_or_shapes_the_reward_as_its_formulas_say(writt
     np.testing.assert_allclose(plastic.weights, WEIGHTS * (1 + 3 * k * S), rtol=1e-5)
     np.testing.assert_allclose(metrics["surprise"], S.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["weight"], (1 + 3 * k * S).mean(), rtol=1e-5)
-    (_, calm, _), _ = weighed(Surprise(effect="calm"), written)
-    np.testing.assert_allclose(calm.weights, WEIGHTS * (1 - np.tanh(S)), rtol=1e-5)
-    for unchanged in (plastic, calm):
+    (_, conservative, _), _ = weighed(Surprise(effect="conservative"), written)
+    np.testing.assert_allclose(conservative.weights, WEIGHTS * (1 - np.tanh(S)), rtol=1e-5)
+    for unchanged in (plastic, conservative):
         same(unchanged.transition.reward, REWARDS)
     (_, shaped, _), _ = weighed(Surprise(effect="shaping", strength=0.4), written)
     usual = 0.99 + 0.01 * np.abs(REWARDS).mean()
