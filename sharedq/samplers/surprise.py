@@ -31,6 +31,8 @@ REWARDS = 0.01  # the authors' weight of the newest rewards in their mean
 LEAST = 1e-8  # ours: the least mean of rewards that they are divided by; where all are zero, it falls to zero
 FALL = 1.2  # the authors' exponent of the fall of k
 
+Effect = Literal["plastic", "conservative", "shaping"]
+
 
 class State(NamedTuple):
     setpoint: jax.Array  # [D] c
@@ -43,9 +45,7 @@ class Surprise:
 
     needs_features: ClassVar = True
 
-    effect: Literal["plastic", "conservative", "shaping"] = (
-        "plastic"  # learn more from surprise, less, or be punished for it
-    )
+    effect: Effect = "plastic"  # what surprise does to learning, in three versions
     strength: float = 1.0  # of the effect, which falls during the run; conservative has none and stays
     pace: float = 0.03  # weight of the newest batch in the moving average of features
     anneal_steps: int | None = None  # environment steps over which the effect falls to zero; none: all steps
