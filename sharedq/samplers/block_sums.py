@@ -60,7 +60,8 @@ def draw(levels: Levels, random: jax.Array) -> jax.Array:
 
     A place whose number is zero is never drawn. The draws are stratified: the i-th one falls into the i-th of B equal
     shares of the total, as far as the numbers of the highest level tell them apart. Below it each block is entered with
-    a random number of its own, so that rounding in a large total cannot hide small numbers.
+    a random number of its own, so that a large total cannot hide what is not small beside the 15 others of its block:
+    the random numbers have 23 bits.
     """
     count = random.shape[1]
     place = _pick(jnp.broadcast_to(levels[-1], (count, WIDTH)), (jnp.arange(count) + random[0]) / count)
