@@ -301,8 +301,9 @@ class Experiment:
     def _drawn(self, storage: Storage, spec: EnvironmentSpec, algorithm: Algorithm) -> Replay:
         """The replay of a storage from which the sampler draws."""
         own, kind, training = storage.spec, self.kind("sampler"), self.training
-        filled = own.count(min(training.warm_up // own.environments, own.rows)) * own.environments
-        own = own._replace(steps=training.steps, filled=max(int(filled), 0))
+        first = getattr(training, "warm_up", 0) // own.environments  # steps of each environment before the first update
+        filled = (min(first, own.rows) - own.n_step + 1) * own.environments
+        own = own._replace(steps=training.steps, filled=max(filled, 0))
         if getattr(self.sampler, "needs_estimates", False):
             require(
                 estimates_of(algorithm, *shapes_of(algorithm, spec, own.batch_size)) > 1,
