@@ -61,7 +61,11 @@ def outcome(run: Path) -> dict:
     files = ("agent.safetensors", "checkpoint.json")
     best = [(run / "checkpoints/best" / name).read_bytes() for name in files]
     agent = (checkpoints.latest(run / "checkpoints") / "agent.safetensors").read_bytes()
-    return {"best": best, "agent": agent, **{name: rows(run, name) for name in run_files.TABLES}}
+    return {
+        "best": best,
+        "agent": agent,
+        **{name: rows(run, name) for name in run_files.TABLES if (run / name).exists()},
+    }
 
 
 class Notes(Silent):

@@ -97,7 +97,7 @@ def check_against_whole_stacks(batch: Batch, steps: Step, written: int, n: int) 
         assert seen.reward[i] == reward
         assert seen.discount[i] == (0 if died else GAMMA ** (last - first + 1))
         assert batch.weights[i] == (0 if lost else 1)
-        assert (batch.ids.time[i], batch.ids.environment[i]) == (first, where)
+        assert (batch.ids.time[i], batch.ids.environment[i]) == (-1 if lost else first, where)  # nothing is credited
         if died:  # the last frame stands still
             np.testing.assert_array_equal(seen.next_obs[i, ..., :-1], steps.obs[last, where][..., 1:])
             np.testing.assert_array_equal(seen.next_obs[i, ..., -1], steps.obs[last, where][..., -1])

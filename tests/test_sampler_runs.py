@@ -282,6 +282,7 @@ MISTAKES = {
     "corridor --sampler surprise --sampler.pace 0": ["sampler.pace must be above 0 and at most 1, not 0"],
     "corridor --sampler surprise --sampler.strength -1": ["sampler.strength cannot be negative"],
     "corridor --sampler prioritized --sampler.omega 1": ["omega"],
+    "corridor --sampler reaper --replay.capacity 100000000000": ["replay.capacity can be 2,147,483,647 at most"],
     f"{STREAM} --sampler prioritized": [
         "sampler 'prioritized'",
         "replay 'none' stores nothing",

@@ -130,7 +130,7 @@ class FrameStacks(Transitions):
             action = ring_storage.read(ring.action, place(first), step.action)
             return Transition(obs, action, reward, discount, next_obs), ~lost
 
-        return Storage(self.spec(environments), init, add, read)
+        return Storage(self.for_samplers(environments), init, add, read)
 
 
 def _frame_and_depth(obs: Any) -> tuple[jax.ShapeDtypeStruct, int]:

@@ -62,7 +62,7 @@ class Transitions:
         """Steps kept per environment."""
         return self.capacity // environments
 
-    def spec(self, environments: int) -> SamplerSpec:
+    def for_samplers(self, environments: int) -> SamplerSpec:
         """What a sampler has to know of this storage."""
         return SamplerSpec(self.rows(environments), environments, self.n_step, self.batch_size)
 
@@ -97,4 +97,4 @@ class Transitions:
                 transition = Transition(obs, action, reward, discount, next_obs)
             return transition, jnp.ones(first.shape, bool)
 
-        return Storage(self.spec(environments), init, add, read)
+        return Storage(self.for_samplers(environments), init, add, read)

@@ -27,7 +27,7 @@ from sharedq.exploration import linear_schedule
 from sharedq.samplers import block_sums
 from sharedq.samplers.reliability import Reliability
 from sharedq.samplers.sampler import Index, Sampler, SamplerSpec, Summary
-from sharedq.settings import check_count, require
+from sharedq.settings import COUNTABLE, check_count, require
 from sharedq.transitions import Step
 from sharedq.trees import moved_every
 
@@ -263,6 +263,8 @@ class Prioritising:
         **others: Any,
     ) -> Sampler:
         """The sampler of the rule with these exponents, and with the numbers of these settings."""
+        places = spec.rows * spec.environments
+        require(places < COUNTABLE, f"replay.capacity can be {COUNTABLE:,} at most with priorities, not {places:,}")
         require(
             spec.filled >= spec.batch_size,
             f"replay.batch_size {spec.batch_size} is larger than the {spec.filled} transitions that have a priority at "

@@ -44,7 +44,7 @@ class SamplerSpec(NamedTuple):
 
     def first(self, written: Any) -> jax.Array:
         """The time of the oldest stored transition, when each environment has written so many steps."""
-        return jnp.maximum(written - self.rows, 0)
+        return jnp.maximum(written - min(self.rows, COUNTABLE), 0)
 
     def count(self, written: Any) -> jax.Array:
         """The number of stored transitions of each environment."""
