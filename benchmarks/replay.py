@@ -6,7 +6,7 @@
 The loops are MinAtar Breakout and Atari Breakout with the paper's network, each with a uniform and with other samplers,
 which take turns, so that a change in the machine's speed meets all alike; medians of ratios of neighbouring stretches
 count. Alone, a draw of 32 transitions and the writing of their new priorities are timed together, in a compiled loop
-where a library allows one. cpprb and flashbax are other libraries' prioritised buffers: `pip install cpprb flashbax`.
+where a library allows one. The others also read one number of each transition that they draw. cpprb and flashbax are other libraries' prioritised buffers: `pip install cpprb flashbax`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.rows import Row  # noqa: E402
 from sharedq.recipes import recipe  # noqa: E402
-from sharedq.samplers import SAMPLERS, Setup  # noqa: E402
+from sharedq.samplers import SAMPLERS, SamplerSpec  # noqa: E402
 from sharedq.transitions import Step  # noqa: E402
 
 BATCH, CALLS, REPEATS = 32, 1_000, 5
@@ -40,8 +40,8 @@ class Alone:
 
     def __init__(self, name: str, entries: int):
         self.label, self.times = f"sharedq, {name}", []
-        setup = Setup(entries, 1, 1, BATCH, steps=1_000_000)
-        sampler = SAMPLERS[name]().build(setup)
+        spec = SamplerSpec(entries, 1, 1, BATCH, steps=1_000_000)
+        sampler = SAMPLERS[name]().build(spec)
         number, flag = jnp.zeros(1), jnp.zeros(1, bool)
         step = Step(number, number, number, flag, flag, number)
 

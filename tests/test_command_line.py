@@ -31,6 +31,8 @@ from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import evaluators, loop, memory
 from sharedq.training.progress import Bar
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 SMALL = ("corridor", "--steps", "4000", "--seeds", "2", "--seed", "3", "--training.checkpoint_period", "2000")
 TIMINGS = ("steps_per_second", "seconds")
 

@@ -17,6 +17,8 @@ from sharedq.recipes import recipe
 from sharedq.replay import FrameStacks, Transitions
 from sharedq.transitions import Batch, Step
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 KEY = jax.random.key(5)
 ENVIRONMENTS, ROWS, DEPTH, ROOM = 3, 8, 4, 2  # ROOM for final frames, fewer than environments
 CAPACITY = ROWS * ENVIRONMENTS

@@ -28,6 +28,8 @@ from sharedq.settings import Chosen, chosen
 from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training import loop, seeds
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 PERIOD = 4
 ALL = ("gradient_alignment", "target_churn", "rank", "dead_units")
 

@@ -24,6 +24,8 @@ from sharedq.environments import Discrete, MinAtar, check
 from sharedq.environments.minatar import GAMES
 from sharedq.errors import SharedqError
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 pytest.importorskip("pgx")
 pytest.importorskip("minatar")
 

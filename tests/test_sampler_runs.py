@@ -21,6 +21,8 @@ from sharedq.trainer import resume, train
 from sharedq.training import seeds
 from sharedq.training.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 KEY = jax.random.key(23)
 CAPACITY = ROWS * ENVIRONMENTS
 

@@ -20,6 +20,8 @@ from sharedq.runs import checkpoints
 from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.transitions import Batch, Step, Transition
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 KEY = jax.random.key(0)
 ACTIONS = 3
 PLAIN = {"normalise": "none", "scale_rewards": False}  # the step alone, on numbers as they are
