@@ -6,7 +6,8 @@
 The loops are MinAtar Breakout and Atari Breakout with the paper's network, each with a uniform and with other samplers,
 which take turns, so that a change in the machine's speed meets all alike; medians of ratios of neighbouring stretches
 count. Alone, a draw of 32 transitions and the writing of their new priorities are timed together, in a compiled loop
-where a library allows one. The others also read one number of each transition that they draw. cpprb and flashbax are other libraries' prioritised buffers: `pip install cpprb flashbax`.
+where a library allows one. The others also read one number of each transition that they draw. cpprb and flashbax are
+other libraries' prioritised buffers: `pip install cpprb flashbax`.
 """
 
 import argparse
