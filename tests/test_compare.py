@@ -18,8 +18,6 @@ from sharedq.datasets.store import Store
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
 
-pytestmark = pytest.mark.usefixtures("hasty")
-
 SMALL = ("--seeds", "3", "--steps", "4000", "--training.log_period", "1000")
 THREE = ("online_network", "target_network", "shared_heads:heads=3")
 FIXTURE = Path(__file__).parent / "fixtures" / "0.1.0" / "comparison"
