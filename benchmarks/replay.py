@@ -152,8 +152,8 @@ def alone(entries: int, samplers: list[str], beside: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = [name for name in SAMPLERS if name not in ("uniform", "surprise")]
-    parser.add_argument("--samplers", nargs="+", choices=[*choices, "surprise"], default=["prioritized", "reaper"])
+    choices = [name for name in SAMPLERS if name != "uniform"]
+    parser.add_argument("--samplers", nargs="+", choices=choices, default=["prioritized", "reaper"])
     parser.add_argument("--loops", nargs="+", choices=[*LOOPS, "none"], default=list(LOOPS))
     parser.add_argument("--stretches", type=int, default=9, help="timed stretches of each loop")
     parser.add_argument("--entries", type=int, default=1_000_000, help="transitions of the samplers alone")
@@ -162,7 +162,7 @@ def main() -> None:
     for name in arguments.loops:
         if name != "none":
             loops(name, arguments.samplers, arguments.stretches)
-    alone(arguments.entries, [name for name in arguments.samplers if name in choices], arguments.beside)
+    alone(arguments.entries, [name for name in arguments.samplers if name != "surprise"], arguments.beside)
 
 
 if __name__ == "__main__":

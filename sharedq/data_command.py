@@ -163,9 +163,10 @@ def _collect(verb: argparse.ArgumentParser) -> Callable:
 
     def call(parsed):
         from sharedq.collecting import collect
-        from sharedq.data_sources import convert
 
         if parsed.steps is None:
+            from sharedq.data_sources import convert
+
             run, *others = parsed.agents
             given = [one for one in ("shares", "epsilon", "seed", "environment") if getattr(parsed, one)]
             if others or given or run == "random" or "@" in run:

@@ -314,8 +314,9 @@ class Experiment:
             features, count = features_of(kind, algorithm, *shapes_of(algorithm, spec, own.batch_size))
             own = own._replace(features=features, feature_count=count)
         sampler = self.built("sampler", own)
-        with self._blaming("sampler"):
-            check_sampler(f"sampler '{kind}'", sampler, own, example_step(spec, own.environments))
+        if not TABLES["sampler"].is_ours(type(self.sampler)):
+            with self._blaming("sampler"):
+                check_sampler(f"sampler '{kind}'", sampler, own, example_step(spec, own.environments))
         return Replay(storage, sampler)
 
     def built(self, part: str, *arguments: Any) -> Any:
@@ -523,11 +524,10 @@ class Built:
             f"measure '{name}' looks at the values of actions, and algorithm '{self.experiment.kind('algorithm')}' has "
             "none: leave the measure out",
         )
-        batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         module = type(one).__module__
         with own_errors(f"measure '{name}'", module):
             measure = guarded(one.build(self.algorithm, self.experiment.target), name, module)
-        check_measure(name, measure, self.agent_shapes(), batch)
+        check_measure(name, measure, *shapes_of(self.algorithm, self.spec, self.replay.batch_size))
         return measure
 
     def agent_shapes(self) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from attacks import command_lines, damages
-from attacks.answers import Answer, Counts, ask, differences, outcome, states
+from attacks.answers import Answer, Asks, Counts, ask, differences, outcome, states
 from attacks.moments import DEAD, Full, Recorder, copy, watched
 from attacks.nursery import Nursery
 
@@ -30,7 +30,6 @@ import sharedq
 from sharedq.errors import Stopped
 from sharedq.recipes import recipe
 from sharedq.runs import run_files
-from sharedq.training.progress import Silent
 
 OPTIONS = {
     "steps": 600,
@@ -118,17 +117,6 @@ def no_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharedq.reports.page.draw", draw)
         yield
-
-
-class Asks(Silent):
-    """Asks the run to stop at a step, as Ctrl-C would."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def update(self, step, rate, mean_return, learning):
-        if step == self.step:
-            signal.raise_signal(signal.SIGINT)
 
 
 def stop(options: dict, out: Path) -> None:

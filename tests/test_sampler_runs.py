@@ -1,11 +1,10 @@
 """Samplers in whole runs: on every source, side by side, stopped and resumed; and the experiments that are refused."""
 
-import signal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attacks.answers import Asks, differences, outcome
 from test_frame_stacks import ENVIRONMENTS, ROWS, STEP, TRUNCATED, at, played
 
 from sharedq.command_line import main
@@ -14,12 +13,12 @@ from sharedq.errors import SharedqError, Stopped
 from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.replay import FrameStacks, Replay, Transitions, uniform_replay
-from sharedq.runs import RunDirectory, checkpoints
-from sharedq.samplers import SAMPLERS, Prioritized
+from sharedq.runs import RunDirectory
+from sharedq.samplers import SAMPLERS, Prioritized, check
 from sharedq.targets import SOURCES
 from sharedq.trainer import resume, train
 from sharedq.training import seeds
-from sharedq.training.progress import Silent
+from sharedq.training.learning import example_step
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -226,41 +225,45 @@ def test_seeds_side_by_side_learn_what_they_learn_one_after_another(sampler, mon
     assert told[-1].metrics.keys() == heard[-1].metrics.keys()
 
 
-class Asks(Silent):
-    """Sends this process a signal when the run has reached a step, as Ctrl-C would."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def update(self, step, rate, mean_return, learning):
-        if step == self.step:
-            signal.raise_signal(signal.SIGINT)
-
-
-def left_by(run) -> dict:
-    """What a run has left, but not how long it took."""
-    found = {}
-    for name in ("metrics.csv", "histograms.csv", "episodes.csv"):
-        rows = [row.split(",") for row in (run / name).read_text().splitlines()] if (run / name).exists() else []
-        times = [i for i, column in enumerate(rows[0] if rows else []) if column in ("seconds", "steps_per_second")]
-        found[name] = [[x for i, x in enumerate(row) if i not in times] for row in rows]
-    found["agent"] = (checkpoints.latest(run / "checkpoints") / "agent.safetensors").read_bytes()
-    return found
-
-
 @pytest.mark.parametrize("sampler", ["annealed", "surprise"])
 def test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run(sampler, tmp_path):
     """The third row of the log is written after the stop, and not at a multiple of the period of refreshing."""
     experiment = short(sampler, "shared_heads", **NOISY)
-    train(experiment, tmp_path / "unbroken", progress=None)
+    train(experiment, tmp_path / "unbroken", progress=None, command="sharedq train")
     with pytest.raises(Stopped):
-        train(experiment, tmp_path / "run", progress=Asks(600))
+        train(experiment, tmp_path / "run", progress=Asks(600), command="sharedq train")
     assert RunDirectory.open(tmp_path / "run").finished() is None
     resume(tmp_path / "run", progress=None)
-    whole, resumed = left_by(tmp_path / "unbroken"), left_by(tmp_path / "run")
-    assert [name for name in whole if whole[name] != resumed[name]] == []
-    assert len(whole["metrics.csv"]) == 1 + 2 * 6
-    assert (len(whole["histograms.csv"]) > 0) == (sampler == "annealed")
+    whole = outcome(tmp_path / "unbroken")
+    assert differences(outcome(tmp_path / "run"), whole) == []
+    assert len(whole["metrics.csv"]) == 2 * 6
+    assert ("histograms.csv" in whole) == (sampler == "annealed")
+
+
+# The check of samplers that are not ours
+
+
+def checked(sampler, built) -> None:
+    spec = built.replay.storage.spec
+    check("sampler 'mine'", sampler, spec, example_step(built.spec, spec.environments))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_our_own_samplers_return_what_they_say(sampler):
+    built = short(sampler, "shared_heads").build()
+    checked(built.replay.sampler, built)
+
+
+def test_a_sampler_that_breaks_its_contract_is_told_what():
+    built = short("prioritized", "shared_heads").build()
+    good = built.replay.sampler
+    for broken, told in (
+        (good._replace(metrics=()), "draws with the metrics"),
+        (good._replace(updated=lambda state, *_: state._replace(largest=jnp.zeros(2))), "from `updated`"),
+        (good._replace(draw=lambda *_: (*good.draw(*_)[:1], jnp.ones(3), {})), "must draw times, environments"),
+    ):
+        with pytest.raises(SharedqError, match=f"sampler 'mine' .*{told}"):
+            checked(broken, built)
 
 
 # Experiments that are refused

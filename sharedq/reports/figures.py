@@ -5,7 +5,6 @@ is set in a size that survives being shown 330 pixels wide.
 """
 
 import io
-import re
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping
@@ -113,8 +112,9 @@ def _plans(task: Task) -> list[Plan]:
         found = {one.label: one.measures[measure] for one in task.results if measure in one.measures}
         curves = {label: (one.steps, one.curve) for label, one in found.items()}
         plans.append(_curves(name, about(measure), curves, unit(measure), task))
-    for name in dict.fromkeys(name for one in task.results for name in one.run.histograms):
-        plans.append(_histograms(name, task))
+    histograms = {f"histogram {name}": name for one in task.results for name in one.run.histograms}
+    for title, file in file_names(histograms).items():
+        plans.append(_histograms(histograms[title], file, task))
     if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
         plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT))
@@ -187,7 +187,7 @@ def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Inte
     return Plan(name, caption, drawing, legend, HEIGHT)
 
 
-def _histograms(name: str, task: Task) -> Plan:
+def _histograms(name: str, file: str, task: Task) -> Plan:
     """The histogram of this name, of every run that has it, as lines in one figure."""
     words = of_histogram(name)
     found = {one.label: one.run.histograms[name] for one in task.results if name in one.run.histograms}
@@ -203,7 +203,6 @@ def _histograms(name: str, task: Task) -> Plan:
         axes.set_ylabel("share of transitions")
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
 
-    file = "measure_histogram_" + re.sub("[^a-z0-9_]+", "_", name.lower())
     return Plan(file, words.about, drawing, list(found), HEIGHT)
 
 

@@ -7,7 +7,7 @@ overwritten after it was drawn can be recognised.
 
 The settings of a sampler are a frozen dataclass with `build(spec) -> Sampler`. A method `check(experiment, spec)` can
 refuse an experiment that the sampler cannot serve. Settings with the class attribute `needs_features = True` get the
-features in it, and those with `needs_estimates = True` are refused where there is only one estimate.
+features in their spec, and those with `needs_estimates = True` are refused where there is only one estimate.
 
 Shape letters: N environments of a seed, B batch, E estimates: the heads that learn, times their critics.
 """
@@ -100,9 +100,7 @@ class Sampler(NamedTuple):
     summarise: Summarise | None = None
     metrics: tuple[str, ...] = ()  # the names of the metrics of `draw` and `weigh`
     numbers: tuple[str, ...] = ()  # the names of the numbers of `summarise`
-    histograms: Mapping[str, tuple[float, ...]] = MappingProxyType(
-        {}
-    )  # the edges of the bins of each histogram of `summarise`
+    histograms: Mapping[str, tuple[float, ...]] = MappingProxyType({})  # the edges of the bins of those of `summarise`
 
 
 def check(name: str, sampler: Sampler, spec: SamplerSpec, steps: Step) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sharedq.command_line import main
+from sharedq.runs.run_files import TABLES
+from sharedq.training.progress import Silent
 
 PATIENCE = 15.0  # seconds until a command is asked to stop as Ctrl-C would ask it
 LONGEST = 60.0  # seconds that a command may take in all
@@ -120,7 +122,7 @@ def outcome(run: Path) -> dict[str, object]:
             found[name] = json.loads(path.read_text())["steps"]
         elif name == "versions.json":
             found[name] = {k: x for k, x in json.loads(path.read_text()).items() if k != "date"}
-        elif name in ("episodes.csv", "evaluations.csv") or name.endswith("agent.safetensors") or name in DESCRIPTIONS:
+        elif name in (*TABLES, *DESCRIPTIONS) or name.endswith("agent.safetensors"):
             found[name] = path.read_bytes()
         elif not name.startswith(("tensorboard/", "checkpoints/")):
             found[name] = "there"
@@ -132,6 +134,17 @@ def outcome(run: Path) -> dict[str, object]:
 def differences(mine: dict, other: dict) -> list[str]:
     """The names of the parts that differ: a failure names them and does not print what they hold."""
     return sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
+
+
+class Asks(Silent):
+    """Asks the run to stop at a step, as Ctrl-C would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def update(self, step, rate, mean_return, learning):
+        if step == self.step:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Counts:
