@@ -178,10 +178,12 @@ def test_both_readings_back_up_alike():
     def backup(returns):
         return jnp.array([[0.5], [-1.0], [0.0]]) + 0.5 * backups.soft(returns, jnp.array([[2.0], [0.0], [-1.0]]), 0.1)
 
-    wanted = reading.target(logits, backup)
+    returns, masses = reading.atoms(logits)
+    wanted = reading.target(backup(returns), masses)
     np.testing.assert_allclose(wanted.sum(-1), 1, atol=1e-5)
-    mean = reading.value(logits)[..., None]
-    expected = plain.target(mean, backup)[..., 0]
+    mean = reading.value(logits)
+    returns, masses = plain.atoms(mean)
+    expected = plain.target(backup(returns), masses)
     np.testing.assert_allclose(wanted @ jnp.linspace(-5, 5, 101), expected, atol=1e-4)
     np.testing.assert_allclose(plain.loss(mean, mean + 2), np.full((2, 3), 4.0), rtol=1e-5)
 

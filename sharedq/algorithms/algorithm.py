@@ -35,14 +35,19 @@ class LossInfo(NamedTuple):
     inputs: Any  # the source's input of now
     batch_stats: Any  # the trunk's running statistics after this batch
     metrics: dict[str, jax.Array]  # further metrics for the log
+    of_distributions: Any = None  # [H, B] the losses of distributions, which samplers get in place of TD errors
 
     @property
     def td_errors(self) -> jax.Array:
-        """Predictions minus targets, [E, B]: of every head, and if there are several critics, of each of them."""
-        if self.predictions.ndim == 2:
-            return self.predictions - self.targets
-        errors = self.predictions - self.targets[..., None]
-        return jnp.moveaxis(errors, 2, 1).reshape(-1, errors.shape[1])
+        """Predictions minus targets, [E, B]: of every head, and if there are several critics, of each of them.
+
+        A distribution has no error with a sign. Its loss stands for it, as in Rainbow.
+        """
+        errors = self.of_distributions
+        if errors is None:
+            critics = self.predictions.ndim > self.targets.ndim
+            errors = self.predictions - (self.targets[..., None] if critics else self.targets)
+        return errors if errors.ndim == 2 else jnp.moveaxis(errors, 2, 1).reshape(-1, errors.shape[1])
 
     @property
     def for_refresh(self) -> RefreshInfo:

@@ -3,8 +3,9 @@
     Q_h(s, a) <- r + discount * backup_a'( bootstrap_h(s', a') )        for every head h that learns
 
 The source decides which heads there are and what each of them bootstraps on. With a penalty on the values this is
-conservative Q-learning. With another backup it is double or mellowmax Q-learning. With a table as the network it is the
-tabular algorithm.
+conservative Q-learning. With another backup it is double or mellowmax Q-learning, expected SARSA or Munchausen DQN. The
+values can be distributions of returns, as in C51, QR-DQN and HL-Gauss. With a table as the network it is the tabular
+algorithm.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,13 +18,18 @@ import jax.numpy as jnp
 
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
 from sharedq.algorithms.parts import discrete_actions, source_on
-from sharedq.bellman import backups, losses
+from sharedq.bellman import backups, losses, readings
+from sharedq.bellman.backups import Backup
+from sharedq.bellman.readings import Reading
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, gradient_step
 from sharedq.settings import check_count, require
-from sharedq.targets.source import RefreshInfo, TargetSource
+from sharedq.targets.source import RefreshInfo, TargetSource, Values
 from sharedq.transitions import Batch
+
+LEAST_LOG = -1.0  # the bound of the Munchausen term tau log pi, as in its paper
+ATOMS = 100_000  # ours: the largest number of returns allowed
 
 Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actions [H, B] -> [H, B]
 
@@ -44,9 +50,14 @@ class DQN:
     learning_rate: float = 6.25e-5  # Adam's learning rate
     adam_epsilon: float = 1.5e-4  # added to Adam's denominator
     max_gradient_norm: float | None = None  # clip the gradient to this global norm; none does not clip
-    backup: Literal["maximum", "double", "mellowmax"] = "maximum"  # how the value of a next state is computed
+    backup: Literal["maximum", "double", "mellowmax", "expected_sarsa", "munchausen"] = "maximum"  # value of a state
     mellowmax_omega: float = 10.0  # sharpness of the mellowmax; a large one is nearly the maximum
-    loss: Literal["squared", "huber"] = "squared"  # loss of an error: its square, or the Huber loss
+    munchausen_tau: float = 0.03  # temperature of the Munchausen policy; a small one is nearly greedy
+    munchausen_alpha: float = 0.9  # share of the policy's log probability that Munchausen adds to the reward
+    values: readings.Kind = "scalar"  # a value, or a distribution: categorical (C51), quantile (QR-DQN), hl_gauss
+    atoms: int = 51  # number of returns of a categorical distribution, of quantiles, or of bins of hl_gauss
+    value_bound: float = 10.0  # categorical and hl_gauss: returns lie in -value_bound .. value_bound
+    loss: Literal["squared", "huber"] = "squared"  # loss of a scalar value's error: its square, or the Huber loss
     epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
     epsilon_steps: int = 250_000  # environment steps over which epsilon falls, in a straight line
@@ -56,11 +67,23 @@ class DQN:
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
         require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
         require(self.adam_epsilon > 0, f"algorithm.adam_epsilon must be above 0, not {self.adam_epsilon}")
-        require(self.mellowmax_omega > 0, f"algorithm.mellowmax_omega must be above 0, not {self.mellowmax_omega}")
+        for name in ("mellowmax_omega", "munchausen_tau", "value_bound"):
+            require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
+        check_count("algorithm.atoms", self.atoms, least=2, most=ATOMS)
+        scalar = self.values == "scalar"
+        require(
+            scalar or self.backup != "mellowmax",
+            "algorithm.backup mellowmax needs scalar values, because no distribution has it as its mean: add "
+            "--algorithm.values scalar, or choose another backup",
+        )
+        require(
+            scalar or self.loss == "squared",
+            f"algorithm.loss {self.loss} is of scalar values, and {self.values} has a loss of its own: leave it out",
+        )
         bound = self.max_gradient_norm
         require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
         check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
-        for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon"):
+        for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon", "munchausen_alpha"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
 
@@ -68,24 +91,35 @@ class DQN:
         return still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
-        return self.on(source_on(spec, target, network, discrete_actions(spec, type(self).__name__)))
+        actions = discrete_actions(spec, type(self).__name__)
+        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True))
+
+    def reading(self) -> Reading:
+        """How the network's outputs are read."""
+        loss = {"squared": losses.squared, "huber": losses.huber}[self.loss]
+        return readings.of_kind(self.values, self.atoms, self.value_bound, loss)
+
+    def of_next_states(self) -> Backup:
+        """The backup, which gives the value of a next state."""
+        return {
+            "maximum": lambda: backups.MAXIMUM,
+            "double": lambda: backups.DOUBLE,
+            "mellowmax": lambda: backups.mellowmax_of(self.mellowmax_omega),
+            "expected_sarsa": lambda: backups.expected_sarsa(self.epsilon_end),
+            "munchausen": lambda: backups.munchausen(self.munchausen_tau),
+        }[self.backup]()
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is already built, with an optional penalty on the values."""
         optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
-        loss_of = {"squared": losses.squared, "huber": losses.huber}[self.loss]
-        backup = {
-            "maximum": backups.maximum,
-            "double": backups.double,
-            "mellowmax": lambda values, selector: backups.mellowmax(values, selector, self.mellowmax_omega),
-        }[self.backup]
+        reading, backup = self.reading(), self.of_next_states()
 
         def init(key: jax.Array, example: Batch) -> State:
             params, source_state = source.init(key, example.transition.obs)
             return State(params, source_state, optimiser.init(params))
 
-        def values(state: State, key: jax.Array | None, obs: Any) -> jax.Array:
-            return source.act_values(state.params, state.source, key, obs)
+        def values(state: State, key: jax.Array | None, obs: Any, noisy: bool = False) -> jax.Array:
+            return source.act_values(state.params, state.source, key, obs, noisy)
 
         def act(state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
             head_key, explore_key = jax.random.split(key)
@@ -93,25 +127,42 @@ class DQN:
                 epsilon = self.evaluation_epsilon
             else:
                 epsilon = linear_schedule(self.epsilon_start, self.epsilon_end, self.epsilon_steps, step)
-            return epsilon_greedy(explore_key, lambda: values(state, head_key, obs), epsilon)
+            return epsilon_greedy(explore_key, lambda: values(state, head_key, obs, step is not None), epsilon)
 
         def decide(state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
             return greedy(values(state, None, obs))
 
         def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
             sample = batch.transition
-            value = source.values(params, state.source, sample.obs, sample.next_obs)
-            target = backups.bellman(sample.reward, sample.discount, backup(value.bootstrap, value.selector))  # [H, B]
-            action = jnp.broadcast_to(sample.action, target.shape)
-            predicted = backups.of_action(value.predicted, action)
+            value = source.values(params, state.source, sample.obs, sample.next_obs, key)
+            reward = sample.reward
+            if self.backup == "munchausen":
+                reward = reward + self.munchausen_alpha * log_policy(params, state, batch, key)
+            returns, masses = bootstrapped(reading, backup, value)
+            returns = backups.bellman(reward[..., None], sample.discount[..., None], returns)
+            action = jnp.broadcast_to(sample.action, value.predicted.shape[:2])
+            outputs = backups.of_action(value.predicted, action, len(reading.shape))
+            target, predicted = jnp.sum(returns * masses, axis=-1), reading.value(outputs)  # [H, B]
             error = predicted - target
-            each, metrics = loss_of(error), {}
+            losses_of = each = reading.loss(outputs, reading.target(returns, masses))
+            metrics = {}
+            if value.anchor is not None:
+                anchor = backups.of_action(value.anchor, action, len(reading.shape))
+                each = each + value.anchor_weight * readings.distance(reading, outputs, anchor)
             if penalty is not None:
-                added = penalty(value.predicted, action)
+                added = penalty(reading.value(value.predicted), action)
                 each, metrics = each + added, {"penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, metrics)
+            told = losses_of if reading.shape else None
+            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, metrics, told)
             return value.weights @ per_head, info
+
+        def log_policy(params: Any, state: State, batch: Batch, key: jax.Array) -> jax.Array:
+            """tau log pi(a|s) [H, B] of the policy of the values that the targets bootstrap on, bounded from below."""
+            sample = batch.transition
+            held = reading.value(source.values(params, state.source, sample.obs, None, key).bootstrap)
+            log = backups.scaled_log_softmax(held, self.munchausen_tau)
+            return jnp.clip(backups.of_action(log, jnp.broadcast_to(sample.action, log.shape[:2])), LEAST_LOG, 0)
 
         def refresh(state: State, info: RefreshInfo, step: jax.Array) -> State:
             params, source_state = source.refresh(step, state.params, state.source, info)
@@ -136,3 +187,18 @@ class DQN:
             source=source,
             on=partial(self.on, penalty=penalty),
         )
+
+
+def bootstrapped(reading: Reading, backup: Backup, value: Values) -> tuple[jax.Array, jax.Array]:
+    """The distribution of next states: returns [..., B, m] and their masses. A scalar value is one return."""
+    held, selector = reading.value(value.bootstrap), reading.value(value.selector)  # [H, B, A]
+    if not reading.shape:
+        return backup.value(held, selector)[..., None], jnp.ones(1, held.dtype)
+    if backup.action is not None:
+        chosen = backups.of_action(value.bootstrap, backup.action(held, selector), len(reading.shape))
+        return reading.atoms(chosen)
+    assert backup.policy is not None
+    probabilities, bonus = backup.policy(held, selector)
+    returns, masses = reading.atoms(value.bootstrap)  # [..., A, m]
+    returns, masses = returns + bonus[..., None], masses * probabilities[..., None]
+    return returns.reshape(*held.shape[:2], -1), masses.reshape(*held.shape[:2], -1)

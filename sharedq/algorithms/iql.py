@@ -31,7 +31,13 @@ import optax
 
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
 from sharedq.algorithms.bc import negative_log_density
-from sharedq.algorithms.parts import check_actions, critics_on, network_on, policy_on, source_on
+from sharedq.algorithms.parts import (
+    check_actions,
+    critics_of_all_actions,
+    critics_on,
+    network_on,
+    policy_on,
+)
 from sharedq.bellman import backups, losses
 from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.networks import network as networks
@@ -97,9 +103,9 @@ class IQL:
             "leave the option out",
         )
         if isinstance(spec.actions, Discrete):
-            source = source_on(spec, target, network, spec.actions.n, self.critics)
+            source = critics_of_all_actions(spec, target, network, spec.actions.n, self.critics)
         else:
-            source = critics_on(spec, target, network, 1, self.critics)
+            source = critics_on(spec, target, network, self.critics)
         value = network_on(spec, network, spec.observation, lambda: network.build(1))
         policy = policy_on(spec, network, "gaussian", self.actor_width, self.actor_depth)
         return self.on(source, value, policy, discrete)
@@ -140,7 +146,7 @@ class Parts(NamedTuple):
     def of_action(self, outputs: jax.Array, action: jax.Array) -> jax.Array:
         """The values [H, B, C] of actions [B, ...], from the critics' outputs [H, B, C, ...]."""
         if not self.discrete:
-            return outputs[..., 0]
+            return outputs
         return backups.of_action(outputs, jnp.broadcast_to(action[:, None], outputs.shape[:-1]))
 
 
@@ -163,8 +169,7 @@ def init(parts: Parts, key: jax.Array, example: Batch) -> State:
 def q_values(parts: Parts, state: State, key: jax.Array | None, obs: Any, action: Any) -> jax.Array:
     """By the smallest critic of the behaviour head: of discrete actions all values [N, A], else of the action [N]."""
     inputs = parts.inputs(obs, action)
-    smallest = parts.source.act_values(state.params["critic"], state.source, key, inputs).min(axis=1)
-    return smallest if parts.discrete else smallest[..., 0]
+    return parts.source.act_values(state.params["critic"], state.source, key, inputs).min(axis=1)
 
 
 def distribution(parts: Parts, state: State, key: jax.Array | None, obs: Any) -> Any:

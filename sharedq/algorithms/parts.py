@@ -8,14 +8,16 @@ import jax
 import numpy as np
 
 from sharedq import random_keys
+from sharedq.bellman.readings import SCALAR, Reading
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, Tokens
 from sharedq.errors import SharedqError, told
 from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS, Dense, policies
 from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble, of_pairs
-from sharedq.networks.network import Network
+from sharedq.networks.network import Network, outputs_of, read_as
 from sharedq.networks.policies import Policy
+from sharedq.settings import require
 from sharedq.tables import Table
 from sharedq.targets import SOURCES
 from sharedq.targets.source import TargetSource
@@ -72,25 +74,54 @@ def check_actions(spec: EnvironmentSpec, who: str) -> None:
 
 
 def source_on(
-    spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int | None = None
+    spec: EnvironmentSpec, target: Any, network: Any, actions: int, reading: Reading = SCALAR, noise: bool = False
 ) -> TargetSource:
-    """The source on a network with so many outputs, checked to take the environment's observations.
+    """The source on a network of an observation, which returns [H, B, actions, *reading.shape].
 
-    With a number of critics there are so many networks of an observation, and they return [H, B, C, outputs].
+    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`.
     """
+    _check_noise(network, noise)
 
     def build() -> Network:
-        one = network.build(outputs)
-        return one if critics is None else ensemble(one, critics)
+        outputs, each = outputs_of(reading, actions), outputs_of(reading)
+        built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
+        return built if reading is SCALAR else read_as(built, reading, actions)
 
     return source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
 
 
-def critics_on(spec: EnvironmentSpec, target: Any, network: Any, outputs: int, critics: int) -> TargetSource:
-    """The source on critics that take an observation and an action together; they return [H, B, C, outputs]."""
+def critics_of_all_actions(
+    spec: EnvironmentSpec, target: Any, network: Any, actions: int, critics: int
+) -> TargetSource:
+    """The source on so many networks of an observation; they return [H, B, C, actions]."""
+    _check_critics(network)
+    built = network_on(spec, network, spec.observation, lambda: ensemble(network.build(actions), critics))
+    return source_of(target, built, spec.observation)
+
+
+def critics_on(
+    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR
+) -> TargetSource:
+    """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
+    _check_critics(network)
     pair = spec.observation, spec.actions.one
-    built = network_on(spec, network, pair, lambda: ensemble(of_pairs(network.build(outputs)), critics))
-    return source_of(target, built, pair)
+
+    def build() -> Network:
+        return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
+
+    return source_of(target, network_on(spec, network, pair, build), pair)
+
+
+def _check_noise(network: Any, given: bool = False) -> None:
+    if getattr(network, "noisy", False):
+        require(given, "network.noisy needs an algorithm that draws the noise: add --algorithm dqn or cql")
+
+
+def _check_critics(network: Any) -> None:
+    """Raises if the layers of a network are not made for several critics."""
+    _check_noise(network)
+    dueling = getattr(network, "dueling", False)
+    require(not dueling, "network.dueling compares actions of one network: add --algorithm dqn, or leave it out")
 
 
 def network_on(spec: EnvironmentSpec, network: Any, one: Any, build: Callable[[], Network]) -> Network:
@@ -109,6 +140,7 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     """
     with blaming(network, spec):
         if isinstance(spec.actions, Discrete):
+            _check_noise(network)
             policy = policies.categorical(network.build(spec.actions.n))
         else:
             policy = getattr(network, "policy", Dense().policy)(spec.actions.one.size, width, depth, kind)

@@ -13,7 +13,7 @@ Shape letters: H heads, B batch, C critics, A dimensions of an action, N environ
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from sharedq.transitions import Batch, Step
 
 CRITICS, ATOMS = 10_000, 100_000  # ours: the largest numbers allowed
 
+SOURCE_KEY = 2  # folded into the key of the loss for what the source draws
 FIRST_COUNT = 1e-4  # weight of the normalisers' initial mean 0 and variance 1, in observations
 
 
@@ -52,8 +53,8 @@ class SAC:
 
     gamma: float = 0.99  # discount of future rewards, per step
     critics: int = 2  # number of critics; the target and the actor use the minimum of their values
-    values: Literal["scalar", "categorical"] = "scalar"  # a critic predicts the mean return, or its distribution
-    atoms: int = 101  # number of returns in a categorical distribution
+    values: readings.Kind = "scalar"  # a critic predicts the mean return, or a distribution; see docs/algorithms.md
+    atoms: int = 101  # number of returns of a categorical distribution, of quantiles, or of bins of hl_gauss
     value_bound: float = 5.0  # the distribution goes from -value_bound to value_bound; scaled returns stay within
     learning_rate: float = 3e-4  # learning rate of critics, actor and temperature, at the start
     final_learning_rate: float | None = None  # learning rate after learning_rate_updates; none keeps it constant
@@ -93,9 +94,9 @@ class SAC:
             )
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
-        actions, bound = continuous_actions(spec, type(self).__name__).one, self.value_bound
-        reading = readings.scalar() if self.values == "scalar" else readings.distribution(-bound, bound, self.atoms)
-        source = critics_on(spec, target, network, reading.outputs, self.critics)
+        actions = continuous_actions(spec, type(self).__name__).one
+        reading = readings.of_kind(self.values, self.atoms, self.value_bound)
+        source = critics_on(spec, target, network, self.critics, reading)
         policy = policy_on(spec, network, "squashed_gaussian", self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)
 
@@ -183,8 +184,7 @@ def distribution(parts: Parts, state: State, obs: jax.Array) -> Any:
 
 def critic_values(parts: Parts, state: State, key: jax.Array | None, obs: jax.Array, action: jax.Array) -> jax.Array:
     """The value of each action by the smallest critic of the behaviour head, for normalised observations."""
-    outputs = parts.source.act_values(state.params["critic"], state.source, key, (obs, action))
-    return parts.reading.value(outputs).min(axis=-1)
+    return parts.source.act_values(state.params["critic"], state.source, key, (obs, action)).min(axis=-1)
 
 
 def act(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array | None) -> jax.Array:
@@ -236,15 +236,20 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     next_action, log_density = parts.policy.sample(key, distribution(parts, state, next_obs))
     temperature = jnp.exp(state.params["temperature"])
     now, then = (obs, sample.action), (next_obs, next_action)
-    value = parts.source.values(params["critic"], state.source, now, then)  # [H, B, C, outputs]
+    source_key = jax.random.fold_in(key, SOURCE_KEY)
+    value = parts.source.values(params["critic"], state.source, now, then, source_key)  # [H, B, C, *reading.shape]
 
-    def backup(returns: jax.Array) -> jax.Array:  # [..., B, n]
+    def backup(returns: jax.Array) -> jax.Array:  # [..., B, m]
         next_value = backups.soft(returns, log_density[:, None], temperature)
         return backups.bellman(reward[:, None], sample.discount[:, None], next_value)
 
-    bootstrap = backups.min_over_critics(value.bootstrap, reading.value(value.bootstrap))  # [H, B, outputs]
-    target = reading.target(bootstrap, backup)
-    per_sample = reading.loss(value.predicted, target[:, :, None]).sum(axis=-1)  # [H, B]
+    bootstrap = backups.min_over_critics(value.bootstrap, reading.value(value.bootstrap))  # [H, B, *reading.shape]
+    returns, masses = reading.atoms(bootstrap)
+    target = jax.tree.map(lambda x: x[:, :, None], reading.target(backup(returns), masses))  # the same for all critics
+    of_critics = reading.loss(value.predicted, target)
+    per_sample = of_critics.sum(axis=-1)  # [H, B]
+    if value.anchor is not None:
+        per_sample += value.anchor_weight * readings.distance(reading, value.predicted, value.anchor).sum(axis=-1)
     predictions, targets = reading.value(value.predicted), backup(reading.value(bootstrap)[..., None])  # [H, B, C or 1]
     errors, metrics = jnp.abs(predictions - targets), {"entropy": -log_density.mean(), "temperature": temperature}
     if parts.penalty is not None:
@@ -252,7 +257,8 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
         penalty = parts.penalty(parts, params["critic"], state, obs, next_obs, predictions, penalty_key)
         per_sample, metrics = per_sample + penalty, {**metrics, "penalty": penalty.mean()}
     per_head = jnp.mean(batch.weights * per_sample, axis=1)
-    info = LossInfo(per_head, errors, targets[..., 0], predictions, now, value.batch_stats, metrics)
+    told = of_critics if reading.shape else None
+    info = LossInfo(per_head, errors, targets[..., 0], predictions, now, value.batch_stats, metrics, told)
     return value.weights @ per_head, info
 
 

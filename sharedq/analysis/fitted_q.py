@@ -60,17 +60,17 @@ def fitted_q(
     if isinstance(spec.actions, Discrete):
         source = source_on(spec, target, network, spec.actions.n)
     else:
-        source = critics_on(spec, target, network, outputs=1, critics=1)
+        source = critics_on(spec, target, network, critics=1)
     optimiser = adam(LEARNING_RATE, 1e-8, None)
 
     def inputs(obs: Any, action: Any) -> Any:
         return obs if discrete else (obs, action)
 
     def of(outputs: jax.Array, action: jax.Array) -> jax.Array:
-        """The values [H, B] of actions from outputs [H, B, A], or [H, B, 1, 1] of continuous actions."""
+        """The values [H, B] of actions from outputs [H, B, A], or [H, B, 1] of continuous actions."""
         if discrete:
             return backups.of_action(outputs, jnp.broadcast_to(action, outputs.shape[:-1]))
-        return outputs[..., 0, 0]
+        return outputs[..., 0]
 
     def loss(params: Any, state: Fit, batch: Batch):
         sample = batch.transition

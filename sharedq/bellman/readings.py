@@ -1,47 +1,119 @@
-"""Two ways to read a critic's outputs: as a value, or as a distribution of returns.
+"""How the outputs of a network are read: as a value, or as a distribution of returns.
 
-An algorithm has one backup, an elementwise function of a return, and both readings take it.
+A reading is a record of functions that every source and algorithm can be given. A distribution becomes a target in
+three steps: it is written as returns with probability masses, every return is backed up, and what comes out is turned
+into a target for the loss. A backup is one elementwise function of a return, whatever the reading is.
+
+Shape letters: B batch, n outputs of a value, m returns.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sharedq.bellman import categorical, losses
+from sharedq.bellman import categorical, losses, quantiles
+
+Kind = Literal["scalar", "categorical", "quantile", "hl_gauss"]
 
 
 class Reading(NamedTuple):
-    """Functions of outputs [..., outputs]. A target has the same axes as outputs."""
+    """Functions of outputs [..., *shape]."""
 
-    outputs: int  # number of outputs that a head needs
+    shape: tuple[int, ...]  # the axes of the outputs of one value: none, or (n,)
     value: Callable  # (outputs) -> [...], the expected return
-    target: Callable  # (outputs [..., B, n], backup) -> target; backup maps returns [..., B, n] to returns
+    atoms: Callable  # (outputs) -> returns [..., m] and their masses [..., m]; leading axes that are all alike may lack
+    target: Callable  # (returns [..., m], masses [..., m]) -> a target, which is an array or a tree
     loss: Callable  # (outputs, target) -> [...]
+    average: Callable  # (outputs [N, ..., *shape]) -> outputs [..., *shape] of the mean of N values or distributions
 
 
-def scalar() -> Reading:
-    """One output: the expected return. The loss is the squared error."""
+def _expected(returns: jax.Array, masses: jax.Array) -> jax.Array:
+    return jnp.sum(returns * masses, axis=-1)
+
+
+def scalar(loss: Callable = losses.squared) -> Reading:
+    """One output is the expected return. `loss` is a function of the error."""
     return Reading(
-        outputs=1,
-        value=lambda outputs: outputs[..., 0],
-        target=lambda outputs, backup: backup(outputs),
-        loss=lambda outputs, target: losses.squared(outputs - target)[..., 0],
+        shape=(),
+        value=lambda outputs: outputs,
+        atoms=lambda outputs: (outputs[..., None], jnp.ones(1, outputs.dtype)),
+        target=_expected,
+        loss=lambda outputs, target: loss(outputs - target),
+        average=lambda outputs: outputs.mean(axis=0),
     )
 
 
+SCALAR = scalar()  # also the reading of networks whose outputs no algorithm reads as distributions
+
+
+def _average_of_logits(logits: jax.Array) -> jax.Array:
+    """The logits of the mean of N distributions, from logits [N, ..., n]."""
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
+
+
 def distribution(low: float, high: float, atoms: int) -> Reading:
-    """Logits of evenly spaced returns from `low` to `high`. The loss is the cross entropy."""
+    """Logits of evenly spaced returns from `low` to `high` (C51). The loss is the cross entropy."""
     support = jnp.linspace(low, high, atoms)
 
-    def target(logits: jax.Array, backup: Callable) -> jax.Array:
-        returns = backup(jnp.broadcast_to(support, logits.shape[-2:]))  # [B, atoms], the same for all heads
-        return categorical.projected(returns, jax.nn.softmax(logits), support)
+    def as_atoms(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.broadcast_to(support, logits.shape[-2:]), jax.nn.softmax(logits)  # the same returns for all heads
 
     return Reading(
-        outputs=atoms,
+        shape=(atoms,),
         value=lambda logits: categorical.mean(logits, support),
-        target=target,
+        atoms=as_atoms,
+        target=lambda returns, masses: categorical.projected(returns, masses, support),
         loss=lambda logits, target: categorical.cross_entropy(target, logits),
+        average=_average_of_logits,
+    )
+
+
+def quantile(count: int) -> Reading:
+    """Quantiles of the return (QR-DQN). The loss is the quantile Huber loss."""
+    return Reading(
+        shape=(count,),
+        value=lambda outputs: outputs.mean(axis=-1),
+        atoms=lambda outputs: (outputs, jnp.full(count, 1 / count, outputs.dtype)),
+        target=lambda returns, masses: (returns, jnp.broadcast_to(masses, returns.shape)),
+        loss=lambda outputs, target: quantiles.huber(outputs, *target),
+        average=lambda outputs: outputs.mean(axis=0),
+    )
+
+
+def hl_gauss(low: float, high: float, bins: int) -> Reading:
+    """Logits of bins from `low` to `high`, whose target is a Gaussian around the expected return (HL-Gauss).
+
+    The distribution describes no chance of the return: only its mean is backed up.
+    """
+    edges = jnp.linspace(low, high, bins + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+
+    def value(logits: jax.Array) -> jax.Array:
+        return categorical.mean(logits, centres)
+
+    return Reading(
+        shape=(bins,),
+        value=value,
+        atoms=lambda logits: (value(logits)[..., None], jnp.ones(1, logits.dtype)),
+        target=lambda returns, masses: categorical.smeared(_expected(returns, masses), edges),
+        loss=lambda logits, target: categorical.cross_entropy(target, logits),
+        average=_average_of_logits,
+    )
+
+
+def distance(reading: Reading, outputs: jax.Array, fixed: jax.Array) -> jax.Array:
+    """The loss [...] of outputs whose target are what other outputs say, both [..., *shape]."""
+    return reading.loss(outputs, reading.target(*reading.atoms(fixed)))
+
+
+def of_kind(kind: Kind, atoms: int, bound: float, loss: Callable = losses.squared) -> Reading:
+    """The reading of this name. `atoms` counts returns, quantiles or bins; returns lie in -bound .. bound."""
+    if kind == "scalar":
+        return scalar(loss)
+    return (
+        quantile(atoms)
+        if kind == "quantile"
+        else {"categorical": distribution, "hl_gauss": hl_gauss}[kind](-bound, bound, atoms)
     )

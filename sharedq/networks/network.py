@@ -7,12 +7,16 @@ Shape letters: B batch, F features, H heads, A outputs of one head.
 """
 
 import inspect
+import math
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 
+from sharedq.bellman.readings import SCALAR, Reading
 from sharedq.networks.activation import ActivationLayer
+
+NOISE = "noise"  # the name by which noisy layers ask flax for a key
 
 Params = Any
 BatchStats = Any  # running statistics of batch normalisation; an empty dict if there are none
@@ -43,6 +47,11 @@ class Activations(Protocol):
         """What each layer of the trunk gives behind its activation: [B, ...] each."""
 
 
+class WithNoise(Protocol):
+    def __call__(self, key: jax.Array, /) -> "Network":
+        """The same network, whose noisy layers have the noise that is drawn with this key."""
+
+
 class Network(NamedTuple):
     init_trunk: InitTrunk
     trunk: Trunk
@@ -50,12 +59,19 @@ class Network(NamedTuple):
     heads: Heads
     normalises_batch: bool = False  # whether the trunk's output for an input depends on the rest of the batch
     activations: Activations | None = None  # None: the trunk does not show its layers
+    reading: Reading = SCALAR  # how outputs are read as values
+    with_noise: WithNoise | None = None  # None: no layer is noisy; without it, noisy layers have no noise
+
+    def noisy(self, key: jax.Array | None) -> "Network":
+        """The network with the noise of a key; without a key, or without noisy layers, the network as it is."""
+        return self if self.with_noise is None or key is None else self.with_noise(key)
 
 
 def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
     """The functions `init(key, example)` and `apply(params, batch_stats, inputs, train)` of a flax module.
 
-    Both also return the running statistics. A module with batch normalisation takes the argument `train`.
+    Both also return the running statistics. A module with batch normalisation takes the argument `train`. `apply` takes
+    a key as its last argument, with which noisy layers draw their noise.
     """
     takes_train = _takes_train(module)
 
@@ -68,11 +84,12 @@ def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
         variables = module.init(key, example, **arguments)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
-    def apply(params, batch_stats, inputs, train):
+    def apply(params, batch_stats, inputs, train, noise=None):
+        rngs = {} if noise is None else {"rngs": {NOISE: noise}}
         if not (train and batch_stats):
-            return call({"params": params, "batch_stats": batch_stats}, inputs, False), batch_stats
+            return call({"params": params, "batch_stats": batch_stats}, inputs, False, **rngs), batch_stats
         variables = {"params": params, "batch_stats": batch_stats}
-        outputs, moved = call(variables, inputs, True, mutable=["batch_stats"])
+        outputs, moved = call(variables, inputs, True, mutable=["batch_stats"], **rngs)
         return outputs, moved["batch_stats"]
 
     return init, apply
@@ -81,6 +98,26 @@ def functions_of(module: nn.Module) -> tuple[InitTrunk, Trunk]:
 def of_flax(module: nn.Module, init_heads: InitHeads, heads: Heads) -> Network:
     """A network whose trunk is a flax module."""
     return Network(*functions_of(module), init_heads, heads, _takes_train(module), activations_of(module))
+
+
+def read_as(network: Network, reading: Reading, *shape: int) -> Network:
+    """The network, whose heads return values of this shape, read in this way: [H, B, ..., *shape, *reading.shape].
+
+    It is built with an output for each of these numbers.
+    """
+
+    def heads(params, features):
+        outputs = network.heads(params, features)
+        return outputs.reshape(*outputs.shape[:-1], *shape, *reading.shape)
+
+    noise = network.with_noise
+    read = network._replace(heads=heads, reading=reading)
+    return read if noise is None else read._replace(with_noise=lambda key: read_as(noise(key), reading, *shape))
+
+
+def outputs_of(reading: Reading, *shape: int) -> int:
+    """The number of outputs that a head needs for values of this shape, read in this way."""
+    return math.prod((*shape, *reading.shape))
 
 
 def activations_of(module: nn.Module) -> Activations:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,9 +19,11 @@ from sharedq.errors import SharedqError
 from sharedq.imports import own_errors, references, resolve
 from sharedq.networks.activation import Activation
 from sharedq.networks.convolution import Padding, as_features, as_images, convolve
+from sharedq.networks.dueling import Streams, dueling
 from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import INITS, Init
 from sharedq.networks.network import Network, of_flax
+from sharedq.networks.noisy import NoisyDense, noisy_linear
 from sharedq.networks.normalisation import Norm, activate, flat, normalised_input
 from sharedq.networks.policies import Kind, Policy, clipped, of_body
 from sharedq.settings import check_layers, require
@@ -37,13 +40,27 @@ def dense_layers(
     compute: Compute,
     activation: Activation = "relu",
     init: Init = "xavier",
+    noisy: bool = False,
 ) -> jax.Array:
     """Called inside a module."""
     dtype = None if compute == "float32" else compute  # None: the dtype of the parameters
     for width in hidden:
-        x = nn.Dense(width, dtype=dtype, kernel_init=INITS[init])(x)
-        x = activate(x, norm, train, activation=activation)
+        layer = NoisyDense(width, compute) if noisy else nn.Dense(width, dtype=dtype, kernel_init=INITS[init])
+        x = activate(layer(x), norm, train, activation=activation)
     return x
+
+
+def features_of_heads(
+    x: jax.Array, hidden: tuple[int, ...], settings: tuple, noisy: bool, streams: bool
+) -> jax.Array | Streams:
+    """The features of dense layers, of which the last is doubled for dueling heads. Called inside a module.
+
+    `settings` are those of `dense_layers`.
+    """
+    if not streams:
+        return dense_layers(x, hidden, *settings, noisy)
+    x = dense_layers(x, hidden[:-1], *settings, noisy)
+    return Streams(*(dense_layers(x, hidden[-1:], *settings, noisy) for _ in Streams._fields))
 
 
 class DenseTrunk(nn.Module):
@@ -52,11 +69,14 @@ class DenseTrunk(nn.Module):
     compute: Compute
     activation: Activation
     draw: Init
+    noisy: bool = False
+    dueling: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = normalised_input(flat(as_features(x)), self.norm, train)
-        return dense_layers(x, self.hidden, self.norm, train, self.compute, self.activation, self.draw)
+        settings = self.norm, train, self.compute, self.activation, self.draw
+        return features_of_heads(x, self.hidden, settings, self.noisy, self.dueling)
 
 
 class Convolution(nn.Module):
@@ -85,6 +105,8 @@ class ConvolutionalTrunk(nn.Module):
     compute: Compute
     activation: Activation
     draw: Init
+    noisy: bool = False
+    dueling: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -93,13 +115,33 @@ class ConvolutionalTrunk(nn.Module):
         for number, layer in enumerate(zip(self.filters, self.sizes, self.strides, strict=True)):
             x = Convolution(*layer, self.padding, self.compute, INITS[self.draw])(x)
             x = activate(x, self.norm, train, flatten=number == last, activation=self.activation)
-        return dense_layers(flat(x), self.hidden, self.norm, train, self.compute, self.activation, self.draw)
+        settings = self.norm, train, self.compute, self.activation, self.draw
+        return features_of_heads(flat(x), self.hidden, settings, self.noisy, self.dueling)
 
 
-def with_linear_heads(module: Any, outputs: int, init: Init = "xavier") -> Network:
-    """A network whose trunk is a module with the fields `norm` and `compute`."""
-    network = of_flax(module, *linear(outputs, INITS[init], compute=module.compute))
-    return network._replace(normalises_batch=module.norm.startswith("batch"))
+def with_linear_heads(module: Any, outputs: int, init: Init = "xavier", each: int = 1) -> Network:
+    """A network whose trunk is a module with the fields `norm` and `compute`, and perhaps `noisy` and `dueling`.
+
+    A value has `each` of the outputs, which only dueling heads have to know.
+    """
+    noisy = getattr(module, "noisy", False)
+    if noisy:
+        heads_of = partial(noisy_linear, compute=module.compute)
+    else:
+        heads_of = partial(linear, kernel_init=INITS[init], compute=module.compute)
+    init_heads, heads = dueling(heads_of, outputs, each) if getattr(module, "dueling", False) else heads_of(outputs)
+    network = of_flax(module, init_heads, heads)._replace(normalises_batch=module.norm.startswith("batch"))
+    return network._replace(with_noise=partial(noise_of, network)) if noisy else network
+
+
+def noise_of(network: Any, key: jax.Array) -> Network:
+    """The `with_noise` of a network whose trunk and heads take a key as their last argument."""
+    trunk_key, heads_key = jax.random.split(key)
+
+    def trunk(params, batch_stats, inputs, train):
+        return network.trunk(params, batch_stats, inputs, train, trunk_key)
+
+    return network._replace(trunk=trunk, heads=lambda params, features: network.heads(params, features, heads_key))
 
 
 @dataclass(frozen=True)
@@ -123,6 +165,8 @@ class Dense:
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
     init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
+    dueling: bool = False  # heads add the value of a state to the advantage of each action; the last layer is doubled
+    noisy: bool = False  # dense layers and heads have learned noise, which explores (set --algorithm.epsilon_start 0)
 
     def __post_init__(self):
         require(bool(self.hidden) and min(self.hidden) > 0, "network.hidden needs layers of at least one unit")
@@ -136,9 +180,9 @@ class Dense:
                 "--network convolutional learns more from images; the recipe atari-cnn has settings for large ones"
             )
 
-    def build(self, outputs: int) -> Network:
-        module = DenseTrunk(self.hidden, self.norm, self.compute, self.activation, self.init)
-        return with_linear_heads(module, outputs, self.init)
+    def build(self, outputs: int, each: int = 1) -> Network:
+        layers = self.hidden, self.norm, self.compute, self.activation, self.init
+        return with_linear_heads(DenseTrunk(*layers, self.noisy, self.dueling), outputs, self.init, each)
 
     def policy(self, actions: int, width: int, depth: int, kind: Kind = "squashed_gaussian") -> Policy:
         """An actor with its own `depth` layers of equal width."""
@@ -159,6 +203,8 @@ class Convolutional:
     activation: Activation = "relu"  # activation of hidden layers; leaky_relu has slope 0.01 below 0
     init: Init = "xavier"  # initialisation of weights; sparse sets nine tenths of each unit's inputs to 0
     compute: Compute = "float32"  # precision of matrix products in layers and heads; parameters stay float32
+    dueling: bool = False  # heads add the value of a state to the advantage of each action; the last layer is doubled
+    noisy: bool = False  # dense layers and heads have learned noise, which explores (set --algorithm.epsilon_start 0)
 
     def __post_init__(self):
         layers = {len(self.filters), len(self.sizes), len(self.strides)}
@@ -169,11 +215,15 @@ class Convolutional:
         check_layers("network.sizes", self.sizes, KERNEL)
         check_layers("network.strides", self.strides, KERNEL)
         check_layers("network.hidden", self.hidden)
+        require(
+            bool(self.hidden) or not self.dueling, "network.dueling doubles the last dense layer: add --network.hidden"
+        )
 
-    def build(self, outputs: int) -> Network:
+    def build(self, outputs: int, each: int = 1) -> Network:
         layers = (self.filters, self.sizes, self.strides, self.padding, self.hidden)
-        module = ConvolutionalTrunk(*layers, self.norm, self.compute, self.activation, self.init)
-        return with_linear_heads(module, outputs, self.init)
+        settings = self.norm, self.compute, self.activation, self.init
+        module = ConvolutionalTrunk(*layers, *settings, noisy=self.noisy, dueling=self.dueling)
+        return with_linear_heads(module, outputs, self.init, each)
 
 
 @dataclass(frozen=True)

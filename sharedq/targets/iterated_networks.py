@@ -16,12 +16,14 @@ from sharedq.networks.network import Network
 from sharedq.targets.source import (
     TargetSource,
     Values,
+    acting_network,
     check_chain,
     check_period,
     evaluate,
     every,
     first_head,
     join,
+    noisy_pair,
     one_down,
     part,
     select_head,
@@ -52,10 +54,13 @@ class IteratedNetworks:
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.loss_discount, self.networks)
 
-        def of_one(params, batch_stats, inputs):
-            return first_head(None, None, evaluate(network, params, batch_stats, inputs))
+        def chain(network, params, batch_stats, inputs):
+            """The outputs of each network, [K, B, A]."""
 
-        chain = jax.vmap(of_one, in_axes=(0, 0, None))  # values of each network: [K, B, A]
+            def of_one(params, batch_stats):
+                return first_head(None, None, evaluate(network, params, batch_stats, inputs))
+
+            return jax.vmap(of_one)(params, batch_stats)
 
         def init(key, example):
             trunk, heads, batch_stats = networks.init(network, key, example, 1)
@@ -65,18 +70,20 @@ class IteratedNetworks:
             state = {"target_params": target_params, "target_batch_stats": target_stats, "batch_stats": batch_stats}
             return params, state
 
-        def values(params, state, now, then=None):
+        def values(params, state, now, then=None, key=None):
+            one, other = noisy_pair(network, key)
+
             def predict(trunk, heads, stats):
-                features, stats = network.trunk(trunk, stats, now, True)
-                return features, first_head(None, None, network.heads(heads, features)), jax.lax.stop_gradient(stats)
+                features, stats = one.trunk(trunk, stats, now, True)
+                return features, first_head(None, None, one.heads(heads, features)), jax.lax.stop_gradient(stats)
 
             features, predicted, stats = jax.vmap(predict)(params["trunk"], params["heads"], state["batch_stats"])
             inputs = now if then is None else then
-            bootstrap = chain(state["target_params"], state["target_batch_stats"], inputs)
+            bootstrap = chain(other, state["target_params"], state["target_batch_stats"], inputs)
             if then is None:
                 selector = jax.lax.stop_gradient(predicted)
             else:
-                selector = chain(jax.lax.stop_gradient(params), stats, then)
+                selector = chain(one, jax.lax.stop_gradient(params), stats, then)
             return Values(features, predicted, bootstrap, selector, weights, stats)
 
         def refresh(step, params, state, info):
@@ -95,8 +102,9 @@ class IteratedNetworks:
 
         select = partial(select_head, self.behaviour_head)
 
-        def act_values(params, state, key, inputs):
-            return select(state, key, chain(params, state["batch_stats"], inputs))
+        def act_values(params, state, key, inputs, noisy=False):
+            outputs = chain(acting_network(network, key, noisy), params, state["batch_stats"], inputs)
+            return select(state, key, network.reading.value(outputs))
 
         def follow(step, tree):
             return moved_every(step, self.period, one_down, tree)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, evaluate, features_of_both, first_head
+from sharedq.targets.source import TargetSource, Values, features_of_both, first_head, noisy_pair, values_of
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,17 @@ class OnlineNetwork:
             trunk, heads, batch_stats = networks.init(network, key, example, 1)
             return {"trunk": trunk, "heads": heads}, {"target_params": {}, "batch_stats": batch_stats}
 
-        def values(params, state, now, then=None):
-            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
-            predicted = network.heads(params["heads"], at_now)
-            bootstrap = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
+        def values(params, state, now, then=None, key=None):
+            one, other = noisy_pair(network, key)
+            at_now, at_then, stats = features_of_both(one, params["trunk"], state["batch_stats"], now, then, other)
+            predicted = one.heads(params["heads"], at_now)
+            bootstrap = jax.lax.stop_gradient(other.heads(params["heads"], at_then))
             return Values(at_now, predicted, bootstrap, bootstrap, jnp.ones(1), stats)
 
         def refresh(step, params, state, info):
             return params, {**state, "batch_stats": info.batch_stats}
 
-        def act_values(params, state, key, inputs):
-            return first_head(state, key, evaluate(network, params, state["batch_stats"], inputs))
+        def act_values(params, state, key, inputs, noisy=False):
+            return first_head(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
         return TargetSource(init, values, refresh, act_values)

@@ -19,14 +19,15 @@ from sharedq.targets.source import (
     Values,
     check_chain,
     check_tau,
-    evaluate,
     every,
     features_of_both,
     join,
+    noisy_pair,
     one_down,
     part,
     select_head,
     towards,
+    values_of,
     weights_of,
     without_a_slow_period,
 )
@@ -68,11 +69,12 @@ class SharedHeads:
             params = {"trunk": trunk, "heads": part(heads, 1, None)}
             return params, {"target_params": part(heads, 0, 1), "batch_stats": batch_stats}
 
-        def values(params, state, now, then=None):
-            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
+        def values(params, state, now, then=None, key=None):
+            one, other = noisy_pair(network, key)
+            at_now, at_then, stats = features_of_both(one, params["trunk"], state["batch_stats"], now, then, other)
             all_heads = jax.lax.stop_gradient(join(state["target_params"], params["heads"]))
-            chain = network.heads(all_heads, at_then)
-            predicted = network.heads(params["heads"], at_now)
+            chain = other.heads(all_heads, at_then)
+            predicted = one.heads(params["heads"], at_now)
             return Values(at_now, predicted, part(chain, None, -1), part(chain, 1, None), weights, stats)
 
         def refresh(step, params, state, info):
@@ -88,7 +90,7 @@ class SharedHeads:
 
         select = partial(select_head, self.behaviour_head)
 
-        def act_values(params, state, key, inputs):
-            return select(state, key, evaluate(network, params, state["batch_stats"], inputs))
+        def act_values(params, state, key, inputs, noisy=False):
+            return select(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
         return TargetSource(init, values, refresh, act_values, select, follow=follow)

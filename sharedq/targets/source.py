@@ -3,7 +3,11 @@
 A source is a record of pure functions over explicit state, like an optax optimiser. Heads are a leading axis
 everywhere, so the same loss serves one head or fifty.
 
-Shape letters: H heads that learn, B batch, A outputs of one head. Every array may also be a tree of arrays.
+The outputs of a network are values, or they are read as distributions of returns (`bellman/readings.py`). A source
+does not need to know which: where it compares or averages outputs it asks `network.reading`.
+
+Shape letters: H heads that learn, B batch, A actions (or other axes of a head). Outputs that are read as distributions
+have one axis more, behind A. Every array may also be a tree of arrays.
 """
 
 from collections.abc import Callable
@@ -15,6 +19,7 @@ import jax.numpy as jnp
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, require
 
+NOISE = 7_919  # folded into the key of acting for the noise of layers, so that drawing a head does not use it
 CHAIN = 1_000  # ours: the largest number of heads or networks that learn
 
 
@@ -22,11 +27,13 @@ class Values(NamedTuple):
     """The values of a batch. Only `features` and `predicted` carry a gradient."""
 
     features: Any  # the trunk's features of now: a tree of [B, ...], or of [H, B, ...] if there are several networks
-    predicted: Any  # values of now, from the heads that learn: [H, B, A], or a tree of such arrays
-    bootstrap: Any  # values of then, from the head that each of them learns from; shaped like `predicted`
-    selector: Any  # values of then, from the heads that learn, for backups where one selects and another evaluates
+    predicted: Any  # outputs of now, from the heads that learn: [H, B, A], or a tree of such arrays
+    bootstrap: Any  # outputs of then, from the head that each of them learns from; shaped like `predicted`
+    selector: Any  # outputs of then, from the heads that learn, for backups where one selects and another evaluates
     weights: jax.Array  # [H] the weight of each head's loss
     batch_stats: Any  # the trunk's running statistics after this batch
+    anchor: Any = None  # outputs of now that the predictions are drawn towards; shaped like `predicted`
+    anchor_weight: float = 0.0  # how much the distance to the anchor counts in the loss
 
 
 class RefreshInfo(NamedTuple):
@@ -53,8 +60,12 @@ class Init(Protocol):
 
 
 class ValuesOf(Protocol):
-    def __call__(self, params: Any, state: Any, now: Any, then: Any = None) -> Values:
-        """The values of a batch. Without `then` the bootstrap is for the same inputs, and one pass serves both."""
+    def __call__(self, params: Any, state: Any, now: Any, then: Any = None, key: jax.Array | None = None) -> Values:
+        """The values of a batch. Without `then` the bootstrap is for the same inputs, and one pass serves both.
+
+        With the key a source draws what it draws at random: the noise of noisy layers, or which members are compared.
+        Without a key nothing is drawn.
+        """
 
 
 class Refresh(Protocol):
@@ -63,8 +74,11 @@ class Refresh(Protocol):
 
 
 class ActValues(Protocol):
-    def __call__(self, params: Any, state: Any, key: jax.Array | None, inputs: Any) -> Any:
-        """The behaviour head's values [B, A], which the policy follows. Without a key nothing is drawn at random."""
+    def __call__(self, params: Any, state: Any, key: jax.Array | None, inputs: Any, noisy: bool = False) -> Any:
+        """The behaviour head's values [B, A], which the policy follows. Without a key nothing is drawn at random.
+
+        Noisy layers have noise only if `noisy` is true.
+        """
 
 
 class Select(Protocol):
@@ -101,6 +115,26 @@ class TargetSource(NamedTuple):
     network: Network | None = None  # the network that the source was built on
 
 
+def values_of(
+    network: Network, weights: Any, batch_stats: Any, inputs: Any, key: jax.Array | None = None, noisy: bool = False
+) -> Any:
+    """The values [H, B, A] of a whole network, which have no axis of a distribution."""
+    return network.reading.value(evaluate(acting_network(network, key, noisy), weights, batch_stats, inputs))
+
+
+def acting_network(network: Network, key: jax.Array | None, noisy: bool) -> Network:
+    """The network that acts, with noise if it is wanted and there is a key."""
+    return network.noisy(jax.random.fold_in(key, NOISE)) if noisy and key is not None else network
+
+
+def noisy_pair(network: Network, key: jax.Array | None) -> tuple[Network, Network]:
+    """The network with the noise for predictions, and with another noise for the bootstrap."""
+    if network.with_noise is None or key is None:
+        return network, network
+    now, then = jax.random.split(key)
+    return network.noisy(now), network.noisy(then)
+
+
 def evaluate(network: Network, weights: Any, batch_stats: Any, inputs: Any) -> Any:
     """The outputs [H, B, A] of a whole network. Batch normalisation uses the network's running statistics."""
     features, _ = network.trunk(weights["trunk"], batch_stats, inputs, False)
@@ -135,8 +169,12 @@ def one_down(tree: Any) -> Any:
     return join(part(tree, 1, None), part(tree, -1, None))
 
 
-def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, then: Any) -> tuple[Any, Any, Any]:
+def features_of_both(
+    network: Network, trunk: Any, batch_stats: Any, now: Any, then: Any, of_then: Network | None = None
+) -> tuple[Any, Any, Any]:
     """The trunk's features of now, those of then without a gradient, and the trunk's new running statistics.
+
+    `of_then` is the network with the noise for then, where that has its own.
 
     Without `then` both are for the same inputs, and there is one pass. A trunk that normalises its batch takes both in
     one pass, so that both are normalised alike. Otherwise two passes compute the same function, and the pass over then
@@ -151,7 +189,7 @@ def features_of_both(network: Network, trunk: Any, batch_stats: Any, now: Any, t
         at_now, at_then = part(both, None, size), part(both, size, None)
     else:
         at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
-        at_then, _ = network.trunk(jax.lax.stop_gradient(trunk), batch_stats, then, True)
+        at_then, _ = (of_then or network).trunk(jax.lax.stop_gradient(trunk), batch_stats, then, True)
     return at_now, jax.lax.stop_gradient(at_then), jax.lax.stop_gradient(batch_stats)
 
 

@@ -16,7 +16,9 @@ from sharedq.targets.source import (
     every,
     features_of_both,
     first_head,
+    noisy_pair,
     towards,
+    values_of,
     without_a_slow_period,
 )
 
@@ -48,25 +50,27 @@ class TargetNetwork:
             state = {"target_params": target_params, "target_batch_stats": target_stats, "batch_stats": stats}
             return params, state
 
-        def values_of_joint_batch(params, state, now, then=None):
+        def values_of_joint_batch(params, state, now, then=None, key=None):
+            one, other = noisy_pair(network, key)
             target_params, target_stats = state["target_params"], state["target_batch_stats"]
-            at_now, at_then, stats = features_of_both(network, params["trunk"], state["batch_stats"], now, then)
-            _, target_at_then, _ = features_of_both(network, target_params["trunk"], target_stats, now, then)
-            predicted = network.heads(params["heads"], at_now)
-            selector = jax.lax.stop_gradient(network.heads(params["heads"], at_then))
-            bootstrap = network.heads(target_params["heads"], target_at_then)
+            at_now, at_then, stats = features_of_both(one, params["trunk"], state["batch_stats"], now, then)
+            _, target_at_then, _ = features_of_both(other, target_params["trunk"], target_stats, now, then)
+            predicted = one.heads(params["heads"], at_now)
+            selector = jax.lax.stop_gradient(one.heads(params["heads"], at_then))
+            bootstrap = other.heads(target_params["heads"], target_at_then)
             return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
-        def values(params, state, now, then=None):
-            at_now, stats = network.trunk(params["trunk"], state["batch_stats"], now, True)
+        def values(params, state, now, then=None, key=None):
+            one, other = noisy_pair(network, key)
+            at_now, stats = one.trunk(params["trunk"], state["batch_stats"], now, True)
             stats = jax.lax.stop_gradient(stats)
-            predicted = network.heads(params["heads"], at_now)
+            predicted = one.heads(params["heads"], at_now)
             inputs = now if then is None else then
-            bootstrap = evaluate(network, state["target_params"], state["target_batch_stats"], inputs)
+            bootstrap = evaluate(other, state["target_params"], state["target_batch_stats"], inputs)
             if then is None:
                 selector = jax.lax.stop_gradient(predicted)
             else:
-                selector = evaluate(network, jax.lax.stop_gradient(params), stats, then)
+                selector = evaluate(one, jax.lax.stop_gradient(params), stats, then)
             return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
         def refresh(step, params, state, info):
@@ -75,8 +79,8 @@ class TargetNetwork:
             state = {"target_params": target_params, "target_batch_stats": target_stats}
             return params, {**state, "batch_stats": info.batch_stats}
 
-        def act_values(params, state, key, inputs):
-            return first_head(state, key, evaluate(network, params, state["batch_stats"], inputs))
+        def act_values(params, state, key, inputs, noisy=False):
+            return first_head(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
         chosen = values_of_joint_batch if self.joint_batch else values
         return TargetSource(init, chosen, refresh, act_values)
