@@ -5,7 +5,7 @@ Each is a frozen dataclass of settings whose `build(outputs)` gives the network 
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,17 +50,15 @@ def dense_layers(
     return x
 
 
-def features_of_heads(
-    x: jax.Array, hidden: tuple[int, ...], settings: tuple, noisy: bool, streams: bool
-) -> jax.Array | Streams:
+def features_of_heads(x: jax.Array, hidden: tuple[int, ...], layers: Callable, dueling: bool) -> Any:
     """The features of dense layers, of which the last is doubled for dueling heads. Called inside a module.
 
-    `settings` are those of `dense_layers`.
+    `layers` is `dense_layers` with its settings.
     """
-    if not streams:
-        return dense_layers(x, hidden, *settings, noisy)
-    x = dense_layers(x, hidden[:-1], *settings, noisy)
-    return Streams(*(dense_layers(x, hidden[-1:], *settings, noisy) for _ in Streams._fields))
+    if not dueling:
+        return layers(x, hidden)
+    x = layers(x, hidden[:-1])
+    return Streams(*(layers(x, hidden[-1:]) for _ in Streams._fields))
 
 
 class DenseTrunk(nn.Module):
@@ -75,8 +73,8 @@ class DenseTrunk(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         x = normalised_input(flat(as_features(x)), self.norm, train)
-        settings = self.norm, train, self.compute, self.activation, self.draw
-        return features_of_heads(x, self.hidden, settings, self.noisy, self.dueling)
+        settings = self.norm, train, self.compute, self.activation, self.draw, self.noisy
+        return features_of_heads(x, self.hidden, lambda x, hidden: dense_layers(x, hidden, *settings), self.dueling)
 
 
 class Convolution(nn.Module):
@@ -115,8 +113,10 @@ class ConvolutionalTrunk(nn.Module):
         for number, layer in enumerate(zip(self.filters, self.sizes, self.strides, strict=True)):
             x = Convolution(*layer, self.padding, self.compute, INITS[self.draw])(x)
             x = activate(x, self.norm, train, flatten=number == last, activation=self.activation)
-        settings = self.norm, train, self.compute, self.activation, self.draw
-        return features_of_heads(flat(x), self.hidden, settings, self.noisy, self.dueling)
+        settings = self.norm, train, self.compute, self.activation, self.draw, self.noisy
+        return features_of_heads(
+            flat(x), self.hidden, lambda x, hidden: dense_layers(x, hidden, *settings), self.dueling
+        )
 
 
 def with_linear_heads(module: Any, outputs: int, init: Init = "xavier", each: int = 1) -> Network:
