@@ -21,9 +21,18 @@ from sharedq.networks.unit_kernels import project
 Bound = Literal["joint", "each"]
 
 
-def adam(learning_rate: float, epsilon: float, max_gradient_norm: float | None) -> optax.GradientTransformation:
-    """Adam. If a bound is given, the gradient is first clipped to this global norm."""
-    step = optax.adam(learning_rate, eps=epsilon)
+def adam(
+    learning_rate: float, epsilon: float, max_gradient_norm: float | None, decay: float = 0.0, decayed: Any = None
+) -> optax.GradientTransformation:
+    """Adam. If a bound is given, the gradient is first clipped to this global norm.
+
+    `decayed` is a tree of truth values, a prefix of the parameters: where it is true, weights decay at this rate times
+    the learning rate.
+    """
+    if decayed is None:
+        step = optax.adam(learning_rate, eps=epsilon)
+    else:
+        step = optax.adamw(learning_rate, eps=epsilon, weight_decay=decay, mask=decayed)
     return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
 
 

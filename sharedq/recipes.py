@@ -18,6 +18,8 @@
       https://arxiv.org/abs/2206.11871, and its public code, https://github.com/Sea-Snell/Implicit-Language-Q-Learning
 [CO]  the configurations of CORL, https://github.com/tinkoff-ai/CORL
 [SA]  the scaled-down Atari agent in the public code of Gi-DQN, https://arxiv.org/abs/2603.07833
+[DO]  Dopamine, https://github.com/google/dopamine
+[NN]  Fortunato et al., Noisy Networks for Exploration, https://arxiv.org/abs/1706.10295
 """
 
 from collections.abc import Iterator, Mapping
@@ -117,6 +119,30 @@ def _small_atari() -> Experiment:
             log_period=5_000,  # ours
         ),
     )
+
+
+def _rainbow(experiment: Experiment, full: bool) -> Experiment:
+    """Dopamine's Rainbow of an experiment of DQN: C51, three-step returns and PER. The full one has all six parts."""
+    parts = {
+        "algorithm.values": "categorical",  # [DO]
+        "algorithm.atoms": 51,  # [DO]
+        "algorithm.value_bound": 10.0,  # [DO]
+        "replay.n_step": 3,  # [DO]
+        "sampler": Prioritized(
+            alpha=0.5,  # [DO] the root of the loss
+            beta_start=0.5,  # [DO] the root of the probability
+            beta_end=0.5,  # [DO]
+        ),
+    }
+    if full:
+        parts |= {
+            "algorithm.backup": "double",  # [DO]
+            "algorithm.epsilon_start": 0.0,  # [NN] noisy layers explore in place of random actions
+            "algorithm.epsilon_end": 0.0,  # [NN]
+            "network.dueling": True,  # [DO]
+            "network.noisy": True,  # [DO]
+        }
+    return experiment.replace(**parts)
 
 
 def _prioritized(name: str) -> Recipe:
@@ -594,6 +620,24 @@ OURS = {
     ),
 }
 
+OURS |= {
+    "rainbow": Recipe(
+        "Dopamine's Rainbow on Atari: distributions (C51), three-step returns and prioritised replay",
+        _rainbow(_atari(_nature("none")), full=False),
+    ),
+    "rainbow-full": Recipe(
+        "all six parts of Rainbow on Atari: also double Q-learning, dueling heads and noisy layers",
+        _rainbow(_atari(_nature("none")), full=True),
+    ),
+    "minatar-rainbow": Recipe(
+        "Rainbow as in Dopamine on MinAtar Breakout; --game asterix for another",
+        _rainbow(_minatar("breakout"), full=False),
+    ),
+    "minatar-rainbow-full": Recipe(
+        "all six parts of Rainbow on MinAtar Breakout; --game asterix for another",
+        _rainbow(_minatar("breakout"), full=True),
+    ),
+}
 OURS |= {f"{name}-per": _prioritized(name) for name in ("cartpole", "minatar-breakout", "atari-small")}
 
 

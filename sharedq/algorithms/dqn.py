@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sharedq.algorithms import correction
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
 from sharedq.algorithms.parts import discrete_actions, source_on
 from sharedq.bellman import backups, losses, readings
@@ -58,6 +59,8 @@ class DQN:
     atoms: int = 51  # number of returns of a categorical distribution, of quantiles, or of bins of hl_gauss
     value_bound: float = 10.0  # categorical and hl_gauss: returns lie in -value_bound .. value_bound
     loss: Literal["squared", "huber"] = "squared"  # loss of a scalar value's error: its square, or the Huber loss
+    gradient_correction: bool = False  # add what the gradient of the target is missing (QRC, Gi-DQN), by further heads
+    correction_decay: float = 1.0  # decay of the weights of these heads, per unit of the learning rate
     epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
     epsilon_steps: int = 250_000  # environment steps over which epsilon falls, in a straight line
@@ -80,6 +83,12 @@ class DQN:
             scalar or self.loss == "squared",
             f"algorithm.loss {self.loss} is of scalar values, and {self.values} has a loss of its own: leave it out",
         )
+        require(
+            not self.gradient_correction or (scalar and self.loss == "squared"),
+            "algorithm.gradient_correction is of the squared error of scalar values: leave algorithm.values and "
+            "algorithm.loss as they are",
+        )
+        require(self.correction_decay >= 0, f"algorithm.correction_decay cannot be negative: {self.correction_decay}")
         bound = self.max_gradient_norm
         require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
         check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
@@ -92,7 +101,10 @@ class DQN:
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True))
+        source = source_on(spec, target, network, actions, self.reading(), noise=True)
+        if self.gradient_correction:
+            correction.check(source, target)
+        return self.on(source)
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""
@@ -111,15 +123,26 @@ class DQN:
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is already built, with an optional penalty on the values."""
-        optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
+        corrects = self.gradient_correction and source.live is not None
+        decayed = {"source": False, "correction": True} if corrects else None
+        optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm, self.correction_decay, decayed)
         reading, backup = self.reading(), self.of_next_states()
 
+        def own(params: Any) -> Any:
+            """The source's parameters."""
+            return params["source"] if corrects else params
+
         def init(key: jax.Array, example: Batch) -> State:
-            params, source_state = source.init(key, example.transition.obs)
+            obs = example.transition.obs
+            params, source_state = source.init(key, obs)
+            if corrects:
+                shapes = jax.eval_shape(source.values, params, source_state, obs, obs)
+                h = correction.init(source, jax.random.fold_in(key, 1), shapes, source.frozen)
+                params = {"source": params, "correction": h}
             return State(params, source_state, optimiser.init(params))
 
         def values(state: State, key: jax.Array | None, obs: Any, noisy: bool = False) -> jax.Array:
-            return source.act_values(state.params, state.source, key, obs, noisy)
+            return source.act_values(own(state.params), state.source, key, obs, noisy)
 
         def act(state: State, key: jax.Array, obs: Any, step: jax.Array | None) -> jax.Array:
             head_key, explore_key = jax.random.split(key)
@@ -134,38 +157,49 @@ class DQN:
 
         def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
             sample = batch.transition
-            value = source.values(params, state.source, sample.obs, sample.next_obs, key)
-            reward = sample.reward
+            value = source.values(own(params), state.source, sample.obs, sample.next_obs, key)
+            if corrects:
+                assert source.live is not None
+                value = value._replace(bootstrap=source.live(own(params), state.source, sample.next_obs, key))
+            reward, discount = sample.reward, sample.discount
             if self.backup == "munchausen":
-                reward = reward + self.munchausen_alpha * log_policy(params, state, batch, key)
+                reward = reward + self.munchausen_alpha * log_policy(params, state, batch, key)  # [H, B]
+                discount = jnp.broadcast_to(discount, reward.shape)
             returns, masses = bootstrapped(reading, backup, value)
-            returns = backups.bellman(reward[..., None], sample.discount[..., None], returns)
+            returns = backups.bellman(reward[..., None], discount[..., None], returns)
             action = jnp.broadcast_to(sample.action, value.predicted.shape[:2])
             outputs = backups.of_action(value.predicted, action, len(reading.shape))
             target, predicted = jnp.sum(returns * masses, axis=-1), reading.value(outputs)  # [H, B]
             error = predicted - target
-            losses_of = each = reading.loss(outputs, reading.target(returns, masses))
             metrics = {}
+            if corrects:
+                estimate = correction.errors(source, params["correction"], value.features, action, source.frozen)
+                each, metrics = correction.loss(predicted, target, estimate), {"correction": estimate.mean()}
+            else:
+                each = reading.loss(outputs, reading.target(returns, masses))
+            of_distributions = each if reading.shape else None
             if value.anchor is not None:
                 anchor = backups.of_action(value.anchor, action, len(reading.shape))
                 each = each + value.anchor_weight * readings.distance(reading, outputs, anchor)
             if penalty is not None:
                 added = penalty(reading.value(value.predicted), action)
-                each, metrics = each + added, {"penalty": added.mean()}
+                each, metrics = each + added, {**metrics, "penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            told = losses_of if reading.shape else None
-            info = LossInfo(per_head, jnp.abs(error), target, predicted, sample.obs, value.batch_stats, metrics, told)
+            told = sample.obs, value.batch_stats, metrics, of_distributions
+            info = LossInfo(per_head, jnp.abs(error), target, predicted, *told)
             return value.weights @ per_head, info
 
         def log_policy(params: Any, state: State, batch: Batch, key: jax.Array) -> jax.Array:
             """tau log pi(a|s) [H, B] of the policy of the values that the targets bootstrap on, bounded from below."""
             sample = batch.transition
-            held = reading.value(source.values(params, state.source, sample.obs, None, key).bootstrap)
+            held = reading.value(source.values(own(params), state.source, sample.obs, None, key).bootstrap)
             log = backups.scaled_log_softmax(held, self.munchausen_tau)
             return jnp.clip(backups.of_action(log, jnp.broadcast_to(sample.action, log.shape[:2])), LEAST_LOG, 0)
 
         def refresh(state: State, info: RefreshInfo, step: jax.Array) -> State:
-            params, source_state = source.refresh(step, state.params, state.source, info)
+            params, source_state = source.refresh(step, own(state.params), state.source, info)
+            if corrects:
+                params = {"source": params, "correction": source.follow(step, state.params["correction"])}
             return state._replace(params=params, source=source_state)
 
         def learn(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
@@ -185,6 +219,7 @@ class DQN:
             refresh=refresh,
             learn=learn,
             source=source,
+            source_part="source" if corrects else None,
             on=partial(self.on, penalty=penalty),
         )
 

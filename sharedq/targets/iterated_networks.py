@@ -86,6 +86,12 @@ class IteratedNetworks:
                 selector = chain(one, jax.lax.stop_gradient(params), stats, then)
             return Values(features, predicted, bootstrap, selector, weights, stats)
 
+        def live(params, state, then, key=None):
+            other = noisy_pair(network, key)[1]
+            frozen = part((state["target_params"], state["target_batch_stats"]), 0, 1)
+            online = part((params, state["batch_stats"]), None, -1)
+            return join(chain(other, frozen[0], frozen[1], then), chain(other, online[0], online[1], then))
+
         def refresh(step, params, state, info):
             target, online = (state["target_params"], state["target_batch_stats"]), (params, info.batch_stats)
 
@@ -112,4 +118,6 @@ class IteratedNetworks:
         def first(params, batch_stats):
             return jax.tree.map(lambda w: w[0], (params, batch_stats))
 
-        return TargetSource(init, values, refresh, act_values, select, shared=(), follow=follow, first=first)
+        return TargetSource(
+            init, values, refresh, act_values, select, shared=(), follow=follow, first=first, live=live, frozen=1
+        )

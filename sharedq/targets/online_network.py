@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
-from sharedq.targets.source import TargetSource, Values, features_of_both, first_head, noisy_pair, values_of
+from sharedq.targets.source import TargetSource, Values, evaluate, features_of_both, first_head, noisy_pair, values_of
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class OnlineNetwork:
             bootstrap = jax.lax.stop_gradient(other.heads(params["heads"], at_then))
             return Values(at_now, predicted, bootstrap, bootstrap, jnp.ones(1), stats)
 
+        def live(params, state, then, key=None):
+            return evaluate(noisy_pair(network, key)[1], params, state["batch_stats"], then)
+
         def refresh(step, params, state, info):
             return params, {**state, "batch_stats": info.batch_stats}
 
         def act_values(params, state, key, inputs, noisy=False):
             return first_head(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
-        return TargetSource(init, values, refresh, act_values)
+        return TargetSource(init, values, refresh, act_values, live=live)

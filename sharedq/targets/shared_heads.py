@@ -77,6 +77,12 @@ class SharedHeads:
             predicted = one.heads(params["heads"], at_now)
             return Values(at_now, predicted, part(chain, None, -1), part(chain, 1, None), weights, stats)
 
+        def live(params, state, then, key=None):
+            other = noisy_pair(network, key)[1]
+            features, _ = other.trunk(params["trunk"], state["batch_stats"], then, False)
+            frozen = other.heads(state["target_params"], jax.lax.stop_gradient(features))
+            return join(frozen, part(other.heads(params["heads"], features), None, -1))
+
         def refresh(step, params, state, info):
             head_0, heads = state["target_params"], params["heads"]
             head_0 = every(step, self.period, lambda: towards(head_0, part(heads, 0, 1), self.tau), head_0)
@@ -93,4 +99,4 @@ class SharedHeads:
         def act_values(params, state, key, inputs, noisy=False):
             return select(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
-        return TargetSource(init, values, refresh, act_values, select, follow=follow)
+        return TargetSource(init, values, refresh, act_values, select, follow=follow, live=live, frozen=1)

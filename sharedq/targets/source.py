@@ -96,6 +96,11 @@ class First(Protocol):
         """The first head that learns as a network of its own: {"trunk", "heads"} with one head, and its statistics."""
 
 
+class Live(Protocol):
+    def __call__(self, params: Any, state: Any, then: Any, key: jax.Array | None = None) -> Any:
+        """The bootstrap [H, B, A] of `values`, with its gradient by the parameters where it depends on them."""
+
+
 def first_head_and_trunk(params: Any, batch_stats: Any) -> tuple[Any, Any]:
     """The `first` of a source whose heads share one trunk."""
     return {**params, "heads": part(params["heads"], 0, 1)}, batch_stats
@@ -112,6 +117,8 @@ class TargetSource(NamedTuple):
     shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; leaves of the others begin with H
     follow: Follow = stay
     first: First = first_head_and_trunk
+    live: Live | None = None  # None: no target depends on weights that learn
+    frozen: int = 0  # the number of first heads whose target in `live` does not learn
     network: Network | None = None  # the network that the source was built on
 
 
