@@ -14,6 +14,7 @@ import pytest
 
 from sharedq import testing
 from sharedq.algorithms import DQN
+from sharedq.bellman.readings import SCALAR, distribution
 from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Network, SimbaV2, Table
 from sharedq.targets import SOURCES as TABLE
@@ -25,6 +26,7 @@ from sharedq.targets import (
     SharedHeads,
     TargetNetwork,
 )
+from sharedq.targets.lookahead_replicate import distance_of
 from sharedq.targets.source import select_head, weights_of
 from sharedq.transitions import Batch, Transition
 
@@ -534,6 +536,56 @@ def test_lookahead_replicate_agrees_in_values_and_not_in_parameters(monkeypatch,
     unseen = np.array([-1.5, 1.0, 1.0]) / np.sqrt(4.25)
     np.testing.assert_allclose(held - online, unseen * (unseen @ np.asarray(apart[0])), atol=1e-4)
     assert np.linalg.norm(held - online) > 0.1
+
+
+def test_the_distance_of_lookahead_replicate_is_over_the_actions_that_are_asked_for():
+    """Squared differences of all actions, of the replay's, and of those that the online network likes best."""
+    outputs, wanted = jnp.array([[[1.0, 2.0], [3.0, 0.0]]]), jnp.array([[[0.0, 5.0], [1.0, -2.0]]])
+    action = jnp.array([0, 1])
+    distance = partial(distance_of, "values", SCALAR)
+    same(distance("all", outputs, wanted, None), jnp.array([[[1.0, 9.0], [4.0, 4.0]]]))
+    same(distance("replay", outputs, wanted, action), jnp.array([[1.0, 4.0]]))
+    same(distance("greedy", outputs, wanted, None), jnp.array([[9.0, 4.0]]))
+
+
+def test_the_distance_of_distributions_is_their_cross_entropy_or_that_of_their_means():
+    reading = distribution(-1, 1, 5)
+    outputs, wanted = jax.random.normal(KEY, (2, 1, SIZE, ACTIONS, 5))
+    crossed = distance_of("distributions", reading, "all", outputs, wanted, None)
+    close(crossed, -(jax.nn.softmax(wanted) * jax.nn.log_softmax(outputs)).sum(-1), 1e-5)
+    support = jnp.linspace(-1, 1, 5)
+    means = [jax.nn.softmax(x) @ support for x in (outputs, wanted)]
+    close(distance_of("values", reading, "all", outputs, wanted, None), (means[0] - means[1]) ** 2, 1e-5)
+
+
+@pytest.mark.parametrize("actions", ["all", "replay", "greedy"])
+def test_a_target_network_of_another_architecture_comes_to_give_the_same_values(actions):
+    """Of the actions that it is fitted to: all of them, or those that the replay has or the online network likes."""
+    settings = LookaheadReplicate(period=1, replicate_steps=1, learning_rate=0.02, adam_epsilon=1e-8, actions=actions)
+    source = settings.build(DENSE, Dense((64,)).build(ACTIONS))
+    now, action = FIRST.transition.obs, FIRST.transition.action
+    params, state = source.init(KEY, now)
+    assert sum(w.size for w in jax.tree.leaves(state["target_params"])) > sum(w.size for w in jax.tree.leaves(params))
+
+    def once(state, step):
+        return source.refresh(step, params, state, RefreshInfo(now, {}, jnp.zeros(1), action))[1], None
+
+    state, _ = jax.jit(lambda state: jax.lax.scan(once, state, jnp.arange(1, 1501)))(state)
+    found = source.values(params, state, now)
+    distance = jnp.abs(found.bootstrap - found.predicted)[0]
+    fitted = {"all": distance.max(-1), "replay": distance[jnp.arange(SIZE), action]}
+    best = distance[jnp.arange(SIZE), found.predicted[0].argmax(-1)]
+    assert fitted.get(actions, best).max() < 0.05
+    if actions != "all":
+        assert distance.max() > 0.1  # what is not fitted stays as it was drawn
+
+
+def test_networks_that_disagree_in_their_outputs_are_refused():
+    source = LookaheadReplicate().build(DENSE, Dense((16,)).build(ACTIONS + 1))
+    with pytest.raises(SharedqError, match=r"target\.network gives outputs of shape \(1, 8, 4\)"):
+        source.init(KEY, FIRST.transition.obs)
+    with pytest.raises(SharedqError, match="needs values that are distributions"):
+        LookaheadReplicate(distance="distributions").build(DENSE)
 
 
 def test_replicate_sees_the_batches_since_the_last_refresh():

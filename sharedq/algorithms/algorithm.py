@@ -36,6 +36,7 @@ class LossInfo(NamedTuple):
     batch_stats: Any  # the trunk's running statistics after this batch
     metrics: dict[str, jax.Array]  # further metrics for the log
     of_distributions: Any = None  # [H, B] the losses of distributions, which samplers get in place of TD errors
+    action: Any = None  # [B] the discrete actions of the batch, for the source's refresh
 
     @property
     def td_errors(self) -> jax.Array:
@@ -51,7 +52,7 @@ class LossInfo(NamedTuple):
 
     @property
     def for_refresh(self) -> RefreshInfo:
-        return RefreshInfo(self.inputs, self.batch_stats, self.per_head)
+        return RefreshInfo(self.inputs, self.batch_stats, self.per_head, self.action)
 
 
 class Judgement(NamedTuple):

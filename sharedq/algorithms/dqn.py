@@ -185,7 +185,7 @@ class DQN:
                 added = penalty(reading.value(value.predicted), action)
                 each, metrics = each + added, {**metrics, "penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            told = sample.obs, value.batch_stats, metrics, of_distributions
+            told = sample.obs, value.batch_stats, metrics, of_distributions, sample.action
             info = LossInfo(per_head, jnp.abs(error), target, predicted, *told)
             return value.weights @ per_head, info
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sharedq import random_keys
+from sharedq import random_keys, settings
 from sharedq.bellman.readings import SCALAR, Reading
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, Tokens
 from sharedq.errors import SharedqError, told
@@ -82,34 +82,50 @@ def source_on(
     """
     _check_noise(network, noise)
 
-    def build() -> Network:
+    def build(network: Any) -> Network:
         outputs, each = outputs_of(reading, actions), outputs_of(reading)
         built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
-        return built if reading is SCALAR else read_as(built, reading, actions)
+        return read_as(built, reading, actions) if reading.shape else built
 
-    return source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
+    return _source_on(spec, target, network, spec.observation, build)
 
 
 def critics_of_all_actions(
     spec: EnvironmentSpec, target: Any, network: Any, actions: int, critics: int
 ) -> TargetSource:
     """The source on so many networks of an observation; they return [H, B, C, actions]."""
-    _check_critics(network)
-    built = network_on(spec, network, spec.observation, lambda: ensemble(network.build(actions), critics))
-    return source_of(target, built, spec.observation)
+    _check_critics(network, target)
+    return _source_on(
+        spec, target, network, spec.observation, lambda network: ensemble(network.build(actions), critics)
+    )
 
 
 def critics_on(
     spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR
 ) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
-    _check_critics(network)
-    pair = spec.observation, spec.actions.one
+    _check_critics(network, target)
 
-    def build() -> Network:
+    def build(network: Any) -> Network:
         return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
 
-    return source_of(target, network_on(spec, network, pair, build), pair)
+    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build)
+
+
+def _source_on(
+    spec: EnvironmentSpec, target: Any, network: Any, one: Any, build: Callable[[Any], Network]
+) -> TargetSource:
+    """The source on what `build` makes of a network's settings, for inputs like `one`.
+
+    A source can name the architecture of a second network, of which `build` makes one too.
+    """
+    built = network_on(spec, network, one, lambda: build(network))
+    named = getattr(target, "second_network", None)
+    if named is None:
+        return source_of(target, built, one)
+    table = Table("network", NETWORKS)
+    second = settings.make(table, settings.chosen(named, table))
+    return source_of(target, built, one, network_on(spec, second, one, lambda: build(second)))
 
 
 def _check_noise(network: Any, given: bool = False) -> None:
@@ -117,9 +133,13 @@ def _check_noise(network: Any, given: bool = False) -> None:
         require(given, "network.noisy needs an algorithm that draws the noise: add --algorithm dqn or cql")
 
 
-def _check_critics(network: Any) -> None:
-    """Raises if the layers of a network are not made for several critics."""
+def _check_critics(network: Any, target: Any) -> None:
+    """Raises if a network's layers are not made for several critics, or if a source chooses actions of one network."""
     _check_noise(network)
+    require(
+        getattr(target, "actions", "all") == "all",
+        "target.actions chooses among the actions of one network: add --target.actions all",
+    )
     dueling = getattr(network, "dueling", False)
     require(not dueling, "network.dueling compares actions of one network: add --algorithm dqn, or leave it out")
 
@@ -148,12 +168,15 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     return policy
 
 
-def source_of(target: Any, built: Network, one: Any) -> TargetSource:
-    """The source on a network that is built; `one` has the shapes of its input, without the batch axis."""
+def source_of(target: Any, built: Network, one: Any, *second: Network) -> TargetSource:
+    """The source on a network that is built; `one` has the shapes of its input, without the batch axis.
+
+    A source that asks for a second network is given that too.
+    """
     if Table("target", SOURCES).is_ours(type(target)):
-        return target.build(built)._replace(network=built)
+        return target.build(built, *second)._replace(network=built)
     with own_errors(f"target '{target.label}'", type(target).__module__):
-        source = target.build(built)
+        source = target.build(built, *second)
         jax.eval_shape(source.init, *_example(one))
     return source._replace(network=built)
 

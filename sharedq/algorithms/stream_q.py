@@ -165,7 +165,7 @@ class StreamQ:
                 "q_value": q.mean(),
                 "cut": 1 - trace_mask.mean(),
             }
-            return state, RefreshInfo(pair.now, value.batch_stats, jnp.square(error)), metrics
+            return state, RefreshInfo(pair.now, value.batch_stats, jnp.square(error), step.action), metrics
 
         def observe(state: State, key: jax.Array, step: Step, obs: Any, count: jax.Array) -> tuple[State, dict]:
             state, info, metrics = learn(state, key, step, obs, count)

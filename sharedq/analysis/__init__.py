@@ -6,12 +6,14 @@ from sharedq.analysis.dead_units import DeadUnits
 from sharedq.analysis.gradient_alignment import GradientAlignment
 from sharedq.analysis.measure import Measure
 from sharedq.analysis.rank import Rank
+from sharedq.analysis.residuals import Residuals
 from sharedq.analysis.target_churn import TargetChurn
 
 MEASURES = {
     "gradient_alignment": GradientAlignment,
     "target_churn": TargetChurn,
     "rank": Rank,
+    "residuals": Residuals,
     "dead_units": DeadUnits,
     "action_gap": ActionGap,
     "agreement": Agreement,
@@ -25,5 +27,6 @@ __all__ = [
     "GradientAlignment",
     "Measure",
     "Rank",
+    "Residuals",
     "TargetChurn",
 ]

@@ -42,6 +42,9 @@ class RefreshInfo(NamedTuple):
     now: Any  # the inputs of this update
     batch_stats: Any  # the running statistics that `values` returned
     losses: jax.Array  # [H] the loss of each head, for sources that choose heads by their losses
+    action: Any = (
+        None  # [B] the discrete actions of this update; None: the network's inputs have them, or there are none
+    )
 
 
 def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:

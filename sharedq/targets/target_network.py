@@ -1,6 +1,8 @@
 """Target network: a delayed copy of the whole network (Mnih et al., 2015), or its average (Lillicrap et al., 2016)."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,8 @@ class TargetNetwork:
         return "target network"
 
     def build(self, network: Network) -> TargetSource:
+        values = partial(values_of_two, network, network)
+
         def init(key, example):
             trunk, heads, stats = networks.init(network, key, example, 1)
             params = {"trunk": trunk, "heads": heads}
@@ -60,19 +64,6 @@ class TargetNetwork:
             bootstrap = other.heads(target_params["heads"], target_at_then)
             return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
-        def values(params, state, now, then=None, key=None):
-            one, other = noisy_pair(network, key)
-            at_now, stats = one.trunk(params["trunk"], state["batch_stats"], now, True)
-            stats = jax.lax.stop_gradient(stats)
-            predicted = one.heads(params["heads"], at_now)
-            inputs = now if then is None else then
-            bootstrap = evaluate(other, state["target_params"], state["target_batch_stats"], inputs)
-            if then is None:
-                selector = jax.lax.stop_gradient(predicted)
-            else:
-                selector = evaluate(one, jax.lax.stop_gradient(params), stats, then)
-            return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
-
         def refresh(step, params, state, info):
             target, online = (state["target_params"], state["target_batch_stats"]), (params, info.batch_stats)
             target_params, target_stats = every(step, self.period, lambda: towards(target, online, self.tau), target)
@@ -84,3 +75,20 @@ class TargetNetwork:
 
         chosen = values_of_joint_batch if self.joint_batch else values
         return TargetSource(init, chosen, refresh, act_values)
+
+
+def values_of_two(
+    network: Network, target: Network, params: Any, state: Any, now: Any, then: Any = None, key: jax.Array | None = None
+) -> Values:
+    """The values of a network that bootstraps on a second one, whose weights are in the source's state."""
+    one, other = noisy_pair(network, key)[0], noisy_pair(target, key)[1]
+    at_now, stats = one.trunk(params["trunk"], state["batch_stats"], now, True)
+    stats = jax.lax.stop_gradient(stats)
+    predicted = one.heads(params["heads"], at_now)
+    inputs = now if then is None else then
+    bootstrap = evaluate(other, state["target_params"], state["target_batch_stats"], inputs)
+    if then is None:
+        selector = jax.lax.stop_gradient(predicted)
+    else:
+        selector = evaluate(one, jax.lax.stop_gradient(params), stats, then)
+    return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
