@@ -197,3 +197,10 @@ def test_what_belongs_to_obgd_is_refused_by_the_others(kind, option):
     says = f"^algorithm.{name} belongs to algorithm.optimiser obgd, and {kind} does without it: leave it out$"
     with pytest.raises(SharedqError, match=says):
         StreamQ(optimiser=kind, **option)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "intentional"])
+def test_means_that_never_forget_are_refused(kind):
+    assert StreamQ(optimiser=kind, gamma=1.0).rate and StreamQ(gamma=1.0, trace_decay=1.0).rate
+    with pytest.raises(SharedqError, match=r"algorithm\.trace_decay below 1$"):
+        StreamQ(optimiser=kind, gamma=1.0, trace_decay=1.0)

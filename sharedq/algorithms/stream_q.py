@@ -82,6 +82,12 @@ class StreamQ:
                 "out",
             )
 
+        require(
+            self.optimiser == "obgd" or self.gamma * self.trace_decay < 1,
+            f"algorithm.optimiser {self.optimiser} has means that forget by gamma lambda: set algorithm.gamma or "
+            "algorithm.trace_decay below 1",
+        )
+
     @property
     def rate(self) -> float:
         """The learning rate, which is the optimiser's own if none is given."""
@@ -149,9 +155,9 @@ class StreamQ:
                 """`x` [H], but one number for all heads in parts of the parameters where the trace is joint."""
                 return {part: of_all(x)[None] if part in source.shared else x for part in slopes} if joint else x
 
-            told = {"delta": each(credited, jnp.mean), "decay": each(self.gamma * self.trace_decay * past, jnp.min)}
-            if forward:
-                told["newest"] = each(error - credited, jnp.mean)
+            decay = each(self.gamma * self.trace_decay * past, jnp.min)
+            of_newest = {"newest": each(error - credited, jnp.mean)} if forward else {}
+            told = {"delta": each(credited, jnp.mean), "decay": decay, **of_newest}
             return gradient_step(optimiser, slopes, traces, params, **told)
 
         def learn(

@@ -1,7 +1,7 @@
 """QRC(lambda): Q(lambda) from a stream, with a gradient correction in place of a target network (Elelimy et al., 2025).
 
-A second network h predicts the TD error of Q. With its help Q descends the projected Bellman error, whose gradient
-passes through the bootstrap too. With one weight vector w for Q and another, theta, for h:
+A second network h predicts the TD error of Q. With its help a step also takes into account how the bootstrap changes,
+as the gradient of the projected Bellman error does. With the weights w of Q, and theta of h:
 
     delta   = r + discount * max_a' Q(s', a') - Q(s, a)
     z_q     <- gamma lambda z_q + grad Q(s, a)
@@ -86,7 +86,7 @@ class StreamQRC:
         actions = discrete_actions(spec, "QRC(lambda)")
         require(
             isinstance(target, OnlineNetwork),
-            "QRC(lambda) takes the gradient of its bootstrap, which only the online network has: add --target "
+            "QRC(lambda) bootstraps on the weights that learn, as only the online network does: add --target "
             "online_network, or --algorithm stream_q for another source",
         )
         batches = network.build(actions).normalises_batch
