@@ -1,6 +1,7 @@
-"""Optimisers: Adam, and ObGD with eligibility traces for streams of single samples.
+"""Optimisers: Adam, and ObGD, Adaptive Q and Intentional Q with eligibility traces for streams of single samples.
 
-ObGD (Elsayed et al., 2024) takes the gradient g of a value and, separately, the error delta of that value:
+Those of streams take the gradient g of a value and, separately, the error delta of that value. ObGD (Elsayed et al.,
+2024) is:
 
     z <- decay z + g                                   decay = gamma lambda, or 0 to forget the past
     M  = alpha kappa max(|delta|, 1) |z|_1
@@ -8,8 +9,15 @@ ObGD (Elsayed et al., 2024) takes the gradient g of a value and, separately, the
 
 So one step moves the parameters by at most 1 / kappa in the 1-norm, whatever alpha, delta and the traces are. There may
 be several errors at once, one for each head of a network; they are then leading axes of every array.
+
+Adaptive Q (Gogianu, Lutu & Pascanu, 2026) and Intentional Q (Sharifnassab et al., 2026) have the same traces z. They
+divide each parameter's step by a running root mean square of its gradients. How they treat several heads is ours:
+
+    a parameter that heads share has one mean square, of the sum over heads of their squared gradients
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -104,6 +112,117 @@ def obgd(
         return form.unflatten(map(_direction, pairs, errors, extras)), Traces(form.unflatten(z), traces.count + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+Total = Callable[[Any], Any]  # of gradients with an axis of heads, adds up the heads of the parameters that they share
+
+
+class AdaptiveTraces(NamedTuple):
+    """The state of `adaptive`."""
+
+    z: Any  # the decayed sum of past gradients, shaped like the gradients
+    square: Any  # the running mean of squared gradients, shaped like the parameters
+
+
+def adaptive(rate: float, memory: float, total: Total, epsilon: float = 0.1) -> optax.GradientTransformationExtraArgs:
+    """Adaptive Q's optimiser: `update(gradients, traces, delta=..., decay=...) -> updates, traces`.
+
+        z <- decay z + g
+        v <- memory v + (1 - memory) sum_h g_h^2                    memory = gamma lambda; a cut leaves v as it is
+        theta <- theta + sum_h rate clip(delta_h, -1, 1) z_h / (sqrt(v) + epsilon)
+
+    `delta` and `decay` are arrays [H]. The leaves of the gradients and of the updates begin with this axis.
+    """
+
+    def init(params: Any) -> AdaptiveTraces:
+        """The traces before the first step; `params` are shaped like the gradients."""
+        z = jax.tree.map(jnp.zeros_like, params)
+        return AdaptiveTraces(z, total(z))
+
+    def update(gradients, traces, params=None, *, delta, decay):
+        # For the barrier see `obgd`.
+        decay, moves = jax.lax.optimization_barrier((decay, rate * jnp.clip(delta, -1, 1)))
+        z = _decayed(decay, traces.z, gradients)
+        squares = total(jax.tree.map(jnp.square, gradients))
+        square = jax.tree.map(lambda v, new: memory * v + (1 - memory) * new, traces.square, squares)
+        updates = jax.tree.map(lambda z, v: _along(moves, z) * z / (jnp.sqrt(v) + epsilon), z, square)
+        return updates, AdaptiveTraces(z, square)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class IntentionalTraces(NamedTuple):
+    """The state of `intentional`."""
+
+    z: Any  # the decayed sum of past gradients, shaped like the gradients
+    square: Any  # the running mean of squared gradients, shaped like the parameters
+    length: jax.Array  # the running mean of |g|^2
+    error_square: jax.Array  # [H] the running mean of squared errors
+    count: jax.Array  # number of steps
+
+
+def intentional(
+    rate: float,
+    memory: float,
+    total: Total,
+    square_memory: float = 0.999,
+    error_memory: float = 0.9998,
+    largest_error: float = 20.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Intentional Q's optimiser: `update(gradients, traces, delta=..., decay=...) -> updates, traces`.
+
+    With n, the root of the running mean of sum_h g_h^2, the length of x is |x|^2 = sum over heads and weights of x^2/n.
+
+        z <- decay z + g
+        step  = rate / sqrt(mean |g|^2 |z|^2)               the mean over time has the memory gamma lambda
+        theta <- theta + step sum_h clip(delta_h) z_h / n   clipped to 20 times their own running root mean square
+
+    All means are corrected for their start. So the step changes the values of the newest pair by about a fraction
+    `rate` of delta: by no more if |g|^2 is its mean, for the Cauchy-Schwarz inequality bounds sum_h delta_h z_h g / n.
+    With several heads there is one step, and the bound is on the length of the vector of errors. This is ours.
+
+    The arguments have the form of those of `adaptive`.
+    """
+
+    def init(params: Any) -> IntentionalTraces:
+        """The traces before the first step; `params` are shaped like the gradients."""
+        z = jax.tree.map(jnp.zeros_like, params)
+        errors = jnp.ones(jax.tree.leaves(z)[0].shape[0])  # 1, as in the public code, so that early errors pass
+        return IntentionalTraces(z, total(z), jnp.float32(0), errors, jnp.int32(0))
+
+    def update(gradients, traces, params=None, *, delta, decay):
+        # For the barriers see `obgd`.
+        delta, decay = jax.lax.optimization_barrier((delta, decay))
+        count = traces.count + 1
+        z = _decayed(decay, traces.z, gradients)
+        squares = total(jax.tree.map(jnp.square, gradients))
+        square = jax.tree.map(lambda v, new: v + (1 - square_memory) * (new - v), traces.square, squares)
+        seen = _share_seen(square_memory, count)
+        n = jax.tree.map(lambda v: jnp.sqrt(v / seen) + 1e-8, square)
+        length = traces.length + (1 - memory) * (_length(squares, n) - traces.length)
+        usual = length / _share_seen(memory, count)
+        step = rate / jnp.maximum(jnp.sqrt(usual * _length(total(jax.tree.map(jnp.square, z)), n)), 1e-8)
+        error_square = traces.error_square + (1 - error_memory) * (jnp.square(delta) - traces.error_square)
+        largest = largest_error * jnp.sqrt(error_square / _share_seen(error_memory, count))
+        moves = jax.lax.optimization_barrier(step * jnp.clip(delta, -largest, largest))
+        updates = jax.tree.map(lambda z, n: _along(moves, z) * z / n, z, n)
+        return updates, IntentionalTraces(z, square, length, error_square, count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _decayed(decay: jax.Array, z: Any, gradients: Any) -> Any:
+    return jax.tree.map(lambda z, g: _along(decay, g) * z + g, z, gradients)
+
+
+def _length(squares: Any, n: Any) -> jax.Array:
+    """The sum of all squares, each divided by its n."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda square, n: (square / n).sum(), squares, n)))
+
+
+def _share_seen(memory: float, count: jax.Array) -> jax.Array:
+    """1 - memory^count, the weight of all numbers in a running mean that began at 0, without loss of digits."""
+    return -jnp.expm1(count * (math.log(memory) if memory else -math.inf))
 
 
 def _for_each(prefix: Any, gradients: Any) -> list[jax.Array]:

@@ -20,13 +20,18 @@
 [SA]  the scaled-down Atari agent in the public code of Gi-DQN, https://arxiv.org/abs/2603.07833
 [DO]  Dopamine, https://github.com/google/dopamine
 [NN]  Fortunato et al., Noisy Networks for Exploration, https://arxiv.org/abs/1706.10295
+[AQ]  Gogianu, Lutu & Pascanu, Revisiting Adam for Streaming Reinforcement Learning, https://arxiv.org/abs/2605.06764
+[IU]  Sharifnassab et al., Intentional Updates for Streaming Reinforcement Learning, https://arxiv.org/abs/2604.19033,
+      and its public code, https://github.com/sharifnassab/Intentional_RL
+[GT]  Elelimy et al., Deep Reinforcement Learning with Gradient Eligibility Traces, https://arxiv.org/abs/2507.09087,
+      and its public code, https://github.com/esraaelelimy/gtd_algos
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sharedq.algorithms import CQL, DQN, ILQL, IQL, SAC, StreamQ
+from sharedq.algorithms import CQL, DQN, ILQL, IQL, SAC, StreamQ, StreamQRC
 from sharedq.algorithms.stream_inputs import Normalise
 from sharedq.datasets import DataSet
 from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment, Wordle
@@ -159,7 +164,7 @@ def _stream(
         algorithm=StreamQ(
             gamma=0.99,  # [SD]
             trace_decay=0.8,  # [SD]
-            learning_rate=1.0,  # [SD]
+            learning_rate=None,  # [SD] the optimiser's own, 1
             kappa=2.0,  # [SD]
             normalise=normalise,
             epsilon_start=1.0,  # [SD]
@@ -176,6 +181,11 @@ def _stream(
             checkpoint_period=steps // 10,  # ours
         ),
     )
+
+
+def _other_stream(about: str, **changes: Any) -> Recipe:
+    """The recipe `stream-minatar` with another algorithm, or with other settings of it."""
+    return Recipe(f"stream-minatar {about}", OURS["stream-minatar"].experiment.replace(**changes))
 
 
 def _nature(norm: Norm) -> Convolutional:
@@ -638,6 +648,30 @@ OURS |= {
         _rainbow(_minatar("breakout"), full=True),
     ),
 }
+OURS |= {
+    "stream-minatar-adaptive": _other_stream(
+        "with the optimiser of Adaptive Q(lambda), by the paper's numbers for Atari",
+        **{"algorithm.optimiser": "adaptive", "algorithm.learning_rate": 4.6e-4},  # [AQ]
+    ),
+    "stream-minatar-intentional": _other_stream(
+        "with the optimiser of Intentional Q(lambda)",
+        **{"algorithm.optimiser": "intentional", "algorithm.learning_rate": 0.25},  # [IU]
+    ),
+    "stream-minatar-qrc": _other_stream(
+        "with QRC(lambda), which corrects the gradient by a second network",
+        algorithm=StreamQRC(
+            gamma=0.99,  # [GT]
+            trace_decay=0.8,  # [GT]
+            learning_rate=1e-4,  # [GT]
+            h_rate=0.1,  # [GT]
+            beta=1.0,  # [GT]
+            epsilon_start=1.0,  # [GT]
+            epsilon_end=0.01,  # [GT]
+            epsilon_steps=1_000_000,  # [GT]
+        ),
+    ),
+}
+
 OURS |= {f"{name}-per": _prioritized(name) for name in ("cartpole", "minatar-breakout", "atari-small")}
 
 

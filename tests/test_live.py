@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sharedq.algorithms import DQN, StreamQ
+from sharedq.algorithms import DQN, StreamQ, StreamQRC
 from sharedq.errors import SharedqError
 from sharedq.live import LiveAgent
 from sharedq.networks import Table
@@ -29,9 +29,21 @@ def live_on(agent: LiveAgent, steps: int, start: int = 0) -> list[int]:
     return actions
 
 
-def test_it_learns_from_a_stream_and_goes_on_from_where_it_was_saved(tmp_path):
-    agent = LiveAgent((2,), 2, algorithm=PLAIN, network=Table(), seed=3)
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        PLAIN,
+        replace(PLAIN, optimiser="adaptive", learning_rate=0.1),
+        replace(PLAIN, optimiser="intentional"),
+        StreamQRC(gamma=0.0, learning_rate=0.2, normalise="none", scale_rewards=False, epsilon_end=1.0),
+    ],
+    ids=["obgd", "adaptive", "intentional", "qrc"],
+)
+def test_it_learns_from_a_stream_and_goes_on_from_where_it_was_saved(tmp_path, algorithm):
+    agent = LiveAgent((2,), 2, algorithm=algorithm, network=Table(), seed=3)
+    held = agent.bytes
     live_on(agent, 400)
+    assert agent.bytes == held
     np.testing.assert_allclose([agent.values(room) for room in np.eye(2)], np.eye(2), atol=0.1)
     agent.save(tmp_path)
     ends = []

@@ -282,6 +282,13 @@ def test_every_source_learns_the_corridor(target):
     np.testing.assert_allclose(played(target, "corridor", 20_000), truth, atol=0.1)
 
 
+@pytest.mark.parametrize("options", [{"optimiser": "adaptive", "learning_rate": 0.02}, {"optimiser": "intentional"}])
+@pytest.mark.parametrize("target", [OnlineNetwork(), SharedHeads(2, period=50, behaviour_head="mean")])
+def test_every_optimiser_learns_the_corridor(target, options):
+    truth = PROBES["corridor"].q_values(0.9)
+    np.testing.assert_allclose(played(target, "corridor", 20_000, **options), truth, atol=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("probe", sorted(set(PROBES) - {"corridor", "maximisation_bias"}))  # the last is all noise
 @pytest.mark.parametrize("target", SOURCES, ids=lambda target: target.label)
@@ -320,17 +327,30 @@ def test_impossible_settings_are_refused(options):
         StreamQ(**options)
 
 
-def test_saved_and_loaded_it_goes_on_to_the_bit(tmp_path):
+HEADS = {"target": "shared_heads", "target.period": 30, "target.heads": 2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        HEADS,
+        HEADS | {"algorithm.optimiser": "adaptive"},
+        HEADS | {"algorithm.optimiser": "intentional"},
+        {"algorithm": "stream_qrc"},
+    ],
+    ids=["obgd", "adaptive", "intentional", "qrc"],
+)
+def test_saved_and_loaded_it_goes_on_to_the_bit(tmp_path, options):
     """Traces, normalisers and the key of the head that acts are all in the state."""
-    small = {"target": "shared_heads", "steps": 200, "training.log_period": 100, "network.hidden": (6,)}
-    experiment = recipe("stream-control").replace(**small, **{"target.period": 30, "target.heads": 2})
+    small = {"steps": 200, "training.log_period": 100, "network.hidden": (6,)}
+    experiment = recipe("stream-control").replace(**small, **options)
     program = experiment.build().program()
     program.prepare()
     run, _ = program.advance(program.begin(), 0, 100)
     path = checkpoints.save(tmp_path, 100, {"run": program.to_host(run)}, "digest", {}, keep=1)
     loaded = program.to_devices(checkpoints.load(path, "run", program.shapes()))
     ends = [program.to_host(program.advance(start, 100, 200)[0]) for start in (run, loaded)]
-    assert program.metric_names == ["cut", "loss", "q_value", "td_error"]
+    assert set(program.metric_names) - {"h_value"} == {"cut", "loss", "q_value", "td_error"}
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_array_equal(*(np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in (one, other)))
 
@@ -359,3 +379,7 @@ def test_the_cost_of_traces_is_told():
         assert cost.bytes["traces"] == 4 * expected + 4  # and the count of steps
     joint = one.replace(**{"algorithm.trunk_traces": "joint"}).build().cost(compiled=False)
     assert joint.bytes["traces"] == 4 * joint.parameters["trained"] + 4
+    adaptive = one.replace(**{"algorithm.optimiser": "adaptive"}).build().cost(compiled=False)
+    assert adaptive.bytes["traces"] == 4 * (
+        expected + adaptive.parameters["trained"]
+    )  # and a mean square for each weight

@@ -8,11 +8,13 @@ from sharedq.algorithms.ilql import ILQL
 from sharedq.algorithms.iql import IQL
 from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
+from sharedq.algorithms.stream_qrc import StreamQRC
 
 ALGORITHMS = {
     "dqn": DQN,
     "sac": SAC,
     "stream_q": StreamQ,
+    "stream_qrc": StreamQRC,
     "cql": CQL,
     "cql_sac": CQLSAC,
     "iql": IQL,
@@ -20,4 +22,17 @@ ALGORITHMS = {
     "bc": BC,
 }
 
-__all__ = ["ALGORITHMS", "BC", "CQL", "CQLSAC", "DQN", "ILQL", "IQL", "SAC", "Algorithm", "StreamQ", "learning_of"]
+__all__ = [
+    "ALGORITHMS",
+    "BC",
+    "CQL",
+    "CQLSAC",
+    "DQN",
+    "ILQL",
+    "IQL",
+    "SAC",
+    "Algorithm",
+    "StreamQ",
+    "StreamQRC",
+    "learning_of",
+]

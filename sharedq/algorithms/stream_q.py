@@ -2,7 +2,7 @@
 
     delta_h = r + discount * max_a' bootstrap_h(s', a') - Q_h(s, a)     for every head h that learns
     z_h <- gamma lambda z_h + w_h grad Q_h(s, a)                  w_h is the source's weight of the head, mostly 1
-    theta <- theta + step * sum_h delta_h z_h                           step by ObGD, see optimizers.py
+    theta <- theta + step * sum_h delta_h z_h                           step by an optimiser, see optimizers.py
 
 There is no replay and no batch. Each delta multiplies the past gradients of its own head, so weights that several heads
 share have a trace for each head. Traces are cut after the update if an episode ends (also by a time limit), and if the
@@ -24,7 +24,7 @@ from sharedq.bellman import backups
 from sharedq.bellman.returns import discount
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
-from sharedq.optimizers import Bound, Traces, gradient_step, obgd
+from sharedq.optimizers import Bound, Total, adaptive, gradient_step, intentional, obgd
 from sharedq.settings import check_count, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
@@ -35,10 +35,13 @@ class State(NamedTuple):
 
     params: Any
     source: Any  # the source's state, which a step never changes: copies, frozen heads
-    traces: Traces  # of the parameters, with leaves [H, ...], or [1, ...] for a joint trace
+    traces: Any  # the optimiser's state, with traces z of the parameters: [H, ...], or [1, ...] for a joint trace
     trace_mask: jax.Array  # [H] 1 if the past of the traces still counts, 0 if it was cut
     policy_key: jax.Array  # with it the source draws the behaviour head, for a whole episode
     inputs: Inputs  # running statistics of observations and rewards
+
+
+LEARNING_RATES = {"obgd": 1.0, "adaptive": 4.6e-4, "intentional": 0.25}  # of the papers
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class StreamQ:
 
     gamma: float = 0.99  # discount of future rewards, per step
     trace_decay: float = 0.8  # lambda, the decay of the eligibility traces
-    learning_rate: float = 1.0  # alpha of overshooting-bounded gradient descent (ObGD); mostly kappa limits the step
+    optimiser: Literal["obgd", "adaptive", "intentional"] = "obgd"  # makes the steps; kappa .. credit are for obgd
+    learning_rate: float | None = None  # none: 1 for obgd, 0.00046 for adaptive, 0.25 for intentional
     kappa: float = 2.0  # ObGD moves the parameters by at most 1 / kappa per step, in the 1-norm; 0 means no bound
     bound: Bound = "joint"  # joint: one bound for all heads; each: one per head, so the trunk may move K times as far
     trunk_traces: Literal["per_head", "joint"] = "per_head"  # joint: one for all heads, less memory but a biased update
@@ -64,13 +68,30 @@ class StreamQ:
         for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
-        require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
+        require(self.rate > 0, f"algorithm.learning_rate must be above 0, not {self.rate}")
         require(self.kappa >= 0, f"algorithm.kappa cannot be negative: {self.kappa}")
         check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
         require(
             self.trunk_traces == "per_head" or self.bound == "joint",
             "algorithm.trunk_traces joint has one error for all heads, and so takes algorithm.bound joint only",
         )
+        for name in ("kappa", "bound", "trunk_traces", "credit"):
+            require(
+                self.optimiser == "obgd" or getattr(self, name) == getattr(StreamQ, name),
+                f"algorithm.{name} belongs to algorithm.optimiser obgd, and {self.optimiser} does without it: leave it "
+                "out",
+            )
+
+        require(
+            self.optimiser == "obgd" or self.gamma * self.trace_decay < 1,
+            f"algorithm.optimiser {self.optimiser} has means that forget by gamma lambda: set algorithm.gamma or "
+            "algorithm.trace_decay below 1",
+        )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, which is the optimiser's own if none is given."""
+        return LEARNING_RATES[self.optimiser] if self.learning_rate is None else self.learning_rate
 
     def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
         return still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
@@ -83,7 +104,7 @@ class StreamQ:
 
     def on(self, source: TargetSource) -> Algorithm:
         """The algorithm on a source that is already built."""
-        optimiser = summed_over_heads(obgd(self.learning_rate, self.kappa, self.bound), source)
+        optimiser = self._optimiser(source)
         joint, forward = self.trunk_traces == "joint", self.credit == "forward"
 
         def init(key: jax.Array, example: Batch) -> State:
@@ -127,16 +148,16 @@ class StreamQ:
             params, source_state = source.refresh(step, state.params, state.source, info)
             return state._replace(params=params, source=source_state)
 
-        def step_along(traces: Traces, params: Any, slopes: Any, error: Any, credited: Any, past: jax.Array):
+        def step_along(traces: Any, params: Any, slopes: Any, error: Any, credited: Any, past: jax.Array):
             """Parameters and traces after a step. Earlier pairs are credited with the error `credited`."""
 
             def each(x, of_all):
-                """`x` [H] for each part of the parameters, or one number for all heads where the trace is joint."""
-                return {part: of_all(x)[None] if joint and part in source.shared else x for part in slopes}
+                """`x` [H], but one number for all heads in parts of the parameters where the trace is joint."""
+                return {part: of_all(x)[None] if part in source.shared else x for part in slopes} if joint else x
 
             decay = each(self.gamma * self.trace_decay * past, jnp.min)
-            newest = each(error - credited, jnp.mean) if forward else None
-            told = {"delta": each(credited, jnp.mean), "decay": decay, "newest": newest}
+            of_newest = {"newest": each(error - credited, jnp.mean)} if forward else {}
+            told = {"delta": each(credited, jnp.mean), "decay": decay, **of_newest}
             return gradient_step(optimiser, slopes, traces, params, **told)
 
         def learn(
@@ -156,7 +177,7 @@ class StreamQ:
 
             followed = source.select(state.source, state.policy_key, value.predicted)  # [1, A]
             past, trace_mask = self._cut(followed[0], action, ended, known)
-            params, traces = step_along(Traces(z, state.traces.count), state.params, slopes, error, credited, past)
+            params, traces = step_along(state.traces._replace(z=z), state.params, slopes, error, credited, past)
             policy_key = jnp.where(ended, key, state.policy_key)
             state = State(params, state.source, traces, trace_mask, policy_key, inputs)
             metrics = {
@@ -175,6 +196,18 @@ class StreamQ:
             init, act, values, decide, observe, loss=loss, refresh=refresh, learn=learn, source=source, on=self.on
         )
 
+    def _optimiser(self, source: TargetSource) -> optax.GradientTransformationExtraArgs:
+        memory = self.gamma * self.trace_decay
+
+        def total(tree: Any) -> Any:
+            return _of_parts(source, jax.tree.map(sum, tree), tree)
+
+        if self.optimiser == "adaptive":
+            return summed_over_heads(adaptive(self.rate, memory, total), total)
+        if self.optimiser == "intentional":
+            return summed_over_heads(intentional(self.rate, memory, total), total)
+        return summed_over_heads(obgd(self.rate, self.kappa, self.bound), total)
+
     def _cut(
         self, followed: jax.Array, action: jax.Array, ended: jax.Array, known: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -189,17 +222,17 @@ class StreamQ:
 
 
 def summed_over_heads(
-    optimiser: optax.GradientTransformationExtraArgs, source: TargetSource
+    optimiser: optax.GradientTransformationExtraArgs, total: Total
 ) -> optax.GradientTransformationExtraArgs:
     """The same optimiser, but it adds up the heads' updates of the parameters that they share.
 
-    It adds one head after another. XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, and
+    `total` adds one head after another. XLA's CPU compiler takes 16 ms to reduce 3 x 131,072 over the first axis, and
     0.03 ms in this way.
     """
 
     def update(gradients, traces, params=None, **extra):
         updates, traces = optimiser.update(gradients, traces, params, **extra)
-        return _of_parts(source, jax.tree.map(sum, updates), updates), traces
+        return total(updates), traces
 
     return optax.GradientTransformationExtraArgs(optimiser.init, update)
 

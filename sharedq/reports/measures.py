@@ -31,6 +31,12 @@ KNOWN = {
         "effective rank",
         "Number of singular values that make up 99 % of the sum of all, of the last hidden layer’s features.",
     ),
+    "lookahead_residual": Words(
+        "lookahead residual", "Mean square of a value minus its target, which both networks meet where it is zero."
+    ),
+    "replicate_residual": Words(
+        "replicate residual", "Mean square of what a state’s actions are worth to the target minus what they are worth."
+    ),
     "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
     "sampler/age": Words("age of what is drawn", "Environment steps since a drawn transition was stored, on average."),
     "sampler/last_td_error": Words(
