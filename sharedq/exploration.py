@@ -12,6 +12,11 @@ def linear_schedule(start: float, end: float, steps: int, step: jax.Array) -> ja
     return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
 
 
+def cosine_schedule(start: float, end: float, steps: int, step: jax.Array) -> jax.Array:
+    """Half a cosine from `start` at step 0 to `end` at step `steps`, and constant after it."""
+    return end + (start - end) * 0.5 * (1 + jnp.cos(linear_schedule(0.0, jnp.pi, steps, step)))
+
+
 def still_exploring(training: Any, falls: int, end: float) -> Iterator[str]:
     """A remark if the share of random actions is still high at the end of a training in which the agent acts."""
     steps = training.steps

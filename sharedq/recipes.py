@@ -9,6 +9,8 @@
 [HA]  Haarnoja et al., Soft Actor-Critic Algorithms and Applications, https://arxiv.org/abs/1812.05905
 [SS]  the public code of slimSAC, by authors of [IS]
 [SV]  SimbaV2, its paper https://arxiv.org/abs/2502.15280 and public code
+[XQ]  XQC, its paper https://arxiv.org/abs/2509.25174 and public code, https://github.com/danielpalenicek/xqc
+[FL]  FlashSAC, its paper https://arxiv.org/abs/2604.04539 and public code, https://github.com/Holiday-Robot/FlashSAC
 [CQ]  CrossQ, https://openreview.net/forum?id=PczQtTsTIX, and its public code
 [RZ]  the settings of RL Baselines3 Zoo, https://github.com/DLR-RM/rl-baselines3-zoo
 [SC]  the public code of slimCQL, by authors of [IS]
@@ -29,6 +31,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import e, log, pi
 from typing import Any, NamedTuple
 
 from sharedq.algorithms import CQL, DQN, ILQL, IQL, SAC, StreamQ, StreamQRC
@@ -39,7 +42,7 @@ from sharedq.environments.minatar import GAMES
 from sharedq.errors import SharedqError, unknown
 from sharedq.experiment import Experiment
 from sharedq.imports import resolve
-from sharedq.networks import GPT2, Convolutional, Dense, Impala, SimbaV2, Table
+from sharedq.networks import GPT2, XQC, Convolutional, Dense, FlashSAC, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
 from sharedq.replay import FrameStacks, NoReplay, Transitions
 from sharedq.samplers import Prioritized
@@ -231,6 +234,79 @@ def _simba(task: str) -> Experiment:
             gradient_steps=2,  # [SV]
             log_period=2_500,  # ours: five episodes
             checkpoint_period=50_000,  # ours: where [SV] evaluates
+        ),
+    )
+
+
+def _xqc(task: str) -> Experiment:
+    """XQC's agent on the Control Suite, with its target network."""
+    return Experiment(
+        environment=Control(task, action_repeat=2),  # [XQ]
+        algorithm=SAC(
+            gamma=0.99,  # [XQ] by its rule, of episodes of 500 actions
+            critics=2,  # [XQ]
+            values="categorical",  # [XQ]
+            atoms=101,  # [XQ]
+            value_bound=5.0,  # [XQ]
+            learning_rate=3e-4,  # [XQ]
+            final_learning_rate=3e-5,  # [XQ]
+            learning_rate_updates=1_000_000,  # [XQ] all updates of the run
+            initial_temperature=0.01,  # [XQ]
+            target_entropy=-0.5,  # [XQ]
+            actor_period=3,  # [XQ]
+            actor_width=256,  # [XQ]
+            actor_depth=4,  # [XQ]
+            random_steps=5_000,  # [XQ]
+            scale_rewards=True,  # [XQ]
+            bound_returns=False,  # [XQ]
+        ),
+        target=TargetNetwork(period=1, tau=0.005, joint_batch=True),  # [XQ]
+        network=XQC(width=512, depth=4),  # [XQ]
+        replay=Transitions(capacity=500_000, batch_size=256),  # [XQ] 1,000,000, which are more than all steps
+        training=Interactive(
+            steps=500_000,  # [XQ] a million steps of the simulator
+            environments=1,  # [XQ]
+            warm_up=5_000,  # [XQ]
+            update_period=1,  # [XQ]
+            gradient_steps=2,  # [XQ]
+            log_period=2_500,  # ours: five episodes
+            checkpoint_period=50_000,  # ours
+        ),
+    )
+
+
+def _flash_sac(task: str) -> Experiment:
+    """FlashSAC's agent on the Control Suite as its authors run it on CPUs, with its target network."""
+    return Experiment(
+        environment=Control(task),  # [FL]
+        algorithm=SAC(
+            gamma=0.99,  # [FL]
+            critics=2,  # [FL]
+            values="categorical",  # [FL]
+            atoms=101,  # [FL]
+            value_bound=5.0,  # [FL]
+            learning_rate=3e-4,  # [FL]
+            final_learning_rate=1.5e-4,  # [FL]
+            learning_rate_updates=1_000_000,  # [FL] all updates of the run
+            learning_rate_schedule="cosine",  # [FL]
+            initial_temperature=0.01,  # [FL]
+            target_entropy=0.5 * log(2 * pi * e * 0.15**2),  # [FL] that of a Gaussian with a deviation of 0.15
+            actor_period=2,  # [FL]
+            actor_width=128,  # [FL]
+            actor_depth=2,  # [FL]
+            random_steps=5_000,  # ours, as in sac-simba-dmc
+            scale_rewards=True,  # [FL]
+        ),
+        target=TargetNetwork(period=1, tau=0.01, joint_batch=True),  # [FL]
+        network=FlashSAC(width=256, blocks=2),  # [FL]
+        replay=Transitions(capacity=1_000_000, batch_size=512),  # all steps there are; [FL]
+        training=Interactive(
+            steps=1_000_000,  # [FL]
+            environments=1,  # [FL]
+            warm_up=5_000,  # ours, as in sac-simba-dmc
+            update_period=1,  # [FL]
+            log_period=5_000,  # ours: five episodes
+            checkpoint_period=50_000,  # ours
         ),
     )
 
@@ -495,6 +571,19 @@ OURS = {
         ),
     ),
     **{f"sac-simba-{task}": Recipe(f"SimbaV2's agent on {task} of the Control Suite", _simba(task)) for task in HARD},
+    "xqc": Recipe(
+        "XQC's agent, with its target network, on cheetah-run; seven harder tasks have recipes of their own",
+        _xqc("cheetah-run"),
+    ),
+    **{f"xqc-{task}": Recipe(f"XQC's agent on {task} of the Control Suite", _xqc(task)) for task in HARD},
+    "flash-sac": Recipe(
+        "FlashSAC's agent, with its target network, on cheetah-run; seven harder tasks have recipes of their own",
+        _flash_sac("cheetah-run"),
+    ),
+    **{
+        f"flash-sac-{task}": Recipe(f"FlashSAC's agent on {task} of the Control Suite", _flash_sac(task))
+        for task in HARD
+    },
     "minatar-cql": Recipe(
         "conservative Q-learning on recorded MinAtar Breakout: name the data with --data, another game with --game",
         _cql(

@@ -52,6 +52,10 @@ LONG = (
     "test_ilql_runs.py::test_killed_while_it_saves_and_resumed_the_end_is_the_same",
     "test_measures.py::test_seeds_are_measured_side_by_side_as_they_are_one_after_another",
     "test_sac.py::test_a_host_run_goes_on_from_its_checkpoint_to_the_bit_with_its_normalisers_and_its_worlds",
+    "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-online_network]",
+    "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-iterated_networks]",
+    "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-shared_heads]",
+    "test_xqc.py::test_what_removing_the_target_costs_is_one_command",
 )
 
 

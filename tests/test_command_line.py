@@ -369,8 +369,8 @@ def test_python_runs_the_package_as_the_command(here):
             "MountainCar-v0 mountaincar-v0",
             "lunar-lander --environment.id MountainCar-v0 or sac-pendulum --environment.id MountainCar-v0",
         ),
-        ("cheetah-run CheetahRun", "sac-mlp or crossq or sac-simba-dmc"),
-        ("dog-trot", "sac-simba-dog-trot"),
+        ("cheetah-run CheetahRun", "sac-mlp or crossq or sac-simba-dmc or xqc or flash-sac"),
+        ("dog-trot", "sac-simba-dog-trot or xqc-dog-trot or flash-sac-dog-trot"),
         ("walker-walk walker_walk", "sac-mlp --environment.task walker-walk"),
     ],
 )

@@ -21,7 +21,7 @@ from sharedq.analysis.gradient_alignment import cosine
 from sharedq.analysis.measure import UpdateInfo
 from sharedq.analysis.rank import srank
 from sharedq.errors import Diverged, SharedqError
-from sharedq.networks import Convolutional, Dense, Impala, SimbaV2
+from sharedq.networks import XQC, Convolutional, Dense, FlashSAC, Impala, SimbaV2
 from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble
 from sharedq.settings import Chosen, chosen
@@ -97,6 +97,8 @@ def test_a_unit_is_dead_if_it_is_zero_on_every_state():
         (Convolutional(filters=(2,), sizes=(3,), strides=(1,), hidden=(5,)), (6, 6, 1), [(4, 4, 2), (5,)]),
         (Impala(filters=(2,), hidden=(5,)), (4, 4, 1), [(2, 2, 2)] * 4 + [(8,), (5,)]),
         (SimbaV2(width=4, blocks=2), (3,), [(16,), (16,)]),
+        (XQC(width=4, depth=2), (3,), [(4,), (4,)]),
+        (FlashSAC(width=4, blocks=1), (3,), [(16,), (4,)]),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -5,7 +5,8 @@
 
 The critics c are an axis of the network, and the heads h are the source's. With `online_network` as the source and
 batch renormalisation in the network this is CrossQ. With SimbaV2 as the network, categorical values and both
-normalisers it is SimbaV2's agent. With a penalty on the values it is conservative Q-learning for continuous actions.
+normalisers it is SimbaV2's agent. XQC and FlashSAC are other networks with categorical values. With a penalty on the
+values it is conservative Q-learning for continuous actions.
 
 Shape letters: H heads, B batch, C critics, A dimensions of an action, N environments.
 """
@@ -25,7 +26,7 @@ from sharedq.algorithms.parts import continuous_actions, critics_on, policy_on
 from sharedq.bellman import backups, readings
 from sharedq.bellman.readings import Reading
 from sharedq.environments.spec import EnvironmentSpec
-from sharedq.exploration import linear_schedule
+from sharedq.exploration import cosine_schedule, linear_schedule
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
 from sharedq.settings import LAYERS, WIDTH, check_count, require
@@ -58,7 +59,8 @@ class SAC:
     value_bound: float = 5.0  # the distribution goes from -value_bound to value_bound; scaled returns stay within
     learning_rate: float = 3e-4  # learning rate of critics, actor and temperature, at the start
     final_learning_rate: float | None = None  # learning rate after learning_rate_updates; none keeps it constant
-    learning_rate_updates: int = 1_000_000  # updates over which the learning rate changes, in a straight line
+    learning_rate_updates: int = 1_000_000  # updates over which the learning rate changes
+    learning_rate_schedule: Literal["linear", "cosine"] = "linear"  # it changes along a straight line, or half a cosine
     adam_beta: float = 0.9  # decay of Adam's average of gradients (beta 1)
     adam_epsilon: float = 1e-8  # added to Adam's denominator
     initial_temperature: float = 1.0  # weight of the entropy (alpha) at the start; it is learned
@@ -68,7 +70,8 @@ class SAC:
     actor_depth: int = 2  # number of layers or blocks of the actor
     random_steps: int = 5_000  # environment steps at the start in which actions are uniformly random
     normalise_observations: bool = False  # bring observations to mean 0 and deviation 1, by running statistics
-    scale_rewards: bool = False  # divide rewards by the larger of deviation and size of the first environment's returns
+    scale_rewards: bool = False  # divide rewards by the running deviation of the first environment's discounted return
+    bound_returns: bool = True  # scaled rewards: divide them further if the largest return would exceed value_bound
 
     def __post_init__(self):
         require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
@@ -232,7 +235,8 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
         sample.reward,
     )
     if settings.scale_rewards:
-        reward = normalisers.scaled_within(reward, state.returns, settings.value_bound)
+        bound = settings.value_bound if settings.bound_returns else jnp.inf
+        reward = normalisers.scaled_within(reward, state.returns, bound)
     next_action, log_density = parts.policy.sample(key, distribution(parts, state, next_obs))
     temperature = jnp.exp(state.params["temperature"])
     now, then = (obs, sample.action), (next_obs, next_action)
@@ -300,7 +304,8 @@ def stepped(parts: Parts, state: State, name: str, gradient: Any, step: jax.Arra
     """Critic, actor or temperature, and its Adam moments, after a gradient step."""
     settings = parts.settings
     final = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
-    rate = linear_schedule(settings.learning_rate, final, settings.learning_rate_updates, step)
+    schedule = linear_schedule if settings.learning_rate_schedule == "linear" else cosine_schedule
+    rate = schedule(settings.learning_rate, final, settings.learning_rate_updates, step)
     return gradient_step(parts.optimiser, gradient, state.optimisers[name], state.params[name], rate=rate)
 
 

@@ -1,10 +1,12 @@
 """Networks, split into trunk and heads. To add one, write a frozen dataclass with `build(outputs)`; extend NETWORKS."""
 
+from sharedq.networks.flash_sac import FlashSAC
 from sharedq.networks.gpt2 import GPT2
 from sharedq.networks.impala import Impala
 from sharedq.networks.network import Network, of_flax
 from sharedq.networks.simba import SimbaV2
 from sharedq.networks.trunks import Convolutional, Dense, FlaxTrunk, Table
+from sharedq.networks.xqc import XQC
 
 NETWORKS = {
     "table": Table,
@@ -12,6 +14,8 @@ NETWORKS = {
     "convolutional": Convolutional,
     "impala": Impala,
     "simba": SimbaV2,
+    "xqc": XQC,
+    "flash_sac": FlashSAC,
     "gpt2": GPT2,
     "flax": FlaxTrunk,
 }
@@ -19,8 +23,10 @@ NETWORKS = {
 __all__ = [
     "GPT2",
     "NETWORKS",
+    "XQC",
     "Convolutional",
     "Dense",
+    "FlashSAC",
     "FlaxTrunk",
     "Impala",
     "Network",

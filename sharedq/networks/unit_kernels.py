@@ -1,33 +1,43 @@
-"""Kernels whose columns have length 1, at initialisation and again after every gradient step.
+"""Kernels with columns of length 1, and gains of fixed length, at initialisation and after every gradient step.
 
-They are recognised by their name among the parameters of a network, with any leading axes of heads, critics or
-networks: [..., inputs, outputs]. What a source keeps outside the parameters is not changed.
+The gains belong to normalisation layers. Together with the shifts of their layer, the gains of n features have length
+sqrt(n), which n gains of 1 have.
+
+Both are recognised by their names among the parameters of a network, with any leading axes of heads, critics or
+networks: kernels are [..., inputs, outputs], and gains [..., 1 or 2, features], where the second row has the shifts.
+What a source keeps outside the parameters is not changed.
 """
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import zeros
 
 from sharedq.networks.heads import Compute, cast, linear
 from sharedq.networks.initialisation import orthogonal
 
 NAME = "unit_kernel"
+GAINS = "unit_gains"
 
 
-def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+def unit(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """x divided by its length; a length below 1e-8 counts as 1e-8."""
     square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-16))
 
 
 def project(params: Any) -> Any:
-    """The same parameters, with every column of every unit kernel scaled to length 1."""
+    """The same parameters, with every column of every unit kernel scaled to length 1, and gains to their length."""
 
     def one(path: tuple, leaf: jax.Array) -> jax.Array:
-        return unit(leaf, axis=-2) if path and getattr(path[-1], "key", None) == NAME else leaf
+        name = getattr(path[-1], "key", None) if path else None
+        if name == NAME:
+            return unit(leaf, axis=-2)
+        return sqrt(leaf.shape[-1]) * unit(leaf, axis=(-2, -1)) if name == GAINS else leaf
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -37,15 +47,17 @@ def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 class UnitDense(nn.Module):
-    """A dense layer without a bias, whose kernel's columns have length 1."""
+    """A dense layer whose kernel's columns have length 1. A bias is free."""
 
     features: int
     compute: Compute = "float32"
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x):
         kernel = self.param(NAME, draw, (x.shape[-1], self.features))
-        return (cast(x, self.compute) @ cast(kernel, self.compute)).astype(kernel.dtype)
+        outputs = (cast(x, self.compute) @ cast(kernel, self.compute)).astype(kernel.dtype)
+        return outputs + self.param("bias", zeros, (self.features,)) if self.use_bias else outputs
 
 
 def unit_linear(outputs: int, compute: Compute = "float32") -> tuple[Callable, Callable]:
