@@ -14,7 +14,7 @@ Shape letters: H heads, B batch, C critics, A dimensions of an action, N environ
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
