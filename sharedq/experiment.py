@@ -293,7 +293,9 @@ class Experiment:
             if hasattr(one := getattr(self, part), "check"):
                 with self._blaming(part):
                     one.check(self, spec)
-        replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments)
+        known = {"training": self.training, "algorithm": algorithm}
+        more = [known[part] for part in needs(self.replay)]
+        replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments, *more)
         if isinstance(replay, Storage):
             replay = self._drawn(replay, spec, algorithm)
         return Built(self, spec, algorithm, replay, environment)
@@ -392,9 +394,9 @@ def read_experiment(file: Path, trust: Trust = False) -> Experiment:
     return Experiment.described(experiment, trust)
 
 
-def needs(environment: Any) -> tuple[str, ...]:
-    """The parts whose settings an environment is built from. Most need none."""
-    return getattr(environment, "needs", ())
+def needs(part: Any) -> tuple[str, ...]:
+    """The other parts that an environment or a replay is built from. Most need none."""
+    return getattr(part, "needs", ())
 
 
 def _refuse_bare(given: Any) -> None:

@@ -6,11 +6,13 @@ from sharedq.algorithms.cql import CQL, CQLSAC
 from sharedq.algorithms.dqn import DQN
 from sharedq.algorithms.ilql import ILQL
 from sharedq.algorithms.iql import IQL
+from sharedq.algorithms.pqn import PQN
 from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
 
 ALGORITHMS = {
     "dqn": DQN,
+    "pqn": PQN,
     "sac": SAC,
     "stream_q": StreamQ,
     "cql": CQL,
@@ -20,4 +22,17 @@ ALGORITHMS = {
     "bc": BC,
 }
 
-__all__ = ["ALGORITHMS", "BC", "CQL", "CQLSAC", "DQN", "ILQL", "IQL", "SAC", "Algorithm", "StreamQ", "learning_of"]
+__all__ = [
+    "ALGORITHMS",
+    "BC",
+    "CQL",
+    "CQLSAC",
+    "DQN",
+    "ILQL",
+    "IQL",
+    "PQN",
+    "SAC",
+    "Algorithm",
+    "StreamQ",
+    "learning_of",
+]

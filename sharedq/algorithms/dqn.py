@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
 from sharedq.algorithms.parts import discrete_actions, source_on
@@ -46,7 +47,7 @@ class DQN:
     max_gradient_norm: float | None = None  # clip the gradient to this global norm; none does not clip
     backup: Literal["maximum", "double", "mellowmax"] = "maximum"  # how the value of a next state is computed
     mellowmax_omega: float = 10.0  # sharpness of the mellowmax; a large one is nearly the maximum
-    loss: Literal["squared", "huber"] = "squared"  # loss of an error: its square, or the Huber loss
+    loss: Literal["squared", "half_squared", "huber"] = "squared"  # of an error: its square, half of it, or Huber's
     epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
     epsilon_end: float = 0.01  # share of random actions after epsilon_steps
     epsilon_steps: int = 250_000  # environment steps over which epsilon falls, in a straight line
@@ -70,15 +71,21 @@ class DQN:
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         return self.on(source_on(spec, target, network, discrete_actions(spec, type(self).__name__)))
 
-    def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
-        """The algorithm on a source that is already built, with an optional penalty on the values."""
-        optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
-        loss_of = {"squared": losses.squared, "huber": losses.huber}[self.loss]
-        backup = {
+    def _optimiser(self) -> optax.GradientTransformationExtraArgs:
+        return adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm)
+
+    def _backup(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The value of a next state, given the bootstrap and the selector."""
+        return {
             "maximum": backups.maximum,
             "double": backups.double,
             "mellowmax": lambda values, selector: backups.mellowmax(values, selector, self.mellowmax_omega),
         }[self.backup]
+
+    def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
+        """The algorithm on a source that is already built, with an optional penalty on the values."""
+        optimiser, backup = self._optimiser(), self._backup()
+        loss_of = {"squared": losses.squared, "half_squared": losses.half_squared, "huber": losses.huber}[self.loss]
 
         def init(key: jax.Array, example: Batch) -> State:
             params, source_state = source.init(key, example.transition.obs)
@@ -99,9 +106,13 @@ class DQN:
             return greedy(values(state, None, obs))
 
         def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-            sample = batch.transition
-            value = source.values(params, state.source, sample.obs, sample.next_obs)
-            target = backups.bellman(sample.reward, sample.discount, backup(value.bootstrap, value.selector))  # [H, B]
+            sample, made = batch.transition, batch.targets
+            value = source.values(params, state.source, sample.obs, sample.next_obs if made is None else None)
+            if made is None:
+                next_value = backup(value.bootstrap, value.selector)
+                target = backups.bellman(sample.reward, sample.discount, next_value)  # [H, B]
+            else:
+                target = made.T
             action = jnp.broadcast_to(sample.action, target.shape)
             predicted = backups.of_action(value.predicted, action)
             error = predicted - target
