@@ -553,6 +553,9 @@ class Built:
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         step = jax.eval_shape(lambda: example_step(self.spec, one.training.environments))
         learned = step if algorithm.learns_from == "stream" else batch
+        if algorithm.rollout_targets is not None:  # an update gets its targets with the batch
+            key, written = jax.eval_shape(random_keys.root, 0), jax.ShapeDtypeStruct((), jax.numpy.int32)
+            learned = jax.eval_shape(self.replay.sample_uniformly, replay, written, key)
         return cost_of(algorithm, learning_of(algorithm), batch, learned, replay, timed, compiled or timed)
 
     def advice(self) -> str:

@@ -333,6 +333,15 @@ def test_measures_look_at_it_and_one_that_needs_another_source_is_refused():
         small(**{"training.measures": ("gradient_alignment",)}).build().program()
 
 
+def test_an_update_costs_no_pass_over_next_observations():
+    """RAdam has more operations than Adam, for each weight, and a large batch has more than weights have."""
+    own = small(network=Dense((64,)), **{"replay.batch_size": T * N, "training.gradient_steps": 2})
+    other = own.replace(algorithm=DQN(gamma=GAMMA))
+    mine, theirs = (one.build().cost(compiled=False) for one in (own, other))
+    forward = 2 * own.replay.batch_size * 64 * (4 + 2)  # operations of the products of one pass
+    assert theirs.flops_per_update - mine.flops_per_update > 0.5 * forward
+
+
 def test_every_recipe_of_it_is_one_rollout_per_cycle_and_its_schedules_end_with_the_run():
     for game in ("asterix", "breakout", "freeway", "seaquest", "space-invaders"):
         experiment = recipe(f"pqn-minatar-{game}")
