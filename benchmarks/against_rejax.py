@@ -46,34 +46,38 @@ class Gymnax:
         return Box(0, 1, self.inner.spec.observation.shape, self.inner.spec.observation.dtype)
 
     def action_space(self, params):
-        return Discrete(self.inner.actions.n)
+        return Discrete(self.inner.spec.actions.n)
+
+
+def dqn(environment: environments.Environment):
+    """rejax's DQN with our numbers, which trains for `STEPS` steps at a call."""
+    return (
+        rejax.get_algo("dqn")
+        .create(
+            env=Gymnax(environment),
+            env_params=None,
+            num_envs=8,
+            num_epochs=2,  # updates for each step of the 8 environments
+            batch_size=32,
+            buffer_size=100_000,
+            fill_buffer=1000,
+            learning_rate=3e-4,
+            ddqn=False,
+            target_update_freq=4000,
+            total_timesteps=STEPS,
+            eval_freq=STEPS,
+            skip_initial_evaluation=True,
+            agent_kwargs={"activation": "relu"},
+        )
+        .replace(eval_callback=lambda agent, state, key: 0)
+    )  # no evaluation: training alone is timed
 
 
 class Theirs:
-    """rejax training `seeds` seeds, compiled and past its warm-up."""
+    """An agent of rejax that trains `seeds` seeds for `steps` steps at a call, compiled."""
 
-    def __init__(self, environment: environments.Environment, seeds: int):
-        agent = (
-            rejax.get_algo("dqn")
-            .create(
-                env=Gymnax(environment),
-                env_params=None,
-                num_envs=8,
-                num_epochs=2,  # updates for each step of the 8 environments
-                batch_size=32,
-                buffer_size=100_000,
-                fill_buffer=1000,
-                learning_rate=3e-4,
-                ddqn=False,
-                target_update_freq=4000,
-                total_timesteps=STEPS,
-                eval_freq=STEPS,
-                skip_initial_evaluation=True,
-                agent_kwargs={"activation": "relu"},
-            )
-            .replace(eval_callback=lambda agent, state, key: 0)
-        )  # no evaluation: training alone is timed
-        self.label, self.seeds, self.rates = "rejax", seeds, []
+    def __init__(self, agent, seeds: int, steps: int):
+        self.label, self.seeds, self.steps, self.rates = "rejax", seeds, steps, []
         self._train = jax.jit(jax.vmap(lambda state: agent.train(train_state=state)[0]), donate_argnums=0)
         self._state = jax.jit(jax.vmap(agent.init_state))(jax.random.split(jax.random.key(0), seeds))
 
@@ -81,7 +85,7 @@ class Theirs:
         began = time.perf_counter()
         self._state = jax.block_until_ready(self._train(self._state))
         if timed:
-            self.rates.append(STEPS * self.seeds / (time.perf_counter() - began))
+            self.rates.append(self.steps * self.seeds / (time.perf_counter() - began))
 
 
 def main() -> None:
@@ -93,7 +97,7 @@ def main() -> None:
         network=Dense((64, 64)), target="target_network", steps=STEPS * (arguments.chunks + 2)
     )
     for seeds in arguments.seeds:
-        ours, theirs = Row(base.replace(seeds=seeds), "sharedq"), Theirs(base.environment.build(), seeds)
+        ours, theirs = Row(base.replace(seeds=seeds), "sharedq"), Theirs(dqn(base.environment.build()), seeds, STEPS)
         for number in range(arguments.chunks + 2):
             for one in (ours, theirs):
                 one.advance(timed=number >= 2)

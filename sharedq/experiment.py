@@ -293,7 +293,9 @@ class Experiment:
             if hasattr(one := getattr(self, part), "check"):
                 with self._blaming(part):
                     one.check(self, spec)
-        replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments)
+        known = {"training": self.training, "algorithm": algorithm}
+        more = [known[part] for part in needs(self.replay)]
+        replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments, *more)
         if isinstance(replay, Storage):
             replay = self._drawn(replay, spec, algorithm)
         return Built(self, spec, algorithm, replay, environment)
@@ -392,9 +394,9 @@ def read_experiment(file: Path, trust: Trust = False) -> Experiment:
     return Experiment.described(experiment, trust)
 
 
-def needs(environment: Any) -> tuple[str, ...]:
-    """The parts whose settings an environment is built from. Most need none."""
-    return getattr(environment, "needs", ())
+def needs(part: Any) -> tuple[str, ...]:
+    """The other parts that an environment or a replay is built from. Most need none."""
+    return getattr(part, "needs", ())
 
 
 def _refuse_bare(given: Any) -> None:
@@ -551,6 +553,9 @@ class Built:
         batch = jax.eval_shape(lambda: example_batch(self.spec, self.replay.batch_size))
         step = jax.eval_shape(lambda: example_step(self.spec, one.training.environments))
         learned = step if algorithm.learns_from == "stream" else batch
+        if algorithm.rollout_targets is not None:  # an update gets its targets with the batch
+            key, written = jax.eval_shape(random_keys.root, 0), jax.ShapeDtypeStruct((), jax.numpy.int32)
+            learned = jax.eval_shape(self.replay.sample_uniformly, replay, written, key)
         return cost_of(algorithm, learning_of(algorithm), batch, learned, replay, timed, compiled or timed)
 
     def advice(self) -> str:

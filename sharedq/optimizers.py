@@ -41,7 +41,20 @@ def adam(
         step = optax.adam(learning_rate, eps=epsilon)
     else:
         step = optax.adamw(learning_rate, eps=epsilon, weight_decay=decay, mask=decayed)
-    return step if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), step)
+    return _clipped(step, max_gradient_norm)
+
+
+def radam(
+    learning_rate: float, final: float, updates: int, epsilon: float, max_gradient_norm: float | None
+) -> optax.GradientTransformation:
+    """Rectified Adam (Liu et al., 2020), whose learning rate goes to `final` in a straight line over these updates."""
+    rate = optax.linear_schedule(learning_rate, final, updates)
+    return _clipped(optax.radam(rate, eps=epsilon), max_gradient_norm)
+
+
+def _clipped(step: optax.GradientTransformation, norm: float | None) -> optax.GradientTransformation:
+    """The same steps for gradients that are first clipped to this global norm."""
+    return step if norm is None else optax.chain(optax.clip_by_global_norm(norm), step)
 
 
 def adam_with_rate(beta: float, epsilon: float) -> optax.GradientTransformationExtraArgs:

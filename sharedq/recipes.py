@@ -19,6 +19,8 @@
 [IL]  Snell et al., Offline RL for Natural Language Generation with Implicit Language Q Learning,
       https://arxiv.org/abs/2206.11871, and its public code, https://github.com/Sea-Snell/Implicit-Language-Q-Learning
 [CO]  the configurations of CORL, https://github.com/tinkoff-ai/CORL
+[PQ]  PQN: Gallici et al., Simplifying Deep Temporal Difference Learning, https://arxiv.org/abs/2407.04811, and its
+      public code, https://github.com/mttga/purejaxql
 [SA]  the scaled-down Atari agent in the public code of Gi-DQN, https://arxiv.org/abs/2603.07833
 [DO]  Dopamine, https://github.com/google/dopamine
 [NN]  Fortunato et al., Noisy Networks for Exploration, https://arxiv.org/abs/1706.10295
@@ -34,7 +36,7 @@ from dataclasses import replace
 from math import e, log, pi
 from typing import Any, NamedTuple
 
-from sharedq.algorithms import CQL, DQN, ILQL, IQL, SAC, StreamQ, StreamQRC
+from sharedq.algorithms import CQL, DQN, ILQL, IQL, PQN, SAC, StreamQ, StreamQRC
 from sharedq.algorithms.stream_inputs import Normalise
 from sharedq.datasets import DataSet
 from sharedq.environments import Atari, CartPole, Control, Gymnasium, MinAtar, ProbeEnvironment, Wordle
@@ -44,7 +46,7 @@ from sharedq.experiment import Experiment
 from sharedq.imports import resolve
 from sharedq.networks import GPT2, XQC, Convolutional, Dense, FlashSAC, Impala, SimbaV2, Table
 from sharedq.networks.normalisation import Norm
-from sharedq.replay import FrameStacks, NoReplay, Transitions
+from sharedq.replay import FrameStacks, NoReplay, Rollout, Transitions
 from sharedq.samplers import Prioritized
 from sharedq.suggestions import fitting_recipes
 from sharedq.tables import entry_points, load_entry_point, needs_import
@@ -75,6 +77,42 @@ def _minatar(game: str) -> Experiment:
             environments=8,  # ours
             warm_up=5_000,  # [MA]
             update_period=4,  # [IS]
+        ),
+    )
+
+
+def _pqn(game: str) -> Experiment:
+    """PQN on MinAtar. Its schedules go by the length of the run, as in [PQ]."""
+    steps = 2_000_000  # ours: minutes on two cores; [PQ] has 10,000,000
+    rollout, minibatches, epochs = 128 * 32, 32, 2  # [PQ]
+    return Experiment(
+        environment=MinAtar(game),
+        algorithm=PQN(
+            gamma=0.99,  # [PQ]
+            trace_decay=0.65,  # [PQ]
+            targets="rollout",  # [PQ]
+            learning_rate=5e-4,  # [PQ]
+            final_learning_rate=1e-20,  # [PQ]
+            learning_rate_updates=steps // rollout * minibatches * epochs,  # [PQ] the whole run
+            adam_epsilon=1e-8,  # [PQ]
+            max_gradient_norm=10.0,  # [PQ]
+            epsilon_start=1.0,  # [PQ]
+            epsilon_end=0.05,  # [PQ]
+            epsilon_steps=steps // 10,  # [PQ]
+        ),
+        target=OnlineNetwork(),  # [PQ]
+        network=Convolutional(  # [PQ], but for the kernels, which [PQ] draws by He's rule
+            filters=(16,), sizes=(3,), strides=(1,), hidden=(128,), norm="layer"
+        ),
+        replay=Rollout(batch_size=rollout // minibatches),  # [PQ]
+        training=Fused(
+            steps=steps,
+            environments=128,  # [PQ]
+            warm_up=0,  # [PQ]
+            update_period=rollout,  # [PQ]
+            gradient_steps=minibatches * epochs,  # [PQ]
+            log_period=5 * rollout,  # ours
+            checkpoint_period=steps // 10,  # ours
         ),
     )
 
@@ -760,7 +798,12 @@ OURS |= {
         ),
     ),
 }
-
+OURS |= {
+    f"pqn-minatar-{game.replace('_', '-')}": Recipe(
+        f"PQN on MinAtar {game.replace('_', ' ').title()}: 128 environments side by side and no replay", _pqn(game)
+    )
+    for game in GAMES
+}
 OURS |= {f"{name}-per": _prioritized(name) for name in ("cartpole", "minatar-breakout", "atari-small")}
 
 

@@ -37,3 +37,4 @@ class Batch(NamedTuple):
     transition: Transition  # leaves [B, ...]
     weights: jax.Array  # [B], 1 where the draw was uniform
     ids: Any  # with these the replay finds the transitions again
+    targets: Any = None  # [B, H] if they are made already, as returns of a rollout are; None: the loss makes them

@@ -359,8 +359,11 @@ def test_python_runs_the_package_as_the_command(here):
     [
         ("Pong pong ALE/Pong-v5 PongNoFrameskip-v4 Pong-ram-v0", "atari-cnn --game Pong"),
         ("ms_pacman MsPacman-v4", "atari-cnn --game MsPacman"),
-        ("space_invaders SpaceInvaders", "minatar-space-invaders or atari-cnn --game SpaceInvaders"),
-        ("MinAtar/Breakout-v1", "minatar-breakout or minatar-breakout-per"),
+        (
+            "space_invaders SpaceInvaders",
+            "minatar-space-invaders or pqn-minatar-space-invaders or atari-cnn --game SpaceInvaders",
+        ),
+        ("MinAtar/Breakout-v1", "minatar-breakout or pqn-minatar-breakout or minatar-breakout-per"),
         ("Breakout-v5", "atari-cnn --game Breakout"),
         ("CartPole-v1 CartPole", "cartpole or cartpole-per"),
         ("LunarLander-v3 LunarLander", "lunar-lander"),

@@ -6,12 +6,14 @@ from sharedq.algorithms.cql import CQL, CQLSAC
 from sharedq.algorithms.dqn import DQN
 from sharedq.algorithms.ilql import ILQL
 from sharedq.algorithms.iql import IQL
+from sharedq.algorithms.pqn import PQN
 from sharedq.algorithms.sac import SAC
 from sharedq.algorithms.stream_q import StreamQ
 from sharedq.algorithms.stream_qrc import StreamQRC
 
 ALGORITHMS = {
     "dqn": DQN,
+    "pqn": PQN,
     "sac": SAC,
     "stream_q": StreamQ,
     "stream_qrc": StreamQRC,
@@ -30,6 +32,7 @@ __all__ = [
     "DQN",
     "ILQL",
     "IQL",
+    "PQN",
     "SAC",
     "Algorithm",
     "StreamQ",

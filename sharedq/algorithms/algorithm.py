@@ -128,6 +128,18 @@ class Update(Protocol):
         """The state, TD errors [E, B] and metrics after one gradient update. The errors go back to the sampler."""
 
 
+class MakeTargets(Protocol):
+    def __call__(self, state: Any, steps: Step) -> jax.Array:
+        """The targets [H, T, N] of a rollout. Its steps have the leaves [T, N, ...], and time is the first axis."""
+
+
+class RolloutTargets(NamedTuple):
+    """The targets of an algorithm that learns from rollouts. The replay makes them and holds them."""
+
+    make: MakeTargets
+    held: Literal["rollout", "epoch", "minibatch"]  # for how long
+
+
 def refreshed(learn: Learn, refresh: Refresh) -> Update:
     """The `update` that makes a gradient step and then refreshes the source."""
 
@@ -164,6 +176,7 @@ class Algorithm(NamedTuple):
     source_part: str | None = None  # the entry of the state's params that belongs to the source; None: all of it
     on: Callable[[TargetSource], "Algorithm"] | None = None  # the same algorithm on another source of the same network
     judge: Judge | None = None  # None: it does not write text
+    rollout_targets: RolloutTargets | None = None  # None: the loss makes the targets of every batch
     states: Callable[[Batch], jax.Array] | None = None  # of samples that are texts: whether a place is a state [B, T]
 
     @property

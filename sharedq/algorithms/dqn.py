@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from sharedq.algorithms import correction
 from sharedq.algorithms.algorithm import Algorithm, LossInfo, refreshed
@@ -58,7 +59,7 @@ class DQN:
     values: readings.Kind = "scalar"  # a value, or a distribution: categorical (C51), quantile (QR-DQN), hl_gauss
     atoms: int = 51  # number of returns of a categorical distribution, of quantiles, or of bins of hl_gauss
     value_bound: float = 10.0  # categorical and hl_gauss: returns lie in -value_bound .. value_bound
-    loss: Literal["squared", "huber"] = "squared"  # loss of a scalar value's error: its square, or the Huber loss
+    loss: Literal["squared", "half_squared", "huber"] = "squared"  # of a scalar value's error; or half of its square
     gradient_correction: bool = False  # add what the gradient of the target is missing (QRC, Gi-DQN), by further heads
     correction_decay: float = 1.0  # decay of the weights of these heads, per unit of the learning rate
     epsilon_start: float = 1.0  # share of random actions (epsilon) at the first environment step
@@ -80,7 +81,7 @@ class DQN:
             "--algorithm.values scalar, or choose another backup",
         )
         require(
-            scalar or self.loss == "squared",
+            scalar or self.loss == type(self).loss,
             f"algorithm.loss {self.loss} is of scalar values, and {self.values} has a loss of its own: leave it out",
         )
         require(
@@ -108,7 +109,7 @@ class DQN:
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""
-        loss = {"squared": losses.squared, "huber": losses.huber}[self.loss]
+        loss = {"squared": losses.squared, "half_squared": losses.half_squared, "huber": losses.huber}[self.loss]
         return readings.of_kind(self.values, self.atoms, self.value_bound, loss)
 
     def of_next_states(self) -> Backup:
@@ -121,11 +122,14 @@ class DQN:
             "munchausen": lambda: backups.munchausen(self.munchausen_tau),
         }[self.backup]()
 
+    def _optimiser(self, decayed: Any = None) -> optax.GradientTransformationExtraArgs:
+        """The optimiser. Where the tree `decayed` is true, weights decay with the rate of the correction."""
+        return adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm, self.correction_decay, decayed)
+
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is already built, with an optional penalty on the values."""
         corrects = self.gradient_correction and source.live is not None
-        decayed = {"source": False, "correction": True} if corrects else None
-        optimiser = adam(self.learning_rate, self.adam_epsilon, self.max_gradient_norm, self.correction_decay, decayed)
+        optimiser = self._optimiser({"source": False, "correction": True} if corrects else None)
         reading, backup = self.reading(), self.of_next_states()
 
         def own(params: Any) -> Any:
@@ -156,17 +160,16 @@ class DQN:
             return greedy(values(state, None, obs))
 
         def loss(params: Any, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
-            sample = batch.transition
-            value = source.values(own(params), state.source, sample.obs, sample.next_obs, key)
+            sample, made = batch.transition, batch.targets
+            then = sample.next_obs if made is None else None
+            value = source.values(own(params), state.source, sample.obs, then, key)
             if corrects:
                 assert source.live is not None
                 value = value._replace(bootstrap=source.live(own(params), state.source, sample.next_obs, key))
-            reward, discount = sample.reward, sample.discount
-            if self.backup == "munchausen":
-                reward = reward + self.munchausen_alpha * log_policy(params, state, batch, key)  # [H, B]
-                discount = jnp.broadcast_to(discount, reward.shape)
-            returns, masses = bootstrapped(reading, backup, value)
-            returns = backups.bellman(reward[..., None], discount[..., None], returns)
+            if made is None:
+                returns, masses = backed_up(params, state, batch, key, value)
+            else:
+                returns, masses = made.T[..., None], jnp.ones(1, made.dtype)
             action = jnp.broadcast_to(sample.action, value.predicted.shape[:2])
             outputs = backups.of_action(value.predicted, action, len(reading.shape))
             target, predicted = jnp.sum(returns * masses, axis=-1), reading.value(outputs)  # [H, B]
@@ -188,6 +191,17 @@ class DQN:
             told = sample.obs, value.batch_stats, metrics, of_distributions, sample.action
             info = LossInfo(per_head, jnp.abs(error), target, predicted, *told)
             return value.weights @ per_head, info
+
+        def backed_up(
+            params: Any, state: State, batch: Batch, key: jax.Array, value: Values
+        ) -> tuple[jax.Array, jax.Array]:
+            """The distribution of targets: returns [..., B, m] and their masses."""
+            reward, discount = batch.transition.reward, batch.transition.discount
+            if self.backup == "munchausen":
+                reward = reward + self.munchausen_alpha * log_policy(params, state, batch, key)  # [H, B]
+                discount = jnp.broadcast_to(discount, reward.shape)
+            returns, masses = bootstrapped(reading, backup, value)
+            return backups.bellman(reward[..., None], discount[..., None], returns), masses
 
         def log_policy(params: Any, state: State, batch: Batch, key: jax.Array) -> jax.Array:
             """tau log pi(a|s) [H, B] of the policy of the values that the targets bootstrap on, bounded from below."""

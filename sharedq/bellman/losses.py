@@ -11,6 +11,10 @@ def squared(error: jax.Array) -> jax.Array:
     return jnp.square(error)
 
 
+def half_squared(error: jax.Array) -> jax.Array:
+    return 0.5 * jnp.square(error)
+
+
 def huber(error: jax.Array, bend: float = 1.0) -> jax.Array:
     """Half the square up to `bend`, and beyond it a straight line of slope `bend`."""
     return optax.losses.huber_loss(error, delta=bend)

@@ -107,7 +107,7 @@ def _words(
 ) -> str:
     """One line of progress. `rate` counts the steps of all seeds. The time left is shown once learning has begun."""
     returned = "" if mean_return is None else f", return {mean_return:.2f}"
-    rest = f"{duration((steps - step) * seeds / rate)} left" if learning and rate > 0 else "warming up"
+    rest = f"{duration(max(steps - step, 0) * seeds / rate)} left" if learning and rate > 0 else "warming up"
     return f"{step:,} of {steps:,} {unit}, {rate:,.0f} {unit}/s{returned}, {rest}"
 
 
