@@ -92,7 +92,7 @@ class DQN:
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True))
+        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True))
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""

@@ -74,11 +74,18 @@ def check_actions(spec: EnvironmentSpec, who: str) -> None:
 
 
 def source_on(
-    spec: EnvironmentSpec, target: Any, network: Any, actions: int, reading: Reading = SCALAR, noise: bool = False
+    spec: EnvironmentSpec,
+    target: Any,
+    network: Any,
+    actions: int,
+    reading: Reading = SCALAR,
+    noise: bool = False,
+    anchor: bool = False,
 ) -> TargetSource:
     """The source on a network of an observation, which returns [H, B, actions, *reading.shape].
 
-    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`.
+    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`. Sources with an anchor
+    are refused unless it says that it adds the term of the `anchor` to its loss.
     """
     _check_noise(network, noise)
 
@@ -87,7 +94,7 @@ def source_on(
         built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
         return built if reading is SCALAR else read_as(built, reading, actions)
 
-    return source_of(target, network_on(spec, network, spec.observation, build), spec.observation)
+    return source_of(target, network_on(spec, network, spec.observation, build), spec.observation, anchor)
 
 
 def critics_of_all_actions(
@@ -100,7 +107,7 @@ def critics_of_all_actions(
 
 
 def critics_on(
-    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR
+    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR, anchor: bool = False
 ) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
     _check_critics(network)
@@ -109,7 +116,7 @@ def critics_on(
     def build() -> Network:
         return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
 
-    return source_of(target, network_on(spec, network, pair, build), pair)
+    return source_of(target, network_on(spec, network, pair, build), pair, anchor)
 
 
 def _check_noise(network: Any, given: bool = False) -> None:
@@ -148,13 +155,22 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     return policy
 
 
-def source_of(target: Any, built: Network, one: Any) -> TargetSource:
+def source_of(target: Any, built: Network, one: Any, anchor: bool = False) -> TargetSource:
     """The source on a network that is built; `one` has the shapes of its input, without the batch axis."""
-    if Table("target", SOURCES).is_ours(type(target)):
-        return target.build(built)._replace(network=built)
-    with own_errors(f"target '{target.label}'", type(target).__module__):
+    table = Table("target", SOURCES)
+    if table.is_ours(type(target)):
         source = target.build(built)
-        jax.eval_shape(source.init, *_example(one))
+    else:
+        whose, module = f"target '{target.label}'", type(target).__module__
+        with own_errors(whose, module):
+            source = target.build(built)
+        with own_errors(whose, module, called=source.values):
+            jax.eval_shape(lambda key, x: source.values(*source.init(key, x), x, None, key), *_example(one))
+    require(
+        anchor or not source.anchored,
+        f"target '{table.name_of(type(target))}' adds a term to the loss, and this algorithm cannot: add --algorithm "
+        "dqn, cql, sac or cql_sac, or choose another --target",
+    )
     return source._replace(network=built)
 
 

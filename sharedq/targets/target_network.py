@@ -17,6 +17,7 @@ from sharedq.targets.source import (
     features_of_both,
     first_head,
     noisy_pair,
+    predictions,
     towards,
     values_of,
     without_a_slow_period,
@@ -62,15 +63,9 @@ class TargetNetwork:
 
         def values(params, state, now, then=None, key=None):
             one, other = noisy_pair(network, key)
-            at_now, stats = one.trunk(params["trunk"], state["batch_stats"], now, True)
-            stats = jax.lax.stop_gradient(stats)
-            predicted = one.heads(params["heads"], at_now)
+            at_now, predicted, selector, stats = predictions(one, params, state["batch_stats"], now, then)
             inputs = now if then is None else then
             bootstrap = evaluate(other, state["target_params"], state["target_batch_stats"], inputs)
-            if then is None:
-                selector = jax.lax.stop_gradient(predicted)
-            else:
-                selector = evaluate(one, jax.lax.stop_gradient(params), stats, then)
             return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
 
         def refresh(step, params, state, info):
