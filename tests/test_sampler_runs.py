@@ -109,6 +109,8 @@ def short(sampler: str, source: str, **options) -> Experiment:
     if sampler in REFRESHED:
         options["sampler.refresh_period"] = 7
     given = SHORT | options
+    if source == "maxmin":  # each of its two networks learns at every second update
+        given |= {"training.steps": 24_000, "training.log_period": 8_000}
     if source == "online_network":
         del given["target.period"]
     return recipe("corridor").replace(target=source, sampler=sampler, **given)
