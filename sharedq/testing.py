@@ -9,6 +9,7 @@ Each check raises a `SharedqError` that names the first broken promise. The same
 """
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,17 +53,20 @@ def check_source(source: Any, network: Network | None = None) -> None:
     check_kind(type(source))
     what = type(source).__name__
     _promise(isinstance(getattr(source, "label", None), str), what, "it has a label, which is its name in reports")
-    built = source.build(network or Dense((6,)).build(ACTIONS))
+    network = network or Dense((6,)).build(ACTIONS)
+    built = source.build(network)
     _promise(isinstance(built, TargetSource), what, f"build returns a TargetSource, not {type(built).__name__}")
     now, then = jax.random.normal(KEY, (2, SIZE, INPUTS))
     params, state = built.init(KEY, now)
     for slot in ("target_params", "batch_stats"):
         _promise(slot in state, what, f"its state has a slot '{slot}', which may be empty, so that cost counts it")
+    _check_arguments(what, built, params, state, now, then)
     values = built.values(params, state, now, then)
-    _check_values(what, values)
+    _check_values(what, built, values)
     _check_gradients(what, built, params, state, now, then)
+    _check_draws(what, built, params, state, now, then)
     _check_one_pass(what, built, params, state, now)
-    _check_selection(what, built, params, state, now, values)
+    _check_selection(what, built, params, state, now, network.reading.value(values.predicted))
     _check_refresh(what, built, params, state, now)
     _check_heads_follow(what, built, params, state, now, values)
     _check_training(what, built)
@@ -82,10 +86,25 @@ def _same(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def _check_values(what: str, values: Any) -> None:
+def _check_arguments(what: str, source: TargetSource, params: Any, state: Any, now: Any, then: Any) -> None:
+    """Algorithms give these arguments by their places."""
+    calls: dict[str, tuple[Any, tuple]] = {
+        "values(params, state, now, then=None, key=None)": (source.values, (params, state, now, then, KEY)),
+        "act_values(params, state, key, inputs, noisy=False)": (source.act_values, (params, state, KEY, now, False)),
+    }
+    for form, (function, arguments) in calls.items():
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise SharedqError(f"{what} breaks a promise: it has {form} ({error})") from error
+
+
+def _check_values(what: str, source: TargetSource, values: Any) -> None:
     _promise(isinstance(values, Values), what, f"values returns Values, not {type(values).__name__}")
     (heads,) = values.weights.shape
-    for name in ("predicted", "bootstrap", "selector"):
+    rule = "it is `anchored` if its values have an anchor, so that algorithms add the anchor's term or refuse it"
+    _promise(source.anchored == (values.anchor is not None), what, rule)
+    for name in ("predicted", "bootstrap", "selector", "anchor"):
         for leaf in jax.tree.leaves(getattr(values, name)):
             rule = f"'{name}' begins with heads and batch [{heads}, {SIZE}], not {list(leaf.shape[:2])}"
             _promise(leaf.shape[:2] == (heads, SIZE), what, rule)
@@ -102,7 +121,8 @@ def _check_gradients(what: str, source: TargetSource, params: Any, state: Any, n
 
     _promise(slope(("predicted",)) > 0, what, "'predicted' carries a gradient to params")
     _promise(slope(("features",)) > 0, what, "'features' carry a gradient to params")
-    _promise(slope(("bootstrap", "selector")) == 0, what, "'bootstrap' and 'selector' carry no gradient")
+    fixed = ("bootstrap", "selector", "anchor")
+    _promise(slope(fixed) == 0, what, "'bootstrap', 'selector' and 'anchor' carry no gradient")
 
 
 def _check_one_pass(what: str, source: TargetSource, params: Any, state: Any, now: Any) -> None:
@@ -110,10 +130,15 @@ def _check_one_pass(what: str, source: TargetSource, params: Any, state: Any, no
     _promise(_close(once, twice), what, "values without `then` equal those with `then` equal to `now`")
 
 
-def _check_selection(what: str, source: TargetSource, params: Any, state: Any, now: Any, values: Values) -> None:
+def _check_draws(what: str, source: TargetSource, params: Any, state: Any, now: Any, then: Any) -> None:
+    for key, rule in ((None, "values without a key draws nothing"), (KEY, "what values draws depends on the key only")):
+        one, other = (source.values(params, state, now, then, key) for _ in range(2))
+        _promise(_same(one, other), what, rule)
+
+
+def _check_selection(what: str, source: TargetSource, params: Any, state: Any, now: Any, of_heads: Any) -> None:
     acting = source.act_values(params, state, KEY, now)
-    rule = "act_values and select follow one rule"
-    _promise(_close(source.select(state, KEY, values.predicted), acting), what, rule)
+    _promise(_close(source.select(state, KEY, of_heads), acting), what, "act_values and select follow one rule")
     drawn_nothing = [source.act_values(params, state, None, now) for _ in range(2)]
     _promise(_same(*drawn_nothing), what, "act_values without a key draws nothing")
 

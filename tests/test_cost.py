@@ -14,7 +14,15 @@ from sharedq.environments import CartPole, MinAtar
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense
 from sharedq.replay import Transitions
-from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets import (
+    REDQ,
+    Averaged,
+    IteratedNetworks,
+    LookaheadReplicate,
+    OnlineNetwork,
+    SharedHeads,
+    TargetNetwork,
+)
 from sharedq.trees import count
 
 WIDTH, BATCH = 64, 256
@@ -28,6 +36,8 @@ PARAMETERS = {  # trained, untrained, by hand
     SharedHeads(heads=9): (TRUNK + 9 * HEAD, HEAD),
     IteratedNetworks(networks=3): (3 * (TRUNK + HEAD), 3 * (TRUNK + HEAD)),
     LookaheadReplicate(): (TRUNK + HEAD, TRUNK + HEAD),
+    Averaged(snapshots=3): (TRUNK + HEAD, 3 * (TRUNK + HEAD)),
+    REDQ(networks=3): (3 * (TRUNK + HEAD), 3 * (TRUNK + HEAD)),
 }
 
 
@@ -110,7 +120,7 @@ def test_an_action_costs_one_forward_pass():
 
 
 def test_copies_and_shifts_cost_nothing_to_speak_of():
-    for target in (TargetNetwork(), SharedHeads(heads=9), IteratedNetworks(networks=3)):
+    for target in (TargetNetwork(), SharedHeads(heads=9), IteratedNetworks(networks=3), Averaged(3)):
         assert cost(target).flops_per_refresh < 100
 
 

@@ -25,7 +25,7 @@ from sharedq.networks import XQC, Convolutional, Dense, FlashSAC, Impala, SimbaV
 from sharedq.networks import network as networks
 from sharedq.networks.critics import ensemble
 from sharedq.settings import Chosen, chosen
-from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets import REDQ, IteratedNetworks, Maxmin, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.training import loop, seeds
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -177,7 +177,11 @@ def test_the_copy_for_several_heads_is_the_first_head_before_the_shift():
     np.testing.assert_array_equal(flat(now.kept[0]["target_params"]["trunk"]), flat(after.params["trunk"]))
 
 
-@pytest.mark.parametrize("target", [SharedHeads(heads=2, period=PERIOD), IteratedNetworks(2, PERIOD, 2)])
+@pytest.mark.parametrize(
+    "target",
+    [SharedHeads(heads=2, period=PERIOD), IteratedNetworks(2, PERIOD, 2), REDQ(3, 2, PERIOD)],
+    ids=lambda target: target.label,
+)
 def test_the_alignment_of_dqn_is_the_cosine_of_gradients_written_out(target):
     (measure,), now = learned("DQN", target, [GradientAlignment()], PERIOD + 1)
     agent, sample, network = now.info.before, now.info.batch.transition, Dense((8,)).build(2)
@@ -204,6 +208,21 @@ def test_the_alignment_of_dqn_is_the_cosine_of_gradients_written_out(target):
     numbers = measure.at_update(now.kept[0], now.info)
     np.testing.assert_allclose(numbers["gradient_alignment"], angle(own), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(numbers["gradient_alignment_target_free"], angle(target_free), rtol=1e-4, atol=1e-6)
+
+
+def test_the_alignment_of_maxmin_is_that_of_its_first_network_whichever_learns():
+    (measure,), now = learned("DQN", Maxmin(2, PERIOD), [GradientAlignment()], PERIOD + 1)
+    agent, sample, found, learns = now.info.before, now.info.batch.transition, [], set()
+    at_update = jax.jit(measure.at_update)
+    for key in jax.random.split(KEY, 8):
+        found.append(float(at_update(now.kept[0], now.info._replace(key=key))["gradient_alignment"]))
+        values = now.algorithm.source.values(agent.params, agent.source, sample.obs, sample.next_obs, key)
+        learns.add(int(values.weights.argmax()))
+    assert learns == {0, 1}
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+    assert 0 < abs(found[0]) < 0.9999
+    (measure,), now = learned("DQN", Maxmin(1, PERIOD), [GradientAlignment()], PERIOD + 1)
+    assert float(measure.at_update(now.kept[0], now.info)["gradient_alignment"]) == pytest.approx(1, rel=1e-5)
 
 
 def test_the_alignment_of_sac_is_the_cosine_of_the_critics_gradients():

@@ -61,7 +61,7 @@ def test_parts_of_an_installed_package_stand_among_ours(capsys):
     told = capsys.readouterr().out
     assert "young_average" in told and "--target.final_tau number" in told and "in the end" in told
     assert main(["train", "cartpole", "--target", "young_averag"]) == 2
-    assert "did you mean young_average?" in capsys.readouterr().err
+    assert "did you mean young_average" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("example")

@@ -96,6 +96,9 @@ OWN = {
     "shared_heads": {"heads": 3},
     "iterated_networks": {"networks": 2, "copy_period": 5},
     "lookahead_replicate": {"replicate_steps": 20, "learning_rate": 0.02, "adam_epsilon": 1e-8},
+    "averaged": {"snapshots": 3},
+    "maxmin": {"networks": 2},
+    "redq": {"networks": 3, "tau": 1.0},
 }
 REFRESHED = ("reaper", "reaper_plus", "annealed", "ensemble")
 
@@ -106,6 +109,8 @@ def short(sampler: str, source: str, **options) -> Experiment:
     if sampler in REFRESHED:
         options["sampler.refresh_period"] = 7
     given = SHORT | options
+    if source == "maxmin":  # each of its two networks learns at every second update
+        given |= {"training.steps": 24_000, "training.log_period": 8_000}
     if source == "online_network":
         del given["target.period"]
     return recipe("corridor").replace(target=source, sampler=sampler, **given)
@@ -131,7 +136,7 @@ PRODUCT = [
     for sampler in SAMPLERS
     for source in SOURCES
     for algorithm in ("dqn", "cql")
-    if sampler != "ensemble" or source in ("shared_heads", "iterated_networks")
+    if sampler != "ensemble" or source in ("shared_heads", "iterated_networks", "maxmin", "redq")
 ]
 IN_EVERY_TEST_RUN = [  # of shared heads there are tests below
     ("prioritized", "online_network", "dqn"),

@@ -17,7 +17,17 @@ from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Network, Table
 from sharedq.recipes import recipe
 from sharedq.runs import checkpoints
-from sharedq.targets import IteratedNetworks, LookaheadReplicate, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets import (
+    REDQ,
+    Averaged,
+    IteratedNetworks,
+    LookaheadReplicate,
+    Maxmin,
+    Minto,
+    OnlineNetwork,
+    SharedHeads,
+    TargetNetwork,
+)
 from sharedq.transitions import Batch, Step, Transition
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -273,6 +283,10 @@ SOURCES = [
     SharedHeads(heads=2, period=50, behaviour_head="mean"),
     IteratedNetworks(networks=2, period=50, behaviour_head="mean"),
     LookaheadReplicate(period=50, replicate_steps=20, learning_rate=0.05),
+    Minto(period=50),
+    Averaged(snapshots=2, period=50),
+    Maxmin(networks=2, period=50),
+    REDQ(networks=3, period=1, tau=0.05),
 ]
 
 

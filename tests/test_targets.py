@@ -36,7 +36,8 @@ KEY = jax.random.key(7)
 SIZE, INPUTS, ACTIONS, UPDATES = 8, 5, 3, 300
 ALGORITHM = DQN(gamma=0.9, learning_rate=0.01)
 DENSE = Dense((6,)).build(ACTIONS)
-QUICK = {"period": 7, "copy_period": 3, "heads": 3, "networks": 3, "replicate_steps": 2}  # so that a refresh is seen
+QUICK = {"period": 7, "copy_period": 3, "replicate_steps": 2}  # so that a refresh is seen
+QUICK |= {"heads": 3, "networks": 3, "snapshots": 3}
 SOURCES = [
     kind(**{f.name: QUICK[f.name] for f in dataclasses.fields(kind) if f.name in QUICK}) for kind in TABLE.values()
 ]
@@ -200,8 +201,8 @@ class Broken:
 
 
 def leaks(source):
-    def values(params, state, now, then=None):
-        found = source.values(params, state, now, then)
+    def values(params, state, now, then=None, key=None):
+        found = source.values(params, state, now, then, key)
         return found._replace(bootstrap=found.predicted)
 
     return source._replace(values=values)
@@ -217,14 +218,30 @@ def draws_without_a_key(source):
 
 
 def forgets_then(source):
-    def values(params, state, now, then=None):
-        return source.values(params, state, now, jnp.zeros_like(now) if then is None else then)
+    def values(params, state, now, then=None, key=None):
+        return source.values(params, state, now, jnp.zeros_like(now) if then is None else then, key)
+
+    return source._replace(values=values)
+
+
+def takes_no_key(source):
+    return source._replace(values=lambda params, state, now, then=None: source.values(params, state, now, then))
+
+
+def draws_anyway(source):
+    def values(params, state, now, then=None, key=None):
+        found = source.values(params, state, now, then, key)
+        return found._replace(weights=found.weights * np.random.default_rng().random()) if then is not None else found
 
     return source._replace(values=values)
 
 
 BREAKS = {
     "carry no gradient": leaks,
+    r"it has values\(params, state, now, then=None, key=None\)": takes_no_key,
+    "it has act_values": lambda source: source._replace(act_values=lambda params, state, key, inputs: inputs),
+    "values without a key draws nothing": draws_anyway,
+    "it is `anchored` if": lambda source: source._replace(anchored=True),
     "without `then`": forgets_then,
     "follow one rule": lambda source: source._replace(select=lambda state, key, values: values[0] + 1),
     "keeps the form": lambda source: source._replace(refresh=lambda step, params, state, info: (params, {})),

@@ -102,7 +102,7 @@ class DQN:
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        source = source_on(spec, target, network, actions, self.reading(), noise=True)
+        source = source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True)
         if self.gradient_correction:
             correction.check(source, target)
         return self.on(source)

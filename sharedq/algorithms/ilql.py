@@ -242,7 +242,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     tokens, written = sample.obs, decisions(parts.form, sample.obs)
     critic_key, policy_key = jax.random.split(key) if parts.dropout else (None, None)
 
-    found = parts.source.values(params["critic"], state.source, Text(tokens, critic_key))
+    found = parts.source.values(params["critic"], state.source, Text(tokens, critic_key), None, key)
     features: Features = found.features
     # A measure may ask for the loss on a source of one head, which is then the first head of V.
     v = parts.value.of(params["value"], features.body, parts.several)[: found.weights.size]  # [H, B, T]

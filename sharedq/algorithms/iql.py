@@ -203,7 +203,8 @@ def decide(parts: Parts, state: State, obs: Any) -> tuple[jax.Array, jax.Array]:
 def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
     """V, then the policy, then the critics, as in the public code. Each sees the V that has just learned."""
     sample, settings = batch.transition, parts.settings
-    found = parts.source.values(state.params["critic"], state.source, parts.inputs(sample.obs, sample.action))
+    inputs = parts.inputs(sample.obs, sample.action)
+    found = parts.source.values(state.params["critic"], state.source, inputs, None, key)
     q = parts.of_action(found.bootstrap, sample.action).min(axis=-1)  # [H, B]
 
     of_value = jax.value_and_grad(partial(value_loss, parts), has_aux=True)
@@ -261,7 +262,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     """The critics' loss. Only params["critic"] has a gradient."""
     sample = batch.transition
     inputs = parts.inputs(sample.obs, sample.action)
-    found = parts.source.values(params["critic"], state.source, inputs)
+    found = parts.source.values(params["critic"], state.source, inputs, None, key)
     next_value = jax.lax.stop_gradient(value_of(parts, params["value"], state, sample.next_obs))
     # A measure may ask for the loss on a source of one head, which is then the first head of V.
     target = backups.bellman(sample.reward, sample.discount, next_value[: found.weights.size])  # [H, B]

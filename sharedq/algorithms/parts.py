@@ -74,11 +74,18 @@ def check_actions(spec: EnvironmentSpec, who: str) -> None:
 
 
 def source_on(
-    spec: EnvironmentSpec, target: Any, network: Any, actions: int, reading: Reading = SCALAR, noise: bool = False
+    spec: EnvironmentSpec,
+    target: Any,
+    network: Any,
+    actions: int,
+    reading: Reading = SCALAR,
+    noise: bool = False,
+    anchor: bool = False,
 ) -> TargetSource:
     """The source on a network of an observation, which returns [H, B, actions, *reading.shape].
 
-    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`.
+    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`. Sources with an anchor
+    are refused unless it says that it adds the term of the `anchor` to its loss.
     """
     _check_noise(network, noise)
 
@@ -87,7 +94,7 @@ def source_on(
         built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
         return read_as(built, reading, actions) if reading.shape else built
 
-    return _source_on(spec, target, network, spec.observation, build)
+    return _source_on(spec, target, network, spec.observation, build, anchor)
 
 
 def critics_of_all_actions(
@@ -101,7 +108,7 @@ def critics_of_all_actions(
 
 
 def critics_on(
-    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR
+    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR, anchor: bool = False
 ) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
     _check_critics(network, target)
@@ -109,11 +116,11 @@ def critics_on(
     def build(network: Any) -> Network:
         return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
 
-    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build)
+    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build, anchor)
 
 
 def _source_on(
-    spec: EnvironmentSpec, target: Any, network: Any, one: Any, build: Callable[[Any], Network]
+    spec: EnvironmentSpec, target: Any, network: Any, one: Any, build: Callable[[Any], Network], anchor: bool = False
 ) -> TargetSource:
     """The source on what `build` makes of a network's settings, for inputs like `one`.
 
@@ -122,10 +129,11 @@ def _source_on(
     built = network_on(spec, network, one, lambda: build(network))
     named = getattr(target, "second_network", None)
     if named is None:
-        return source_of(target, built, one)
+        return source_of(target, built, one, anchor=anchor)
     table = Table("network", NETWORKS)
     second = settings.make(table, settings.chosen(named, table))
-    return source_of(target, built, one, network_on(spec, second, one, lambda: build(second)))
+    built_second = network_on(spec, second, one, lambda: build(second))
+    return source_of(target, built, one, built_second, anchor=anchor)
 
 
 def _check_noise(network: Any, given: bool = False) -> None:
@@ -168,16 +176,26 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     return policy
 
 
-def source_of(target: Any, built: Network, one: Any, *second: Network) -> TargetSource:
+def source_of(target: Any, built: Network, one: Any, *second: Network, anchor: bool = False) -> TargetSource:
     """The source on a network that is built; `one` has the shapes of its input, without the batch axis.
 
-    A source that asks for a second network is given that too.
+    A source that asks for a second network is given that too. One that adds a term to the loss is refused unless the
+    algorithm says that it adds the term of the `anchor`.
     """
-    if Table("target", SOURCES).is_ours(type(target)):
-        return target.build(built, *second)._replace(network=built)
-    with own_errors(f"target '{target.label}'", type(target).__module__):
+    table = Table("target", SOURCES)
+    if table.is_ours(type(target)):
         source = target.build(built, *second)
-        jax.eval_shape(source.init, *_example(one))
+    else:
+        whose, module = f"target '{target.label}'", type(target).__module__
+        with own_errors(whose, module):
+            source = target.build(built, *second)
+        with own_errors(whose, module, called=source.values):
+            jax.eval_shape(lambda key, x: source.values(*source.init(key, x), x, None, key), *_example(one))
+    require(
+        anchor or not source.anchored,
+        f"target '{table.name_of(type(target))}' adds a term to the loss, and this algorithm cannot: add --algorithm "
+        "dqn, cql, sac or cql_sac, or choose another --target",
+    )
     return source._replace(network=built)
 
 

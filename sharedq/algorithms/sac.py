@@ -99,7 +99,7 @@ class SAC:
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = continuous_actions(spec, type(self).__name__).one
         reading = readings.of_kind(self.values, self.atoms, self.value_bound)
-        source = critics_on(spec, target, network, self.critics, reading)
+        source = critics_on(spec, target, network, self.critics, reading, anchor=True)
         policy = policy_on(spec, network, "squashed_gaussian", self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)
 

@@ -135,7 +135,7 @@ class StreamQ:
             sample = batch.transition
             now, then = (as_seen(state.inputs, obs, self.normalise) for obs in (sample.obs, sample.next_obs))
             reward = scaled_reward(state.inputs, sample.reward) if self.scale_rewards else sample.reward
-            value = source.values(params, state.source, now, then)
+            value = source.values(params, state.source, now, then, key)
             best = backups.maximum(value.bootstrap, value.selector)
             target = backups.bellman(reward, sample.discount, best)  # [H, B]
             predicted = backups.of_action(value.predicted, jnp.broadcast_to(sample.action, target.shape))
@@ -170,7 +170,7 @@ class StreamQ:
             inputs, pair = absorb(state.inputs, step, obs, self.gamma, self.normalise, self.scale_rewards)
             action, ended = step.action[0], (step.terminated | step.truncated)[0]
             then = jnp.concatenate([pair.then, pair.now]) if forward else pair.then
-            q, value, slopes = _gradients(source, state, pair.now, then, action, joint)
+            q, value, slopes = _gradients(source, state, pair.now, then, action, joint, key)
             best = backups.maximum(value.bootstrap, value.selector)  # [H, 1 or 2]
             target = backups.bellman(pair.reward, discount(step.terminated[0], self.gamma), best[:, 0])
             error, credited = target - q, target - (best[:, 1] if forward else q)
@@ -242,11 +242,11 @@ def _of_parts(source: TargetSource, shared: Any, own: Any) -> dict[str, Any]:
     return {part: (shared if part in source.shared else own)[part] for part in own}
 
 
-def _gradients(source: TargetSource, state: State, now: Any, then: Any, action: jax.Array, joint: bool):
+def _gradients(source: TargetSource, state: State, now: Any, then: Any, action: jax.Array, joint: bool, key: jax.Array):
     """Each head's Q of the action, the source's values, and the gradients of w_h Q_h with heads as the first axis."""
 
     def chosen(params):
-        value = source.values(params, state.source, now, then)
+        value = source.values(params, state.source, now, then, key)
         return value.predicted[:, 0, action], value  # a slice, because the gradient of a gather is a scatter
 
     q, pull, value = jax.vjp(chosen, state.params, has_aux=True)

@@ -5,7 +5,8 @@ is a copy of the first head and its trunk, which moves like the copy of `--targe
 itself has one, it is the same copy, and the alignment is 1.
 
 As in the public iS-DQN code, the cosine is taken over all parameters but those of normalisation layers, and of the
-last layer only over the first head's. The gradient is that of the whole loss, with all heads.
+last layer only over the first head's. The gradient is that of the whole loss, with all heads. Of several networks it is
+that of the first network, also in an update in which another one learns.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sharedq.analysis.measure import (
     with_source_params,
 )
 from sharedq.targets import OnlineNetwork, TargetNetwork
-from sharedq.targets.source import RefreshInfo
+from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch
 
 SMALLEST = 1e-9  # added to the product of two norms, as in the public iS-DQN code
@@ -47,6 +48,7 @@ class GradientAlignment:
         target_network = TargetNetwork(period, tau).build(network)
         online = OnlineNetwork().build(network)
         with_target, without = algorithm.on(target_network), algorithm.on(online)
+        itself = algorithm if source.shared else algorithm.on(all_weigh_alike(source))
 
         def init(agent: Any) -> Any:
             params, batch_stats = first_network(algorithm, agent)
@@ -65,9 +67,7 @@ class GradientAlignment:
             of_target = {**kept, "batch_stats": batch_stats}
             reference = gradient(with_target, agent, params, of_target, info.batch, info.key)
             target_free = gradient(without, agent, params, {"batch_stats": batch_stats}, info.batch, info.key)
-            whole = gradient(
-                algorithm, agent, source_params(algorithm, agent.params), agent.source, info.batch, info.key
-            )
+            whole = gradient(itself, agent, source_params(algorithm, agent.params), agent.source, info.batch, info.key)
             own, _ = source.first(whole, {})
             return {
                 "gradient_alignment": cosine(own, reference),
@@ -76,6 +76,16 @@ class GradientAlignment:
 
         names = ("gradient_alignment", "gradient_alignment_target_free")
         return Measure(names, at_update, init=init, follow=follow)
+
+
+def all_weigh_alike(source: TargetSource) -> TargetSource:
+    """The source with equal weights. That scales the gradient of each network, and turns none of them."""
+
+    def values(params, state, now, then=None, key=None):
+        found = source.values(params, state, now, then, key)
+        return found._replace(weights=jnp.ones_like(found.weights))
+
+    return source._replace(values=values)
 
 
 def gradient(algorithm: Algorithm, agent: Any, params: Any, state: Any, batch: Batch, key: jax.Array) -> Any:

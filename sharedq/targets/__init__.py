@@ -4,9 +4,14 @@ When a user changes the source, the new source takes over the settings that both
 pass on all of them has `handed_on(names) -> names`.
 """
 
+from sharedq.targets.averaged import Averaged
+from sharedq.targets.functional_regularisation import FunctionalRegularisation
 from sharedq.targets.iterated_networks import IteratedNetworks
 from sharedq.targets.lookahead_replicate import LookaheadReplicate
+from sharedq.targets.maxmin import Maxmin
+from sharedq.targets.minto import Minto
 from sharedq.targets.online_network import OnlineNetwork
+from sharedq.targets.redq import REDQ
 from sharedq.targets.shared_heads import SharedHeads
 from sharedq.targets.source import RefreshInfo, TargetSource, Values
 from sharedq.targets.target_network import TargetNetwork
@@ -17,12 +22,22 @@ SOURCES = {
     "shared_heads": SharedHeads,
     "iterated_networks": IteratedNetworks,
     "lookahead_replicate": LookaheadReplicate,
+    "minto": Minto,
+    "averaged": Averaged,
+    "maxmin": Maxmin,
+    "redq": REDQ,
+    "functional_regularisation": FunctionalRegularisation,
 }
 
 __all__ = [
+    "REDQ",
     "SOURCES",
+    "Averaged",
+    "FunctionalRegularisation",
     "IteratedNetworks",
     "LookaheadReplicate",
+    "Maxmin",
+    "Minto",
     "OnlineNetwork",
     "RefreshInfo",
     "SharedHeads",

@@ -13,15 +13,13 @@ import jax.numpy as jnp
 
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
+from sharedq.targets.several_networks import first_network, outputs_of_each, values_of_each
 from sharedq.targets.source import (
     TargetSource,
-    Values,
     acting_network,
     check_chain,
     check_period,
-    evaluate,
     every,
-    first_head,
     join,
     noisy_pair,
     one_down,
@@ -54,14 +52,6 @@ class IteratedNetworks:
     def build(self, network: Network) -> TargetSource:
         weights = weights_of(self.loss_weights, self.loss_discount, self.networks)
 
-        def chain(network, params, batch_stats, inputs):
-            """The outputs of each network, [K, B, A]."""
-
-            def of_one(params, batch_stats):
-                return first_head(None, None, evaluate(network, params, batch_stats, inputs))
-
-            return jax.vmap(of_one)(params, batch_stats)
-
         def init(key, example):
             trunk, heads, batch_stats = networks.init(network, key, example, 1)
             whole = ({"trunk": trunk, "heads": heads}, batch_stats)
@@ -71,26 +61,13 @@ class IteratedNetworks:
             return params, state
 
         def values(params, state, now, then=None, key=None):
-            one, other = noisy_pair(network, key)
-
-            def predict(trunk, heads, stats):
-                features, stats = one.trunk(trunk, stats, now, True)
-                return features, first_head(None, None, one.heads(heads, features)), jax.lax.stop_gradient(stats)
-
-            features, predicted, stats = jax.vmap(predict)(params["trunk"], params["heads"], state["batch_stats"])
-            inputs = now if then is None else then
-            bootstrap = chain(other, state["target_params"], state["target_batch_stats"], inputs)
-            if then is None:
-                selector = jax.lax.stop_gradient(predicted)
-            else:
-                selector = chain(one, jax.lax.stop_gradient(params), stats, then)
-            return Values(features, predicted, bootstrap, selector, weights, stats)
+            return values_of_each(network, weights, params, state, now, then, key)
 
         def live(params, state, then, key=None):
             other = noisy_pair(network, key)[1]
             frozen = part((state["target_params"], state["target_batch_stats"]), 0, 1)
             online = part((params, state["batch_stats"]), None, -1)
-            return join(chain(other, frozen[0], frozen[1], then), chain(other, online[0], online[1], then))
+            return join(*(outputs_of_each(other, one[0], one[1], then) for one in (frozen, online)))
 
         def refresh(step, params, state, info):
             target, online = (state["target_params"], state["target_batch_stats"]), (params, info.batch_stats)
@@ -109,15 +86,21 @@ class IteratedNetworks:
         select = partial(select_head, self.behaviour_head)
 
         def act_values(params, state, key, inputs, noisy=False):
-            outputs = chain(acting_network(network, key, noisy), params, state["batch_stats"], inputs)
+            outputs = outputs_of_each(acting_network(network, key, noisy), params, state["batch_stats"], inputs)
             return select(state, key, network.reading.value(outputs))
 
         def follow(step, tree):
             return moved_every(step, self.period, one_down, tree)
 
-        def first(params, batch_stats):
-            return jax.tree.map(lambda w: w[0], (params, batch_stats))
-
         return TargetSource(
-            init, values, refresh, act_values, select, shared=(), follow=follow, first=first, live=live, frozen=1
+            init,
+            values,
+            refresh,
+            act_values,
+            select,
+            shared=(),
+            follow=follow,
+            first=first_network,
+            live=live,
+            frozen=1,
         )

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from sharedq.bellman import backups
+from sharedq.bellman.readings import Reading
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, require
 
@@ -123,6 +125,7 @@ class TargetSource(NamedTuple):
     live: Live | None = None  # None: no target depends on weights that learn
     frozen: int = 0  # the number of first heads whose target in `live` does not learn
     network: Network | None = None  # the network that the source was built on
+    anchored: bool = False  # whether its values have an anchor, whose term an algorithm has to add to its loss
 
 
 def values_of(
@@ -149,6 +152,37 @@ def evaluate(network: Network, weights: Any, batch_stats: Any, inputs: Any) -> A
     """The outputs [H, B, A] of a whole network. Batch normalisation uses the network's running statistics."""
     features, _ = network.trunk(weights["trunk"], batch_stats, inputs, False)
     return network.heads(weights["heads"], features)
+
+
+def predictions(network: Network, params: Any, batch_stats: Any, now: Any, then: Any) -> tuple[Any, Any, Any, Any]:
+    """Features and outputs of now, the outputs of then without a gradient, and the trunk's new running statistics.
+
+    Those of then use the running statistics. Without `then` they are those of now.
+    """
+    features, batch_stats = network.trunk(params["trunk"], batch_stats, now, True)
+    batch_stats = jax.lax.stop_gradient(batch_stats)
+    predicted = network.heads(params["heads"], features)
+    if then is None:
+        selector = jax.lax.stop_gradient(predicted)
+    else:
+        selector = evaluate(network, jax.lax.stop_gradient(params), batch_stats, then)
+    return features, predicted, selector, batch_stats
+
+
+def smallest(reading: Reading, outputs: Any) -> Any:
+    """The outputs [...] of the network with the smallest value, from those [N, ...] of N networks.
+
+    It is another network for every input and action. Of distributions it is the one with the smallest mean.
+    """
+
+    def of(outputs: jax.Array) -> jax.Array:
+        if not reading.shape:
+            return outputs.min(axis=0)
+        values = reading.value(outputs)
+        axis = values.ndim - 1
+        return backups.min_over_critics(jnp.moveaxis(outputs, 0, axis), jnp.moveaxis(values, 0, axis))
+
+    return jax.tree.map(of, outputs)
 
 
 def every(step: jax.Array, period: int, fresh: Callable, stale: Any) -> Any:

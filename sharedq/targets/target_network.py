@@ -19,6 +19,7 @@ from sharedq.targets.source import (
     features_of_both,
     first_head,
     noisy_pair,
+    predictions,
     towards,
     values_of,
     without_a_slow_period,
@@ -82,13 +83,7 @@ def values_of_two(
 ) -> Values:
     """The values of a network that bootstraps on a second one, whose weights are in the source's state."""
     one, other = noisy_pair(network, key)[0], noisy_pair(target, key)[1]
-    at_now, stats = one.trunk(params["trunk"], state["batch_stats"], now, True)
-    stats = jax.lax.stop_gradient(stats)
-    predicted = one.heads(params["heads"], at_now)
+    at_now, predicted, selector, stats = predictions(one, params, state["batch_stats"], now, then)
     inputs = now if then is None else then
     bootstrap = evaluate(other, state["target_params"], state["target_batch_stats"], inputs)
-    if then is None:
-        selector = jax.lax.stop_gradient(predicted)
-    else:
-        selector = evaluate(one, jax.lax.stop_gradient(params), stats, then)
     return Values(at_now, predicted, bootstrap, selector, jnp.ones(1), stats)
