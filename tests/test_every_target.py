@@ -30,6 +30,7 @@ SPEC = EnvironmentSpec("a probe", jax.ShapeDtypeStruct((STATES,), np.float32), D
 QUICK = {  # of the fields of sources, so that targets are refreshed often
     "period": 5,
     "copy_period": 2,
+    "tau": 1.0,
     "heads": 2,
     "networks": 2,
     "snapshots": 2,

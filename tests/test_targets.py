@@ -322,7 +322,7 @@ def test_a_shift_moves_values_to_the_bit():
 
 
 def test_head_0_stands_still_between_shifts_whatever_the_optimiser_does(monkeypatch):
-    def restless(learning_rate, epsilon, bound):
+    def restless(*settings):
         return optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.05, weight_decay=0.5))
 
     monkeypatch.setattr("sharedq.algorithms.dqn.adam", restless)
