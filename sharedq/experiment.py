@@ -294,7 +294,10 @@ class Experiment:
                 with self._blaming(part):
                     one.check(self, spec)
         known = {"training": self.training, "algorithm": algorithm}
-        more = [known[part] for part in needs(self.replay)]
+        for part in (needed := needs(self.replay)):
+            told = f"replay '{self.kind('replay')}' needs '{part}', and a replay can need {' and '.join(known)} only"
+            require(part in known, told)
+        more = [known[part] for part in needed]
         replay = self.built("replay", step_like(spec), self.algorithm.gamma, self.training.environments, *more)
         if isinstance(replay, Storage):
             replay = self._drawn(replay, spec, algorithm)

@@ -10,7 +10,6 @@ OPTIONS = {  # old name of a setting: its new name
 }
 
 REMOVED = {  # setting that is gone: the value with which it changed nothing
-    "algorithm.optimiser": "obgd",
     "algorithm.cut_by": "policy",
 }
 

@@ -63,7 +63,7 @@ def test_without_estimates_it_is_the_gradient_of_q_learning_with_live_targets(ta
 
     def plain(own):
         x = batch().transition
-        held = jax.lax.stop_gradient(source.live(own, state.source, x.next_obs))
+        held = jax.lax.stop_gradient(source.live_bootstrap(own, state.source, x.next_obs))
         predicted = source.values(own, state.source, x.obs, x.next_obs).predicted
         q = jnp.take_along_axis(predicted, jnp.broadcast_to(x.action, predicted.shape[:2])[..., None], -1)[..., 0]
         return (batch().weights * (q - x.reward - x.discount * held.max(-1)) ** 2).mean(1).sum()
@@ -86,14 +86,14 @@ def test_the_gradient_is_the_written_one(target):
     """2 ( -(y - Q) grad Q + h grad y + (h - (y - Q)) grad h ), with the features of h held."""
     algorithm, state = begun(target)
     source, x, weights = algorithm.source, batch().transition, batch().weights
-    frozen = source.frozen
+    frozen = source.frozen_heads
 
     def terms(params):
         value = source.values(params["source"], state.source, x.obs, x.next_obs)
         action = jnp.broadcast_to(x.action, value.predicted.shape[:2])
         q = jnp.take_along_axis(value.predicted, action[..., None], -1)[..., 0]
-        y = x.reward + x.discount * source.live(params["source"], state.source, x.next_obs).max(-1)
-        h = correction.errors(source, params["correction"], value.features, action, frozen)
+        y = x.reward + x.discount * source.live_bootstrap(params["source"], state.source, x.next_obs).max(-1)
+        h = correction.errors(source, params["correction"], value.features, action)
         return q, y, h
 
     (q, y, h), pull = jax.vjp(terms, state.params)
@@ -112,8 +112,8 @@ def test_the_loss_of_the_estimates_does_not_reach_the_trunk(target):
 
     def estimates(own):
         features = source.values(own, state.source, batch().transition.obs).features
-        action = jnp.zeros((source.frozen + jax.tree.leaves(state.params["correction"])[0].shape[0], SIZE), int)
-        return correction.errors(source, state.params["correction"], features, action, source.frozen).sum()
+        action = jnp.zeros((source.frozen_heads + jax.tree.leaves(state.params["correction"])[0].shape[0], SIZE), int)
+        return correction.errors(source, state.params["correction"], features, action).sum()
 
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(jax.grad(estimates)(state.params["source"])))
 
@@ -167,7 +167,7 @@ def test_parameters_are_those_of_the_sheet():
 @pytest.mark.parametrize(
     ("target", "network", "told"),
     [
-        (TargetNetwork(), Dense((6,)), "needs targets that learn, and those of 'target network' do not"),
+        (TargetNetwork(), Dense((6,)), "needs the gradient of the targets"),
         (SharedHeads(heads=1), Dense((6,)), "nothing to correct with one head"),
         (OnlineNetwork(), Dense((6,), norm="batch"), "cannot be used with normalisation by the batch"),
     ],

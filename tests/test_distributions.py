@@ -252,9 +252,12 @@ def test_the_penalty_of_conservative_learning_is_on_the_expected_values():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (lambda: DQN(values="categorical", backup="mellowmax"), "mellowmax needs scalar values"),
+        (lambda: DQN(values="categorical", backup="mellowmax"), "mellowmax is of expected values"),
         (lambda: DQN(values="quantile", loss="huber"), "huber is of scalar values"),
         (lambda: DQN(values="categorical", gradient_correction=True), "gradient_correction is of the squared error"),
+        (lambda: DQN(backup="munchausen", gradient_correction=True), "leave algorithm.values, algorithm.loss and"),
+        (lambda: SAC(learning_rate_schedule="cosine"), "cosine goes to algorithm.final_learning_rate"),
+        (lambda: SAC(bound_returns=False), "bound_returns false is of scaled rewards"),
         (lambda: DQN(atoms=1, values="categorical"), "atoms must be at least 2"),
         (lambda: DQN(backup="munchausen", munchausen_tau=0), "munchausen_tau must be above 0"),
         (lambda: DQN(munchausen_alpha=1.5), "munchausen_alpha must lie in 0 .. 1"),

@@ -565,7 +565,7 @@ def test_the_distance_of_lookahead_replicate_is_over_the_actions_that_are_asked_
     same(distance("greedy", outputs, wanted, None), jnp.array([[9.0, 4.0]]))
 
 
-def test_the_distance_of_distributions_is_their_cross_entropy_or_that_of_their_means():
+def test_the_distance_distribution_losses_is_their_cross_entropy_or_that_of_their_means():
     reading = distribution(-1, 1, 5)
     outputs, wanted = jax.random.normal(KEY, (2, 1, SIZE, ACTIONS, 5))
     crossed = distance_of("distributions", reading, "all", outputs, wanted, None)

@@ -19,6 +19,7 @@ from sharedq.experiment import TABLES, Experiment
 from sharedq.imports import resolve
 from sharedq.networks import FlaxTrunk
 from sharedq.recipes import RECIPES, recipe
+from sharedq.targets import LookaheadReplicate
 from sharedq.training import TRAININGS, Fused
 
 RUN = Path(__file__).parent / "fixtures" / "0.1.0" / "corridor-finished"
@@ -154,6 +155,8 @@ def test_every_part_that_can_import_says_so(here):
         Gymnasium("a:b"): ["a:b"],
         Gymnasium("a:B-v0"): ["a:B-v0"],
         FlaxTrunk("a:b"): ["a:b"],
+        LookaheadReplicate(network="a:B:hidden=3"): ["a:B"],
+        LookaheadReplicate(network="flax:module=a:b"): ["a:b"],
         Fused(measures=("rank", "a:B:factor=2")): ["a:B"],
         Gymnasium("B-v0", kwargs={"env_id": "a:B-v0", "size": 3}): ["a:B-v0"],
         Gymnasium("a:b", kwargs={"nested": [{"c:d": ["e:f", None]}]}): ["a:b", "c:d", "e:f"],
@@ -162,7 +165,7 @@ def test_every_part_that_can_import_says_so(here):
         assert part.imports() == imports
     assert [Gymnasium("CartPole-v1").imports(), Custom().imports(), FlaxTrunk().imports()] == [[], [], []]
     listing = {kind for table in TABLES.values() for kind in table.values() if hasattr(kind, "imports")}
-    assert listing == {Custom, Gymnasium, FlaxTrunk, *TRAININGS.values()}
+    assert listing == {Custom, Gymnasium, FlaxTrunk, LookaheadReplicate, *TRAININGS.values()}
     assert Fused(measures=("rank", "a:B:c=1")).imports() == ["a:B"]
     experiment = recipe("corridor").replace(environment=Custom("a:b"), network=FlaxTrunk("c:D"))
     assert experiment.imports() == ["a:b", "c:D"]
@@ -242,3 +245,15 @@ def test_an_environment_that_exits_has_failed(here, monkeypatch):
     worlds.reset()
     with pytest.raises(SharedqError, match=r"of seed 0 raised SystemExit: 0 \(.*broken.py:13\)"):
         worlds.step(np.zeros(1, int))
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [("theirs:Net", ["theirs:Net"]), ("flax:module=theirs:Net", ["theirs:Net"]), ("dense:hidden=32", []), (None, [])],
+)
+def test_the_architecture_of_a_second_network_imports_nothing_that_is_not_trusted(network, named):
+    experiment = recipe("corridor").replace(target="lookahead_replicate", **{"target.network": network})
+    assert experiment.imports() == named
+    if named:
+        with pytest.raises(SharedqError, match="would import and run theirs:Net"):
+            Experiment.from_dict(experiment.to_dict(), trust=False)

@@ -35,7 +35,7 @@ class LossInfo(NamedTuple):
     inputs: Any  # the source's input of now
     batch_stats: Any  # the trunk's running statistics after this batch
     metrics: dict[str, jax.Array]  # further metrics for the log
-    of_distributions: Any = None  # [H, B] the losses of distributions, which samplers get in place of TD errors
+    distribution_losses: Any = None  # [H, B] the losses of distributions, which samplers get in place of TD errors
     action: Any = None  # [B] the discrete actions of the batch, for the source's refresh
 
     @property
@@ -44,7 +44,7 @@ class LossInfo(NamedTuple):
 
         A distribution has no error with a sign. Its loss stands for it, as in Rainbow.
         """
-        errors = self.of_distributions
+        errors = self.distribution_losses
         if errors is None:
             critics = self.predictions.ndim > self.targets.ndim
             errors = self.predictions - (self.targets[..., None] if critics else self.targets)
@@ -129,8 +129,11 @@ class Update(Protocol):
 
 
 class MakeTargets(Protocol):
-    def __call__(self, state: Any, steps: Step) -> jax.Array:
-        """The targets [H, T, N] of a rollout. Its steps have the leaves [T, N, ...], and time is the first axis."""
+    def __call__(self, state: Any, steps: Step, key: jax.Array) -> jax.Array:
+        """The targets [H, T, N] of a rollout. Its steps have the leaves [T, N, ...], and time is the first axis.
+
+        With the key the source draws what it draws at random.
+        """
 
 
 class RolloutTargets(NamedTuple):

@@ -20,11 +20,11 @@ from sharedq.settings import require
 from sharedq.targets.source import TargetSource, Values
 
 
-def check(source: TargetSource, target: Any) -> None:
+def check(source: TargetSource) -> None:
     """Raises if there is nothing to correct with this source."""
     require(
-        source.live is not None and source.network is not None,
-        f"algorithm.gradient_correction needs targets that learn, and those of '{target.label}' do not: add --target "
+        source.live_bootstrap is not None and source.network is not None,
+        "algorithm.gradient_correction needs the gradient of the targets, which three sources give: add --target "
         "online_network, shared_heads or iterated_networks",
     )
     assert source.network is not None
@@ -34,9 +34,9 @@ def check(source: TargetSource, target: Any) -> None:
     )
 
 
-def init(source: TargetSource, key: jax.Array, values: Values, frozen: int) -> Any:
+def init(source: TargetSource, key: jax.Array, values: Values) -> Any:
     """The heads h for features of these shapes."""
-    heads, features = values.weights.size - frozen, values.features
+    heads, features = values.weights.size - source.frozen_heads, values.features
     require(
         heads > 0,
         "algorithm.gradient_correction has nothing to correct with one head, whose target is frozen: add "
@@ -54,9 +54,9 @@ def _shared(source: TargetSource) -> bool:
     return "trunk" in source.shared
 
 
-def errors(source: TargetSource, params: Any, features: Any, action: jax.Array, frozen: int) -> jax.Array:
+def errors(source: TargetSource, params: Any, features: Any, action: jax.Array) -> jax.Array:
     """The estimates h(s, a) [H, B] of each head's error; they are 0 for heads without a correction."""
-    network, features = source.network, jax.lax.stop_gradient(features)
+    network, features, frozen = source.network, jax.lax.stop_gradient(features), source.frozen_heads
     assert network is not None
     if _shared(source):
         values = network.heads(params, features)

@@ -9,7 +9,7 @@ algorithm.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +33,7 @@ from sharedq.transitions import Batch
 LEAST_LOG = -1.0  # the bound of the Munchausen term tau log pi, as in its paper
 ATOMS = 100_000  # ours: the largest number of returns allowed
 
+BackupName = Literal["maximum", "double", "mellowmax", "expected_sarsa", "munchausen"]
 Penalty = Callable[[jax.Array, jax.Array], jax.Array]  # values [H, B, A], actions [H, B] -> [H, B]
 
 
@@ -52,7 +53,7 @@ class DQN:
     learning_rate: float = 6.25e-5  # Adam's learning rate
     adam_epsilon: float = 1.5e-4  # added to Adam's denominator
     max_gradient_norm: float | None = None  # clip the gradient to this global norm; none does not clip
-    backup: Literal["maximum", "double", "mellowmax", "expected_sarsa", "munchausen"] = "maximum"  # value of a state
+    backup: BackupName = "maximum"  # how the value of a next state is computed (expected_sarsa: with epsilon_end)
     mellowmax_omega: float = 10.0  # sharpness of the mellowmax; a large one is nearly the maximum
     munchausen_tau: float = 0.03  # temperature of the Munchausen policy; a small one is nearly greedy
     munchausen_alpha: float = 0.9  # share of the policy's log probability that Munchausen adds to the reward
@@ -76,18 +77,18 @@ class DQN:
         check_count("algorithm.atoms", self.atoms, least=2, most=ATOMS)
         scalar = self.values == "scalar"
         require(
-            scalar or self.backup != "mellowmax",
-            "algorithm.backup mellowmax needs scalar values, because no distribution has it as its mean: add "
-            "--algorithm.values scalar, or choose another backup",
+            self.values in ("scalar", "hl_gauss") or self.backup != "mellowmax",
+            f"algorithm.backup mellowmax is of expected values, and {self.values} backs up distributions: add "
+            "--algorithm.values scalar or hl_gauss, or choose another backup",
         )
         require(
-            scalar or self.loss == type(self).loss,
+            scalar or self.loss != "huber",
             f"algorithm.loss {self.loss} is of scalar values, and {self.values} has a loss of its own: leave it out",
         )
         require(
-            not self.gradient_correction or (scalar and self.loss == "squared"),
-            "algorithm.gradient_correction is of the squared error of scalar values: leave algorithm.values and "
-            "algorithm.loss as they are",
+            not self.gradient_correction or (scalar and self.loss == "squared" and self.backup != "munchausen"),
+            "algorithm.gradient_correction is of the squared error of scalar values, and of targets without a term of "
+            "the policy: leave algorithm.values, algorithm.loss and algorithm.backup munchausen out",
         )
         require(self.correction_decay >= 0, f"algorithm.correction_decay cannot be negative: {self.correction_decay}")
         bound = self.max_gradient_norm
@@ -98,14 +99,14 @@ class DQN:
             require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
 
     def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
-        return still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
+        yield from still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)
+        noisy, acts = getattr(experiment.network, "noisy", False), experiment.training.learns_from != "data"
+        if self.epsilon_start == self.epsilon_end == 0 and not noisy and acts:
+            yield "nothing explores: epsilon is 0 and no layer is noisy; set --algorithm.epsilon_end 0.01"
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        source = source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True)
-        if self.gradient_correction:
-            correction.check(source, target)
-        return self.on(source)
+        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True))
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""
@@ -128,7 +129,9 @@ class DQN:
 
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         """The algorithm on a source that is already built, with an optional penalty on the values."""
-        corrects = self.gradient_correction and source.live is not None
+        corrects = self.gradient_correction
+        if corrects:
+            correction.check(source)
         optimiser = self._optimiser({"source": False, "correction": True} if corrects else None)
         reading, backup = self.reading(), self.of_next_states()
 
@@ -141,7 +144,7 @@ class DQN:
             params, source_state = source.init(key, obs)
             if corrects:
                 shapes = jax.eval_shape(source.values, params, source_state, obs, obs)
-                h = correction.init(source, jax.random.fold_in(key, 1), shapes, source.frozen)
+                h = correction.init(source, jax.random.fold_in(key, 1), shapes)
                 params = {"source": params, "correction": h}
             return State(params, source_state, optimiser.init(params))
 
@@ -164,8 +167,8 @@ class DQN:
             then = sample.next_obs if made is None else None
             value = source.values(own(params), state.source, sample.obs, then, key)
             if corrects:
-                assert source.live is not None
-                value = value._replace(bootstrap=source.live(own(params), state.source, sample.next_obs, key))
+                assert source.live_bootstrap is not None
+                value = value._replace(bootstrap=source.live_bootstrap(own(params), state.source, sample.next_obs, key))
             if made is None:
                 returns, masses = backed_up(params, state, batch, key, value)
             else:
@@ -176,11 +179,12 @@ class DQN:
             error = predicted - target
             metrics = {}
             if corrects:
-                estimate = correction.errors(source, params["correction"], value.features, action, source.frozen)
-                each, metrics = correction.loss(predicted, target, estimate), {"correction": estimate.mean()}
+                estimate = correction.errors(source, params["correction"], value.features, action)
+                each = correction.loss(predicted, target, estimate)
+                metrics = {"correction": estimate[source.frozen_heads :].mean()}
             else:
                 each = reading.loss(outputs, reading.target(returns, masses))
-            of_distributions = each if reading.shape else None
+            distribution_losses = each if reading.shape else None
             if value.anchor is not None:
                 anchor = backups.of_action(value.anchor, action, len(reading.shape))
                 each = each + value.anchor_weight * readings.distance(reading, outputs, anchor)
@@ -188,7 +192,7 @@ class DQN:
                 added = penalty(reading.value(value.predicted), action)
                 each, metrics = each + added, {**metrics, "penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            told = sample.obs, value.batch_stats, metrics, of_distributions, sample.action
+            told = sample.obs, value.batch_stats, metrics, distribution_losses, sample.action
             info = LossInfo(per_head, jnp.abs(error), target, predicted, *told)
             return value.weights @ per_head, info
 
@@ -234,14 +238,14 @@ class DQN:
             learn=learn,
             source=source,
             source_part="source" if corrects else None,
-            on=partial(self.on, penalty=penalty),
+            on=partial(replace(self, gradient_correction=False).on, penalty=penalty),
         )
 
 
 def bootstrapped(reading: Reading, backup: Backup, value: Values) -> tuple[jax.Array, jax.Array]:
-    """The distribution of next states: returns [..., B, m] and their masses. A scalar value is one return."""
+    """The distribution of next states: returns [..., B, m] and their masses. An expected value is one return."""
     held, selector = reading.value(value.bootstrap), reading.value(value.selector)  # [H, B, A]
-    if not reading.shape:
+    if reading.backs_up_means:
         return backup.value(held, selector)[..., None], jnp.ones(1, held.dtype)
     if backup.action is not None:
         chosen = backups.of_action(value.bootstrap, backup.action(held, selector), len(reading.shape))

@@ -94,14 +94,14 @@ def source_on(
         built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
         return read_as(built, reading, actions) if reading.shape else built
 
-    return _source_on(spec, target, network, spec.observation, build, anchor)
+    return _source_on(spec, target, network, spec.observation, build, anchor=anchor, actions=True)
 
 
 def critics_of_all_actions(
     spec: EnvironmentSpec, target: Any, network: Any, actions: int, critics: int
 ) -> TargetSource:
     """The source on so many networks of an observation; they return [H, B, C, actions]."""
-    _check_critics(network, target)
+    _check_critics(network)
     return _source_on(
         spec, target, network, spec.observation, lambda network: ensemble(network.build(actions), critics)
     )
@@ -111,45 +111,43 @@ def critics_on(
     spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR, anchor: bool = False
 ) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
-    _check_critics(network, target)
+    _check_critics(network)
 
     def build(network: Any) -> Network:
         return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
 
-    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build, anchor)
+    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build, anchor=anchor)
 
 
 def _source_on(
-    spec: EnvironmentSpec, target: Any, network: Any, one: Any, build: Callable[[Any], Network], anchor: bool = False
+    spec: EnvironmentSpec, target: Any, network: Any, one: Any, build: Callable[[Any], Network], **serves: bool
 ) -> TargetSource:
     """The source on what `build` makes of a network's settings, for inputs like `one`.
 
-    A source can name the architecture of a second network, of which `build` makes one too.
+    A source can name the architecture of a second network, of which `build` makes one too. `serves` says what the
+    algorithm has that some sources need, as in `source_of`.
     """
-    built = network_on(spec, network, one, lambda: build(network))
+    built = [network_on(spec, network, one, lambda: build(network))]
     named = getattr(target, "second_network", None)
-    if named is None:
-        return source_of(target, built, one, anchor=anchor)
-    table = Table("network", NETWORKS)
-    second = settings.make(table, settings.chosen(named, table))
-    built_second = network_on(spec, second, one, lambda: build(second))
-    return source_of(target, built, one, built_second, anchor=anchor)
+    if named is not None:
+        table = Table("network", NETWORKS)
+        second = settings.make(table, settings.chosen(named, table))
+        _check_noise(second)
+        built.append(network_on(spec, second, one, lambda: build(second)))
+    first, *others = built
+    return source_of(target, first, one, *others, **serves)
 
 
 def _check_noise(network: Any, given: bool = False) -> None:
     if getattr(network, "noisy", False):
-        require(given, "network.noisy needs an algorithm that draws the noise: add --algorithm dqn or cql")
+        require(given, "network.noisy needs an algorithm that draws the noise, as dqn, cql and pqn do: leave it out")
 
 
-def _check_critics(network: Any, target: Any) -> None:
-    """Raises if a network's layers are not made for several critics, or if a source chooses actions of one network."""
+def _check_critics(network: Any) -> None:
+    """Raises if the layers of a network are not made for several critics or for a policy of their own."""
     _check_noise(network)
-    require(
-        getattr(target, "actions", "all") == "all",
-        "target.actions chooses among the actions of one network: add --target.actions all",
-    )
     dueling = getattr(network, "dueling", False)
-    require(not dueling, "network.dueling compares actions of one network: add --algorithm dqn, or leave it out")
+    require(not dueling, "network.dueling compares the actions of one network, as dqn has it: leave it out")
 
 
 def network_on(spec: EnvironmentSpec, network: Any, one: Any, build: Callable[[], Network]) -> Network:
@@ -166,9 +164,9 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     Over discrete actions it is the network itself, and the other arguments say nothing. Over continuous actions it is
     an actor of this kind, width and depth, whose layers are of the network's type.
     """
+    _check_noise(network)
     with blaming(network, spec):
         if isinstance(spec.actions, Discrete):
-            _check_noise(network)
             policy = policies.categorical(network.build(spec.actions.n))
         else:
             policy = getattr(network, "policy", Dense().policy)(spec.actions.one.size, width, depth, kind)
@@ -176,11 +174,14 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
     return policy
 
 
-def source_of(target: Any, built: Network, one: Any, *second: Network, anchor: bool = False) -> TargetSource:
+def source_of(
+    target: Any, built: Network, one: Any, *second: Network, anchor: bool = False, actions: bool = False
+) -> TargetSource:
     """The source on a network that is built; `one` has the shapes of its input, without the batch axis.
 
     A source that asks for a second network is given that too. One that adds a term to the loss is refused unless the
-    algorithm says that it adds the term of the `anchor`.
+    algorithm says that it adds the term of the `anchor`, and one that selects actions unless it says that the network
+    gives those of all `actions`.
     """
     table = Table("target", SOURCES)
     if table.is_ours(type(target)):
@@ -191,11 +192,20 @@ def source_of(target: Any, built: Network, one: Any, *second: Network, anchor: b
             source = target.build(built, *second)
         with own_errors(whose, module, called=source.values):
             jax.eval_shape(lambda key, x: source.values(*source.init(key, x), x, None, key), *_example(one))
+        with own_errors(whose, module, called=source.act_values):
+            jax.eval_shape(lambda key, x: source.act_values(*source.init(key, x), key, x, False), *_example(one))
     require(
         anchor or not source.anchored,
         f"target '{table.name_of(type(target))}' adds a term to the loss, and this algorithm cannot: add --algorithm "
-        "dqn, cql, sac or cql_sac, or choose another --target",
+        "dqn, cql, pqn, sac or cql_sac, or choose another --target",
     )
+    require(
+        actions or not source.selects_actions,
+        "target.actions selects among the actions of one network, which this algorithm does not have: add "
+        "--target.actions all",
+    )
+    named = getattr(target, "second_network", None)
+    require(named is None or bool(second), "this algorithm has no second network to build: leave target.network out")
     return source._replace(network=built)
 
 

@@ -83,12 +83,12 @@ class PQN(DQN):
     def on(self, source: TargetSource, penalty: Penalty | None = None) -> Algorithm:
         reading, backup = self.reading(), self.of_next_states()
 
-        def next_values(state: State, next_obs: Any) -> jax.Array:
-            value = source.values(state.params, state.source, next_obs)
+        def next_values(state: State, next_obs: Any, key: jax.Array) -> jax.Array:
+            value = source.values(state.params, state.source, next_obs, None, key)
             return backup.value(reading.value(value.bootstrap), reading.value(value.selector))  # [H, N]
 
-        def make(state: State, steps: Step) -> jax.Array:
-            by_time = jax.lax.map(lambda obs: next_values(state, obs), steps.next_obs)
+        def make(state: State, steps: Step, key: jax.Array) -> jax.Array:
+            by_time = jax.lax.map(lambda obs: next_values(state, obs, key), steps.next_obs)
             ends, values = (steps.terminated, steps.truncated), jnp.moveaxis(by_time, 0, 1)
             return lambda_returns(steps.reward, *ends, values, self.gamma, self.trace_decay)
 

@@ -86,6 +86,15 @@ class SAC:
             require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
         final = self.final_learning_rate
         require(final is None or final > 0, f"algorithm.final_learning_rate must be above 0 or none, not {final}")
+        require(
+            final is not None or self.learning_rate_schedule == "linear",
+            "algorithm.learning_rate_schedule cosine goes to algorithm.final_learning_rate, and there is none: set it, "
+            "or leave the schedule out",
+        )
+        require(
+            self.scale_rewards or self.bound_returns,
+            "algorithm.bound_returns false is of scaled rewards: add --algorithm.scale_rewards true, or leave it out",
+        )
         require(0 <= self.adam_beta < 1, f"algorithm.adam_beta must lie in 0 .. 1, below 1, not {self.adam_beta}")
 
     def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:

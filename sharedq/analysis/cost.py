@@ -72,6 +72,8 @@ def parameters_of(state: Any) -> dict[str, int]:
     """The parameter counts of an agent, or of its shapes, as `Cost` lists them."""
     trained, untrained = state.params, getattr(state, "source", {}).get("target_params", {})
     parts = trained if isinstance(trained, Mapping) else {}
+    if isinstance(parts.get("source"), Mapping):  # a source's parts beside those of the algorithm
+        parts = {**parts["source"], **{name: part for name, part in parts.items() if name != "source"}}
     return {
         "trained": count(trained),
         "held": count(trained) + count(untrained),

@@ -29,9 +29,9 @@ class Residuals:
 
         def at_log(agent, batch, key):
             _, info = loss(agent.params, agent, batch, key)
-            found = source.values(source_params(algorithm, agent.params), agent.source, info.inputs, None, key)
+            found = source.values(source_params(algorithm, agent.params), agent.source, info.inputs)
             pairs = zip(jax.tree.leaves(found.bootstrap), jax.tree.leaves(found.predicted), strict=True)
-            apart = [jnp.square(reading.value(one) - reading.value(other)).mean() for one, other in pairs]
+            apart = [jnp.square(reading.value(one) - reading.value(other))[:, :STATES].mean() for one, other in pairs]
             return {"lookahead": jnp.square(info.errors)[:, :STATES].mean(), "replicate": jnp.stack(apart).mean()}
 
         def summarise(arrays: dict[str, np.ndarray]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def scaled_log_softmax(values: jax.Array, tau: float) -> jax.Array:
 
 
 class Backup(NamedTuple):
-    """The functions take (values, selector), both [..., actions]. Only one of `action` and `policy` is given."""
+    """The functions take (values, selector), both [..., actions]. At most one of `action` and `policy` is given."""
 
     value: Callable[[jax.Array, jax.Array], jax.Array]  # the value [...] of the next state
     action: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # [...] whose distribution is the state's

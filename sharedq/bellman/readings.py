@@ -27,6 +27,7 @@ class Reading(NamedTuple):
     target: Callable  # (returns [..., m], masses [..., m]) -> a target, which is an array or a tree
     loss: Callable  # (outputs, target) -> [...]
     average: Callable  # (outputs [N, ..., *shape]) -> outputs [..., *shape] of the mean of N values or distributions
+    backs_up_means: bool = False  # whether only the expected return is backed up, so that `atoms` gives one return
 
 
 def _expected(returns: jax.Array, masses: jax.Array) -> jax.Array:
@@ -42,6 +43,7 @@ def scalar(loss: Callable = losses.squared) -> Reading:
         target=_expected,
         loss=lambda outputs, target: loss(outputs - target),
         average=lambda outputs: outputs.mean(axis=0),
+        backs_up_means=True,
     )
 
 
@@ -100,6 +102,7 @@ def hl_gauss(low: float, high: float, bins: int) -> Reading:
         target=lambda returns, masses: categorical.smeared(_expected(returns, masses), edges),
         loss=lambda logits, target: categorical.cross_entropy(target, logits),
         average=_average_of_logits,
+        backs_up_means=True,
     )
 
 
@@ -110,10 +113,9 @@ def distance(reading: Reading, outputs: jax.Array, fixed: jax.Array) -> jax.Arra
 
 def of_kind(kind: Kind, atoms: int, bound: float, loss: Callable = losses.squared) -> Reading:
     """The reading of this name. `atoms` counts returns, quantiles or bins; returns lie in -bound .. bound."""
-    if kind == "scalar":
-        return scalar(loss)
-    return (
-        quantile(atoms)
-        if kind == "quantile"
-        else {"categorical": distribution, "hl_gauss": hl_gauss}[kind](-bound, bound, atoms)
-    )
+    return {
+        "scalar": lambda: scalar(loss),
+        "categorical": lambda: distribution(-bound, bound, atoms),
+        "quantile": lambda: quantile(atoms),
+        "hl_gauss": lambda: hl_gauss(-bound, bound, atoms),
+    }[kind]()

@@ -22,6 +22,8 @@ from sharedq.samplers.sampler import Index, SamplerSpec, Summary
 from sharedq.settings import check_count, require
 from sharedq.transitions import Batch, Step, Transition
 
+MAKE = 1  # folded into the key of a minibatch for what making the targets draws
+
 
 class Data(NamedTuple):
     steps: Any  # [T * N, ...] ordered by time, then by environment
@@ -80,9 +82,10 @@ class Rollout:
         if own is None:
             return RolloutReplay(step, gamma, spec, minibatches)
         period = {"rollout": updates, "epoch": minibatches, "minibatch": 1}[own.held]
-        agent = jax.eval_shape(algorithm.init, jax.eval_shape(random_keys.root, 0), _example(step, self.batch_size))
+        key = jax.eval_shape(random_keys.root, 0)
+        agent = jax.eval_shape(algorithm.init, key, _example(step, self.batch_size))
         steps = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, environments, *x.shape), x.dtype), step)
-        heads = jax.eval_shape(own.make, agent, steps).shape[0]
+        heads = jax.eval_shape(own.make, agent, steps, key).shape[0]
         return RolloutReplay(step, gamma, spec, minibatches, own.make, updates, period, heads)
 
 
@@ -136,17 +139,17 @@ class RolloutReplay(NamedTuple):
         data = data._replace(order=order)
         if self.make is not None:
             due = (count - 1) % self.updates % self.period == 0
-            data = data._replace(targets=jax.lax.cond(due, lambda: self._made(agent, data), lambda: data.targets))
+            data = data._replace(targets=jax.lax.cond(due, lambda: self._made(agent, data, key), lambda: data.targets))
         places = jax.lax.dynamic_slice_in_dim(order, number * self.batch_size, self.batch_size)
         return data, self._batch(data, written, places), {}
 
-    def _made(self, agent: Any, data: Data) -> jax.Array:
+    def _made(self, agent: Any, data: Data, key: jax.Array) -> jax.Array:
         """The targets [H, T * N] of the rollout."""
         assert self.make is not None
         shape = self.spec.rows, self.spec.environments
         steps = ring_storage.read(data.steps, jnp.arange(self._size), self.step)
         steps = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), steps)
-        return self.make(agent, steps).reshape(self.heads, self._size)
+        return self.make(agent, steps, jax.random.fold_in(key, MAKE)).reshape(self.heads, self._size)
 
     def _batch(self, data: Data, written: Any, places: jax.Array) -> Batch:
         drawn = ring_storage.read(data.steps, places, self.step)

@@ -63,7 +63,7 @@ class IteratedNetworks:
         def values(params, state, now, then=None, key=None):
             return values_of_each(network, weights, params, state, now, then, key)
 
-        def live(params, state, then, key=None):
+        def live_bootstrap(params, state, then, key=None):
             other = noisy_pair(network, key)[1]
             frozen = part((state["target_params"], state["target_batch_stats"]), 0, 1)
             online = part((params, state["batch_stats"]), None, -1)
@@ -101,6 +101,6 @@ class IteratedNetworks:
             shared=(),
             follow=follow,
             first=first_network,
-            live=live,
-            frozen=1,
+            live_bootstrap=live_bootstrap,
+            frozen_heads=1,
         )

@@ -21,10 +21,12 @@ import optax
 
 from sharedq.bellman import backups, readings
 from sharedq.bellman.readings import Reading
+from sharedq.networks import NETWORKS
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
 from sharedq.optimizers import gradient_step
-from sharedq.settings import require
+from sharedq.settings import chosen, make, require
+from sharedq.tables import Table, needs_import
 from sharedq.targets.source import TargetSource, check_period, evaluate, every
 from sharedq.targets.target_network import TargetNetwork, values_of_two
 
@@ -62,9 +64,28 @@ class LookaheadReplicate:
         """The architecture that `build` is given a second network of."""
         return self.network
 
+    def imports(self) -> list[str]:
+        """The import strings of code that building the target network imports and runs."""
+        if self.network is None:
+            return []
+        kind, fields = chosen(self.network, NETWORKS)
+        if needs_import(kind):
+            return [kind]
+        made = make(Table("network", NETWORKS), (kind, fields))
+        return made.imports() if hasattr(made, "imports") else []
+
     def build(self, network: Network, second: Network | None = None) -> TargetSource:
         """The source on a network, whose target network is `second` or of the same architecture."""
         target = second or network
+        require(
+            network.with_noise is None,
+            "target 'lookahead_replicate' fits a network without noise: leave network.noisy out",
+        )
+        require(
+            second is None or not second.normalises_batch,
+            "target.network cannot normalise by the batch, because the running statistics of a target network of "
+            "another architecture are never learned: choose another norm",
+        )
         require(
             self.distance == "values" or bool(network.reading.shape),
             "target.distance distributions needs values that are distributions: add --algorithm.values categorical",
@@ -120,7 +141,8 @@ class LookaheadReplicate:
             fitted = every(step, self.period, lambda: replicate(params, state, info.batch_stats), stale)
             return params, {**state, **fitted}
 
-        return TargetSource(init, partial(values_of_two, network, target), refresh, copied.act_values)
+        values, selects = partial(values_of_two, network, target), self.actions != "all"
+        return TargetSource(init, values, refresh, copied.act_values, selects_actions=selects)
 
 
 def distance_of(

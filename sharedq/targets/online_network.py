@@ -30,7 +30,7 @@ class OnlineNetwork:
             bootstrap = jax.lax.stop_gradient(other.heads(params["heads"], at_then))
             return Values(at_now, predicted, bootstrap, bootstrap, jnp.ones(1), stats)
 
-        def live(params, state, then, key=None):
+        def live_bootstrap(params, state, then, key=None):
             return evaluate(noisy_pair(network, key)[1], params, state["batch_stats"], then)
 
         def refresh(step, params, state, info):
@@ -39,4 +39,4 @@ class OnlineNetwork:
         def act_values(params, state, key, inputs, noisy=False):
             return first_head(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
-        return TargetSource(init, values, refresh, act_values, live=live)
+        return TargetSource(init, values, refresh, act_values, live_bootstrap=live_bootstrap)

@@ -77,7 +77,7 @@ class SharedHeads:
             predicted = one.heads(params["heads"], at_now)
             return Values(at_now, predicted, part(chain, None, -1), part(chain, 1, None), weights, stats)
 
-        def live(params, state, then, key=None):
+        def live_bootstrap(params, state, then, key=None):
             other = noisy_pair(network, key)[1]
             features, _ = other.trunk(params["trunk"], state["batch_stats"], then, False)
             frozen = other.heads(state["target_params"], jax.lax.stop_gradient(features))
@@ -99,4 +99,6 @@ class SharedHeads:
         def act_values(params, state, key, inputs, noisy=False):
             return select(state, key, values_of(network, params, state["batch_stats"], inputs, key, noisy))
 
-        return TargetSource(init, values, refresh, act_values, select, follow=follow, live=live, frozen=1)
+        return TargetSource(
+            init, values, refresh, act_values, select, follow=follow, live_bootstrap=live_bootstrap, frozen_heads=1
+        )

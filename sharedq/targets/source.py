@@ -101,7 +101,7 @@ class First(Protocol):
         """The first head that learns as a network of its own: {"trunk", "heads"} with one head, and its statistics."""
 
 
-class Live(Protocol):
+class LiveBootstrap(Protocol):
     def __call__(self, params: Any, state: Any, then: Any, key: jax.Array | None = None) -> Any:
         """The bootstrap [H, B, A] of `values`, with its gradient by the parameters where it depends on them."""
 
@@ -122,9 +122,10 @@ class TargetSource(NamedTuple):
     shared: tuple[str, ...] = ("trunk",)  # parts of params that all heads share; leaves of the others begin with H
     follow: Follow = stay
     first: First = first_head_and_trunk
-    live: Live | None = None  # None: no target depends on weights that learn
-    frozen: int = 0  # the number of first heads whose target in `live` does not learn
+    live_bootstrap: LiveBootstrap | None = None  # None: no target depends on weights that learn
+    frozen_heads: int = 0  # the number of first heads whose target in `live_bootstrap` does not learn
     network: Network | None = None  # the network that the source was built on
+    selects_actions: bool = False  # whether it selects among the actions of one network, which critics do not give
     anchored: bool = False  # whether its values have an anchor, whose term an algorithm has to add to its loss
 
 
@@ -218,16 +219,17 @@ def features_of_both(
 ) -> tuple[Any, Any, Any]:
     """The trunk's features of now, those of then without a gradient, and the trunk's new running statistics.
 
-    `of_then` is the network with the noise for then, where that has its own.
+    `of_then` is the network with the noise for then, where that has its own. Then there are always two passes.
 
     Without `then` both are for the same inputs, and there is one pass. A trunk that normalises its batch takes both in
     one pass, so that both are normalised alike. Otherwise two passes compute the same function, and the pass over then
     needs no gradient and keeps no activations.
     """
-    if then is None:
+    if then is None and (of_then is None or of_then is network):
         at_now, batch_stats = network.trunk(trunk, batch_stats, now, True)
-        at_then = at_now
-    elif network.normalises_batch:
+        return at_now, jax.lax.stop_gradient(at_now), jax.lax.stop_gradient(batch_stats)
+    then = now if then is None else then
+    if network.normalises_batch:
         size = jax.tree.leaves(now)[0].shape[0]
         both, batch_stats = network.trunk(trunk, batch_stats, join(now, then), True)
         at_now, at_then = part(both, None, size), part(both, size, None)
