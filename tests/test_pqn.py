@@ -23,7 +23,7 @@ from sharedq.experiment import Experiment
 from sharedq.networks import Dense, Table
 from sharedq.recipes import recipe
 from sharedq.replay import Rollout
-from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets import REDQ, IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.trainer import resume, train
 from sharedq.training import Fused, Interactive, seeds
 from sharedq.training.learning import example_batch
@@ -171,6 +171,17 @@ def test_targets_are_made_anew_when_it_is_said_and_each_epoch_takes_each_transit
     assert all(set(epoch) == {(t, n) for t in range(T) for n in range(N)} for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert epochs[0] != sorted(epochs[0])
+
+
+def test_redq_draws_another_pair_of_networks_for_each_rollout():
+    built = small(REDQ(networks=4)).build()
+    _, state = agents(built, 0)
+    keys = iter(jax.random.split(KEY, 100))
+    held = jax.tree.map(lambda w: w + jax.random.normal(next(keys), w.shape), state.source["target_params"])
+    state = state._replace(source={**state.source, "target_params": held})
+    data, sample = filled(built, 0), jax.jit(built.replay.sample)
+    made = [sample(data, T, state, jnp.int32(1), jax.random.key(n))[0].targets for n in range(8)]
+    assert len({np.asarray(one).tobytes() for one in made}) > 1
 
 
 def test_what_looks_from_outside_sees_the_targets_that_are_held():

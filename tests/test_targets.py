@@ -13,8 +13,9 @@ import optax
 import pytest
 
 from sharedq import testing
-from sharedq.algorithms import DQN
+from sharedq.algorithms import ALGORITHMS, DQN
 from sharedq.bellman.readings import SCALAR, distribution
+from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Network, SimbaV2, Table
 from sharedq.targets import SOURCES as TABLE
@@ -603,6 +604,27 @@ def test_networks_that_disagree_in_their_outputs_are_refused():
         source.init(KEY, FIRST.transition.obs)
     with pytest.raises(SharedqError, match="needs values that are distributions"):
         LookaheadReplicate(distance="distributions").build(DENSE)
+
+
+@pytest.mark.parametrize(
+    ("network", "second", "told"),
+    [
+        (Dense((6,), noisy=True), None, "fits a network without noise"),
+        (Dense((6,)), Dense((8,), norm="batch"), "cannot normalise by the batch"),
+    ],
+)
+def test_networks_that_cannot_be_replicated_are_refused(network, second, told):
+    second = None if second is None else second.build(ACTIONS)
+    with pytest.raises(SharedqError, match=told):
+        LookaheadReplicate().build(network.build(ACTIONS), second)
+
+
+@pytest.mark.parametrize("algorithm", ["iql", "sac"])
+def test_actions_can_be_selected_only_where_one_network_has_them_all(algorithm):
+    actions = Continuous(-np.ones(2, np.float32), np.ones(2, np.float32)) if algorithm == "sac" else Discrete(3)
+    spec = EnvironmentSpec("a test", jax.ShapeDtypeStruct((4,), np.float32), actions)
+    with pytest.raises(SharedqError, match=r"target\.actions selects among the actions of one network"):
+        ALGORITHMS[algorithm]().build(spec, LookaheadReplicate(actions="greedy"), Dense((6,)))
 
 
 def test_replicate_sees_the_batches_since_the_last_refresh():
