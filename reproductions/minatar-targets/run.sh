@@ -14,22 +14,29 @@ agent() { # GAME NAME RECIPE OPTIONS ...
   local folder="$1/$2"
   [ -e "$folder/finished.json" ] && return
   if [ -e "$folder/experiment.json" ]; then sharedq resume "$folder"; else
-    sharedq train "$3" --seeds "$SEEDS" --steps "$STEPS" --out "$folder" "${@:4}"
+    sharedq train "$3" --seeds "$SEEDS" --out "$folder" "${@:4}"
   fi
 }
 
+dqn() { agent "$1" "$2" "minatar-$1" --steps "$STEPS" "${@:3}"; }
+
+pqn() { # GAME NAME STEPS: with the schedules of the paper, which end with the run
+  agent "$1" "$2" "pqn-minatar-$1" --steps "$3" \
+    --algorithm.epsilon_steps $(($3 / 10)) --algorithm.learning_rate_updates $(($3 / 64))
+}
+
 for game in breakout space-invaders; do
-  recipe="minatar-$game"
-  agent $game target-network $recipe
-  agent $game target-free $recipe --target online_network
-  agent $game shared-heads $recipe --target shared_heads --target.heads 9
-  agent $game minto $recipe --target minto
-  agent $game corrected-shared-heads $recipe --target shared_heads --target.heads 9 --algorithm.gradient_correction true
-  agent $game c51 $recipe --algorithm.values categorical
-  agent $game c51-target-free $recipe --algorithm.values categorical --target online_network
-  agent $game munchausen $recipe --algorithm.backup munchausen
-  agent $game lookahead-replicate $recipe --target lookahead_replicate --target.learning_rate 3e-4
-  agent $game pqn "pqn-minatar-$game"
+  dqn $game target-network
+  dqn $game target-free --target online_network
+  dqn $game shared-heads --target shared_heads --target.heads 9
+  dqn $game minto --target minto
+  dqn $game corrected-shared-heads --target shared_heads --target.heads 9 --algorithm.gradient_correction true
+  dqn $game c51 --algorithm.values categorical
+  dqn $game c51-target-free --algorithm.values categorical --target online_network
+  dqn $game munchausen --algorithm.backup munchausen
+  dqn $game lookahead-replicate --target lookahead_replicate --target.learning_rate 3e-4
+  pqn $game pqn "$STEPS"
+  pqn $game pqn-longer $((5 * STEPS))
   sharedq report $game --reference "target network"
 done
 python "$here/tables.py" breakout space-invaders
