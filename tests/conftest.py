@@ -42,6 +42,8 @@ LONG = (
     "test_layouts.py::test_the_layout_of_seeds_changes_nothing[target network on the host]",
     "test_layouts.py::test_the_layout_of_seeds_changes_nothing[stream]",
     "test_layouts.py::test_the_layout_of_seeds_changes_nothing[corrected gradients]",
+    "test_distributions.py::test_a_run_with_noise_and_corrections_goes_on_from_its_checkpoint_to_the_bit",
+    "test_distributions.py::test_a_run_evaluates_without_noise",
     "test_plugins.py::test_a_source_of_ones_own_is_compared_and_gone_on_with",
     "test_plugins.py::test_an_installed_source_is_compared_with_ours",
     "test_offline.py::test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in",
