@@ -219,6 +219,25 @@ def test_estimates_shift_with_their_heads(target):
     np.testing.assert_array_equal(moved, wanted)
 
 
+def test_seeds_side_by_side_learn_what_they_learn_one_after_another():
+    """Over three updates, of which the second shifts the heads and their estimates."""
+    algorithm, state = begun(SOURCES[1])
+
+    def learned(factor):
+        start = state._replace(params=jax.tree.map(lambda w: factor * w, state.params))
+
+        def once(state, number):
+            return algorithm.update(state, batch(), jax.random.fold_in(KEY, number), number)[0], None
+
+        return jax.lax.scan(once, start, jnp.arange(1, 4))[0].params
+
+    factors = jnp.array([1.0, 0.7])
+    beside, alone = jax.jit(jax.vmap(learned))(factors), jax.jit(learned)
+    for seed, factor in enumerate(factors):
+        close(jax.tree.map(lambda w, seed=seed: w[seed], beside), alone(factor))
+    assert all((w[0] != w[1]).any() for w in jax.tree.leaves(beside["correction"]))
+
+
 def test_parameters_are_those_of_the_sheet():
     """One further linear head for QRC, and K - 1 of them for a chain."""
     for target, more in zip(SOURCES, (1, 2, 2), strict=True):
