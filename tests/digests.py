@@ -25,6 +25,13 @@ SOURCES = {
     "iterated_networks": {"networks": 2, "period": 20, "copy_period": 5},
     "lookahead_replicate": {"period": 20, "replicate_steps": 3},
 }
+OTHERS = {  # these are trained on one recipe alone
+    "minto": {"period": 20},
+    "averaged": {"snapshots": 3, "period": 20},
+    "maxmin": {"networks": 3, "period": 20},
+    "redq": {"networks": 3, "period": 1},
+    "functional_regularisation": {"period": 20},
+}
 QUICK = {"steps": 600, "training.warm_up": 200, "training.log_period": 200}
 SMALL_SAC = {
     "steps": 150,
@@ -35,6 +42,17 @@ SMALL_SAC = {
 }
 TINY_LAYERS = {"network.hidden": (16,), "algorithm.actor_width": 16}
 
+ROLLOUTS = {
+    "steps": 1_536,
+    "training.environments": 8,
+    "training.update_period": 128,
+    "training.gradient_steps": 8,
+    "training.log_period": 512,
+    "training.checkpoint_period": 512,
+    "replay.batch_size": 32,
+}
+STREAM = {"steps": 500, "training.log_period": 250}
+
 # A name, a recipe, the sources that it is trained on, and the options that differ from the recipe's.
 RUNS = [
     ("corridor", "corridor", list(SOURCES), {"steps": 2_000, "seeds": 2}),
@@ -43,7 +61,7 @@ RUNS = [
     ("minatar-n-step", "minatar-breakout", ["target_network"], {**QUICK, "replay.n_step": 3, "network.norm": "layer"}),
     ("host", "lunar-lander", ["target_network", "shared_heads"], {**QUICK, "training.update_period": 4}),
     ("atari", "atari-cnn-ln", ["shared_heads"], {"steps": 120, "training.warm_up": 60, "replay.capacity": 200}),
-    ("stream", "stream-minatar", list(SOURCES), {"steps": 500, "training.log_period": 250}),
+    ("stream", "stream-minatar", list(SOURCES), STREAM),
     ("sac", "sac-pendulum", list(SOURCES), {**SMALL_SAC, **TINY_LAYERS}),
     ("sac-batch-norm", "sac-pendulum", ["online_network", "target_network"], {
         **SMALL_SAC, **TINY_LAYERS, "network.norm": "batch_renorm",
@@ -51,6 +69,18 @@ RUNS = [
     ("sac-simba", "sac-simba-small", ["shared_heads"], {
         **SMALL_SAC, "network.width": 16, "algorithm.actor_width": 16, "algorithm.atoms": 11,
     }),
+    ("corridor", "corridor", list(OTHERS), {"steps": 2_000, "seeds": 2}),
+    ("corridor-categorical", "corridor", ["target_network"], {
+        "steps": 2_000, "algorithm.values": "categorical", "algorithm.atoms": 11, "algorithm.value_bound": 2.0,
+    }),
+    ("corridor-quantile-munchausen", "corridor", ["target_network"], {
+        "steps": 2_000, "algorithm.values": "quantile", "algorithm.atoms": 5, "algorithm.backup": "munchausen",
+    }),
+    ("corridor-correction", "corridor", ["shared_heads"], {"steps": 2_000, "algorithm.gradient_correction": True}),
+    ("pqn", "pqn-minatar-breakout", ["online_network"], ROLLOUTS),
+    ("stream-adaptive", "stream-minatar-adaptive", ["online_network"], STREAM),
+    ("stream-intentional", "stream-minatar-intentional", ["online_network"], STREAM),
+    ("stream-qrc", "stream-minatar-qrc", ["online_network"], STREAM),
 ]  # fmt: skip
 
 
@@ -64,7 +94,8 @@ def digests(wanted: str = "") -> Iterator[tuple[str, str]]:
             if not f"{name}/{source}".startswith(wanted):
                 continue
             experiment = recipe(base).replace(target=source, **options)
-            experiment = experiment.replace(**{f"target.{key}": value for key, value in SOURCES[source].items()})
+            of_source = (SOURCES | OTHERS)[source]
+            experiment = experiment.replace(**{f"target.{key}": value for key, value in of_source.items()})
             with tempfile.TemporaryDirectory() as folder:
                 run = train(experiment, Path(folder) / "run", progress=None)
                 yield f"{name}/{source}", digest_of(run.path)

@@ -10,7 +10,7 @@ import pytest
 from sharedq.algorithms import DQN, correction
 from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import SharedqError
-from sharedq.networks import Dense
+from sharedq.networks import Dense, Network
 from sharedq.targets import IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.transitions import Batch, Transition
 
@@ -137,6 +137,68 @@ def test_the_estimates_learn_the_expected_error():
     np.testing.assert_allclose(told[-1], 2.0 - value, atol=1e-2)
 
 
+def one_weight() -> Network:
+    """The value of an observation is the observation times one weight. There is one action."""
+    return Network(
+        lambda key, example: ({}, {}),
+        lambda params, statistics, obs, train: (obs, statistics),
+        lambda key, x, count: {"w": jnp.zeros(count)},
+        lambda heads, x: jnp.einsum("bf,h->hb", x, heads["w"])[..., None],
+    )
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_corrected_gradient_converges_where_the_plain_one_diverges(corrected):
+    """From a state of value w to one of value 2 w, without reward: the plain error 2 gamma w - w drives w away from 0.
+
+    This is the example of Tsitsiklis & Van Roy (1997) with one transition. Both go down the gradient in plain steps.
+    """
+    network = one_weight()
+    source = OnlineNetwork().build(network)._replace(network=network)
+    algorithm = DQN(gradient_correction=corrected).on(source)
+    transition = Transition(jnp.ones((1, 1)), jnp.zeros(1, int), jnp.zeros(1), jnp.full(1, 0.9), jnp.full((1, 1), 2.0))
+    sample = widened(Batch(transition, jnp.ones(1), jnp.zeros(1, jnp.int32)))
+    first = widened(algorithm.init(KEY, sample))
+    slope = jax.grad(lambda params: algorithm.loss(params, first, sample, KEY)[0])
+
+    def value(params):
+        return (params["source"] if corrected else params)["heads"]["w"][0]
+
+    def once(params, _):
+        return jax.tree.map(lambda w, s: w - 0.02 * s, params, slope(params)), None
+
+    own = {"trunk": {}, "heads": {"w": jnp.ones(1)}}
+    start = {**first.params, "source": own} if corrected else own
+    end = value(jax.lax.scan(once, start, None, length=3_000)[0])
+    if corrected:
+        assert abs(end) < 1e-3
+    else:
+        np.testing.assert_allclose(end, (1 + 0.04 * (2 * 0.9 - 1)) ** 3_000, rtol=1e-9)
+
+
+def test_the_weights_of_a_sampler_multiply_the_corrected_loss_of_each_transition():
+    """The gradient of Q and of the estimates is the weighted mean of those of each transition alone."""
+    algorithm, state = begun(SOURCES[1])
+    sample = batch()
+
+    def learned(weights, rows):
+        def loss(params):
+            picked = jax.tree.map(lambda x: x[rows], sample)
+            return algorithm.loss(params, state, picked._replace(weights=weights), KEY)[0]
+
+        return jax.value_and_grad(loss)(state.params)
+
+    weights = jnp.linspace(0.2, 2, SIZE)
+
+    @jax.jit
+    def both():
+        each = jax.vmap(lambda row: learned(jnp.ones(1), row[None]))(jnp.arange(SIZE))  # each transition alone
+        together = learned(weights, jnp.arange(SIZE))
+        return together, jax.tree.map(lambda rows: jnp.tensordot(weights, rows, 1) / SIZE, each)
+
+    close(*both())
+
+
 def test_decay_reaches_the_estimates_alone():
     algorithm, state = begun(SOURCES[1])
     quick = DQN(gradient_correction=True, learning_rate=0.1, correction_decay=1.0).on(algorithm.source)
@@ -155,6 +217,25 @@ def test_estimates_shift_with_their_heads(target):
     own = state.params["correction"]["kernel"]
     wanted = own if len(own) == 1 else jnp.concatenate([own[1:], own[-1:]])
     np.testing.assert_array_equal(moved, wanted)
+
+
+def test_seeds_side_by_side_learn_what_they_learn_one_after_another():
+    """Over three updates, of which the second shifts the heads and their estimates."""
+    algorithm, state = begun(SOURCES[1])
+
+    def learned(factor):
+        start = state._replace(params=jax.tree.map(lambda w: factor * w, state.params))
+
+        def once(state, number):
+            return algorithm.update(state, batch(), jax.random.fold_in(KEY, number), number)[0], None
+
+        return jax.lax.scan(once, start, jnp.arange(1, 4))[0].params
+
+    factors = jnp.array([1.0, 0.7])
+    beside, alone = jax.jit(jax.vmap(learned))(factors), jax.jit(learned)
+    for seed, factor in enumerate(factors):
+        close(jax.tree.map(lambda w, seed=seed: w[seed], beside), alone(factor))
+    assert all((w[0] != w[1]).any() for w in jax.tree.leaves(beside["correction"]))
 
 
 def test_parameters_are_those_of_the_sheet():

@@ -41,9 +41,10 @@ PARAMETERS = {  # trained, untrained, by hand
 }
 
 
-def cost(target, width=WIDTH, timed=False):
+def cost(target, width=WIDTH, timed=False, corrected=False):
     network = Dense((width, width))
-    return Experiment(CartPole(), DQN(), target, network, Transitions(1000, BATCH)).build().cost(timed)
+    algorithm = DQN(gradient_correction=corrected)
+    return Experiment(CartPole(), algorithm, target, network, Transitions(1000, BATCH)).build().cost(timed)
 
 
 @pytest.mark.parametrize("target", PARAMETERS, ids=lambda target: target.label)
@@ -112,6 +113,23 @@ def test_a_head_more_costs_its_own_products_only():
     fewer, more = cost(SharedHeads(heads=4)), cost(SharedHeads(heads=8))
     by_hand = 4 * (4 * 2 * BATCH * WIDTH * 2)
     assert by_hand < more.flops_per_update - fewer.flops_per_update < 1.2 * by_hand
+
+
+@pytest.mark.parametrize(
+    ("target", "further"),
+    [(OnlineNetwork(), 1), (SharedHeads(heads=3), 2), (IteratedNetworks(networks=3), 2)],
+    ids=lambda value: getattr(value, "label", value),
+)
+def test_a_gradient_correction_costs_its_further_heads_and_a_gradient_of_the_targets(target, further):
+    plain, corrected = cost(target), cost(target, corrected=True)
+    more = further * HEAD
+    assert corrected.parameters["correction"] == more
+    for name, plus in {"trained": more, "held": more, "untrained": 0}.items():
+        assert corrected.parameters[name] - plain.parameters[name] == plus
+    assert corrected.bytes["optimiser"] - plain.bytes["optimiser"] == 2 * 4 * more
+    assert corrected.bytes["other"] == plain.bytes["other"]
+    assert corrected.flops_per_update > plain.flops_per_update
+    assert corrected.flops_per_action == plain.flops_per_action  # no estimate is needed to act
 
 
 def test_an_action_costs_one_forward_pass():

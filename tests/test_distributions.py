@@ -6,19 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attacks.answers import Asks, differences, outcome
 from hypothesis import given
 from hypothesis import strategies as some
 from scipy.special import ndtr
 
 from sharedq.algorithms import ALGORITHMS, CQL, DQN, SAC
 from sharedq.algorithms.dqn import bootstrapped
+from sharedq.algorithms.parts import policy_on
 from sharedq.bellman import backups, categorical, quantiles, readings
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, Stopped
 from sharedq.networks import Dense
 from sharedq.networks.network import outputs_of, read_as
-from sharedq.targets import OnlineNetwork, SharedHeads, TargetNetwork
-from sharedq.targets.source import Values
+from sharedq.recipes import recipe
+from sharedq.targets import REDQ, SOURCES, IteratedNetworks, Minto, OnlineNetwork, SharedHeads, TargetNetwork
+from sharedq.targets.source import Values, evaluate
+from sharedq.trainer import resume, train
+from sharedq.training.learning import example_batch
 from sharedq.transitions import Batch, Transition
 
 pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
@@ -26,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time he
 KEY = jax.random.key(3)
 ACTIONS, SIZE, INPUTS = 3, 6, 4
 SPEC = EnvironmentSpec("a test", jax.ShapeDtypeStruct((INPUTS,), np.float32), Discrete(ACTIONS))
+PLANE = SPEC._replace(actions=Continuous(-np.ones(2, np.float32), np.ones(2, np.float32)))
 C51 = readings.distribution(-10, 10, 51)
 READINGS = {"categorical": C51, "quantile": readings.quantile(7), "hl_gauss": readings.hl_gauss(-10, 10, 51)}
 
@@ -48,6 +54,15 @@ def wide():
 def widened(tree):
     wide = jnp.zeros(()).dtype
     return jax.tree.map(lambda x: x.astype(wide) if x.dtype == jnp.float32 else x, tree)
+
+
+def perturbed(tree, size: float = 0.5):
+    """The tree, with noise of its own added to every number."""
+    keys = iter(jax.random.split(KEY, len(jax.tree.leaves(tree))))
+    return jax.tree.map(lambda w: w + size * jax.random.normal(next(keys), w.shape), tree)
+
+
+equal = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6))
 
 
 # Readings
@@ -166,6 +181,33 @@ def test_munchausen_is_the_written_equation_and_near_q_learning_for_a_small_temp
     np.testing.assert_allclose(info.targets, plain.targets, atol=1e-4)
 
 
+@pytest.mark.usefixtures("wide")
+def test_a_cold_munchausen_policy_adds_nothing_for_greedy_actions_and_at_most_alpha_less_for_others():
+    """tau log pi goes to Q(s, a) - max Q(s, .) of the held values, which is cut off at -1."""
+    source, sample = TargetNetwork().build(Dense((5,)).build(ACTIONS)), widened(batch())
+    state = widened(DQN().on(source).init(KEY, sample))
+    network, copy = Dense((5,)).build(ACTIONS), perturbed(state.params)
+    state = state._replace(source={**state.source, "target_params": copy})
+    held = evaluate(network, copy, {}, sample.transition.obs)[0]
+    lag = held - held.max(axis=-1, keepdims=True)
+
+    @partial(jax.jit, static_argnums=0)
+    def targets(alpha, action):
+        taken = sample._replace(transition=sample.transition._replace(action=jnp.full(SIZE, action)))
+        algorithm = DQN(backup="munchausen", munchausen_tau=1e-6, munchausen_alpha=alpha).on(source)
+        return algorithm.loss(state.params, state, taken, KEY)[1].targets[0]
+
+    seen = []
+    for action in range(ACTIONS):
+        added = targets(0.9, action) - targets(0.0, action)
+        np.testing.assert_allclose(added, 0.9 * jnp.maximum(lag[:, action], -1), atol=1e-5)
+        greedy = held.argmax(axis=-1) == action
+        np.testing.assert_allclose(added[greedy], 0, atol=1e-5)
+        seen += added[~greedy].tolist()
+    assert min(seen) == pytest.approx(-0.9) and max(seen) < -1e-3
+    assert any(one > -0.89 for one in seen)  # some are cut off and others are not
+
+
 # DQN on distributions
 
 
@@ -249,6 +291,61 @@ def test_the_penalty_of_conservative_learning_is_on_the_expected_values():
     np.testing.assert_allclose(info.metrics["penalty"], added.mean(), rtol=1e-5)
 
 
+# SAC on distributions
+
+
+@pytest.mark.parametrize("name", ["quantile", "hl_gauss"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_critics_of_distributions_have_their_shapes_on_every_source(source, name):
+    target, critics, atoms = SOURCES[source](), 3, 7
+    algorithm = SAC(critics=critics, values=name, atoms=atoms, actor_width=4).build(PLANE, target, Dense((5,)))
+    sample = example_batch(PLANE, SIZE)
+    state = jax.eval_shape(algorithm.init, KEY, sample)
+
+    def losses(state):
+        total, told = algorithm.loss(state.params, state, sample, KEY)
+        return total, told, told.td_errors
+
+    total, told, td_errors = jax.eval_shape(losses, state)
+    heads = getattr(target, "heads", getattr(target, "networks", 1))
+    assert total.shape == () and told.per_head.shape == (heads,)
+    assert told.targets.shape == (heads, SIZE)
+    assert told.predictions.shape == told.errors.shape == (heads, SIZE, critics)
+    assert td_errors.shape == (heads * critics, SIZE)
+    outputs = jax.eval_shape(
+        algorithm.source.values, state.params["critic"], state.source, (sample.transition.obs, sample.transition.action)
+    )
+    assert outputs.predicted.shape == outputs.bootstrap.shape == (heads, SIZE, critics, atoms)
+    after, _, _ = jax.eval_shape(algorithm.update, state, sample, KEY, jnp.int32(1))
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+
+
+def test_a_loss_of_two_critics_of_quantiles_by_hand():
+    """The reward is 1, the discount 1/2 and the weight 2. A temperature of 2 and a log density of -1 add 2."""
+    algorithm = SAC(values="quantile", atoms=2, actor_width=4, initial_temperature=2.0)
+    built, sample = algorithm.build(PLANE, TargetNetwork(), Dense((4,))), example_batch(PLANE, 1)
+    predicted = jnp.array([[[[1.0, 3.5], [2.0, 4.0]]]])  # [heads, batch, critics, quantiles]
+    bootstrap = jnp.array([[[[0.0, 4.0], [1.0, 5.0]]]])  # the first critic has the smaller mean
+    outputs = Values((), predicted, bootstrap, bootstrap, jnp.ones(1), {})
+    policy = policy_on(PLANE, Dense((4,)), "squashed_gaussian", 4, 2)
+    fixed = policy._replace(sample=lambda key, d: (jnp.zeros((1, 2)), -jnp.ones(1)))
+    source = built.source._replace(values=lambda *_: outputs)
+    learner = algorithm.on(source, readings.quantile(2), fixed, 2)
+    transition = sample.transition._replace(reward=jnp.ones(1), discount=jnp.full(1, 0.5))
+    sample = sample._replace(transition=transition, weights=jnp.full(1, 2.0))
+    state = jax.jit(learner.init)(KEY, sample)
+    total, told = jax.jit(learner.loss)(state.params, state, sample, KEY)
+    # The returns are 1 + (0 + 2) / 2 = 2 and 1 + (4 + 2) / 2 = 4, for the shares 1/4 and 3/4.
+    # The first critic's 1 has the errors 1 and 3, with huber 0.5 and 2.5; its 3.5 has -1.5 and 0.5, with 1 and 0.125.
+    # The second critic's 2 has the errors 0 and 2, with huber 0 and 1.5; its 4 has -2 and 0, with 1.5 and 0.
+    first = (0.25 * 0.5 + 0.25 * 2.5) / 2 + (0.25 * 1 + 0.75 * 0.125) / 2
+    second = 0.25 * 1.5 / 2 + 0.25 * 1.5 / 2
+    np.testing.assert_allclose(told.td_errors, [[first], [second]], rtol=1e-6)
+    np.testing.assert_allclose(total, 2 * (first + second), rtol=1e-6)
+    np.testing.assert_allclose(told.targets, [[3.0]], rtol=1e-6)
+    np.testing.assert_allclose(told.predictions, [[[2.25, 3.0]]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -276,13 +373,17 @@ def test_what_a_reading_cannot_serve_is_refused_in_one_line(settings, told):
 def test_dueling_heads_are_the_value_plus_the_advantage_less_its_mean(atoms):
     network = Dense((6, 5), dueling=True).build(ACTIONS * atoms, atoms)
     obs = batch().transition.obs
-    trunk, _ = network.init_trunk(KEY, obs)
+    trunk = perturbed(network.init_trunk(KEY, obs)[0])
     features, _ = network.trunk(trunk, {}, obs, True)
-    heads = network.init_heads(KEY, features, 2)
+    layers = [trunk[f"Dense_{place}"] for place in range(3)]
+    shared, *of_streams = [partial(lambda w, x: jax.nn.relu(x @ w["kernel"] + w["bias"]), w) for w in layers]
+    equal(tuple(features), tuple(layer(shared(obs)) for layer in of_streams))
+    heads = perturbed(network.init_heads(KEY, features, 2))  # biases begin as zeros, and would hide a mistake
     found = network.heads(heads, features).reshape(2, SIZE, ACTIONS, atoms)
     for head in range(2):
         value = features.value @ heads.value["kernel"][head] + heads.value["bias"][head]
-        advantage = (features.advantage @ heads.advantage["kernel"][head]).reshape(SIZE, ACTIONS, atoms)
+        advantage = features.advantage @ heads.advantage["kernel"][head] + heads.advantage["bias"][head]
+        advantage = advantage.reshape(SIZE, ACTIONS, atoms)
         wanted = value[:, None] + advantage - advantage.mean(1, keepdims=True)
         np.testing.assert_allclose(found[head], wanted, rtol=1e-5, atol=1e-6)
     assert trunk.keys() == {"Dense_0", "Dense_1", "Dense_2"}  # one shared layer, and one for each stream
@@ -305,6 +406,81 @@ def test_noise_is_drawn_by_the_key_alone_and_is_the_written_one():
     acting = [source.act_values(params, state, KEY, obs, noisy) for noisy in (False, True)]
     np.testing.assert_allclose(acting[0], still.predicted[0], rtol=1e-6)
     assert (jnp.abs(acting[1] - acting[0]) > 1e-6).all()
+
+
+NOISY_SOURCES = [
+    TargetNetwork(),
+    SharedHeads(heads=2, initial_heads="copies"),
+    IteratedNetworks(networks=2),
+    Minto(),
+    REDQ(networks=3, subset=2),
+]
+
+
+@pytest.mark.parametrize("target", NOISY_SOURCES, ids=lambda target: target.label)
+def test_now_and_then_have_noise_of_their_own_on_every_kind_of_source(target):
+    """All heads, networks and copies have the same weights here, so that noise alone makes their values differ."""
+    source = target.build(Dense((6,), noisy=True).build(ACTIONS))
+    obs = jnp.linspace(-1, 1, SIZE * INPUTS).reshape(SIZE, INPUTS)
+    params, state = jax.jit(source.init)(KEY, obs)
+    if isinstance(target, REDQ):
+        params = jax.tree.map(lambda w: jnp.broadcast_to(w[:1], w.shape), params)
+        state = {**state, "target_params": params}
+    values = jax.jit(lambda key: source.values(params, state, obs, obs, key))
+    still = jax.jit(lambda: source.values(params, state, obs, obs))()
+    np.testing.assert_allclose(still.predicted, still.bootstrap, rtol=1e-5, atol=1e-6)
+    one, again, other = (values(key) for key in (KEY, KEY, jax.random.key(4)))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    for name in ("predicted", "bootstrap", "selector"):
+        assert (jnp.abs(getattr(one, name) - getattr(other, name)) > 1e-6).any(axis=(1, 2)).all(), name
+    apart = jnp.abs(one.predicted - one.bootstrap) > 1e-6
+    if isinstance(target, Minto):  # the smaller of two values is sometimes the online network's own
+        assert apart.any() and (one.bootstrap <= one.selector).all()
+    else:
+        assert apart.all()
+    acting = jax.jit(lambda: [source.act_values(params, state, KEY, obs, noisy) for noisy in (False, True)])()
+    np.testing.assert_allclose(acting[0], still.predicted[0], rtol=1e-5, atol=1e-6)
+    assert (jnp.abs(acting[1] - acting[0]) > 1e-6).all()
+
+
+def noisy_run(name: str, **more):
+    """A short run with noise in place of random actions and with corrected gradients."""
+    calm = {"algorithm.epsilon_start": 0.0, "algorithm.epsilon_end": 0.0}
+    tiny = {"network.hidden": (8,), "network.noisy": True, "replay.batch_size": 8, "training.warm_up": 200}
+    often = {"training.log_period": 200, "training.checkpoint_period": 200}
+    corrected = {"algorithm.gradient_correction": True, "target.heads": 2, "target.period": 20}
+    options = {**calm, **tiny, **often, **corrected, **more}
+    return recipe(name).replace(network="dense", target="shared_heads", steps=800, **options)
+
+
+def test_a_run_with_noise_and_corrections_goes_on_from_its_checkpoint_to_the_bit(tmp_path):
+    experiment = noisy_run("corridor", seeds=2)
+    train(experiment, tmp_path / "unbroken", progress=None, command="sharedq train")
+    with pytest.raises(Stopped):
+        train(experiment, tmp_path / "run", progress=Asks(400), command="sharedq train")
+    resume(tmp_path / "run", progress=None)
+    whole = outcome(tmp_path / "unbroken")
+    assert differences(outcome(tmp_path / "run"), whole) == []
+    assert whole["metrics.csv"][-1]["correction"]
+
+
+def test_a_run_evaluates_without_noise():
+    evaluation = {"training.evaluation_period": 400, "training.evaluation_episodes": 3}
+    program = noisy_run("cartpole", **evaluation).build().program()
+    program.prepare()
+    run, _ = program.advance(program.begin(), 0, program.log_steps[0])
+    agent = program.agent_to_host(run)
+
+    def louder(path, weight):
+        return 100 * weight if "noise" in jax.tree_util.keystr(path) else weight
+
+    params = jax.tree_util.tree_map_with_path(louder, agent.params)
+    loud = program.with_agent(run, agent._replace(params=params))
+    for calm, one in zip(program.evaluate(run, 400), program.evaluate(loud, 400), strict=True):
+        np.testing.assert_array_equal(calm, one)
+    program.close()
+    changed = jax.tree.map(lambda one, other: bool((one != other).any()), params, agent.params)
+    assert any(jax.tree.leaves(changed))
 
 
 def test_the_noise_of_a_head_has_the_deviation_of_its_weights():

@@ -9,6 +9,10 @@ from sharedq.training import seeds
 
 LEARNERS = {
     "shared heads": ("corridor", {"target": "shared_heads", "target.heads": 2, "target.period": 30}),
+    "corrected gradients": (
+        "corridor",
+        {"target": "shared_heads", "target.heads": 2, "target.period": 30, "algorithm.gradient_correction": True},
+    ),
     "target network on the host": (
         "cartpole",
         {"environment": "gymnasium", "environment.id": "CartPole-v1", "training": "interactive", "seeds": 2},

@@ -1,8 +1,10 @@
 """Measures: closed forms, what they say of each source, and that looking changes nothing."""
 
 import csv
+import re
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ from test_loss_and_decision import DISCRETE, KEY, ready
 
 from sharedq import recipe, resume, train
 from sharedq.algorithms import DQN, Algorithm
-from sharedq.analysis import DeadUnits, GradientAlignment, Measure, Rank, TargetChurn
+from sharedq.analysis import MEASURES, DeadUnits, GradientAlignment, Measure, Rank, Residuals, TargetChurn
 from sharedq.analysis.dead_units import dead_in
 from sharedq.analysis.gradient_alignment import cosine
 from sharedq.analysis.measure import UpdateInfo
@@ -244,6 +246,55 @@ def test_the_cosine_leaves_out_the_parameters_of_normalisation():
     one = {"Dense_0": jnp.array([1.0, 0.0]), "LayerNorm_0": jnp.array([5.0])}
     other = {"Dense_0": jnp.array([1.0, 1.0]), "LayerNorm_0": jnp.array([-9.0])}
     np.testing.assert_allclose(cosine(one, other), 1 / np.sqrt(2), rtol=1e-6)
+
+
+def residuals_of(algorithm, target, agent, batch) -> dict[str, float]:
+    measure = Residuals().build(algorithm, target)
+    found = measure.summarise(jax.device_get(jax.jit(measure.at_log)(agent, batch, KEY)))
+    assert list(found) == list(measure.names) == ["lookahead_residual", "replicate_residual"]
+    return found
+
+
+@pytest.mark.parametrize("target", [TargetNetwork(PERIOD), OnlineNetwork()], ids=lambda target: target.label)
+def test_the_residuals_of_dqn_are_the_mean_squares_of_both_constraints_written_out(target):
+    algorithm, agent, batch = ready("DQN", target)
+    params = agent.params
+    if isinstance(target, TargetNetwork):  # the copy is another network than the one that learns
+        agent = agent._replace(params=jax.tree.map(lambda w: 1.5 * w + 0.1, params))
+    follows = agent.source["target_params"] or agent.params
+    network, sample = Dense((8,)).build(2), batch.transition
+
+    def q(weights, obs):
+        features, _ = network.trunk(weights["trunk"], {}, obs, False)
+        return np.asarray(network.heads(weights["heads"], features)[0], np.float64)
+
+    lookahead, replicate, now = [], [], q(agent.params, sample.obs)
+    for row, then in enumerate(q(follows, sample.next_obs)):
+        wanted = float(sample.reward[row]) + 0.9 * max(then)
+        lookahead.append((now[row][int(sample.action[row])] - wanted) ** 2)
+        replicate += list((q(follows, sample.obs)[row] - now[row]) ** 2)
+    found = residuals_of(algorithm, target, agent, batch)
+    np.testing.assert_allclose(found["lookahead_residual"], np.mean(lookahead), rtol=1e-4)
+    np.testing.assert_allclose(found["replicate_residual"], np.mean(replicate), rtol=1e-4)
+    assert (found["replicate_residual"] > 0) == isinstance(target, TargetNetwork)
+
+
+@pytest.mark.parametrize("name", ["DQN", "SAC", "SAC, categorical"])
+def test_a_fresh_copy_meets_the_second_constraint_and_a_moved_network_does_not(name):
+    algorithm, agent, batch = ready(name, TargetNetwork(PERIOD))
+    fresh = residuals_of(algorithm, TargetNetwork(PERIOD), agent, batch)
+    assert fresh["lookahead_residual"] > 0 and fresh["replicate_residual"] < 1e-10
+    copy = jax.tree.map(lambda w: w + 0.1, agent.source["target_params"])
+    moved = agent._replace(source={**agent.source, "target_params": copy})
+    assert residuals_of(algorithm, TargetNetwork(PERIOD), moved, batch)["replicate_residual"] > 1e-4
+
+
+def test_the_measures_of_the_page_are_those_there_are_with_their_columns_in_order():
+    page = (Path(__file__).parents[1] / "docs" / "measures.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|", page, re.MULTILINE)
+    told = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
+    algorithm, _, _ = ready("DQN", TargetNetwork())
+    assert {name: list(MEASURES[name]().build(algorithm, TargetNetwork()).names) for name in MEASURES} == told
 
 
 @pytest.mark.parametrize("name", ["DQN", "SAC", "Stream Q"])
