@@ -100,6 +100,12 @@ OWN = {
     "maxmin": {"networks": 2},
     "redq": {"networks": 3, "tau": 1.0},
 }
+LONGER = (  # maxmin, because each of its two networks learns at every second update; the others settle more slowly
+    "maxmin",
+    "minto",
+    "functional_regularisation",
+    "iterated_networks",
+)
 REFRESHED = ("reaper", "reaper_plus", "annealed", "ensemble")
 
 
@@ -109,7 +115,7 @@ def short(sampler: str, source: str, **options) -> Experiment:
     if sampler in REFRESHED:
         options["sampler.refresh_period"] = 7
     given = SHORT | options
-    if source == "maxmin":  # each of its two networks learns at every second update
+    if source in LONGER:
         given |= {"training.steps": 24_000, "training.log_period": 8_000}
     if source == "online_network":
         del given["target.period"]

@@ -13,8 +13,8 @@ MEASURES = {
     "gradient_alignment": GradientAlignment,
     "target_churn": TargetChurn,
     "rank": Rank,
-    "residuals": Residuals,
     "dead_units": DeadUnits,
+    "residuals": Residuals,
     "action_gap": ActionGap,
     "agreement": Agreement,
 }
