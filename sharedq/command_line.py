@@ -519,7 +519,7 @@ def _list(verb: argparse.ArgumentParser) -> Callable:
         for part, table in {**TABLES, "training.measures": MEASURE}.items():
             print(f"\n--{part}")
             for name in table:
-                print(f"  {name:26}{_about(table, name, '__doc__')}")
+                print(f"  {name:27}{_about(table, name, '__doc__')}")
 
     return call
 
@@ -529,7 +529,7 @@ def _recipes() -> str:
     from sharedq.recipes import RECIPES, families
 
     return "\n\n".join(
-        "\n".join([f"recipes: {family}", *(f"  {name:26}{_about(RECIPES, name, 'about')}" for name in names)])
+        "\n".join([f"recipes: {family}", *(f"  {name:27}{_about(RECIPES, name, 'about')}" for name in names)])
         for family, names in families().items()
     )
 
