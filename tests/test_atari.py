@@ -272,7 +272,7 @@ def test_stream_atari_is_the_public_treatment():
         stream.replace(**dqn).build()
     assert stream.replace(**dqn, **{"environment.stack_begins": "black"}).build().environment.spec.stacks == "black"
     algorithm = stream.algorithm
-    assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, 1.0)
+    assert (algorithm.gamma, algorithm.trace_decay, algorithm.kappa, algorithm.learning_rate) == (0.99, 0.8, 2.0, None)
     assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.epsilon_steps) == (1.0, 0.01, 500_000)
     assert (algorithm.normalise, algorithm.scale_rewards, stream.training.steps) == ("newest", True, 10_000_000)
     cost = stream.build().cost(compiled=False)

@@ -363,7 +363,11 @@ def test_python_runs_the_package_as_the_command(here):
             "space_invaders SpaceInvaders",
             "minatar-space-invaders or pqn-minatar-space-invaders or atari-cnn --game SpaceInvaders",
         ),
-        ("MinAtar/Breakout-v1", "minatar-breakout or pqn-minatar-breakout or minatar-breakout-per"),
+        (
+            "MinAtar/Breakout-v1",
+            "minatar-breakout or minatar-rainbow or minatar-rainbow-full or pqn-minatar-breakout or "
+            "minatar-breakout-per",
+        ),
         ("Breakout-v5", "atari-cnn --game Breakout"),
         ("CartPole-v1 CartPole", "cartpole or cartpole-per"),
         ("LunarLander-v3 LunarLander", "lunar-lander"),

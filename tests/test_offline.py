@@ -158,7 +158,10 @@ def test_a_seed_learns_the_same_alone_and_in_blocks_of_any_size(tmp_path, data, 
         [{name: x for name, x in row.items() if name not in TIMINGS} for row in rows(one / "metrics.csv")]
         for one in (run, unbroken[learner])
     )
-    assert ours == theirs[2::3]
+    for one, other in zip(ours, theirs[2::3], strict=True):  # the last bit of a logged mean depends on the program
+        assert {name: float(x) for name, x in one.items()} == pytest.approx(
+            {name: float(x) for name, x in other.items()}, rel=1e-6
+        )
     played = [row for row in rows(unbroken[learner] / "evaluations.csv") if row["seed"] == "2"]
     assert rows(run / "evaluations.csv") == played
     agents = [

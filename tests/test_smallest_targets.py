@@ -348,7 +348,7 @@ def test_sac_adds_the_term_of_each_critic():
 
 @pytest.mark.parametrize("algorithm", [StreamQ(), IMPLICIT], ids=lambda algorithm: type(algorithm).__name__)
 def test_an_algorithm_that_adds_no_term_refuses_the_source(algorithm):
-    message = "target 'functional_regularisation' adds a term .*: add --algorithm dqn, cql, sac or cql_sac"
+    message = "target 'functional_regularisation' adds a term .*: add --algorithm dqn, cql, pqn, sac or cql_sac"
     with pytest.raises(SharedqError, match=message):
         algorithm.build(ProbeEnvironment("corridor").build().spec, FunctionalRegularisation(), Table())
 
