@@ -59,6 +59,15 @@ LONG = (
     "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-iterated_networks]",
     "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-shared_heads]",
     "test_xqc.py::test_what_removing_the_target_costs_is_one_command",
+    "test_xqc.py::test_a_recipe_trains_with_small_layers",
+    "test_xqc.py::test_every_source_teaches_every_weight_and_leaves_it_at_its_length[flash-sac-target_network]",
+    "test_dqn.py::test_every_source_learns_the_known_values[TargetNetwork-",
+    "test_sampler_runs.py::test_seeds_side_by_side_learn_what_they_learn_one_after_another[annealed]",
+    "test_sampler_runs.py::test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run[surprise]",
+    "test_layouts.py::test_the_layout_of_seeds_changes_nothing[shared heads]",
+    "test_interactive.py::test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own[False]",
+    "test_ilql.py::test_words_are_written_by_policy_and_advantage[iterated networks K=2]",
+    "test_ilql.py::test_the_loss_equals_a_slow_loop_and_its_gradient_reaches_the_trunk[target network]",
 )
 
 
