@@ -35,8 +35,10 @@ for game in breakout space-invaders; do
   dqn $game c51-target-free --algorithm.values categorical --target online_network
   dqn $game munchausen --algorithm.backup munchausen
   dqn $game lookahead-replicate --target lookahead_replicate --target.learning_rate 3e-4
+  dqn $game lookahead-replicate-200 --target lookahead_replicate --target.learning_rate 3e-4 \
+    --target.replicate_steps 200
   pqn $game pqn "$STEPS"
   pqn $game pqn-longer $((5 * STEPS))
-  sharedq report $game --reference "target network"
+  sharedq report $game --reference target-network
 done
 python "$here/tables.py" breakout space-invaders

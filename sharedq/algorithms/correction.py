@@ -39,8 +39,8 @@ def init(source: TargetSource, key: jax.Array, values: Values) -> Any:
     heads, features = values.weights.size - source.frozen_heads, values.features
     require(
         heads > 0,
-        "algorithm.gradient_correction has nothing to correct with one head, whose target is frozen: add "
-        "--target.heads 2 or --target.networks 2",
+        "algorithm.gradient_correction has nothing to correct with one head, whose target is frozen: raise "
+        "--target.heads (of iterated_networks --target.networks) to 2",
     )
     network = source.network
     assert network is not None

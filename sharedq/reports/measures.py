@@ -40,7 +40,7 @@ KNOWN = {
     "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
     "sampler/age": Words("age of what is drawn", "Environment steps since a drawn transition was stored, on average."),
     "sampler/last_td_error": Words(
-        "last TD error", "Absolute TD error that a drawn transition had when it was last learned from, on average."
+        "last TD error", "Absolute TD error by which a drawn transition has its priority, on average; of distributions, the loss."
     ),
     "sampler/weight": Words(
         "weight in the loss",
@@ -65,7 +65,7 @@ KNOWN = {
     "sampler/surprise": Words("surprise", "Surprise of the drawn states, from 0 to 1, on average."),
 }
 OF_HISTOGRAMS = {
-    "sampler/td_error": Words("TD error", "Absolute TD errors of all stored transitions, when they were last drawn."),
+    "sampler/td_error": Words("TD error", "Absolute TD errors by which all stored transitions have their priorities."),
     "sampler/probability": Words(
         "probability, relative to uniform",
         "Probability of each stored transition to be drawn; 1 is that of uniform replay.",
