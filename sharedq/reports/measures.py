@@ -40,7 +40,8 @@ KNOWN = {
     "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
     "sampler/age": Words("age of what is drawn", "Environment steps since a drawn transition was stored, on average."),
     "sampler/last_td_error": Words(
-        "last TD error", "Absolute TD error by which a drawn transition has its priority, on average; of distributions, the loss."
+        "last TD error",
+        "Absolute TD error by which a drawn transition has its priority, on average; of distributions, the loss.",
     ),
     "sampler/weight": Words(
         "weight in the loss",
