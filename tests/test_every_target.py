@@ -34,7 +34,7 @@ QUICK = {  # of the fields of sources, so that targets are refreshed often
     "heads": 2,
     "networks": 2,
     "snapshots": 2,
-    "replicate_steps": 20,
+    "replicate_steps": 50,
     "learning_rate": 0.05,
     "adam_epsilon": 1e-3,
     "strength": 0.1,
