@@ -38,6 +38,13 @@ def check_count(name: str, value: int, least: int = 1, most: int = COUNTABLE) ->
     require(value <= most, f"{name} can be {most:,} at most, not {value:,}")
 
 
+def check_shares(part: str, of: Any, *names: str) -> None:
+    """Raises if a field with one of these names is no share: a number from 0 to 1."""
+    for name in names:
+        share = getattr(of, name)
+        require(0 <= share <= 1, f"{part}.{name} must lie in 0 .. 1, not {share}")
+
+
 def check_layers(name: str, widths: tuple[int, ...], most: int = WIDTH) -> None:
     """Raises if there are too many layers, or if a layer is too wide."""
     require(len(widths) <= LAYERS, f"{name} can have {LAYERS} layers at most, not {len(widths):,}")

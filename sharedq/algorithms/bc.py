@@ -28,7 +28,7 @@ from sharedq.environments.spec import Discrete, EnvironmentSpec, Tokens
 from sharedq.networks.gpt2 import LanguageModel
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam, gradient_step
-from sharedq.settings import LAYERS, WIDTH, check_count, require
+from sharedq.settings import LAYERS, WIDTH, check_count, check_shares, require
 from sharedq.transcripts import decisions
 from sharedq.transitions import Batch
 
@@ -54,7 +54,7 @@ class BC:
     actor_depth: int = 2  # continuous actions: number of layers or blocks of the policy
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        check_shares("algorithm", self, "gamma")
         for name in ("learning_rate", "adam_epsilon"):
             require(getattr(self, name) > 0, f"algorithm.{name} must be above 0, not {getattr(self, name)}")
         check_count("algorithm.accumulate", self.accumulate, most=PARTS)

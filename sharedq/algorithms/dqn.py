@@ -26,7 +26,7 @@ from sharedq.bellman.readings import Reading
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, gradient_step
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, check_shares, require
 from sharedq.targets.source import RefreshInfo, TargetSource, Values
 from sharedq.transitions import Batch
 
@@ -69,7 +69,7 @@ class DQN:
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        check_shares("algorithm", self, "gamma")
         require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
         require(self.adam_epsilon > 0, f"algorithm.adam_epsilon must be above 0, not {self.adam_epsilon}")
         for name in ("mellowmax_omega", "munchausen_tau", "value_bound"):
@@ -94,9 +94,7 @@ class DQN:
         bound = self.max_gradient_norm
         require(bound is None or bound > 0, f"algorithm.max_gradient_norm must be above 0 or none, not {bound}")
         check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)
-        for name in ("epsilon_start", "epsilon_end", "evaluation_epsilon", "munchausen_alpha"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+        check_shares("algorithm", self, "epsilon_start", "epsilon_end", "evaluation_epsilon", "munchausen_alpha")
 
     def remarks(self, experiment: Any, spec: EnvironmentSpec) -> Iterator[str]:
         yield from still_exploring(experiment.training, self.epsilon_steps, self.epsilon_end)

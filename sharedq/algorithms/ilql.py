@@ -47,7 +47,7 @@ from sharedq.networks import language_critics
 from sharedq.networks.gpt2 import LanguageModel
 from sharedq.networks.language_critics import Features, Text, Value
 from sharedq.optimizers import adam, gradient_step
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, check_shares, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transcripts import at, decisions
 from sharedq.transitions import Batch
@@ -76,7 +76,7 @@ class ILQL:
     accumulate: int = 1  # parts of a batch, one after another in memory; their gradients are averaged
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        check_shares("algorithm", self, "gamma")
         require(0 < self.expectile < 1, f"algorithm.expectile must lie between 0 and 1, not {self.expectile}")
         for name in ("conservative", "beta"):
             require(getattr(self, name) >= 0, f"algorithm.{name} cannot be negative, and is {getattr(self, name)}")

@@ -44,7 +44,7 @@ from sharedq.networks import network as networks
 from sharedq.networks.network import Network
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
-from sharedq.settings import LAYERS, WIDTH, check_count, require
+from sharedq.settings import LAYERS, WIDTH, check_count, check_shares, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch
 
@@ -75,7 +75,7 @@ class IQL:
     actor_depth: int = 2  # continuous actions: number of layers or blocks of the policy
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        check_shares("algorithm", self, "gamma")
         require(0 < self.expectile < 1, f"algorithm.expectile must lie between 0 and 1, not {self.expectile}")
         require(self.beta >= 0, f"algorithm.beta cannot be negative, and is {self.beta}")
         for name in ("learning_rate", "adam_epsilon"):

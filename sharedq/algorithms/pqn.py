@@ -23,7 +23,7 @@ from sharedq.algorithms.dqn import DQN, Penalty, State
 from sharedq.bellman.returns import lambda_returns
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.optimizers import radam
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, check_shares, require
 from sharedq.targets.source import TargetSource
 from sharedq.transitions import Step
 
@@ -47,7 +47,7 @@ class PQN(DQN):
 
     def __post_init__(self):
         super().__post_init__()
-        require(0 <= self.trace_decay <= 1, f"algorithm.trace_decay must lie in 0 .. 1, not {self.trace_decay}")
+        check_shares("algorithm", self, "trace_decay")
         check_count("algorithm.learning_rate_updates", self.learning_rate_updates)
         require(
             self.backup != "munchausen" and not self.gradient_correction,

@@ -29,7 +29,7 @@ from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import cosine_schedule, linear_schedule
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
-from sharedq.settings import LAYERS, WIDTH, check_count, require
+from sharedq.settings import LAYERS, WIDTH, check_count, check_shares, require
 from sharedq.targets.source import RefreshInfo, TargetSource, every
 from sharedq.transitions import Batch, Step
 
@@ -74,7 +74,7 @@ class SAC:
     bound_returns: bool = True  # scaled rewards: divide them further if the largest return would exceed value_bound
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"algorithm.gamma must lie in 0 .. 1, not {self.gamma}")
+        check_shares("algorithm", self, "gamma")
         for name in ("actor_period", "learning_rate_updates"):
             check_count(f"algorithm.{name}", getattr(self, name))
         check_count("algorithm.critics", self.critics, most=CRITICS)

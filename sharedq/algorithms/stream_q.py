@@ -25,7 +25,7 @@ from sharedq.bellman.returns import discount
 from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import Bound, Total, adaptive, gradient_step, intentional, obgd
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, check_shares, require
 from sharedq.targets.source import RefreshInfo, TargetSource
 from sharedq.transitions import Batch, Step
 
@@ -65,9 +65,7 @@ class StreamQ:
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):
-        for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+        check_shares("algorithm", self, "gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon")
         require(self.rate > 0, f"algorithm.learning_rate must be above 0, not {self.rate}")
         require(self.kappa >= 0, f"algorithm.kappa cannot be negative: {self.kappa}")
         check_count("algorithm.epsilon_steps", self.epsilon_steps, least=0)

@@ -32,7 +32,7 @@ from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_e
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
 from sharedq.optimizers import gradient_step
-from sharedq.settings import check_count, require
+from sharedq.settings import check_count, check_shares, require
 from sharedq.targets.online_network import OnlineNetwork
 from sharedq.targets.source import TargetSource, evaluate
 from sharedq.transitions import Batch, Step
@@ -71,9 +71,7 @@ class StreamQRC:
     evaluation_epsilon: float = 0.0  # share of random actions in evaluation
 
     def __post_init__(self):
-        for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"algorithm.{name} must lie in 0 .. 1, not {share}")
+        check_shares("algorithm", self, "gamma", "trace_decay", "epsilon_start", "epsilon_end", "evaluation_epsilon")
         require(self.learning_rate > 0, f"algorithm.learning_rate must be above 0, not {self.learning_rate}")
         for name in ("h_rate", "beta"):
             require(getattr(self, name) >= 0, f"algorithm.{name} cannot be negative: {getattr(self, name)}")

@@ -27,7 +27,7 @@ from sharedq.exploration import linear_schedule
 from sharedq.samplers import block_sums
 from sharedq.samplers.reliability import Reliability
 from sharedq.samplers.sampler import Index, Sampler, SamplerSpec, Summary
-from sharedq.settings import COUNTABLE, check_count, require
+from sharedq.settings import COUNTABLE, check_count, check_shares, require
 from sharedq.transitions import Step
 from sharedq.trees import moved_every
 
@@ -250,7 +250,7 @@ class Prioritising:
                 value = getattr(self, one, 0.0)
                 require(0 <= value <= most, f"sampler.{one} must lie in 0 .. {most:g}, not {value}")
         require(self.td_offset > 0, f"sampler.td_offset must be above 0, not {self.td_offset}")
-        require(0 <= self.uniform_share <= 1, f"sampler.uniform_share must lie in 0 .. 1, not {self.uniform_share}")
+        check_shares("sampler", self, "uniform_share")
         check_count("sampler.anneal_steps", 1 if self.anneal_steps is None else self.anneal_steps)
         check_count("sampler.refresh_period", getattr(self, "refresh_period", 1))
 
