@@ -23,6 +23,7 @@ from sharedq.experiment import Experiment
 from sharedq.networks import Dense, Table
 from sharedq.recipes import recipe
 from sharedq.replay import Rollout
+from sharedq.replay.rollout import shuffled
 from sharedq.targets import REDQ, IteratedNetworks, OnlineNetwork, SharedHeads, TargetNetwork
 from sharedq.trainer import resume, train
 from sharedq.training import Fused, Interactive, seeds
@@ -96,6 +97,20 @@ def test_the_recursion_starts_with_the_value_of_the_last_next_state():
 
 
 # What is drawn from a rollout
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 96, 4096, 5000])
+def test_a_shuffle_holds_each_number_once(size):
+    orders = jax.vmap(lambda key: shuffled(key, size))(jax.random.split(jax.random.key(0), 3))
+    np.testing.assert_array_equal(jnp.sort(orders, axis=1), np.tile(np.arange(size), (3, 1)))
+    assert size < 96 or len(np.unique(orders, axis=0)) == 3
+
+
+def test_every_order_is_as_likely():
+    orders = jax.jit(jax.vmap(lambda key: shuffled(key, 3)))(jax.random.split(jax.random.key(0), 24_000))
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert abs(counts - 4_000).max() < 5 * 4_000**0.5  # five standard deviations
 
 
 def small(target=FREE, held="rollout", trace_decay=0.65, **options) -> Experiment:
