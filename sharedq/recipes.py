@@ -158,7 +158,8 @@ def _small_atari() -> Experiment:
         replay=FrameStacks(capacity=50_000, batch_size=16),  # [SA]
         training=Interactive(
             steps=1_500_000,  # [SA] 30 epochs of 50,000
-            environments=1,  # [SA]
+            environments=8,  # ours: [SA] has 1, and a call to the device would then be made for every single update
+            learn_while_stepping=True,  # ours: the updates run while the emulators do, from the steps before
             warm_up=10_000,  # [SA]
             update_period=1,  # [SA]
             reward_bound=1.0,  # [SA]

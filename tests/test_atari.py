@@ -30,17 +30,17 @@ def actions_of(steps, count=1, seed=0, choices=4):
 class Reference:
     """Gymnasium's wrapper around ale-py's environment, and a stack written out."""
 
-    def __init__(self, game):
+    def __init__(self, game, side, stack):
+        self.black = [np.zeros((side, side), np.uint8)] * (stack - 1)
         gymnasium.register_envs(ale_py)
         raw = gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0, disable_env_checker=True)
         self.environment = gymnasium.wrappers.AtariPreprocessing(
-            raw, noop_max=0, frame_skip=4, terminal_on_life_loss=False, grayscale_obs=True
+            raw, noop_max=0, frame_skip=4, screen_size=side, terminal_on_life_loss=False, grayscale_obs=True
         )
 
     def begin(self):
         frame, _ = self.environment.reset()
-        black = np.zeros((84, 84), np.uint8)
-        self.frames = [black, black, black, frame]
+        self.frames = [*self.black, frame]
         return np.stack(self.frames, axis=-1)
 
     def step(self, action):
@@ -49,9 +49,13 @@ class Reference:
         return np.stack(self.frames, axis=-1), reward, terminated
 
 
-@pytest.mark.parametrize(("game", "steps"), [("Breakout", 600), ("SpaceInvaders", 250)])
-def test_frames_rewards_and_ends_are_those_of_gymnasium(game, steps):
-    reference, worlds = Reference(game), opened(game=game, sticky=0.0)
+@pytest.mark.parametrize(
+    ("game", "steps", "side", "stack"),
+    [("Breakout", 600, 84, 4), ("SpaceInvaders", 250, 84, 4), ("Breakout", 600, 16, 2), ("SpaceInvaders", 250, 16, 2)],
+)
+def test_frames_rewards_and_ends_are_those_of_gymnasium(game, steps, side, stack):
+    """Gymnasium resizes with OpenCV's INTER_AREA, and so does the code of the scaled-down agent."""
+    reference, worlds = Reference(game, side, stack), opened(game=game, sticky=0.0, side=side, stack=stack)
     np.testing.assert_array_equal(worlds.reset()[0], reference.begin())
     rewards, ends = 0, 0
     for action in actions_of(steps):

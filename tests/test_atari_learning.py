@@ -1,9 +1,10 @@
-"""Learning by the paper's protocol: the loss on its network, written out, and the step at which heads first move."""
+"""Learning on Atari: the loss on the recipes' networks, written out, and the step at which heads first move."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from sharedq.environments import Discrete, EnvironmentSpec, HostEnvironment, Outcome
 from sharedq.networks import Dense
@@ -17,9 +18,9 @@ ACTIONS, BATCH, HEADS = 4, 3, 9
 KEY = jax.random.key(3)
 
 
-def drawn_batch() -> Batch:
+def drawn_batch(shape) -> Batch:
     draw = np.random.default_rng(3)
-    obs, next_obs = draw.integers(0, 256, (2, BATCH, 84, 84, 4), np.uint8)
+    obs, next_obs = draw.integers(0, 256, (2, BATCH, *shape), np.uint8)
     action, reward = draw.integers(0, ACTIONS, BATCH, np.int32), draw.normal(size=BATCH)
     transition = Transition(obs, action, reward, np.array([0.99, 0.0, 0.99]), next_obs)
     return Batch(transition, np.ones(BATCH), np.zeros(BATCH, np.int32))
@@ -31,23 +32,23 @@ def normalised(x, layer):
     return centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * layer["scale"] + layer["bias"]
 
 
-def features(trunk, images):
-    """The paper's network: /255, three convolutions and a dense layer, LayerNorm and ReLU behind each."""
+def features(trunk, strides, images):
+    """The network: /255, convolutions with these strides and a dense layer, LayerNorm and ReLU behind each."""
     x = images.astype(float) / 255
-    for number, stride in enumerate((4, 2, 1)):
+    for number, stride in enumerate(strides):
         layer = trunk[f"Convolution_{number}"]
         x = jax.lax.conv_general_dilated(
             x, layer["kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         x = jnp.maximum(normalised(x + layer["bias"], trunk[f"LayerNorm_{number}"]), 0)
     x = x.reshape(BATCH, -1) @ trunk["Dense_0"]["kernel"] + trunk["Dense_0"]["bias"]
-    return jnp.maximum(normalised(x, trunk["LayerNorm_3"]), 0)
+    return jnp.maximum(normalised(x, trunk[f"LayerNorm_{len(strides)}"]), 0)
 
 
-def pairs_written_out(params, held, batch: Batch):
+def pairs_written_out(params, held, batch: Batch, strides):
     """The paper's loss: each head learns from the one before it, K pairs one after another."""
     t, total = batch.transition, 0.0
-    at_now, at_then = features(params["trunk"], t.obs), features(params["trunk"], t.next_obs)
+    at_now, at_then = (features(params["trunk"], strides, obs) for obs in (t.obs, t.next_obs))
     before = {name: held[name][0] for name in held}
     for k in range(HEADS):
         head = {name: params["heads"][name][k] for name in held}
@@ -59,20 +60,25 @@ def pairs_written_out(params, held, batch: Batch):
     return total
 
 
-def test_the_gradient_on_the_papers_network_is_that_of_k_pairs_written_out(monkeypatch):
+PAPERS = ("atari-cnn-ln", (84, 84, 4), (4, 2, 1), {"network.filters": (4, 4, 4), "network.hidden": (16,)})
+SMALL = ("atari-small", (16, 16, 2), (2,), {})
+
+
+@pytest.mark.parametrize(("name", "shape", "strides", "smaller"), [PAPERS, SMALL])
+def test_the_gradient_is_that_of_k_pairs_written_out(name, shape, strides, smaller, monkeypatch):
     """In two passes, and in one over both halves of the batch."""
     told = optax.GradientTransformation(lambda p: p, lambda slope, state, p: (jax.tree.map(jnp.zeros_like, p), slope))
     monkeypatch.setattr("sharedq.algorithms.dqn.adam", lambda *settings: told)  # keeps the gradient, moves nothing
-    small = {"network.filters": (4, 4, 4), "network.hidden": (16,)}
-    atari = recipe("atari-cnn-ln").replace(target="shared_heads", **{"target.heads": HEADS}, **small)
-    network, batch = atari.network.build(ACTIONS), drawn_batch()
+    atari = recipe(name).replace(target="shared_heads", **{"target.heads": HEADS}, **smaller)
+    network, batch = atari.network.build(ACTIONS), drawn_batch(shape)
     two, joint = (
         atari.algorithm.on(atari.target.build(network._replace(normalises_batch=together)))
         for together in (False, True)
     )
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype(float), jax.jit(two.init)(KEY, batch))
-        loss, slope = jax.jit(jax.value_and_grad(pairs_written_out))(wide.params, wide.source["target_params"], batch)
+        written_out = jax.jit(jax.value_and_grad(pairs_written_out), static_argnums=3)
+        loss, slope = written_out(wide.params, wide.source["target_params"], batch, strides)
         assert loss.dtype == jnp.float64
         for learner in (two, joint):
             after, _, metrics = jax.jit(learner.update)(wide, batch, KEY, jnp.int32(1))
@@ -80,6 +86,21 @@ def test_the_gradient_on_the_papers_network_is_that_of_k_pairs_written_out(monke
             for one, other in zip(jax.tree.leaves(after.optimiser), jax.tree.leaves(slope), strict=True):
                 assert other.any()
                 np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({"target": "online_network"}, 265_658),
+        ({"target": "target_network"}, 531_316),
+        ({"target": "shared_heads"}, 268_228),
+    ],
+)
+def test_the_small_agent_holds_as_many_parameters_as_that_of_its_authors(options, parameters):
+    small = recipe("atari-small").replace(**options)
+    learner = small.algorithm.on(small.target.build(small.network.build(10)))
+    state = jax.eval_shape(learner.init, KEY, drawn_batch((16, 16, 2)))
+    assert sum(leaf.size for leaf in jax.tree.leaves((state.params, state.source))) == parameters
 
 
 class Still:
