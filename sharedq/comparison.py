@@ -5,9 +5,10 @@ import json
 import math
 import os
 import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -19,6 +20,7 @@ from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
 from sharedq.runs.durable import unfinished_name
+from sharedq.runs.lock import locked
 from sharedq.settings import as_typed, chosen, require
 from sharedq.tables import COMPARED
 from sharedq.targets import TargetNetwork
@@ -27,8 +29,12 @@ from sharedq.training.progress import Progress
 
 Shown = Callable[[str, Experiment], AbstractContextManager[Progress]]
 
-LOCK = "lock"
+LOCK, REPORT_LOCK = "lock", "report.lock"
+BUSY = "another process is at it"
+FRESH = 60.0  # ours: seconds between two reports on a comparison that is being trained
+SHARE = 0.02  # ours: the most of the time that these reports take
 UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it wrote the plan
+OURS = {LOCK, REPORT_LOCK, UNFINISHED}
 RUNS = 100  # ours: the most runs of a sweep
 LONGEST = 60  # ours: characters in the name of a run's folder, which may have 255 bytes
 
@@ -60,10 +66,17 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
     return found
 
 
+class Member(NamedTuple):
+    """A run of a comparison."""
+
+    label: str  # in the report, where runs in different environments may have the same
+    experiment: Experiment
+
+
 class Planned(NamedTuple):
     """What a comparison trains."""
 
-    experiments: dict[str, Experiment]  # by their labels
+    members: dict[str, Member]  # by names that tell them all apart
     ranked: bool  # whether the report orders the runs by their results
     folder: Path  # by default
 
@@ -83,20 +96,21 @@ def planned(
     require(targets is None or len(targets) >= 1, "name at least one source to compare")
     if targets is None:
         targets = () if varied else COMPARED
-    experiments = sweep(base, options, targets)
-    first, *others = experiments.values()
-    with_source = [one for one in experiments.values() if one.uses_target]
+    members = sweep(base, options, targets)
+    first, *others = [one.experiment for one in members.values()]
+    with_source = [one for one in (first, *others) if one.uses_target]
     settings = [full for full in _varied_names(base, options) if len(targets) <= 1 or _differ(with_source, full)]
     ranked = bool(settings) and all(_task(one) == _task(first) for one in others)
     folder = Path("comparisons") / "-".join([name, *_varied_names(base, options).values()])
-    return Planned(experiments, ranked, folder)
+    return Planned(members, ranked, folder)
 
 
-def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[Any]) -> dict[str, Experiment]:
-    """The experiments to compare by their labels: one for each choice of a value per option and of a source.
+def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[Any]) -> dict[str, Member]:
+    """The experiments to compare by their names: one for each choice of a value per option and of a source.
 
-    Without `targets`, all runs have the source of `base`. A label has what differs: the source, and the options with
-    several values. An algorithm that asks no source is trained once, whatever the sources are.
+    Without `targets`, all runs have the source of `base`. A name has what differs: the source, and the options with
+    several values. A label leaves out the options of the environment, because the report treats each environment apart.
+    An algorithm that asks no source is trained once, whatever the sources are.
     """
     count = max(len(targets), 1) * math.prod(map(len, options.values()))
     require(count <= RUNS, f"these values ask for {count:,} runs, and {RUNS} are the most: name fewer values")
@@ -107,20 +121,23 @@ def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Seque
     with_source = [one for _, one in every if one.uses_target]
     names = _varied_names(base, options)
     told = {full: name for full, name in names.items() if len(targets) <= 1 or _differ(with_source, full)}
-    found: dict[str, Experiment] = {}
+    found: dict[str, Member] = {}
     for values, one in every:
         if not one.uses_target and any(values[option] != options[option][0] for option in of_targets):
             continue
         own = told if one.uses_target else _without_source(names)
-        words = _words(one, own)
+        in_label = {full: option for full, option in own.items() if full.partition(".")[0] != "environment"}
         experiments = [with_target(one, wanted) for wanted in targets if one.uses_target] or [one]
         for source, experiment in zip(labels_of(experiments), experiments):
-            in_words = own and len(targets) <= 1 and one.uses_target
-            label = words if in_words else ", ".join(filter(None, [source, words]))
-            same = next((other for other, one in found.items() if one == experiment), None)
-            also = "" if same == label else f", also as {same}"
-            require(same is None, f"{label} would be trained twice{also}: name each value once")
-            found[label] = experiment
+            in_words = len(targets) <= 1 and one.uses_target
+            name, label = (
+                words if in_words and words else ", ".join(filter(None, [source, words]))
+                for words in (_words(one, own), _words(one, in_label))
+            )
+            same = next((other for other, member in found.items() if member.experiment == experiment), None)
+            also = "" if same == name else f", also as {same}"
+            require(same is None, f"{name} would be trained twice{also}: name each value once")
+            found[name] = Member(label, experiment)
     return found
 
 
@@ -158,17 +175,17 @@ def _varied_names(base: Experiment, options: Mapping[str, Sequence[str]]) -> dic
 
 def plan(
     name: str,
-    experiments: Mapping[str, Experiment],
+    members: Mapping[str, Member],
     out: Path,
     command: str,
     overwrite: bool,
     ranked: bool = False,
 ) -> None:
-    """Writes the plan of a comparison of `experiments`, by their labels, to `out`, unless the same plan is there.
+    """Writes the plan of a comparison of `members`, by their names, to `out`, unless the same plan is there.
 
     The report on a `ranked` comparison orders the runs by their results, and measures them against the first.
     """
-    labels, trained = list(experiments), [one.pinned() for one in experiments.values()]
+    labels, trained = [one.label for one in members.values()], [one.experiment.pinned() for one in members.values()]
     _check_report()
     trust = {reference for one in trained for reference in one.imports()}
     described = {
@@ -177,13 +194,13 @@ def plan(
         "command": command,
         "reference": labels[0] if ranked else _reference(labels, trained),
         **({"ranked": True} if ranked else {}),
-        "runs": [_planned(*one, out) for one in zip(labels, _folders(labels), trained)],
+        "runs": [_planned(*one, out) for one in zip(labels, _folders(list(members)), trained)],
     }
     if _is_planned(out) and not overwrite:
         _require_same(out, described, trust)
         return
     old = _what_may_go(out, described) if _is_planned(out) else []
-    if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - {LOCK, UNFINISHED}):
+    if not _is_planned(out) and os.path.lexists(out) and (not out.is_dir() or _names(out) - OURS):
         raise SharedqError(f"{out} is not empty and holds no comparison: choose another --out")
     use_cores_for(trained[0])
     for experiment in trained:  # this raises before a folder is made
@@ -222,7 +239,7 @@ def _what_may_go(out: Path, described: dict[str, Any]) -> list[Path]:
     try:
         read_plan(out)
     except SharedqError as error:  # edited, damaged, or another file of this name
-        if strange := _names(out) - {PLAN, LOCK, UNFINISHED, "runs", *reports.FILES}:
+        if strange := _names(out) - {PLAN, *OURS, "runs", *reports.FILES}:
             raise SharedqError(f"{error}; but {out} also holds {min(strange)}, which no comparison has") from None
     reports.check_place(out)
     old = sorted(path for path in out.glob("runs/*") if os.path.lexists(path / "experiment.json"))
@@ -253,11 +270,15 @@ def _remove(run: Path) -> None:
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
     """Locks the comparison for this process, as a run is locked, and removes files that were only begun."""
-    if (out / LOCK).is_symlink():
-        raise SharedqError(f"{out / LOCK} is a link, and links inside a comparison are not followed: remove it")
+    _refuse_linked_lock(out)
     with RunDirectory(out).writing():
         (out / UNFINISHED).unlink(missing_ok=True)
         yield
+
+
+def _refuse_linked_lock(out: Path) -> None:
+    if (out / LOCK).is_symlink():
+        raise SharedqError(f"{out / LOCK} is a link, and links inside a comparison are not followed: remove it")
 
 
 def _check_report() -> None:
@@ -279,13 +300,13 @@ def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str 
     return next(ours, None)
 
 
-def _folders(labels: Sequence[str]) -> list[str]:
-    """A folder for the run of each label. Labels that differ only in signs get folders with a number."""
+def _folders(names: Sequence[str]) -> list[str]:
+    """A folder for the run of each name. Names that differ only in signs get folders with a number."""
     found: list[str] = []
-    for label in labels:
-        name = "".join(c if c.isalnum() else "-" for c in label.replace("=", "")).strip("-").lower()
+    for run in names:
+        name = "".join(c if c.isalnum() else "-" for c in run.replace("=", "")).strip("-").lower()
         name = f"runs/{name[:LONGEST]}"
-        numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(labels) + 1))
+        numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + 1))
         found.append(next(one for one in numbered if one not in found))
     return found
 
@@ -307,47 +328,130 @@ def read_plan(out: Path) -> dict[str, Any]:
 def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[str], None] = print) -> Path:
     """Trains the runs of the plan at `out` that are not finished, then writes the report. Returns the page.
 
-    Code that the plan names is imported only if `trust` allows it: `True` allows all, a list these import strings. If a
-    source diverges, the others are still trained; the report says so, and an error is raised at the end. `say` gets a
-    line for each run that is not whole.
+    Several processes, also on several machines that share the folder, can do this at the same time: each takes a run
+    that no other one trains. Code that the plan names is imported only if `trust` allows it: `True` allows all, a list
+    these import strings. If a source diverges, the others are still trained; the report says so, and an error is raised
+    at the end. `say` gets a line for each run that is not whole.
     """
     for one in read_plan(out)["runs"]:  # this raises before the lock is made
         Experiment.from_dict(one["experiment"], trust)
-    with _writing(out):
+    _refuse_linked_lock(out)
+    with locked(out / LOCK, f"another process is writing {out}: wait for it, or stop it", shared=True):
         return _carry_out(out, read_plan(out), shown, trust, say)
 
 
 def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust, say: Callable[[str], None]) -> Path:
     _check_report()
     reports.check_place(out)
-    experiments = [Experiment.from_dict(one["experiment"], trust) for one in described["runs"]]
-    for one in described["runs"]:  # this raises before anything is trained
+    runs = described["runs"]
+    times = Counter(one["label"] for one in runs)
+    waiting = [
+        (
+            one,
+            f"{number} of {len(runs)}, {one['label'] if times[one['label']] == 1 else Path(one['folder']).name}",
+            made,
+        )
+        for number, one in enumerate(runs, start=1)
+        for made in [Experiment.from_dict(one["experiment"], trust)]
+    ]
+    for one in runs:  # this raises before anything is trained
         _begun(out, one)
     lost = []
-    for number, (one, experiment) in enumerate(zip(described["runs"], experiments, strict=True), start=1):
-        folder, run = out / one["folder"], _begun(out, one)
-        if run is not None and run.finished() is not None:
-            continue
-        title = f"{number} of {len(described['runs'])}, {one['label']}"
-        try:
-            with shown(title, experiment) as progress:
-                try:
-                    if run is not None:
-                        resume(folder, trust=trust, progress=progress)
-                    else:
-                        train(experiment, folder, command=one["command"], progress=progress)
-                except Diverged as diverged:
-                    progress.say(f"diverged: {diverged}")
-                    lost.append(one["label"])
-        except Stopped as stopped:
-            onwards = f"sharedq resume {shlex.quote(str(out))}{to_trust(experiment)}"
-            raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
-        if number < len(experiments):
-            say(f"report so far: {reports.write(out, say=say)}")
-    page = reports.write(out, say=say)
+    while waiting:
+        elsewhere = []
+        for number, (one, title, experiment) in enumerate(waiting, start=1):
+            with _claimed(out, one) as ours:
+                if not ours:
+                    elsewhere.append((one, title, experiment))
+                    continue
+                trained, diverged = _train(out, one, title, experiment, shown, trust)
+                lost += [one["label"]] * diverged
+            if trained and number < len(waiting):
+                say(f"report so far: {_report(out, say)}")
+        if len(elsewhere) == len(waiting):  # the others train what is left
+            break
+        waiting = elsewhere  # who trained these may have been killed since
+    page = _report(out, say)
+    for _, title, _ in waiting:
+        say(f"another process trains {title}; the report has what there is of it")
     if lost:
         raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")
     return page
+
+
+def _train(
+    out: Path, one: dict[str, Any], title: str, experiment: Experiment, shown: Shown, trust: Trust
+) -> tuple[bool, bool]:
+    """Trains a run of the plan to its end. Returns whether there was anything to train, and whether it diverged."""
+    folder, run = out / one["folder"], _begun(out, one)
+    if run is not None and run.finished() is not None:
+        return False, False
+    try:
+        with shown(title, experiment) as progress:
+            fresh = _WithFreshPage(progress, out)
+            try:
+                if run is not None:
+                    resume(folder, trust=trust, progress=fresh)
+                else:
+                    train(experiment, folder, command=one["command"], progress=fresh)
+            except Diverged as diverged:
+                progress.say(f"diverged: {diverged}")
+                return True, True
+    except Stopped as stopped:
+        onwards = f"sharedq resume {shlex.quote(str(out))}{to_trust(experiment)}"
+        raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
+    return True, False
+
+
+@contextmanager
+def _claimed(out: Path, one: dict[str, Any]) -> Iterator[bool]:
+    """Claims a run of the plan for this process. Yields whether it is ours: another process may be training it."""
+    claim = out / f"{one['folder']}.claim"
+    claim.parent.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(claim, BUSY))
+        except SharedqError as error:
+            if str(error) != BUSY:
+                raise
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+def _report(out: Path, say: Callable[[str], None]) -> Path:
+    """Writes the report once no other process writes it."""
+    while True:
+        try:
+            with locked(out / REPORT_LOCK, BUSY):
+                return reports.write(out, say=say)
+        except SharedqError as error:
+            if str(error) != BUSY:
+                raise
+        time.sleep(0.1)
+
+
+class _WithFreshPage:
+    """The progress of a run, which also writes the report again from time to time."""
+
+    def __init__(self, progress: Progress, out: Path):
+        self._progress, self._out, self._due = progress, out, time.monotonic() + FRESH
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def update(self, step: int, rate: float, mean_return: float | None, learning: bool) -> None:
+        self._progress.update(step, rate, mean_return, learning)
+        began = time.monotonic()
+        if began < self._due:
+            return
+        with suppress(SharedqError), locked(self._out / REPORT_LOCK, BUSY):  # the report at the end tells of errors
+            reports.write(self._out)
+        taken = time.monotonic() - began
+        self._due = began + max(FRESH, taken / SHARE)
 
 
 def _begun(out: Path, one: dict[str, Any]) -> RunDirectory | None:

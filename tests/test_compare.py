@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sharedq import reports
 from sharedq.collecting import collect
 from sharedq.command_line import main
-from sharedq.comparison import labels_of, plan, planned, sweep, with_target
+from sharedq.comparison import Member, labels_of, plan, planned, sweep, with_target
 from sharedq.datasets.store import Store
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
@@ -101,6 +103,81 @@ def test_killed_in_the_middle_it_goes_on_with_what_is_left(compared, tmp_path):
     assert times(done) == before
     assert (out / "report.html").exists()
     assert runs_of(out) == {name: run for name, run in runs_of(compared).items() if (out / "runs" / name).exists()}
+
+
+def test_two_processes_share_the_runs_of_a_comparison(compared, tmp_path):
+    """The second goes on with what the first, which is killed, has not done."""
+    out, code = tmp_path / "out", "import sys; from sharedq.command_line import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, *command(out, *THREE)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("runs/*/experiment.json")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        (first,) = out.glob("runs/*/experiment.json")
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+            while len(list(out.glob("runs/*/experiment.json"))) < 2:
+                assert other.poll() is None
+                time.sleep(0.001)
+            if process.poll() is None and not first.with_name("finished.json").exists():
+                process.kill()
+            assert other.wait() == 0
+    assert runs_of(out) == runs_of(compared)
+    assert not list(out.glob("runs/*.claim")) and main(["verify", str(out)]) == 0
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from sharedq.runs.lock import locked
+with locked(Path(sys.argv[1]), "taken", shared=sys.argv[2] == "shared"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(file: Path, how: str):
+    """Another process holds the lock `file` meanwhile."""
+    words = [sys.executable, "-c", HOLD, str(file), how]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.stdin.close()
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(finished, capsys):
+    shutil.rmtree(finished / "runs/target-free")
+    with held_elsewhere(finished / "runs/target-free.claim", "alone"):
+        assert main(["resume", str(finished)]) == 0
+        assert "another process trains 1 of" in capsys.readouterr().out
+        assert not (finished / "runs/target-free").exists()
+    assert main(["resume", str(finished)]) == 0
+    assert (finished / "runs/target-free/finished.json").exists()
+
+
+def test_a_comparison_that_is_being_trained_is_not_replaced(finished):
+    with held_elsewhere(finished / "lock", "shared"):
+        with pytest.raises(SharedqError, match="another process is writing"):
+            replace_with(finished)
+        assert main(["resume", str(finished)]) == 0
+
+
+def test_the_page_is_kept_fresh_while_a_run_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("sharedq.comparison.FRESH", 0.0)
+    monkeypatch.setattr("sharedq.comparison.SHARE", 1e9)
+    seen, write = [], reports.write
+
+    def watched(out, **options):
+        page = write(out, **options)
+        summary = json.loads((Path(out) / "summary.json").read_text())
+        seen.append(([(one["label"], one["status"]) for one in summary["runs"]], summary["left"]))
+        return page
+
+    monkeypatch.setattr("sharedq.reports.write", watched)
+    assert main(command(tmp_path / "out", *THREE[:2])) == 0
+    during = [left for runs, left in seen if ("target-free", "unfinished") in runs]
+    assert len(during) >= 2 and max(left or 0 for left in during) > 0
+    assert seen[-1][0][-1][1] == "finished" and seen[-1][1] is None
 
 
 def refused(capsys, *words) -> str:
@@ -227,9 +304,22 @@ def test_one_source_is_in_no_label_and_may_be_named_either_way(plan_of):
     assert next(iter(sweep(corridor, varied, ()))) == "target.learning_rate 1.0, algorithm.learning_rate 3.0"
 
 
-def test_runs_on_several_environments_are_not_ranked(plan_of):
+def test_runs_on_several_environments_are_not_ranked_and_have_the_same_labels_in_each(plan_of):
     found = plan_of("--environment.name", "corridor", "action")
-    assert "ranked" not in found and [one["label"] for one in found["runs"]] == ["name corridor", "name action"]
+    runs = [(one["label"], one["folder"], one["experiment"]["environment"]["name"]) for one in found["runs"]]
+    assert "ranked" not in found and runs == [
+        ("target network", "runs/name-corridor", "corridor"),
+        ("target network", "runs/name-action", "action"),
+    ]
+
+
+def test_each_source_and_value_is_trained_in_each_environment(plan_of):
+    varied = ("--environment.name", "corridor", "action", "--lr", "1e-3", "2e-3")
+    found = plan_of(*varied, "--targets", "target_network", "online_network")
+    labels = [one["label"] for one in found["runs"]]
+    assert len(labels) == 8 and sorted(labels) == sorted(2 * list(dict.fromkeys(labels)))
+    assert len({one["folder"] for one in found["runs"]}) == 8
+    assert (labels[0], found["reference"]) == 2 * ("target network, learning_rate 0.001",)
 
 
 def test_an_algorithm_without_targets_is_trained_once(plan_of):
@@ -282,7 +372,7 @@ def test_a_comparison_on_data_keeps_its_data_and_goes_on(tmp_path, monkeypatch, 
 def test_shares_of_data_are_not_ranked(tmp_path):
     base = recipe("minatar-cql").replace(data="data")
     found = planned("minatar-cql", base, {"fraction": ["0.1", "1"]}, None)
-    assert not found.ranked and list(found.experiments) == ["fraction 0.1", "fraction 1.0"]
+    assert not found.ranked and list(found.members) == ["fraction 0.1", "fraction 1.0"]
     assert planned("minatar-cql", base, {"batch_size": ["8", "32"]}, None).ranked
 
 
@@ -301,7 +391,7 @@ def test_a_comparison_lays_out_the_cores_as_its_runs_do(tmp_path, monkeypatch, t
     monkeypatch.setattr("sharedq.trainer.use_all_cores", lambda for_one, devices: asked.append((for_one, devices)))
     options = {"environment.id": "CartPole-v1", "training": training, "seeds": seeds}
     one = recipe("cartpole").replace(environment="gymnasium", **options)
-    plan("cartpole", {"one": one}, tmp_path / "out", "", overwrite=False)
+    plan("cartpole", {"one": Member("one", one)}, tmp_path / "out", "", overwrite=False)
     assert asked == [(for_one, seeds)]  # each seed of environments on the host has a device of its own
 
 
@@ -379,24 +469,11 @@ def test_a_file_called_compare_json_is_no_comparison(tmp_path):
     assert len(json.loads((tmp_path / "compare.json").read_text())["runs"]) == 1
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from sharedq.comparison import _writing
-with _writing(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_comparison_is_written_by_one_process(finished, capsys):
-    words = [sys.executable, "-c", HOLD, str(finished)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+def test_a_comparison_is_replaced_by_one_process(finished, capsys):
+    with held_elsewhere(finished / "lock", "alone"):
         assert "another process is writing" in refused(capsys, "resume", str(finished))
         with pytest.raises(SharedqError, match="another process is writing"):
             replace_with(finished)
-        process.stdin.close()
     assert (finished / "runs/target-free/finished.json").exists()
     assert main(["resume", str(finished)]) == 0
 

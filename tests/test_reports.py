@@ -994,3 +994,48 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_report_and_named(tmp_path,
         (tmp_path / name / "experiment.json").write_text("{")
     with pytest.raises(SharedqError, match=r"first/experiment.json was edited or damaged"):
         load(tmp_path)
+
+
+# Runs with other seeds
+
+
+def test_runs_that_differ_only_in_their_seeds_are_one_run(tmp_path):
+    make_run(tmp_path / "one" / "heads", [1, 2, 3])
+    make_run(tmp_path / "two" / "heads", [4, 5], seed=3)
+    (run,) = load(tmp_path).runs
+    assert (run.label, run.seeds, run.finished) == ("heads", (0, 1, 2, 3, 4), True)
+    make_run(tmp_path / "whole" / "heads", [1, 2, 3, 4, 5])
+    assert summary_of(write(tmp_path / "whole").parent)["runs"][0]["area"] == 3
+    shutil.rmtree(tmp_path / "whole")
+    (found,) = summary_of(write(tmp_path).parent)["runs"]
+    assert (found["seeds"], found["area"]) == (5, 3)
+
+
+def test_runs_with_a_seed_in_common_or_other_settings_are_not_joined(tmp_path):
+    make_run(tmp_path / "one" / "heads", [1, 2, 3])
+    make_run(tmp_path / "two" / "heads", [4, 5], seed=2)
+    assert {run.label for run in load(tmp_path).runs} == {"one/heads", "two/heads"}
+    make_run(tmp_path / "three" / "heads", [4, 5], seed=4, game="asterix")
+    assert len(load(tmp_path).runs) == 3
+
+
+def test_seeds_of_a_run_that_is_not_finished_keep_what_they_have(tmp_path):
+    make_run(tmp_path / "one" / "heads", [1, 2])
+    make_run(tmp_path / "two" / "heads", [4, 5], seed=2, until=STEPS // 2, finished=False)
+    (run,) = load(tmp_path).runs
+    assert not run.finished and run.reached.tolist() == [STEPS, STEPS, STEPS // 2, STEPS // 2]
+    assert load(tmp_path).left is None  # no plan says that the rest will be trained
+
+
+def test_the_time_left_is_that_of_the_runs_that_are_not_finished(pair):
+    assert load(pair).left is None
+    make_run(pair / "runs" / "c", [1, 2], until=STEPS // 2, finished=False)
+    make_comparison(pair, {"target network": "runs/a", "heads": "runs/b", "other": "runs/c"}, "target network")
+    half = STEPS // 2
+    speeds = [100 + step for step in range(20, half + 1, 20)]
+    assert load(pair).left == pytest.approx(2 * half / np.median(speeds))
+    plan = json.loads((pair / "compare.json").read_text())
+    waiting = {"label": "last", "folder": "runs/d", "experiment": {"training": {"steps": 700}, "seeds": 3}}
+    (pair / "compare.json").write_text(json.dumps(plan | {"runs": [*plan["runs"], waiting]}))
+    others = np.median([512, 512, np.median(speeds)])
+    assert load(pair).left == pytest.approx(2 * half / np.median(speeds) + 2100 / others)

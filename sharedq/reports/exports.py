@@ -25,6 +25,7 @@ def summary_json(summary: Summary) -> str:
         "about": summary.comparison.about,
         "finding": findings(summary),
         "notes": notes(summary),
+        "left": summary.comparison.left,  # seconds
         "method": {"confidence": CONFIDENCE, "repetitions": REPETITIONS, "bootstrap_seed": SEED, "points": POINTS},
         "runs": _rows(summary),
         "overall": [

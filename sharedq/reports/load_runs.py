@@ -1,6 +1,7 @@
 """Reads run directories: what a report knows about a run is what the run wrote down, as CSV and JSON."""
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ from sharedq.reports.tables import LARGEST_STEP, Table, read_episodes, read_eval
 DEPTH = 3  # folders below the one asked for in which runs are looked for
 MOST_SEEDS = 10_000  # a bootstrap over more takes hours
 LARGEST_COUNT = 2**63  # bytes, parameters
+TIMINGS = ("steps_per_second", "compile_seconds")  # of finished.json
 LARGEST_RATE = 1e12  # steps, seconds, steps a second
 
 EXPERIMENT = {
@@ -242,6 +244,7 @@ class Comparison:
     links: tuple[str, ...] = ()  # links among the folders searched, which are not followed
     left_out: tuple[str, ...] = ()  # why runs cannot be reported, in a line each
     ranked: bool = False  # whether the runs are settings of which the best is looked for
+    left: float | None = None  # seconds of training that are left, by the speed so far; None if unknown or finished
 
 
 def load(folder: str | Path, reference: str | None = None) -> Comparison:
@@ -275,6 +278,7 @@ def _load(folder: Path) -> Comparison:
             f"no run in {folder}{hint}: train one first, for example  sharedq train cartpole --out {first}"
         )
     runs, left_out = _readable((path.name, path) for path in found)
+    runs = _joined(runs)
     taken = Counter((run.task, run.label) for run in runs)
     if max(taken.values()) > 1:
         runs = tuple(replace(run, label=printable(run.folder.relative_to(folder).as_posix())) for run in runs)
@@ -327,12 +331,75 @@ def _load_listed(folder: Path) -> Comparison:
     if reference is not None and reference not in dict(planned):
         raise SharedqError(f"{path} names the reference '{reference}', which is none of its runs: correct its label")
     runs, left_out = _readable(started)
+    left = _time_left([*runs], [one for one in listed["runs"] if (one["label"], folder / one["folder"]) not in started])
+    runs = _joined(runs)
     for (environment, label), count in Counter((run.task, run.label) for run in runs).items():
         if count > 1:
             raise SharedqError(f"{path} lists '{label}' {count} times for {environment}: give each run its own label")
     missing = tuple(label for label, where in planned if (label, where) not in started)
     about = f"varied from the recipe {listed['recipe']}"
-    return Comparison(about, listed["command"], reference, runs, missing, ranked=listed["ranked"], left_out=left_out)
+    return Comparison(
+        about, listed["command"], reference, runs, missing, ranked=listed["ranked"], left_out=left_out, left=left
+    )
+
+
+def _time_left(runs: Sequence[Run], not_begun: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds of training that the runs of a comparison still need, if those that have not begun are as fast."""
+    left, steps = 0.0, 0
+    for run in runs:
+        if not run.finished and not run.diverged and run.planned:
+            left += (run.planned - int(run.reached.min())) * len(run.seeds) / run.speed.overall
+    for one in not_begun:
+        described = one.get("experiment", {})
+        planned, seeds = described.get("training", {}).get("steps", 0), described.get("seeds", 0)
+        steps += planned * seeds if type(planned) is int and type(seeds) is int else 0
+    speeds = [run.speed.overall for run in runs if np.isfinite(run.speed.overall)]
+    left += steps / float(np.median(speeds)) if steps and speeds else 0.0 if not steps else np.nan
+    return float(left) if 0 < left < np.inf else None
+
+
+def _joined(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs, where those of one label and task that differ only in their seeds are one run with all these seeds."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.experiment.items() if name not in ("seed", "seeds")}
+        key = json.dumps([run.label, run.task, settings], sort_keys=True)
+        same = groups.setdefault(key, [])
+        if any({*run.seeds} & {*other.seeds} for other in same):
+            key = f"{key} {run.folder}"
+        groups.setdefault(key, []).append(run)
+    return tuple(_as_one(group) for group in groups.values() if group)
+
+
+def _as_one(group: Sequence[Run]) -> Run:
+    """One run with the seeds of all."""
+    first, *others = group = sorted(group, key=lambda run: run.seeds)
+    if not others:
+        return first
+    finished = all(run.finished for run in group)
+    names = dict.fromkeys(name for run in group for name in run.metrics)
+    absent = [np.full(len(run.metrics["step"]), np.nan) for run in group]
+    timings = {name: value for name, value in first.timings.items() if name not in ("logs", "files", "sha256")}
+    if finished:
+        timings["steps"] = min(run.timings["steps"] for run in group)
+        timings |= {name: float(np.mean([run.timings[name] for run in group])) for name in TIMINGS if name in timings}
+    return replace(
+        first,
+        experiment=dict(first.experiment) | {"seeds": sum(len(run.seeds) for run in group)},
+        seeds=tuple(sorted(seed for run in group for seed in run.seeds)),
+        episodes=Episodes(*map(np.concatenate, zip(*(run.episodes for run in group)))),
+        evaluations=Episodes(*map(np.concatenate, zip(*(run.evaluations for run in group)))),
+        metrics={
+            name: np.concatenate([run.metrics.get(name, none) for run, none in zip(group, absent)]) for name in names
+        },
+        timings=timings if finished else {},
+        finished=finished,
+        diverged=next((run.diverged for run in group if run.diverged), {}),
+        command="\n".join(dict.fromkeys(run.command for run in group if run.command)),
+        damages=tuple(damage for run in group for damage in run.damages),
+        vouched=all(run.vouched for run in group),
+        histograms={},
+    )
 
 
 def load_run(folder: Path, label: str) -> Run:

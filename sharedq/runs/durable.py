@@ -94,6 +94,11 @@ class HashedFile:
         self._hashed.update(data)
         self._length += len(data)
 
+    def publish(self) -> None:
+        """Lets others read what was written so far."""
+        with naming(self.path):
+            self._file.flush()
+
     def flush(self) -> None:
         """Returns once everything written lies on the disk."""
         with naming(self.path):

@@ -13,8 +13,10 @@ _held: set[tuple[int, int]] = set()
 
 
 @contextmanager
-def locked(file: Path, refusal: str) -> Iterator[None]:
+def locked(file: Path, refusal: str, shared: bool = False) -> Iterator[None]:
     """Holds the lock `file`, which is made if it is not there; raises a `SharedqError` if somebody else holds it.
+
+    Several processes can hold a `shared` lock, but not while another holds one that is not shared.
 
     It is a POSIX record lock (`lockf`) because a child that is forked does not inherit one: with `flock` the worker of
     an environment kept the lock of a run whose process had been killed. Such a lock has two odd ways. It does not keep
@@ -30,7 +32,7 @@ def locked(file: Path, refusal: str) -> Iterator[None]:
         raise SharedqError(f"cannot write {file} ({error.strerror}): make its folder writable") from None
     with opened:
         try:
-            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(opened, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # the standard leaves open which of them it is
             raise SharedqError(refusal) from None
         except OSError as error:

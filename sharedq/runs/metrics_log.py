@@ -117,6 +117,11 @@ class MetricsLog:
         events.scalar(f"{tag}/return", float(returns.mean(dtype=np.float64)), last, now)
         events.scalar(f"{tag}/length", float(lengths.mean()), last, now)
 
+    def publish(self) -> None:
+        """Lets others read what was logged so far. It is not safe on the disk yet."""
+        for file in self._files.values():
+            file.publish()
+
     def flush(self) -> None:
         """Returns once everything logged lies on the disk."""
         for file in self._files.values():

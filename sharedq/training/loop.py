@@ -272,6 +272,7 @@ def _write(
             log.histograms(step, seed, {name: counts[place] for name, counts in told.histograms.items()})
         ended = told.episodes[place]
         log.episodes(ended.steps, seed, ended.returns, ended.lengths)
+    log.publish()
     returns = np.concatenate([ended.returns for ended in told.episodes])
     return float(returns.mean()) if returns.size else None
 
