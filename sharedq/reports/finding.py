@@ -80,11 +80,11 @@ def _verdict(relative: Interval, level: float, test: Test, reference: str, where
     if test.separated:
         side = "above" if relative.value > level else "below"
         return f"; it is {side} {reference} ({p_value(test.p)})"
-    words = f"; not separated with {seeds(test)}{where} ({p_value(test.p)})"
+    words = f"; not separated with {seeds_of([test])}{where} ({p_value(test.p)})"
     if test.seeds_needed is None:
         return words
     needed = f"more than {MOST_NEEDED}" if test.seeds_needed > MOST_NEEDED else f"about {test.seeds_needed}"
-    return f"{words}, a difference of this size would take {needed} seeds per run"
+    return f"{words}: a difference of this size would take {needed} seeds per run"
 
 
 def _collapsed(result: Result) -> str:
@@ -95,9 +95,9 @@ def collapsed(result: Result) -> str:
     return f"{result.collapsed} of {result.seeds} collapsed"
 
 
-def seeds(test: Test) -> str:
-    """How many seeds the runs of a test have."""
-    fewest, most = test.seeds
+def seeds_of(tests: list[Test]) -> str:
+    """How many seeds the runs of these tests have."""
+    fewest, most = min(test.seeds[0] for test in tests), max(test.seeds[1] for test in tests)
     return f"{fewest} seed{'s' * (fewest != 1)}" if fewest == most else f"{fewest} to {most} seeds"
 
 
@@ -166,12 +166,12 @@ def _too_few(summary: Summary) -> list[str]:
     lines = []
     if weak := [test for test in overall if test.smallest >= LEVEL]:
         lines.append(
-            f"With {_count(weak)} on each of {len(summary.tasks)} {summary.what} no test can reach {LEVEL}: these "
+            f"With {seeds_of(weak)} on each of {len(summary.tasks)} {summary.what} no test can reach {LEVEL}: these "
             "numbers describe the runs, and separate none."
         )
     if weak := [test for test in alone if test.smallest >= LEVEL]:
         lines.append(
-            f"With {_count(weak)} no test can reach {LEVEL}"
+            f"With {seeds_of(weak)} no test can reach {LEVEL}"
             + (
                 " on one environment alone."
                 if len(summary.tasks) > 1
@@ -179,11 +179,6 @@ def _too_few(summary: Summary) -> list[str]:
             )
         )
     return lines
-
-
-def _count(tests: list[Test]) -> str:
-    """The numbers of seeds of several tests."""
-    return seeds(tests[0]._replace(seeds=(min(one.seeds[0] for one in tests), max(one.seeds[1] for one in tests))))
 
 
 def damages(summary: Summary) -> list[str]:

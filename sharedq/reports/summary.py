@@ -39,7 +39,7 @@ class Evaluated:
 
     steps: np.ndarray
     curve: Interval  # IQM over seeds at each of the steps
-    finals: np.ndarray  # of each seed: the mean of its last evaluations
+    finals: np.ndarray  # of each seed of the run: the mean of its last evaluations, nan without any
     final: Interval
     best: Interval  # mean over seeds of each seed's best evaluation
 
@@ -216,12 +216,12 @@ class _Curves:
             evaluated = np.unique(np.concatenate([run.played.step for run in runs]))
             self.grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else self.grid
         self.curves: dict[str, np.ndarray] = {}
-        self.seeds: dict[str, tuple[int, ...]] = {}
+        self.counted: dict[str, np.ndarray] = {}  # of each seed of a run, whether it has a curve
         self.reached: dict[str, int] = {}
         for run in runs:
             curve = statistics.learning_curve(run, self.grid)
             self.curves[run.label] = _with_numbers(curve)
-            self.seeds[run.label] = tuple(int(run.seeds[at]) for at in np.flatnonzero(np.isfinite(curve).any(axis=1)))
+            self.counted[run.label] = np.isfinite(curve).any(axis=1)
             self.reached[run.label] = int(run.reached[np.isfinite(curve).any(axis=1)].min(initial=span))
         if not runs[0].plays:
             self.start = self._before_all_are_evaluated()
@@ -273,7 +273,8 @@ class _Curves:
     def _result(
         self, run: Run, pair: Pair | None, relatives: Mapping[str, Interval], tests: Mapping[str, Test]
     ) -> Result:
-        curve, until = self.curves[run.label], pair.until if pair else self.reached[run.label]
+        curve, counted = self.curves[run.label], self.counted[run.label]
+        until = pair.until if pair else self.reached[run.label]
         relative = improvement = None
         if pair and run.label != self.reference:
             relative = relatives[run.label]
@@ -282,15 +283,14 @@ class _Curves:
         tail = inside[-_final_count(len(inside)) :]
         evaluated = self._evaluated(run)
         finals = curve[:, tail].mean(axis=1) if len(tail) else np.empty(0)
-        finals = finals if run.plays or evaluated is None else evaluated.finals
         return Result(
             run=run,
-            seed_names=self.seeds[run.label],
+            seed_names=tuple(int(seed) for seed in np.array(run.seeds)[counted]),
             seed_curves=curve,
-            seed_finals=finals,
+            seed_finals=finals if run.plays or evaluated is None else evaluated.finals[counted],
             seed_areas=self.areas(run.label, until),
             curve=_bootstrap(curve),
-            final=_bootstrap(finals),
+            final=_bootstrap(finals) if run.plays or evaluated is None else evaluated.final,
             area=_bootstrap(self.areas(run.label, self.reached[run.label])),
             relative=relative,
             improvement=improvement,
@@ -314,10 +314,11 @@ class _Curves:
         steps, curve = statistics.step_means(run, *rows)
         if not len(steps):
             return None
-        curve, count = _with_numbers(curve), _final_count(len(steps))
-        finals = np.array([row[np.isfinite(row)][-count:].mean() for row in curve])
-        best = np.nanmax(curve, axis=1)
-        return Evaluated(*self._sparse_curve(run, rows), finals, _bootstrap(finals), _bootstrap(best, np.mean))
+        seen, count = np.isfinite(curve).any(axis=1), _final_count(len(steps))
+        finals = np.full(len(curve), np.nan)
+        finals[seen] = [row[np.isfinite(row)][-count:].mean() for row in curve[seen]]
+        best = np.nanmax(curve[seen], axis=1)
+        return Evaluated(*self._sparse_curve(run, rows), finals, _bootstrap(finals[seen]), _bootstrap(best, np.mean))
 
     def _sparse_curve(self, run: Run, rows: Rows) -> tuple[np.ndarray, Interval]:
         """The steps and the curve of numbers that a run has now and then, at the points of the grid if it has many."""
