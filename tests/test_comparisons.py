@@ -253,3 +253,9 @@ def test_a_profile_is_the_share_of_the_scores_above_each_level():
 
 def test_no_scores_have_no_profile():
     assert profiles({}, rng()) == {} and profiles({"a": [np.empty(0)]}, rng()) == {}
+
+
+def test_few_arrangements_of_very_many_seeds_are_not_all_made(monkeypatch):
+    """One seed against 3000 has 3001 arrangements of 3001 scores."""
+    monkeypatch.setattr(comparisons, "all_arrangements", None)
+    assert closed_tests({"a": [np.array([9.0])]}, [rng().normal(size=3000)], rng())["a"] < 0.01

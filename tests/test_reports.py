@@ -21,6 +21,7 @@ from sharedq.errors import SharedqError
 from sharedq.reports import load, write
 from sharedq.reports.environment_names import environment_name
 from sharedq.reports.figures import spread
+from sharedq.reports.finding import p_value
 from sharedq.reports.load_runs import load_run
 from sharedq.reports.looks import DARK, KINDS, LIGHT, SHADES, looks
 from sharedq.reports.measures import file_names
@@ -151,6 +152,15 @@ def test_what_is_not_separated_is_told_with_the_seeds_that_it_would_take(tmp_pat
         f"; not separated with 5 seeds (p = {row['p']:.2f}): a difference of this size would take about 69 seeds per "
         "run." in page.text
     )
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [(0.0001, "< 0.001"), (0.00099, "< 0.001"), (0.001, "= 0.001"), (0.0286, "= 0.029"), (0.0494, "= 0.049")]
+    + [(0.0496, "< 0.05"), (0.05, "= 0.050"), (0.0504, "= 0.050"), (0.1, "= 0.10"), (1.0, "= 1.00")],
+)
+def test_a_p_below_the_level_is_not_rounded_to_it(p, words):
+    assert p_value(p) == f"p {words}"
 
 
 def test_runs_without_any_difference_would_take_more_seeds_than_anybody_has(tmp_path, undrawn):

@@ -91,7 +91,7 @@ def closed_tests(samples: Mapping[str, Strata], reference: Strata, rng: np.rando
     sizes = {
         labels: [tuple(len(one) for one in _groups(samples, reference, labels, t)) for t in tasks] for labels in sets
     }
-    exact = {labels: math.prod(map(arrangement_count, found)) <= PERMUTATIONS for labels, found in sizes.items()}
+    exact = {labels: _are_few(found) for labels, found in sizes.items()}
     totals = {labels: np.zeros((1, len(labels))) for labels in sets}
     for task in tasks:
         drawn: dict[tuple[int, ...], np.ndarray] = {}  # sets of one size share their arrangements
@@ -131,6 +131,13 @@ def _share_as_large(sizes: np.ndarray) -> float:
 def arrangement_count(sizes: Sequence[int]) -> int:
     """In how many ways scores can be handed out to groups of these sizes."""
     return math.prod(math.comb(sum(sizes[place:]), size) for place, size in enumerate(sizes))
+
+
+def _are_few(sizes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether all arrangements in all environments can be tried."""
+    counts = [arrangement_count(size) for size in sizes]
+    held = max(count * sum(size) for count, size in zip(counts, sizes, strict=True))
+    return math.prod(counts) <= PERMUTATIONS and held <= MOST_SCORES
 
 
 @lru_cache(maxsize=64)

@@ -102,9 +102,11 @@ def seeds_of(tests: list[Test]) -> str:
 
 
 def p_value(p: float) -> str:
-    """Two digits at least, and never rounded to the level of the tests."""
+    """Three digits of a small one; what is below the level of the tests is not rounded to it."""
     if p < 0.001:
         return "p < 0.001"
+    if p < LEVEL <= round(p, 3):
+        return f"p < {LEVEL}"
     return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 

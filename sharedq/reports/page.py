@@ -96,10 +96,10 @@ and without the spread of the reference, where a run has {ENOUGH} scores or more
 
 _TESTS = f"""
 <p><b>Tests.</b> The area of each run is compared with that of the reference by a permutation test: the seeds of an
-environment are handed out to the runs in every other way, or in {PERMUTATIONS:,} random ones where there are more. The
+environment are handed out to the runs in every way, or in {PERMUTATIONS:,} random ways where there are more. The
 statistic is the difference of the means, divided by the standard deviation of all these seeds and averaged over
-environments. <b>p</b> is the share of the ways in which it is at least as large as in the data. It is corrected for all
-runs that are compared with the reference: every set of runs is tested by its largest difference (max-T), and the p of a
+environments. <b>p</b> is the share of the ways, the data’s own among them, in which it is at least as large as in the
+data. It is corrected for all runs that are compared with the reference: every set of runs is tested by its largest difference (max-T), and the p of a
 run is the largest of the sets that it is in (closed testing). More than {TOGETHER} runs, or runs that are compared over
 different steps, are corrected as Holm does. Measures, final returns and curves are not tested. A run is called above or
 below the reference only if its interval leaves the reference out and p is below {LEVEL}.</p>
