@@ -99,10 +99,11 @@ _TESTS = f"""
 environment are handed out to the runs in every way, or in {PERMUTATIONS:,} random ways where there are more. The
 statistic is the difference of the means, divided by the standard deviation of all these seeds and averaged over
 environments. <b>p</b> is the share of the ways, the data’s own among them, in which it is at least as large as in the
-data. It is corrected for all runs that are compared with the reference: every set of runs is tested by its largest difference (max-T), and the p of a
-run is the largest of the sets that it is in (closed testing). More than {TOGETHER} runs, or runs that are compared over
-different steps, are corrected as Holm does. Measures, final returns and curves are not tested. A run is called above or
-below the reference only if its interval leaves the reference out and p is below {LEVEL}.</p>
+data. It is corrected for all runs that are compared with the reference: every set of runs is tested by its largest
+difference (max-T), and the p of a run is the largest of the sets that it is in (closed testing). More than {TOGETHER}
+runs, or runs that are compared over different steps, are corrected as Holm does. Measures, final returns and curves are
+not tested. A run is called above or below the reference only if its interval leaves the reference out and p is below
+{LEVEL}.</p>
 <p><b>Hedges’ g</b> is the difference of the means in pooled standard deviations, corrected for few seeds; over several
 environments it is their mean. The seeds that a difference would take follow a rule of thumb: 16 / g² seeds per run, all
 environments together, find it in four of five studies. As g of few seeds is itself uncertain, so is this number. A seed
