@@ -383,7 +383,7 @@ RATES = [1e-3, 2e-3]
     [
         ({"vary": {"algorithm.learning_rate": RATES[:1]}}, ["target-free", "target network"], False, "corridor"),
         ({"vary": {"lr": RATES}}, ["learning_rate 0.001", "learning_rate 0.002"], True, "corridor-learning_rate"),
-        ({"vary": {"environment.name": ["corridor", "action"]}}, ["name corridor"], False, "corridor-name"),
+        ({"vary": {"environment.name": ["corridor", "action"]}}, 2 * ["target network"], False, "corridor-name"),
         (
             {"vary": {"learning_rate": RATES}, "targets": [SharedHeads(heads=2, period=9), "target_network"]},
             ["shared heads K=2, learning_rate 0.001", "target network, learning_rate 0.001"],

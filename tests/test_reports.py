@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from sharedq.errors import SharedqError
 from sharedq.reports import load, write
 from sharedq.reports.environment_names import environment_name
 from sharedq.reports.figures import spread
+from sharedq.reports.finding import p_value
 from sharedq.reports.load_runs import load_run
 from sharedq.reports.looks import DARK, KINDS, LIGHT, SHADES, looks
 from sharedq.reports.measures import file_names
@@ -123,8 +125,13 @@ def test_the_page_says_what_the_data_say(pair):
     assert second["improvement_low"] is None and "16 of 4 × 4 pairs" in page.text
     assert second["final_return"] == 20 and second["parameters_held"] == 100 and first["bytes_weights"] == 800
     assert first["bytes_beside_weights"] == 570
-    assert "heads: 200 %" in page.text and "with 50 % of its parameters" in page.text
-    assert "do not separate" not in page.text
+    assert "heads: 200 %" in page.text
+    assert "with 50 % of its parameters; it is above target network (p = 0.029)." in page.text
+    assert "not separated" not in page.text
+    assert (second["p"], second["separated"], second["seeds_needed"]) == (pytest.approx(2 / 70), True, None)
+    assert second["hedges_g"] == pytest.approx(10 / math.sqrt(2 / 6) * (1 - 3 / 23)) and first["hedges_g"] is None
+    assert (first["collapsed"], second["collapsed"]) == (0, 0) and "collapsed</small>" not in page.source
+    assert "4 seeds, 1 environment, 1 comparison, and the smallest p that this allows is 0.029." in page.text
     assert "1.5 s" in page.text and "512" in page.text and "800 B" in page.text
     assert "sharedq compare" in page.text and "--target shared_heads" in page.text
 
@@ -132,13 +139,123 @@ def test_the_page_says_what_the_data_say(pair):
 def test_the_page_shows_the_intervals_of_the_summary(pair):
     page, result = Page(write(pair)), summarise(load(pair)).tasks[0].result("heads")
     assert f"200 % [{100 * result.relative.low:.0f}, {100 * result.relative.high:.0f}]" in page.text
-    assert 1.8 < result.relative.low < 2 < result.relative.high < 2.3
+    assert 1.6 < result.relative.low < 2 < result.relative.high < 2.5
 
 
-def test_overlap_is_called_no_separation(tmp_path):
-    make_run(tmp_path / "a", [8, 10, 12], "target_network")
-    make_run(tmp_path / "b", [9, 10, 12])
-    assert "these data do not separate the two" in Page(write(tmp_path)).text
+def test_what_is_not_separated_is_told_with_the_seeds_that_it_would_take(tmp_path, undrawn):
+    make_run(tmp_path / "a", [8, 9, 10, 12, 13], "target_network")
+    make_run(tmp_path / "b", [9, 10, 11, 13, 15])
+    page, row = Page(write(tmp_path)), summary_of(tmp_path)["runs"][1]
+    assert row["hedges_g"] == pytest.approx(1.2 / math.sqrt((17.2 + 23.2) / 8) * (1 - 3 / 31))
+    assert row["seeds_needed"] == math.ceil(16 / row["hedges_g"] ** 2) == 69 and row["separated"] is False
+    assert (
+        f"; not separated with 5 seeds (p = {row['p']:.2f}): a difference of this size would take about 69 seeds per "
+        "run." in page.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        *[(0.0001, "< 0.001"), (0.00099, "< 0.001"), (0.001, "= 0.001"), (0.0286, "= 0.029"), (0.0494, "= 0.049")],
+        *[(0.0496, "< 0.05"), (0.05, "= 0.050"), (0.0504, "= 0.050"), (0.1, "= 0.10"), (1.0, "= 1.00")],
+    ],
+)
+def test_a_p_below_the_level_is_not_rounded_to_it(p, words):
+    assert p_value(p) == f"p {words}"
+
+
+def test_runs_without_any_difference_would_take_more_seeds_than_anybody_has(tmp_path, undrawn):
+    make_run(tmp_path / "a", [8, 10, 12, 14], "target_network")
+    make_run(tmp_path / "b", [8, 10, 12, 14])
+    page, row = Page(write(tmp_path)), summary_of(tmp_path)["runs"][1]
+    assert "(p = 1.00): a difference of this size would take more than 100 seeds per run." in page.text
+    assert row["seeds_needed"] == 101
+
+
+def test_an_interval_that_leaves_the_reference_out_does_not_separate_without_the_test(tmp_path, undrawn):
+    make_run(tmp_path / "a", [10, 10.1, 10.2], "target_network")
+    make_run(tmp_path / "b", [20, 20.1, 20.2])
+    page, row = Page(write(tmp_path)), summary_of(tmp_path)["runs"][1]
+    assert row["area_ratio_low"] > 1.9 and row["p"] == pytest.approx(0.1) and row["separated"] is False
+    assert "not separated with 3 seeds (p = 0.10): a difference of this size would take about 4 seeds" in page.text
+    assert "With 3 seeds no test can reach 0.05: these numbers describe the runs, and separate none." in page.text
+
+
+def test_a_run_below_its_reference_is_called_so_and_its_collapsed_seeds_are_counted(tmp_path, undrawn):
+    make_run(tmp_path / "a", [10, 10, 11, 11, 12], "target_network")
+    make_run(tmp_path / "b", [1, 7, 7, 5, 5])
+    page, (first, second) = Page(write(tmp_path)), summary_of(tmp_path)["runs"]
+    assert f"; it is below a (p = {2 / 252:.3f}); 3 of 5 collapsed." in page.text  # below 32 / 6
+    assert (first["collapsed"], second["collapsed"]) == (0, 3) and "<small>3 of 5 collapsed</small>" in page.source
+
+
+def test_seeds_that_cannot_collapse_are_not_counted(tmp_path, undrawn):
+    make_run(tmp_path / "a", [-10, -10, -11], "target_network")
+    make_run(tmp_path / "b", [-10, -12, -90])
+    assert [row["collapsed"] for row in summary_of(write(tmp_path).parent)["runs"]] == [None, None]
+    assert "collapsed." not in Page(tmp_path / "report.html").text.split("How the numbers")[0]
+
+
+def test_the_scores_of_each_seed_are_a_table(tmp_path, undrawn):
+    make_run(tmp_path / "a", [8, 10, 12], "target_network", seed=4)
+    make_run(tmp_path / "b", [5, 15, 25], until=400, finished=False)
+    write(tmp_path)
+    with (tmp_path / "seeds.csv").open() as file:
+        rows = [tuple(row.values())[1:] for row in csv.DictReader(file)]
+    assert rows == [
+        *[("a", str(4 + at), f"{x}.0", f"{x}.0", str(x / 10)) for at, x in enumerate((8, 10, 12))],
+        *[("b", str(at), f"{x}.0", f"{x}.0", str(x / 10)) for at, x in enumerate((5, 15, 25))],
+    ]
+    (task,) = summarise(load(tmp_path)).tasks
+    result = task.result("a")
+    assert result.seed_names == (4, 5, 6) and result.seeds == 3 and result.seed_curves.shape == (3, len(task.grid))
+    np.testing.assert_array_equal(result.seed_areas, result.seed_finals)
+    np.testing.assert_array_equal(task.normalised("b"), [0.5, 1.5, 2.5])
+    assert task.normalised("absent") is None
+
+
+def test_a_seed_without_episodes_has_no_scores(tmp_path, undrawn):
+    run = make_run(tmp_path / "a", [1, 2, 3])
+    lines = (run / "episodes.csv").read_text().splitlines(keepends=True)
+    (run / "episodes.csv").write_text("".join(line for line in lines if line.split(",")[1] != "1"))
+    (task,) = summarise(load(tmp_path)).tasks
+    assert task.results[0].seed_names == (0, 2) and task.results[0].seed_areas.tolist() == [1, 3]
+
+
+def test_several_environments_are_tested_together(tmp_path, undrawn):
+    for game, scale in (("breakout", 1), ("asterix", 100), ("freeway", 10)):
+        make_run(tmp_path / game / "net", [scale * x for x in (1, 1.1, 1.2)], "target_network", game=game)
+        make_run(tmp_path / game / "heads", [scale * x for x in (2, 2.2, 2.3)], game=game)
+        make_run(tmp_path / game / "same", [scale * x for x in (0.9, 1.1, 1.2)], "online_network", game=game)
+    page, summary = Page(write(tmp_path)), summarise(load(tmp_path))
+    told = {row["label"]: row for row in summary_of(tmp_path)["overall"]}
+    assert told["heads"]["separated"] and 1e-4 <= told["heads"]["p"] < 0.001 and not told["same"]["separated"]
+    assert (
+        "of the reference’s area under the learning curve over 3 environments; it is above the reference (p"
+        in page.text
+    )
+    assert "over 3 environments; not separated with 3 seeds on each (p = " in page.text
+    assert "With 3 seeds no test can reach 0.05 on one environment alone." in page.text
+    assert (
+        "3 seeds, 1 environment, 2 comparisons, and the smallest p that this allows is 0.10; 3 seeds, 3 env"
+        in page.text
+    )
+    assert all(one.test.p >= 0.1 for task in summary.tasks for one in task.results if one.test)
+    profile = summary.profiles["heads"]
+    assert set(summary.profiles) == {"net", "heads", "same"} and profile.share is None  # 9 scores are few
+    np.testing.assert_allclose(profile.scores, np.sort(3 * [2 / 1.1, 2, 2.3 / 1.1]))
+
+
+def test_profiles_of_many_seeds_have_a_band_and_negative_returns_none(tmp_path, undrawn):
+    make_run(tmp_path / "a", list(range(1, 26)), "target_network")
+    make_run(tmp_path / "b", list(range(2, 27)))
+    profiles = summarise(load(tmp_path)).profiles
+    assert profiles["b"].share.value[0] == 1 and profiles["b"].share.value[-1] == 0
+    assert (profiles["a"].levels == profiles["b"].levels).all() and profiles["a"].share.low[50] < 0.5
+    make_run(tmp_path / "c", [-1, -2], "iterated_networks", game="freeway")
+    make_run(tmp_path / "d", [-1, -2], "target_network", game="freeway")
+    assert summarise(load(tmp_path)).profiles == {}
 
 
 def test_the_page_stands_alone(pair):
@@ -164,7 +281,8 @@ def test_files_beside_the_page(pair, tmp_path):
     drawn = {
         f"figures/{name}{end}" for name in ("learning_curves", "areas", "memory", "speed") for end in (".svg", ".png")
     }
-    assert names == drawn | {"report.html", "summary.json", "summary.csv", "curves.csv"}
+    assert names == drawn | {"report.html", "summary.json", "summary.csv", "seeds.csv", "curves.csv"}
+    assert all(run_files.ours(name) for name in names)
     assert not (pair / "report.html").exists()
     with (out / "curves.csv").open() as file:
         points = [row for row in csv.DictReader(file) if row["label"] == "heads"]
@@ -191,7 +309,8 @@ def test_one_seed_has_no_interval_and_says_why(tmp_path):
     make_run(tmp_path / "a", [10], "target_network")
     make_run(tmp_path / "b", [15])
     page = Page(write(tmp_path))
-    assert "b: 150 %" in page.text and "one seed has no spread" in page.text
+    assert "b: 150 %" in page.text and "not separated with 1 seed (p = 1.00)." in page.text
+    assert "Intervals are not shown where a run or its reference has fewer than 3 seeds" in page.text
     assert summary_of(tmp_path)["runs"][1]["area_ratio_low"] is None
 
 
@@ -240,7 +359,9 @@ def test_seeds_count_from_the_first(tmp_path):
 
 
 def test_a_single_run(tmp_path):
-    assert "mean return over training 3.00 [3.00, 3.00]" in Page(write(make_run(tmp_path / "alone", [3, 3]))).text
+    page = Page(write(make_run(tmp_path / "alone", [3, 3, 3])))
+    assert "mean return over training 3.00 [3.00, 3.00]" in page.text
+    assert "Tests." not in page.text and "Hedges" not in page.text  # there is nothing to compare
 
 
 def test_environments_are_kept_apart_and_then_averaged(tmp_path):
@@ -531,7 +652,9 @@ def test_the_umask_says_who_may_read_a_report(pair, undrawn, umask, mode):
     assert {path.stat().st_mode & 0o777 for path in written} == {mode}
 
 
-@pytest.mark.parametrize("name", ["report.html", "summary.json", "summary.csv", "curves.csv", "figures/areas.png"])
+@pytest.mark.parametrize(
+    "name", ["report.html", "summary.json", "summary.csv", "seeds.csv", "curves.csv", "figures/areas.png"]
+)
 def test_a_report_replaces_what_a_report_wrote_and_nothing_else(pair, tmp_path, undrawn, name):
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)

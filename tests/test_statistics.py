@@ -1,7 +1,8 @@
-"""The statistics of reports: closed forms, an exact bootstrap by enumeration, and identities."""
+"""The statistics of reports: closed forms, an exact bootstrap by enumeration, coverage by simulation, identities."""
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import norm, trim_mean
+from scipy.stats import norm, t, trim_mean, ttest_ind
 
 from sharedq.reports.load_runs import Episodes, Run
 from sharedq.reports.statistics import (
@@ -23,6 +24,8 @@ from sharedq.reports.statistics import (
     ratio,
     step_means,
     stratified_bootstrap,
+    student_t,
+    widening,
 )
 
 
@@ -85,7 +88,8 @@ def test_bootstrap_agrees_with_all_resamples():
     scores, levels = np.array([0.0, 1.0, 3.0]), [10, 90]
     exact = np.percentile([np.mean(draw) for draw in itertools.product(scores, repeat=3)], levels)
     found = stratified_bootstrap([scores], np.mean, repetitions=20_000, confidence=0.8, rng=rng())
-    np.testing.assert_allclose([found.low, found.high], exact)
+    k = math.sqrt(3 / 2) * t.ppf(0.9, 2) / norm.ppf(0.9)
+    np.testing.assert_allclose([found.low, found.high], np.mean(scores) + k * (exact - np.mean(scores)))
 
 
 def test_bootstrap_never_mixes_strata():
@@ -111,15 +115,87 @@ def test_one_generator_seed_one_interval():
     assert stratified_bootstrap(scores, rng=rng(4)) != stratified_bootstrap(scores, rng=rng(5))
 
 
-def test_a_single_seed_has_no_interval():
-    found = stratified_bootstrap([np.array([4.0])], rng=rng())
-    assert found.value == 4 and np.isnan(found.low) and np.isnan(found.high)
+def test_fewer_than_three_seeds_have_no_interval():
+    for few in ([4.0], [3.0, 5.0]):
+        found = (
+            stratified_bootstrap([np.array(few)], rng=rng()),
+            stratified_bootstrap([np.array(few), np.ones(9)], np.median, rng=rng()),
+            ratio([np.full(9, 4.0)], [np.array(few)], rng=rng()),
+            difference(np.full(9, 5.0), np.array(few)),
+        )
+        assert [one.value for one in found] == [4, 1, 1, 1]
+        assert np.isnan([bound for one in found for bound in one[1:]]).all()
 
 
-def test_an_interval_of_95_percent_holds_the_truth_about_that_often():
-    samples = rng(6).normal(size=(300, 20))  # symmetric: the true interquartile mean is 0
-    found = [stratified_bootstrap([scores], repetitions=500, rng=rng(7)) for scores in samples]
-    assert 0.88 < np.mean([one.low <= 0 <= one.high for one in found]) < 0.99
+def plain(strata: list[np.ndarray], repetitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile interval of the interquartile mean, without any scaling."""
+    own = rng(7).spawn(len(strata))
+    drawn = [row[one.integers(len(row), size=(repetitions, len(row)))] for row, one in zip(strata, own)]
+    low, high = np.percentile(iqm(np.concatenate(drawn, axis=1), axis=1), [2.5, 97.5], axis=0)
+    return low, high
+
+
+@pytest.mark.parametrize("tasks", [1, 5])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_an_interval_of_95_percent_holds_the_truth_about_that_often(seeds, tasks):
+    """Each column of the strata is a study of its own; the true interquartile mean is 0."""
+    strata = list(rng(seeds).normal(size=(tasks, seeds, 600)))
+    found = stratified_bootstrap(strata, repetitions=400, rng=rng(7))
+    assert 0.90 < np.mean((found.low <= 0) & (found.high >= 0)) < 0.985
+    low, high = plain(strata, 400)
+    assert np.mean((low <= 0) & (high >= 0)) < (0.85 if (seeds, tasks) == (3, 1) else 0.95)
+    k = widening(strata)
+    np.testing.assert_allclose(found.low, found.value - k * (found.value - low))
+    np.testing.assert_allclose(found.high, found.value + k * (high - found.value))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_of_a_ratio_holds_the_truth_about_that_often(seeds):
+    samples = rng(seeds).normal(size=(400, 2, 1, seeds)) + np.array([15.0, 10.0])[:, None, None]
+    found = [ratio(x, y, repetitions=300, rng=rng(7)) for x, y in samples]
+    assert 0.90 < np.mean([one.low <= 1.5 <= one.high for one in found]) < 0.985
+
+
+@pytest.mark.parametrize(
+    ("seeds", "tasks", "k"),
+    [
+        (3, 1, 2.69),
+        (3, 5, 1.39),
+        (3, 24, 1.26),
+        (5, 1, 1.58),
+        (5, 5, 1.19),
+        (5, 24, 1.13),
+        (10, 1, 1.22),
+        (10, 5, 1.08),
+    ],
+)
+def test_equal_environments_widen_by_the_table(seeds, tasks, k):
+    same = [np.arange(float(seeds)) + 100 * task for task in range(tasks)]
+    assert widening(same) == pytest.approx(k, abs=0.005)
+    assert widening([100 * row for row in same]) == pytest.approx(widening(same))
+
+
+def test_unequal_strata_widen_between_the_ones_and_the_others():
+    """Welch and Satterthwaite by hand: v = 1 / 3 and 4 / 9, their squares over 2 and 8."""
+    strata = [np.array([1.0, 2, 3]), 2 * np.array([-1.0, -1, -1, -1, 0, 1, 1, 1, 1])]
+    freedom = (1 / 3 + 4 / 9) ** 2 / (1 / 18 + 16 / 81 / 8)
+    share = (1 / 3 + 4 / 9) / (1 / 3 * 2 / 3 + 4 / 9 * 8 / 9)
+    assert widening(strata) == pytest.approx(math.sqrt(share) * t.ppf(0.975, freedom) / norm.ppf(0.975))
+    assert widening([strata[0], np.ones(50)]) == pytest.approx(
+        widening(strata[:1])
+    )  # what has no spread counts nothing
+
+
+@pytest.mark.parametrize(
+    ("freedom", "bound"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (1e6, 1.960)]
+)
+def test_quantiles_of_student_are_those_of_the_tables(freedom, bound):
+    assert student_t(freedom) == pytest.approx(bound, abs=5e-4)
+
+
+@given(arrays(float, st.integers(1, 5), elements=st.floats(1, 2000)), st.floats(0.5, 0.995))
+def test_quantiles_of_student_are_those_of_scipy(freedom, confidence):
+    np.testing.assert_allclose(student_t(freedom, confidence), t.ppf((1 + confidence) / 2, freedom), rtol=1e-8)
 
 
 def test_ratio_of_constants():
@@ -143,7 +219,20 @@ def test_no_ratio_to_a_reference_that_may_not_be_positive(reference):
 
 
 def test_difference_of_constants():
-    assert difference(np.full(3, -1.0), np.full(4, -3.0), rng=rng()) == (2, 2, 2)
+    assert difference(np.full(3, -1.0), np.full(4, -3.0)) == (2, 2, 2)
+
+
+def test_the_interval_of_a_difference_is_welchs_by_hand():
+    """Means 5 and 2, variances 4 and 1 of 4 and 3 seeds: v = 1 and 1/3, nu = (4/3)^2 / (1/3 + 1/18) = 32/7."""
+    x, y = np.array([5 - math.sqrt(6), 5, 5, 5 + math.sqrt(6)]), np.array([1.0, 2, 3])
+    found, reach = difference(x, y), t.ppf(0.975, 32 / 7) * math.sqrt(4 / 3)
+    assert found == (pytest.approx(3), pytest.approx(3 - reach), pytest.approx(3 + reach))
+
+
+@given(*[arrays(float, st.integers(3, 9), elements=st.floats(-100, 100), unique=True)] * 2)
+def test_the_interval_of_a_difference_is_that_of_scipy(x, y):
+    bounds = ttest_ind(x, y, equal_var=False).confidence_interval()
+    np.testing.assert_allclose(difference(x, y)[1:], bounds, rtol=1e-7, atol=1e-9)
 
 
 def test_disjoint_samples_improve_for_sure_and_equal_ones_half_the_time():
@@ -158,6 +247,9 @@ def test_few_seeds_have_pairs_and_no_interval():
     found = probability_of_improvement([np.array([1.0, 2, 3, 4])], [np.array([0.0, 1, 2, 3, 4])])
     assert found.pairs == ((4, 5),) and found.wins == 12 and found.share.value == 0.6  # of 20, ties counting half
     assert np.isnan(found.share.low) and np.isnan(found.share.high)
+    for seeds, tasks, has_interval in ((3, 5, True), (3, 4, False), (2, 9, False)):
+        many = probability_of_improvement(np.ones((tasks, seeds)), np.ones((tasks, seeds))).share
+        assert np.isfinite(many.low) == np.isfinite(many.high) == has_interval
 
 
 @pytest.mark.parametrize(("share", "m", "n"), [(1.0, 5, 5), (0.8, 5, 5), (0.65, 8, 12), (0.0, 20, 6)])

@@ -1,4 +1,4 @@
-"""The report's numbers as files for other programs: summary.json, summary.csv, curves.csv, measure_curves.csv."""
+"""The report's numbers as files for other programs: summaries, the scores of each seed, and curves."""
 
 import csv
 import io
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from sharedq import formats
+from sharedq.reports.comparisons import PERMUTATIONS, Test
 from sharedq.reports.finding import findings, notes
 from sharedq.reports.load_runs import Run
-from sharedq.reports.statistics import CONFIDENCE, REPETITIONS, Interval
+from sharedq.reports.statistics import CONFIDENCE, CURVE_REPETITIONS, REPETITIONS, Interval
 from sharedq.reports.summary import POINTS, SEED, Result, Summary, Task
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula begins with in one spreadsheet or another
@@ -26,10 +27,22 @@ def summary_json(summary: Summary) -> str:
         "finding": findings(summary),
         "notes": notes(summary),
         "left": summary.comparison.left,  # seconds
-        "method": {"confidence": CONFIDENCE, "repetitions": REPETITIONS, "bootstrap_seed": SEED, "points": POINTS},
+        "method": {
+            "confidence": CONFIDENCE,
+            "repetitions": REPETITIONS,
+            "curve_repetitions": CURVE_REPETITIONS,
+            "permutations": PERMUTATIONS,
+            "bootstrap_seed": SEED,
+            "points": POINTS,
+        },
         "runs": _rows(summary),
         "overall": [
-            {"label": row.label, **_spread("area_ratio", row.relative), **_spread("improvement", row.improvement.share)}
+            {
+                "label": row.label,
+                **_spread("area_ratio", row.relative),
+                **_spread("improvement", row.improvement.share),
+                **_test(row.test),
+            }
             for row in summary.overall
         ],
     }
@@ -39,6 +52,22 @@ def summary_json(summary: Summary) -> str:
 def summary_csv(summary: Summary) -> str:
     rows = _rows(summary)
     return _table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def seeds_csv(summary: Summary) -> str:
+    """The scores of each seed, which the tests and intervals are made of."""
+    rows = [
+        [task.name, result.label, seed, _plain(final), _plain(area), _plain(_in_units(task, result, area))]
+        for task in summary.tasks
+        for result in task.results
+        for seed, final, area in zip(result.seed_names, result.seed_finals, result.seed_areas, strict=True)
+    ]
+    return _table(["environment", "label", "seed", "final_return", "area", "area_ratio"], rows)
+
+
+def _in_units(task: Task, result: Result, area: float) -> float:
+    """The area of one seed in units of the reference, where those are shown."""
+    return area / result.scale if task.unit == "percent" and result.scale else math.nan
 
 
 def curves_csv(summary: Summary) -> str:
@@ -103,6 +132,8 @@ def _row(task: Task, result: Result, measures: list[str]) -> dict[str, Any]:
         **_spread("area_ratio", relative if task.unit == "percent" else absent),
         **_spread("area_difference", relative if task.unit == "difference" else absent),
         **_spread("improvement", result.improvement.share if result.improvement else absent),
+        **_test(result.test),
+        "collapsed": result.collapsed,
         "parameters_trained": parameters.get("trained"),
         "parameters_held": parameters.get("held"),
         "bytes_weights": size.get("weights"),
@@ -131,6 +162,15 @@ def _status(run: Run) -> str:
 def _spread(name: str, interval: Interval) -> dict[str, float | None]:
     value, low, high = map(_plain, interval)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _test(test: Test | None) -> dict[str, Any]:
+    return {
+        "p": None if test is None else _plain(test.p),
+        "hedges_g": None if test is None else _plain(test.effect),
+        "separated": None if test is None else test.separated,
+        "seeds_needed": None if test is None else test.seeds_needed,
+    }
 
 
 def _plain(value: float) -> float | None:

@@ -1,27 +1,19 @@
-"""What the numbers say, in sentences: computed from the intervals, and no more than they carry."""
+"""What the numbers say, in sentences: computed from the intervals and the tests, and no more than they carry."""
 
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sharedq.reports.statistics import FEWEST, Improvement, Interval
-from sharedq.reports.summary import Result, Summary, Task
-
-ENOUGH = 8  # seeds for intervals that mean what they say
+from sharedq.reports.comparisons import LEVEL, MOST_NEEDED, Test
+from sharedq.reports.statistics import FEWEST, FEWEST_OF_PAIRS, Improvement, Interval
+from sharedq.reports.summary import Overall, Result, Summary, Task
 
 
 def findings(summary: Summary) -> list[str]:
     """One sentence per run against the reference; over all environments where there are several."""
     if summary.overall:
-        count = len(summary.tasks)
-        return [
-            f"{row.label}: {interval(row.relative, percent)} of the reference’s area under the learning curve over "
-            f"{count} {summary.what}{_separation(row.relative, 1.0, '100 %')}."
-            if math.isfinite(row.relative.value)
-            else f"{row.label}: no percentage over {count} {summary.what}, because a reference is not above zero."
-            for row in summary.overall
-        ]
+        return [_overall(row, f"{len(summary.tasks)} {summary.what}") for row in summary.overall]
     several = len(summary.tasks) > 1
     sentences = []
     for task in summary.tasks:
@@ -33,6 +25,15 @@ def findings(summary: Summary) -> list[str]:
     if any(task.plays for task in summary.tasks):
         return ["No episode has finished yet: there is nothing to compare."]
     return ["No agent was evaluated in an environment: there are no returns to compare."]
+
+
+def _overall(row: Overall, where: str) -> str:
+    if not math.isfinite(row.relative.value):
+        return f"{row.label}: no percentage over {where}, because a reference is not above zero."
+    return (
+        f"{row.label}: {interval(row.relative, percent)} of the reference’s area under the learning curve over "
+        f"{where}{_verdict(row.relative, 1.0, row.test, 'the reference', ' on each')}."
+    )
 
 
 def _first(task: Task) -> str:
@@ -57,7 +58,7 @@ def _sentence(task: Task, result: Result) -> str:
         return f"{result.label}: mean return over training {interval(result.area, number)}."
     if result.label == task.reference:
         return ""
-    if result.relative is None:
+    if result.relative is None or result.test is None:
         what = "finished episodes" if task.plays else "an evaluation"
         return f"{result.label}: no step yet that both it and {task.reference} have reached with {what}."
     span = "" if result.compared_steps >= task.grid[-1] else f" over the first {result.compared_steps:,} steps"
@@ -66,20 +67,47 @@ def _sentence(task: Task, result: Result) -> str:
         cost = "" if share is None else f" with {percent(share)} of its parameters"
         return (
             f"{result.label}: {interval(result.relative, percent)} of {task.reference}’s area under the learning "
-            f"curve{span}{cost}{_separation(result.relative, 1.0, '100 %')}."
+            f"curve{span}{cost}{_verdict(result.relative, 1.0, result.test, str(task.reference))}{_collapsed(result)}."
         )
     return (
         f"{result.label}: mean return over training {interval(result.relative, signed)} against "
-        f"{task.reference}{span}{_separation(result.relative, 0.0, 'zero')}."
+        f"{task.reference}{span}{_verdict(result.relative, 0.0, result.test, str(task.reference))}{_collapsed(result)}."
     )
 
 
-def _separation(relative: Interval, level: float, name: str) -> str:
-    if not math.isfinite(relative.low):
-        return "; without an interval, because a single seed cannot tell a difference from chance"
-    if relative.low <= level <= relative.high:
-        return f"; the interval holds {name}, so these data do not separate the two"
-    return ""
+def _verdict(relative: Interval, level: float, test: Test, reference: str, where: str = "") -> str:
+    """Whether the data separate the two, and if not, how many seeds it would take."""
+    if test.separated:
+        side = "above" if relative.value > level else "below"
+        return f"; it is {side} {reference} ({p_value(test.p)})"
+    words = f"; not separated with {seeds_of([test])}{where} ({p_value(test.p)})"
+    if test.seeds_needed is None:
+        return words
+    needed = f"more than {MOST_NEEDED}" if test.seeds_needed > MOST_NEEDED else f"about {test.seeds_needed}"
+    return f"{words}: a difference of this size would take {needed} seeds per run"
+
+
+def _collapsed(result: Result) -> str:
+    return f"; {collapsed(result)}" if result.collapsed else ""
+
+
+def collapsed(result: Result) -> str:
+    return f"{result.collapsed} of {result.seeds} collapsed"
+
+
+def seeds_of(tests: list[Test]) -> str:
+    """How many seeds the runs of these tests have."""
+    fewest, most = min(test.seeds[0] for test in tests), max(test.seeds[1] for test in tests)
+    return f"{fewest} seed{'s' * (fewest != 1)}" if fewest == most else f"{fewest} to {most} seeds"
+
+
+def p_value(p: float) -> str:
+    """Three digits of a small one; what is below the level of the tests is not rounded to it."""
+    if p < 0.001:
+        return "p < 0.001"
+    if p < LEVEL <= round(p, 3):
+        return f"p < {LEVEL}"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def parameter_share(task: Task, result: Result) -> float | None:
@@ -104,17 +132,18 @@ def notes(summary: Summary) -> list[str]:
         if silent := len(result.run.seeds) - result.seeds:
             verb = "finished no episode" if result.run.plays else "have no evaluation"
             lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds {verb}; left out.")
-    if any(result.seeds == 1 for result in results):
-        lines.append("Intervals are not shown where a run or its reference has a single seed: one seed has no spread.")
+    if any(0 < result.seeds < FEWEST for result in results):
+        lines.append(
+            f"Intervals are not shown where a run or its reference has fewer than {FEWEST} seeds: so few do not tell "
+            "how far seeds are apart."
+        )
     if any(2 <= result.seeds < 4 for result in results):
         lines.append("With fewer than four seeds nothing is trimmed: the interquartile mean is then the plain mean.")
-    fewest = min((result.seeds for result in results if result.seeds > 1), default=ENOUGH)
-    if fewest < ENOUGH:
-        lines.append(f"A bootstrap over {fewest} seeds gives intervals that are too narrow: take {ENOUGH} or more.")
-    if any(min(map(min, one.improvement.pairs)) < FEWEST for one in results if one.improvement):
+    lines += _too_few(summary)
+    if any(min(map(min, one.improvement.pairs)) < FEWEST_OF_PAIRS for one in results if one.improvement):
         lines.append(
-            f"P(better) is shown as a count of pairs of seeds where a run has fewer than {FEWEST} seeds: such a count "
-            "is too small for an interval."
+            f"P(better) is shown as a count of pairs of seeds where a run has fewer than {FEWEST_OF_PAIRS} seeds in "
+            "one environment: such a count is too small for an interval."
         )
     if summary.what == "tasks":
         lines.append(
@@ -129,6 +158,28 @@ def notes(summary: Summary) -> list[str]:
             )
         if task.reference is None and len(task.results) > 1:
             lines.append(f"{task.title}: areas are shown as they are, because {_no_reference(summary)}.")
+    return lines
+
+
+def _too_few(summary: Summary) -> list[str]:
+    """That some tests cannot find anything, whatever the runs do."""
+    overall = [row.test for row in summary.overall]
+    alone = [one.test for task in summary.tasks for one in task.results if one.test]
+    lines = []
+    if weak := [test for test in overall if test.smallest >= LEVEL]:
+        lines.append(
+            f"With {seeds_of(weak)} on each of {len(summary.tasks)} {summary.what} no test can reach {LEVEL}: these "
+            "numbers describe the runs, and separate none."
+        )
+    if weak := [test for test in alone if test.smallest >= LEVEL]:
+        lines.append(
+            f"With {seeds_of(weak)} no test can reach {LEVEL}"
+            + (
+                " on one environment alone."
+                if len(summary.tasks) > 1
+                else ": these numbers describe the runs, and separate none."
+            )
+        )
     return lines
 
 
@@ -203,4 +254,4 @@ def signed(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %" if np.isfinite(fraction) else "–"
+    return f"{round(100 * fraction)} %".replace("-", "−") if np.isfinite(fraction) else "–"

@@ -7,7 +7,7 @@ from sharedq import formats
 from sharedq.errors import SharedqError
 from sharedq.reports.files import is_there, read, read_json, replace
 
-PAGE, SUMMARY, TABLES = "report.html", "summary.json", ("summary.csv", "curves.csv", "measure_curves.csv")
+PAGE, SUMMARY, TABLES = "report.html", "summary.json", ("summary.csv", "seeds.csv", "curves.csv", "measure_curves.csv")
 FIGURES = "figures"
 FILES = (PAGE, SUMMARY, *TABLES, FIGURES)  # what a report leaves in its folder
 PAGE_BEGINS = '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

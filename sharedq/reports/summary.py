@@ -8,17 +8,20 @@ from functools import cached_property
 import numpy as np
 
 from sharedq.reports import statistics
+from sharedq.reports.comparisons import Pair, Test, compare
 from sharedq.reports.human_scores import human_scale
 from sharedq.reports.load_runs import Comparison, Run
 from sharedq.reports.looks import Look, looks
-from sharedq.reports.statistics import Improvement, Interval
+from sharedq.reports.profiles import Profile, profiles
+from sharedq.reports.statistics import CURVE_REPETITIONS, REPETITIONS, Improvement, Interval
 
 POINTS = 50  # of a learning curve over the longest run
 MOST_STEPS = 4 * POINTS  # of evaluations or measures that are shown one by one; more are averaged in windows
 FINAL_SHARE = 0.1  # of a run's curve that its final return is the mean of
+COLLAPSED = 0.5  # of the reference's area, below which a seed has collapsed; ours
 Statistic = Callable[..., np.ndarray]
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # step, seed and value of each
-SEED = 0  # of every bootstrap, so that a report made twice says the same
+SEED = 0  # of every bootstrap and test, so that a report made twice says the same
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Evaluated:
 
     steps: np.ndarray
     curve: Interval  # IQM over seeds at each of the steps
+    finals: np.ndarray  # of each seed of the run: the mean of its last evaluations, nan without any
     final: Interval
     best: Interval  # mean over seeds of each seed's best evaluation
 
@@ -45,15 +49,31 @@ class Result:
     """What one run says, alone and against the reference of its environment."""
 
     run: Run
-    seeds: int  # with at least one finished episode, in training or in an evaluation: those that count
+    seed_names: tuple[int, ...]  # with at least one finished episode, in training or in an evaluation: those that count
+    seed_curves: np.ndarray  # of each of them on the task's grid: [seeds, points]
+    seed_finals: np.ndarray
+    seed_areas: np.ndarray  # up to `compared_steps`
     curve: Interval  # IQM over seeds at each point of the task's grid
     final: Interval
     area: Interval
     relative: Interval | None  # area as a fraction of the reference's, or minus it: the task's unit says which
     improvement: Improvement | None
+    test: Test | None  # against the reference
     compared_steps: int  # both runs had reached this step: areas are compared up to here
+    scale: float | None  # the IQM of the reference's areas over the same steps
     measures: Mapping[str, Measured]
     evaluated: Evaluated | None
+
+    @property
+    def seeds(self) -> int:
+        return len(self.seed_names)
+
+    @property
+    def collapsed(self) -> int | None:
+        """How many seeds have less than half of the reference's area; None where that is not positive."""
+        if self.scale is None or not self.scale > 0:
+            return None
+        return int((self.seed_areas < COLLAPSED * self.scale).sum())
 
     @property
     def evaluated_apart(self) -> Evaluated | None:
@@ -119,6 +139,14 @@ class Task:
     def result(self, label: str) -> Result:
         return next(result for result in self.results if result.label == label)
 
+    def normalised(self, label: str) -> np.ndarray | None:
+        """The area of each seed in units of the reference's IQM; None without a positive one, or without the run."""
+        found = next((one for one in self.results if one.label == label), None)
+        if self.unit != "percent" or found is None or not found.scale:
+            return None
+        areas = found.seed_areas[np.isfinite(found.seed_areas)]
+        return areas / found.scale if len(areas) else None
+
 
 @dataclass(frozen=True)
 class Overall:
@@ -127,6 +155,7 @@ class Overall:
     label: str
     relative: Interval
     improvement: Improvement
+    test: Test
 
 
 @dataclass(frozen=True)
@@ -142,6 +171,13 @@ class Summary:
         for run in self.comparison.runs:
             kinds.setdefault(run.label, run.target)
         return looks(kinds)
+
+    @cached_property
+    def profiles(self) -> Mapping[str, Profile]:
+        """The profile of each label that has areas in units of the reference on every task."""
+        rows = {label: [task.normalised(label) for task in self.tasks] for label in self.looks}
+        whole = {label: [row for row in found if row is not None] for label, found in rows.items()}
+        return profiles({label: row for label, row in whole.items() if len(row) == len(self.tasks)}, _rng())
 
     @property
     def title(self) -> str:
@@ -180,10 +216,12 @@ class _Curves:
             evaluated = np.unique(np.concatenate([run.played.step for run in runs]))
             self.grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else self.grid
         self.curves: dict[str, np.ndarray] = {}
+        self.counted: dict[str, np.ndarray] = {}  # of each seed of a run, whether it has a curve
         self.reached: dict[str, int] = {}
         for run in runs:
             curve = statistics.learning_curve(run, self.grid)
             self.curves[run.label] = _with_numbers(curve)
+            self.counted[run.label] = np.isfinite(curve).any(axis=1)
             self.reached[run.label] = int(run.reached[np.isfinite(curve).any(axis=1)].min(initial=span))
         if not runs[0].plays:
             self.start = self._before_all_are_evaluated()
@@ -202,48 +240,63 @@ class _Curves:
     def areas(self, label: str, until: int) -> np.ndarray:
         return statistics.area_under_curve(self.curves[label][:, (self.grid > self.start) & (self.grid <= until)])
 
-    def against_reference(self, label: str) -> tuple[np.ndarray, np.ndarray, int] | None:
-        """The areas of a run and of the reference up to the step that both have reached, and that step."""
+    def against_reference(self, label: str) -> Pair | None:
+        """The areas of a run and of the reference up to the step that both have reached."""
         if self.reference is None or label not in self.curves:
             return None
         until = min(self.reached[label], self.reached[self.reference])
         scores, reference = self.areas(label, until), self.areas(self.reference, until)
         scores, reference = scores[np.isfinite(scores)], reference[np.isfinite(reference)]
-        return (scores, reference, until) if len(scores) and len(reference) else None
+        return Pair(scores, reference, until) if len(scores) and len(reference) else None
 
     def task(self, has_own_name: bool, ranked: bool) -> Task:
-        pairs = {run.label: self.against_reference(run.label) for run in self.runs}
-        ratios = {label: statistics.ratio([pair[0]], [pair[1]], rng=_rng()) for label, pair in pairs.items() if pair}
+        found = {run.label: self.against_reference(run.label) for run in self.runs}
+        pairs = {label: pair for label, pair in found.items() if pair is not None}
+        others = {label: pair for label, pair in pairs.items() if label != self.reference}
+        relatives = {
+            label: statistics.ratio([pair.scores], [pair.reference], rng=_rng()) for label, pair in pairs.items()
+        }
         unit = "none"
         if self.reference is not None:  # one unit for all runs of a task, so that they can be read against each other
-            unit = "percent" if all(np.isfinite(one.value) for one in ratios.values()) else "difference"
-        results = [self._result(run, pairs[run.label], ratios, unit) for run in self.runs]
+            unit = "percent" if all(np.isfinite(one.value) for one in relatives.values()) else "difference"
+        if unit == "difference":
+            relatives = {label: statistics.difference(pair.scores, pair.reference) for label, pair in pairs.items()}
+        level = 1.0 if unit == "percent" else 0.0
+        tests = compare({label: [pair] for label, pair in others.items()}, relatives, level, _rng())
+        results = [self._result(run, pairs.get(run.label), relatives, tests) for run in self.runs]
         if ranked:
             results.sort(key=lambda result: np.nan_to_num(-result.area.value, nan=np.inf))
         name = self.runs[0].task
         title = self.name if has_own_name else name
         return Task(name, title, self.grid, self.start, tuple(results), self.reference, unit)
 
-    def _result(self, run: Run, pair: tuple | None, ratios: dict[str, Interval], unit: str) -> Result:
-        curve, until = self.curves[run.label], self.reached[run.label]
+    def _result(
+        self, run: Run, pair: Pair | None, relatives: Mapping[str, Interval], tests: Mapping[str, Test]
+    ) -> Result:
+        curve, counted = self.curves[run.label], self.counted[run.label]
+        until = pair.until if pair else self.reached[run.label]
         relative = improvement = None
         if pair and run.label != self.reference:
-            scores, reference, until = pair
-            relative = ratios[run.label] if unit == "percent" else statistics.difference(scores, reference, rng=_rng())
-            improvement = statistics.probability_of_improvement([scores], [reference])
+            relative = relatives[run.label]
+            improvement = statistics.probability_of_improvement([pair.scores], [pair.reference])
         inside = np.flatnonzero(self.grid <= self.reached[run.label])
         tail = inside[-_final_count(len(inside)) :]
         evaluated = self._evaluated(run)
-        final = _bootstrap(curve[:, tail].mean(axis=1) if len(tail) else np.empty(0))
+        finals = curve[:, tail].mean(axis=1) if len(tail) else np.empty(0)
         return Result(
             run=run,
-            seeds=len(curve),
+            seed_names=tuple(int(seed) for seed in np.array(run.seeds)[counted]),
+            seed_curves=curve,
+            seed_finals=finals if run.plays or evaluated is None else evaluated.finals[counted],
+            seed_areas=self.areas(run.label, until),
             curve=_bootstrap(curve),
-            final=final if run.plays or evaluated is None else evaluated.final,
+            final=_bootstrap(finals) if run.plays or evaluated is None else evaluated.final,
             area=_bootstrap(self.areas(run.label, self.reached[run.label])),
             relative=relative,
             improvement=improvement,
+            test=tests.get(run.label),
             compared_steps=until,
+            scale=float(statistics.iqm(pair.reference)) if pair else None,
             measures={name: measured for name in run.measures if (measured := self._measured(run, name))},
             evaluated=evaluated,
         )
@@ -261,10 +314,11 @@ class _Curves:
         steps, curve = statistics.step_means(run, *rows)
         if not len(steps):
             return None
-        curve, count = _with_numbers(curve), _final_count(len(steps))
-        final = np.array([row[np.isfinite(row)][-count:].mean() for row in curve])
-        best = np.nanmax(curve, axis=1)
-        return Evaluated(*self._sparse_curve(run, rows), _bootstrap(final), _bootstrap(best, np.mean))
+        seen, count = np.isfinite(curve).any(axis=1), _final_count(len(steps))
+        finals = np.full(len(curve), np.nan)
+        finals[seen] = [row[np.isfinite(row)][-count:].mean() for row in curve[seen]]
+        best = np.nanmax(curve[seen], axis=1)
+        return Evaluated(*self._sparse_curve(run, rows), finals, _bootstrap(finals[seen]), _bootstrap(best, np.mean))
 
     def _sparse_curve(self, run: Run, rows: Rows) -> tuple[np.ndarray, Interval]:
         """The steps and the curve of numbers that a run has now and then, at the points of the grid if it has many."""
@@ -286,15 +340,18 @@ def _reference(runs: list[Run], wanted: str | None) -> str | None:
 def _overall(tasks: list[_Curves]) -> tuple[Overall, ...]:
     if len(tasks) < 2 or any(task.reference is None for task in tasks):
         return ()
-    rows = []
+    found: dict[str, list[Pair]] = {}
     for label in tasks[0].curves:
         pairs = [pair for task in tasks if (pair := task.against_reference(label))]
         if len(pairs) == len(tasks) and any(label != task.reference for task in tasks):
-            scores, reference = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-            relative = statistics.ratio(scores, reference, rng=_rng())
-            improvement = statistics.probability_of_improvement(scores, reference)
-            rows.append(Overall(label, relative, improvement))
-    return tuple(rows)
+            found[label] = pairs
+    sides = {label: ([one.scores for one in pairs], [one.reference for one in pairs]) for label, pairs in found.items()}
+    relatives = {label: statistics.ratio(*both, rng=_rng()) for label, both in sides.items()}
+    tests = compare(found, relatives, 1.0, _rng())
+    return tuple(
+        Overall(label, relatives[label], statistics.probability_of_improvement(*both), tests[label])
+        for label, both in sides.items()
+    )
 
 
 def _with_numbers(curve: np.ndarray) -> np.ndarray:
@@ -312,7 +369,8 @@ def _bootstrap(scores: np.ndarray, statistic: Statistic = statistics.iqm) -> Int
     if not len(scores):
         empty = np.full(scores.shape[1:], np.nan)[()]
         return Interval(empty, empty, empty)
-    return statistics.stratified_bootstrap([scores], statistic, rng=_rng())
+    repetitions = REPETITIONS if scores.ndim == 1 else CURVE_REPETITIONS
+    return statistics.stratified_bootstrap([scores], statistic, repetitions=repetitions, rng=_rng())
 
 
 def _rng() -> np.random.Generator:

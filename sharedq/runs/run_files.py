@@ -12,7 +12,8 @@ TABLES = ("metrics.csv", "episodes.csv", EVALUATIONS, HISTOGRAMS)
 EVENTS = "tensorboard/seed_{seed}/events.out.tfevents.sharedq"  # TensorBoard knows the file by "tfevents"
 ENDS = ("finished.json", "diverged.json")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
-PAGES = ("report.html", "summary.json", "summary.csv", "curves.csv", "measure_curves.csv", "episode.mp4", "episode.gif")
+TABLES_OF_PAGES = ("summary.csv", "seeds.csv", "curves.csv", "measure_curves.csv")
+PAGES = ("report.html", "summary.json", *TABLES_OF_PAGES, "episode.mp4", "episode.gif")
 FILES = (*DESCRIPTIONS, *TABLES, *ENDS, "lock", *PAGES)
 
 _EVENTS = r"tensorboard(/seed_\d+(/events\.out\.tfevents\.sharedq)?)?"
