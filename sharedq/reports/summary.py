@@ -54,6 +54,8 @@ class Result:
     compared_steps: int  # both runs had reached this step: areas are compared up to here
     measures: Mapping[str, Measured]
     evaluated: Evaluated | None
+    seed_names: tuple[int, ...]
+    seed_curves: np.ndarray  # [seeds, points] on the task's grid
 
     @property
     def evaluated_apart(self) -> Evaluated | None:
@@ -130,10 +132,20 @@ class Overall:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """The share of all runs of a label whose area, in units of the reference's, is above each level."""
+
+    levels: np.ndarray
+    share: Interval | None  # None of too few runs
+    scores: np.ndarray  # of all seeds and environments, sorted
+
+
+@dataclass(frozen=True)
 class Summary:
     comparison: Comparison
     tasks: tuple[Task, ...]
     overall: tuple[Overall, ...]  # only of several environments, for labels that ran in all of them
+    profiles: Mapping[str, Profile]  # of those labels
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -165,7 +177,8 @@ def summarise(comparison: Comparison) -> Summary:
     names = Counter(group[0].environment_name for group in groups)
     curves = [_Curves(group, comparison.reference) for group in groups]
     tasks = tuple(one.task(names[one.name] == 1, comparison.ranked) for one in curves)
-    return Summary(comparison, tasks, _overall(curves))
+    overall = _overall(curves)
+    return Summary(comparison, tasks, overall, _profiles(curves, [row.label for row in overall]))
 
 
 class _Curves:
@@ -180,10 +193,12 @@ class _Curves:
             evaluated = np.unique(np.concatenate([run.played.step for run in runs]))
             self.grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else self.grid
         self.curves: dict[str, np.ndarray] = {}
+        self.names: dict[str, tuple[int, ...]] = {}
         self.reached: dict[str, int] = {}
         for run in runs:
             curve = statistics.learning_curve(run, self.grid)
             self.curves[run.label] = _with_numbers(curve)
+            self.names[run.label] = tuple(np.array(run.seeds)[np.isfinite(curve).any(axis=1)].tolist())
             self.reached[run.label] = int(run.reached[np.isfinite(curve).any(axis=1)].min(initial=span))
         if not runs[0].plays:
             self.start = self._before_all_are_evaluated()
@@ -246,6 +261,8 @@ class _Curves:
             compared_steps=until,
             measures={name: measured for name in run.measures if (measured := self._measured(run, name))},
             evaluated=evaluated,
+            seed_names=self.names[run.label],
+            seed_curves=curve,
         )
 
     def _measured(self, run: Run, name: str) -> Measured | None:
@@ -295,6 +312,26 @@ def _overall(tasks: list[_Curves]) -> tuple[Overall, ...]:
             improvement = statistics.probability_of_improvement(scores, reference)
             rows.append(Overall(label, relative, improvement))
     return tuple(rows)
+
+
+def _profiles(tasks: list[_Curves], labels: list[str]) -> dict[str, Profile]:
+    found = {}
+    for label in labels:
+        pairs = [pair for task in tasks if (pair := task.against_reference(label))]
+        strata = [areas / statistics.iqm(reference) for areas, reference, _ in pairs]
+        found[label] = np.sort(np.concatenate(strata)), strata
+    top = max((scores[-1] for scores, _ in found.values()), default=1.0)
+    levels = np.linspace(0, top, 101)
+
+    def above(scores: np.ndarray, axis: int) -> np.ndarray:
+        return (scores > levels).mean(axis)
+
+    profiles = {}
+    for label, (scores, strata) in found.items():
+        rows = [row[:, None] for row in strata]
+        share = statistics.stratified_bootstrap(rows, above, rng=_rng()) if len(scores) >= 25 else None
+        profiles[label] = Profile(levels, share, scores)
+    return profiles
 
 
 def _with_numbers(curve: np.ndarray) -> np.ndarray:
