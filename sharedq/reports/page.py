@@ -346,6 +346,8 @@ def _heat_map(summary: Summary) -> str:
         return ""
     tasks = [task for task in summary.tasks if task.unit == "percent"]
     overall = {row.label: row.relative.value for row in summary.overall}
+    if overall and len({task.reference for task in tasks}) == 1:
+        overall.setdefault(str(tasks[0].reference), 1.0)
     rows: list[_Row] = []
     for label in summary.looks:
         values = [_share_of_reference(task, label) for task in tasks]

@@ -68,6 +68,7 @@
 
   function withInterval(value, low, high, form) {
     const show = FORMS[form];
+    if (!isNumber(value)) return "–";
     if (low === null || low === undefined) return show(value);
     const [bottom, top] = [low, high].map((bound) => show(bound).replace(" %", ""));
     return `${show(value)} [${bottom}, ${top}]`;
@@ -95,7 +96,7 @@
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = power * [1, 2, 2.5, 5, 10].find((one) => one * power >= rough * 0.999);
     const found = [];
-    for (let at = Math.ceil(low / step - 1e-9); at * step <= high + 1e-9 * step; at++) found.push(at * step);
+    for (let at = Math.ceil(low / step - 1e-9); at * step <= high + 1e-9 * step; at++) found.push(at * step + 0); // never minus zero
     return found;
   }
 
@@ -320,11 +321,11 @@
       const first = isNumber(one.bar) ? one.bar : one.value;
       const lines = [];
       if (isNumber(one.bar)) lines.push({ source: one.label, words: `whole run ${FORMS[chart.form](first)}` });
-      if (isNumber(one.value)) {
+      if (isNumber(one.value) || !lines.length) {
         const words = withInterval(one.value, one.low, one.high, chart.form);
         lines.push({ source: isNumber(one.bar) ? null : one.label, words: isNumber(one.bar) ? `median ${words}` : words });
       }
-      if (one.dots) lines.push({ source: null, words: one.dots.map((dot, at) => seedWords(one.names[at], dot, chart.form)).join(", ") });
+      if (one.dots) lines[0].more = one.dots.map((dot, at) => seedWords(one.names[at], dot, chart.form)).join(", ");
       return { x: x(isNumber(first) ? first : span[0]), y: middle, title: "", marks: [], lines, row: [middle - 24, middle + 16] };
     });
     return { drawn, height, stops };
@@ -453,8 +454,9 @@
     const right = stop.x + 14 + wide <= room;
     const leftmost = Math.max(0, room - wide);
     view.tip.style.left = `${Math.min(leftmost, Math.max(0, right ? stop.x + 14 : stop.x - 14 - wide))}px`;
-    const below = stop.row ? stop.row[1] + 4 : stop.y !== undefined ? stop.y + 14 : 14;
-    view.tip.style.top = `${!stop.row && below + high > height + 40 ? Math.max(0, height - high) : below}px`;
+    const isNarrow = byX && room < 560; // then it stands below the axis, so that it does not hide the lines
+    const below = isNarrow ? to + 20 : stop.row ? stop.row[1] + 4 : stop.y !== undefined ? stop.y + 14 : 14;
+    view.tip.style.top = `${!stop.row && !isNarrow && below + high > height + 40 ? Math.max(0, height - high) : below}px`;
   }
 
   // ---- The switches of the sources, and of single seeds: they act on all charts ----

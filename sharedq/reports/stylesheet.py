@@ -62,7 +62,8 @@ pre{overflow-x:auto;background:var(--box);border-radius:6px;padding:.7rem .9rem;
 button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}
 :focus-visible{outline:2px solid var(--c0);outline-offset:2px}
 .sources{position:sticky;top:0;z-index:3;display:flex;flex-wrap:wrap;gap:.3rem .4rem;padding:.5rem 0;
-background:var(--paper);border-bottom:1px solid var(--line);font-size:.86rem;max-height:40vh;overflow:auto}
+background:var(--paper);border-bottom:1px solid var(--line);font-size:.86rem;max-height:40vh;overflow:auto;
+box-shadow:0 0 0 100vmax var(--paper);clip-path:inset(0 -100vmax)} /* also over tables that are wider than the text */
 .sources button{flex:none;display:flex;align-items:center;gap:.4rem;border:1px solid var(--line);border-radius:1rem;
 padding:.18rem .65rem;max-width:17rem;min-height:1.9rem}
 .sources button span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
@@ -82,7 +83,7 @@ padding:.18rem .65rem;max-width:17rem;min-height:1.9rem}
 .axes .title{fill:var(--ink)}
 .grey{fill:var(--line);opacity:.55}
 .series text{fill:var(--ink)}
-.series .name{font-size:13px}
+.series .name{font-size:13px;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .series path.line{fill:none;stroke-width:2;stroke-linejoin:round}
 .series path.seed{fill:none;stroke-width:.8;opacity:.65}
 .series .band{opacity:.15;stroke:none}
@@ -118,13 +119,14 @@ th[aria-sort=ascending] .sort::after{content:" ↑"}
 @media (max-width:600px){
 main{padding-top:1.4rem}
 .sources{flex-wrap:nowrap;overflow-x:auto}
-tbody th{max-width:9.5rem}
+tbody th{min-width:7.5rem;max-width:9.5rem;white-space:normal;overflow-wrap:anywhere}
 .panels{grid-template-columns:repeat(auto-fill,minmax(150px,1fr))}
 }
 @media print{
 :root{color-scheme:light}
 main{max-width:none;padding:0}
-.sources,.tools,.tip,.cursor,video{display:none!important}
+.sources{position:static;max-height:none}
+.sources .plain,.tools,.tip,.cursor,video{display:none!important}
 .scroll{overflow:visible;position:static;transform:none;width:auto;max-width:none;min-width:0;background:none}
 table{font-size:.66rem}
 th,td{white-space:normal;padding:.25rem .3rem}
