@@ -202,13 +202,16 @@ def _has_dots(result: Result) -> bool:
 
 def seed_areas(task: Task, result: Result) -> np.ndarray:
     """The area of each seed in the task's unit, over the steps that the run and the reference have both done."""
-    inside = (task.grid > task.start) & (task.grid <= result.compared_steps)
-    areas = statistics.area_under_curve(result.seed_curves[:, inside])
     if task.unit == "none" or task.reference is None:
-        return areas
+        return result.seed_areas
+    inside = (task.grid > task.start) & (task.grid <= result.compared_steps)
     reference = statistics.area_under_curve(task.result(task.reference).seed_curves[:, inside])
-    scale = statistics.iqm(reference[np.isfinite(reference)]) if np.isfinite(reference).any() else np.nan
-    return 100 * areas / scale if task.unit == "percent" else areas - scale
+    reference = reference[np.isfinite(reference)]
+    if not len(reference):
+        return np.full(len(result.seed_areas), np.nan)
+    if task.unit == "percent":
+        return 100 * result.seed_areas / statistics.iqm(reference)
+    return result.seed_areas - reference.mean()
 
 
 def _form(task: Task) -> str:

@@ -345,7 +345,7 @@ def _heat_map(summary: Summary) -> str:
     if not any(task.unit == "percent" for task in summary.tasks):
         return ""
     tasks = [task for task in summary.tasks if task.unit == "percent"]
-    overall = {row.label: row.relative.value for row in summary.overall}
+    overall = {row.label: row.relative.value for row in summary.overall if math.isfinite(row.relative.value)}
     if overall and len({task.reference for task in tasks}) == 1:
         overall.setdefault(str(tasks[0].reference), 1.0)
     rows: list[_Row] = []

@@ -683,6 +683,9 @@
     block.before(html("div", { class: "tools above" }, copier("Copy", () => block.textContent)));
   }
 
+  document.addEventListener("pointerdown", (event) => {
+    for (const view of views) if (view.at !== null && !view.box.contains(event.target)) stopAt(view, null);
+  });
   window.addEventListener("hashchange", unfold);
   unfold();
   let opened = [];

@@ -56,6 +56,7 @@ class Result:
     evaluated: Evaluated | None
     seed_names: tuple[int, ...]
     seed_curves: np.ndarray  # [seeds, points] on the task's grid
+    seed_areas: np.ndarray  # up to `compared_steps`
 
     @property
     def evaluated_apart(self) -> Evaluated | None:
@@ -263,6 +264,7 @@ class _Curves:
             evaluated=evaluated,
             seed_names=self.names[run.label],
             seed_curves=curve,
+            seed_areas=self.areas(run.label, until),
         )
 
     def _measured(self, run: Run, name: str) -> Measured | None:
