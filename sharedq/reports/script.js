@@ -182,9 +182,10 @@
     const height = isSmall ? 150 : Math.round(Math.min(380, Math.max(230, width * 0.56)));
     const seeds = (one) => (showsSeeds && one.seeds) || [];
     const values = shown.flatMap((one) => [one.value, one.low || [], one.high || [], ...seeds(one)].flat());
-    const span = widened(extent(values), 0.04);
+    const span = widened(extent(chart.isSteps ? [0, ...values] : values), 0.04); // shares are seen from zero
     const marks = ticks(span, isSmall ? 3 : 5);
-    const xSpan = extent(chart.series.flatMap((one) => one.x).concat(chart.hasLogX || chart.isSteps ? [] : [0]));
+    const across = (shown.length ? shown : chart.series).flatMap((one) => one.x);
+    const xSpan = extent(chart.hasLogX || chart.isSteps ? across : [0, ...across]);
     const xMarks = chart.hasLogX ? logTicks(xSpan) : ticks(xSpan, isSmall || width < 500 ? 3 : 6);
     const xs = { span: xSpan, ticks: xMarks, show: axisText(chart.xForm), title: chart.x, isLog: chart.hasLogX };
     const ys = { span, ticks: marks, show: short, title: chart.y };
