@@ -449,7 +449,7 @@ class _WithFreshPage:
         if began < self._due:
             return
         with suppress(SharedqError), locked(self._out / REPORT_LOCK, BUSY):  # the report at the end tells of errors
-            reports.write(self._out)
+            reports.write(self._out, training=True)
         taken = time.monotonic() - began
         self._due = began + max(FRESH, taken / SHARE)
 

@@ -71,7 +71,8 @@ def compare(
 
 
 def _told(p: float, pairs: Sequence[Pair], relative: Interval, level: float, factor: int) -> Test:
-    effect = float(np.mean([hedges_g(pair.scores, pair.reference) for pair in pairs]))
+    effects = [hedges_g(pair.scores, pair.reference) for pair in pairs]
+    effect = math.nan if {math.inf, -math.inf} <= {*effects} else float(np.mean(effects))
     counts = [(len(pair.scores), len(pair.reference)) for pair in pairs]
     fewest, most = min(map(min, counts)), max(map(max, counts))
     separated = bool(p < LEVEL and (relative.low > level or relative.high < level))

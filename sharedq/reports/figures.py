@@ -1,6 +1,7 @@
 """The figures of a report, each drawn once: as SVG, which a style sheet inside it colours for dark pages, and as PNG.
 
-A run looks the same in every figure. Its label stands beside its mark, or in a legend where there is no room. The text
+Beside its picture a figure has the numbers from which the page's script draws it again. A run looks the same in every
+figure. Its label stands beside its mark, or in a legend where there is no room. The text
 is set in a size that survives being shown 330 pixels wide.
 """
 
@@ -13,16 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedq.errors import missing_extra
+from sharedq.reports import interactive, statistics
+from sharedq.reports.interactive import Chart
 from sharedq.reports.looks import DARK, LIGHT, Look
 from sharedq.reports.measures import about, file_names, of_histogram, unit
 from sharedq.reports.statistics import Interval
-from sharedq.reports.summary import Overall, Result, Summary, Task
+from sharedq.reports.summary import Overall, Profile, Result, Summary, Task
 from sharedq.units import readable
 
 WIDTH, HEIGHT = 5.2, 3.4  # inches
 EVALUATED = "in evaluations during training, in which the agent does not learn"
 LABEL_LENGTH = 36  # characters of a label that a figure shows
+PANELS_IN_A_ROW = 2
 BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
+MOST_DOTS = 10  # seeds of a run that are shown as dots beside its interval
 LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
 SETTINGS = {
     "font.size": 12,
@@ -44,9 +49,11 @@ class Figure(NamedTuple):
     caption: str
     svg: bytes  # light, or dark where the reader's setting is dark
     png: bytes  # on white
+    chart: Chart | None = None  # what the page's script draws in place of the picture
+    shows_curves_of_tasks: bool = False  # the script then draws the first chart of every task, side by side
 
 
-Drawing = Callable[[Any, "Pen"], None]  # draws on matplotlib axes
+Drawing = Callable[[Any, "Pen"], None]  # draws on matplotlib axes, or on a list of them
 
 
 class Pen(NamedTuple):
@@ -68,6 +75,8 @@ class Plan(NamedTuple):
     drawing: Drawing
     legend: list[str]  # labels that the drawing does not write itself
     height: float
+    chart: Chart | None = None
+    panels: int = 1  # axes that the drawing takes
 
 
 def draw(summary: Summary) -> dict[str, list[Figure]]:
@@ -77,11 +86,29 @@ def draw(summary: Summary) -> dict[str, list[Figure]]:
         prefix = f"environment_{number}_" if len(summary.tasks) > 1 else ""
         plans = [plan._replace(name=prefix + plan.name) for plan in _plans(task)]
         figures[task.name] = [_render(plan, summary.looks) for plan in plans]
+    if len(summary.tasks) > 1:
+        figures[""] = [_render(plan, summary.looks) for plan in _plans_over_all(summary)]
+    return figures
+
+
+def _plans_over_all(summary: Summary) -> list[Plan]:
+    """The figures over all environments."""
+    plans = []
     if summary.overall:
         caption = f"Area under the learning curve over all {summary.what}, in % of the reference."
-        plan = Plan("overall_areas", caption, _overall(summary.overall), [], _rows_height(len(summary.overall)))
-        figures[""] = [_render(plan, summary.looks)]
-    return figures
+        entries = [interactive.row(row.label, _percent(row.relative)) for row in summary.overall]
+        chart = interactive.rows("% of the reference", entries, form="percent", line=100)
+        height = _rows_height(len(summary.overall))
+        plans.append(Plan("overall_areas", caption, _overall(summary.overall), [], height, chart))
+    if summary.profiles:
+        plans.append(_profiles(summary))
+    shown = [task for task in summary.tasks if any(result.seeds for result in task.results)]
+    if len(shown) > 1:
+        caption = f"Learning curves on all {summary.what}: interquartile mean over seeds, with its 95 % interval."
+        labels = list(dict.fromkeys(one.label for task in shown for one in task.results if one.seeds))
+        height = 2.1 * -(-len(shown) // PANELS_IN_A_ROW)
+        plans.append(Plan("overall_curves", caption, _panels(shown), labels, height, None, len(shown)))
+    return plans
 
 
 def _plans(task: Task) -> list[Plan]:
@@ -107,7 +134,9 @@ def _plans(task: Task) -> list[Plan]:
         plans.append(_curves("evaluation_returns", caption, evaluated, "evaluation return", task))
     if seen:
         caption = f"{words}; a whisker is the 95 % bootstrap interval."
-        plans.append(Plan("areas", caption, _areas(task, seen), [], _rows_height(len(seen))))
+        caption += f" A small dot is a seed, of runs with at most {MOST_DOTS}." if any(map(_has_dots, seen)) else ""
+        chart = _areas_chart(task, seen)
+        plans.append(Plan("areas", caption, _areas(task, seen), [], _rows_height(len(seen)), chart))
     for measure, name in file_names(task.measures).items():
         found = {one.label: one.measures[measure] for one in task.results if measure in one.measures}
         curves = {label: (one.steps, one.curve) for label, one in found.items()}
@@ -117,15 +146,22 @@ def _plans(task: Task) -> list[Plan]:
         plans.append(_histograms(histograms[title], file, task))
     if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
-        plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT))
+        entries = [interactive.point(one.label, weight_bytes(one) or 0, Interval(*area(task, one))) for one in priced]
+        chart = interactive.points("bytes of weights", _area_axis(task), entries, form=_form(task))
+        plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT, chart))
     if timed:
         caption = (
             f"{_rate(task)[0].upper()}{_rate(task)[1:]}, all seeds together, as each run recorded them: a bar is the "
             "whole run, a whisker goes from the slowest to the fastest stretch of the log"
             f"{' after the warm-up' * task.plays}, a dot is the median."
         )
-        plans.append(Plan("speed", caption, _speed(timed, _rate(task)), [], _rows_height(len(timed))))
+        chart = _speed_chart(timed, _rate(task))
+        plans.append(Plan("speed", caption, _speed(timed, _rate(task)), [], _rows_height(len(timed)), chart))
     return plans
+
+
+def _percent(fraction: Interval) -> Interval:
+    return Interval(*(100 * np.asarray(bound) for bound in fraction))
 
 
 def _rate(task: Task) -> str:
@@ -160,50 +196,167 @@ def area(task: Task, result: Result) -> np.ndarray:
     return np.array(result.relative) * (100 if task.unit == "percent" else 1)
 
 
+def _has_dots(result: Result) -> bool:
+    return 1 < result.seeds <= MOST_DOTS
+
+
+def seed_areas(task: Task, result: Result) -> np.ndarray:
+    """The area of each seed in the task's unit, over the steps that the run and the reference have both done."""
+    if task.unit == "none" or task.reference is None:
+        return result.seed_areas
+    inside = (task.grid > task.start) & (task.grid <= result.compared_steps)
+    reference = statistics.area_under_curve(task.result(task.reference).seed_curves[:, inside])
+    reference = reference[np.isfinite(reference)]
+    if not len(reference):
+        return np.full(len(result.seed_areas), np.nan)
+    if task.unit == "percent":
+        return 100 * result.seed_areas / statistics.iqm(reference)
+    return result.seed_areas - reference.mean()
+
+
+def _form(task: Task) -> str:
+    """How the page writes an area."""
+    return {"percent": "percent", "difference": "signed"}.get(task.unit, "number")
+
+
+def _area_axis(task: Task) -> str:
+    return {"percent": "area, % of ref.", "difference": "area minus ref."}.get(task.unit, "mean return")
+
+
+def _area_level(task: Task) -> float | None:
+    """Where the reference lies."""
+    return {"percent": 100.0, "difference": 0.0}.get(task.unit)
+
+
+def _areas_chart(task: Task, results: list[Result]) -> Chart:
+    entries = []
+    for one in results:
+        dots = seed_areas(task, one) if _has_dots(one) else None
+        entries.append(interactive.row(one.label, Interval(*area(task, one)), one.seed_names, dots))
+    return interactive.rows(_areas_unit(task), entries, form=_form(task), line=_area_level(task))
+
+
+def _areas_unit(task: Task) -> str:
+    return {"percent": "% of the reference", "difference": "minus the reference"}.get(task.unit, "mean return")
+
+
+def _speed_chart(results: list[Result], unit: str) -> Chart:
+    entries = []
+    for one in results:
+        speed = one.run.speed
+        spread = Interval(speed.median, speed.smallest, speed.largest)
+        entries.append(interactive.row(one.label, spread, bar=speed.overall))
+    return interactive.rows(unit, entries, form="number")
+
+
 def _curves(name: str, caption: str, curves: Mapping[str, tuple[np.ndarray, Interval]], unit: str, task: Task) -> Plan:
     """Curves over the steps of training with their bands, each with its label at its end."""
     legend = _in_legend(list(curves))
+    steps_are = "environment steps per seed" if task.plays else "gradient steps per seed"
+    by_seed = {one.label: one for one in task.results if name == "learning_curves"}
 
     def drawing(axes, pen):
-        for label, (steps, curve) in curves.items():
-            look, colour = pen.looks[label], pen.colour(label)
-            axes.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
-            every = max(1, len(steps) // 6)
-            axes.plot(steps, curve.value, look.line, color=colour, lw=2, marker=look.marker, markevery=every)
-        if _begins_late(task):
-            axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
-        axes.set_xlim(0, 1.02 * task.grid[-1])
-        axes.set_xlabel("environment steps per seed" if task.plays else "gradient steps per seed")
+        _draw_curves(axes, pen, curves, task)
+        axes.set_xlabel(steps_are)
         axes.set_ylabel(unit)
-        axes.xaxis.set_major_formatter(_short_number)
-        axes.xaxis.set_major_locator(_few_ticks())
-        axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
         if not legend:
             shown = {label: np.flatnonzero(np.isfinite(curve.value)) for label, (_, curve) in curves.items()}
             ends = {label: at[-1] for label, at in shown.items() if len(at)}
             points = {label: (curves[label][0][at], curves[label][1].value[at]) for label, at in ends.items()}
             _write_beside(axes, pen, points)
 
-    return Plan(name, caption, drawing, legend, HEIGHT)
+    series = []
+    for label, (steps, curve) in curves.items():
+        seeds = (by_seed[label].seed_names, by_seed[label].seed_curves) if label in by_seed else ()
+        series.append(interactive.curve(label, steps, curve, *seeds))
+    chart = interactive.lines(steps_are, unit, series, grey=task.start if _begins_late(task) else 0)
+    return Plan(name, caption, drawing, legend, HEIGHT, chart)
+
+
+def _draw_curves(axes: Any, pen: Pen, curves: Mapping[str, tuple[np.ndarray, Interval]], task: Task) -> None:
+    for label, (steps, curve) in curves.items():
+        look, colour = pen.looks[label], pen.colour(label)
+        axes.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+        every = max(1, len(steps) // 6)
+        axes.plot(steps, curve.value, look.line, color=colour, lw=2, marker=look.marker, markevery=every)
+    if _begins_late(task):
+        axes.axvspan(0, task.start, color=pen.faint, alpha=0.4, lw=0, zorder=0)
+    axes.set_xlim(0, 1.02 * task.grid[-1])
+    axes.xaxis.set_major_formatter(_short_number)
+    axes.xaxis.set_major_locator(_few_ticks())
+    axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
+
+
+def _panels(tasks: list[Task]) -> Drawing:
+    """A small panel with the learning curves of each task."""
+
+    def drawing(panels, pen):
+        for axes, task in zip(panels, tasks, strict=True):
+            _draw_curves(axes, pen, {one.label: (task.grid, one.curve) for one in task.results if one.seeds}, task)
+            axes.set_title("\n".join(textwrap.wrap(_shown(task.title), BESIDE)), fontsize=11)
+            axes.tick_params(labelsize=10)
+            axes.xaxis.set_major_locator(_few_ticks(3))
+
+    return drawing
+
+
+def _profiles(summary: Summary) -> Plan:
+    """For each label the share of its seeds above each level, with a band where there are enough of them."""
+    found = summary.profiles
+    caption = (
+        f"Performance profile: the share of the seeds on all {summary.what} whose area is above so many % of the "
+        "reference. A higher line is better; where two lines cross, neither run is the better one everywhere."
+    )
+    if any(profile.share is not None for profile in found.values()):
+        caption += " A band is the 95 % bootstrap interval of each point."
+    shares = {label: profile.share or _share_above(profile) for label, profile in found.items()}
+
+    def drawing(axes, pen):
+        for label, share in shares.items():
+            levels = 100 * found[label].levels
+            axes.fill_between(levels, share.low, share.high, color=pen.colour(label), alpha=0.15, lw=0, step="post")
+            axes.step(levels, share.value, pen.looks[label].line, where="post", color=pen.colour(label), lw=2)
+        axes.axvline(100, color=pen.ink, lw=1, linestyle=":", zorder=0)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("area, % of the reference")
+        axes.set_ylabel("share of seeds above")
+        axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
+
+    series = [interactive.curve(label, 100 * found[label].levels, share) for label, share in shares.items()]
+    axes_are = ("area, % of the reference", "share of seeds above")
+    chart = interactive.lines(*axes_are, series, x_form="percent", line=100, is_steps=True)
+    return Plan("overall_profile", caption, drawing, list(found), HEIGHT, chart)
+
+
+def _share_above(profile: Profile) -> Interval:
+    value = (profile.scores > profile.levels[:, None]).mean(axis=1)
+    return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
 
 
 def _histograms(name: str, file: str, task: Task) -> Plan:
     """The histogram of this name, of every run that has it, as lines in one figure."""
     words = of_histogram(name)
     found = {one.label: one.run.histograms[name] for one in task.results if name in one.run.histograms}
+    is_log = all(edges[0] > 0 for edges, _ in found.values())
 
     def drawing(axes, pen):
         for label, (edges, counts) in found.items():
             share = counts / max(counts.sum(), 1)
             axes.stairs(share, edges, color=pen.colour(label), lw=2, linestyle=pen.looks[label].line)
-        if all(edges[0] > 0 for edges, _ in found.values()):
+        if is_log:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel(words.title)
         axes.set_ylabel("share of transitions")
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
 
-    return Plan(file, words.about, drawing, list(found), HEIGHT)
+    series = []
+    for label, (edges, counts) in found.items():
+        share = np.append(counts, counts[-1:]) / max(counts.sum(), 1)  # the last bin ends at the last edge
+        series.append(interactive.curve(label, edges, Interval(share, np.nan, np.nan)))
+    axes_are = (words.title, "share of transitions")
+    chart = interactive.lines(*axes_are, series, x_form="number", is_steps=True, has_log_x=is_log)
+    return Plan(file, words.about, drawing, list(found), HEIGHT, chart)
 
 
 def _begins_late(task: Task) -> bool:
@@ -258,11 +411,14 @@ def spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
 def _areas(task: Task, results: list[Result]) -> Drawing:
     def drawing(axes, pen):
         _whiskers(axes, pen, [(result.label, area(task, result)) for result in results])
-        axes.set_xlabel(
-            {"percent": "% of the reference", "difference": "minus the reference"}.get(task.unit, "mean return")
-        )
-        if task.unit != "none":
-            axes.axvline(100 if task.unit == "percent" else 0, color=pen.ink, lw=1, linestyle=":", zorder=0)
+        for place, result in enumerate(results):
+            if _has_dots(result):
+                dots = seed_areas(task, result)
+                colour = pen.colour(result.label)
+                axes.plot(dots, np.full(len(dots), place + 0.2), ".", color=colour, ms=5, alpha=0.7)
+        axes.set_xlabel(_areas_unit(task))
+        if (level := _area_level(task)) is not None:
+            axes.axvline(level, color=pen.ink, lw=1, linestyle=":", zorder=0)
 
     return drawing
 
@@ -302,7 +458,7 @@ def _memory(task: Task, results: list[Result]) -> Drawing:
         axes.set_xlabel("bytes of weights")
         axes.xaxis.set_major_formatter(lambda size, _: readable(size))
         axes.xaxis.set_major_locator(_few_ticks())
-        axes.set_ylabel({"percent": "area, % of ref.", "difference": "area minus ref."}.get(task.unit, "mean return"))
+        axes.set_ylabel(_area_axis(task))
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
         if not _in_legend(_labels(results)):
             points = {one.label: (weight_bytes(one) or 0, area(task, one)[0]) for one in results}
@@ -346,7 +502,7 @@ def _render(plan: Plan, looks: Mapping[str, Look]) -> Figure:
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font does not have is drawn as a box
         canvas = _on_canvas(plan, Pen(LIGHT.ink, LIGHT.faint, looks))
-        return Figure(plan.name, plan.caption, _svg(canvas), _png(canvas))
+        return Figure(plan.name, plan.caption, _svg(canvas), _png(canvas), plan.chart, plan.panels > 1)
 
 
 def _on_canvas(plan: Plan, pen: Pen) -> Any:
@@ -358,7 +514,12 @@ def _on_canvas(plan: Plan, pen: Pen) -> Any:
     legend, columns = plan.legend, 1 if any(len(label) > 20 for label in plan.legend) else 2
     with rc_context(dict.fromkeys(ink, pen.ink)):
         canvas = Canvas(figsize=(WIDTH, plan.height + 0.23 * -(-len(legend) // columns)), layout="constrained")
-        plan.drawing(canvas.add_subplot(), pen)
+        if plan.panels == 1:
+            plan.drawing(canvas.add_subplot(), pen)
+        else:
+            height = -(-plan.panels // PANELS_IN_A_ROW)
+            places = range(1, plan.panels + 1)
+            plan.drawing([canvas.add_subplot(height, PANELS_IN_A_ROW, place) for place in places], pen)
         if legend:
             handles = [
                 Line2D([], [], color=pen.colour(label), linestyle=look.line, marker=look.marker, lw=2)
@@ -388,7 +549,7 @@ def _dark_style() -> str:
     rules = [
         f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in pairs for what in ("fill", "stroke")
     ]
-    return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
+    return f"@media screen and (prefers-color-scheme:dark){{{''.join(rules)}}}"
 
 
 def _shown(label: str) -> str:
@@ -398,10 +559,10 @@ def _shown(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def _few_ticks() -> Any:
+def _few_ticks(most: int = 5) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(5)
+    return MaxNLocator(most)
 
 
 def _short_number(value: float, _position: int | None = None) -> str:

@@ -13,6 +13,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 KINDS = ("shared_heads", "target_network", "online_network", "iterated_networks", "lookahead_replicate", "none")
 OTHER = len(KINDS)  # the hue of a source that is not ours
 SHADES = 3
+HEAT_SPAN = 50  # ours: so many % above or below the reference have the strongest colour of a heat map
+HEAT_STEPS = 5  # on each side of the reference
 
 
 class Paper(NamedTuple):
@@ -60,6 +62,26 @@ DARK = Paper(
         *("#e3c04a", "#f0de9e", "#8c772e"),
     ),
 )
+
+
+def heat(share: float) -> int:
+    """The place of an area, in % of the reference, among the colours of a heat map; the reference is in the middle."""
+    return round(HEAT_STEPS * (1 + max(-1.0, min(1.0, (share - 100) / HEAT_SPAN))))
+
+
+def heat_colours(paper: Paper, background: str) -> list[str]:
+    """The colours of a heat map: from orange over the background to blue, which colour-blind readers tell apart.
+
+    They are pale enough for the ink to stand out from them.
+    """
+    blue, orange = paper.colours[0], paper.colours[SHADES]
+    shares = [step / HEAT_STEPS for step in range(-HEAT_STEPS, HEAT_STEPS + 1)]
+    return [_mixed(background, blue if share > 0 else orange, 0.42 * abs(share)) for share in shares]
+
+
+def _mixed(one: str, other: str, share: float) -> str:
+    parts = zip(*([int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in (one, other)))
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in parts)
 
 
 def looks(kinds: Mapping[str, str]) -> dict[str, Look]:

@@ -1,14 +1,18 @@
 """Writes the report: one HTML file that needs nothing beside it, and its figures and numbers as files.
 
-The page has no script and asks for no other file; figures travel inside it, for light and for dark screens.
+The page asks for no other file. Figures travel inside it as pictures, for light and for dark screens, and as numbers,
+from which a script inside the page draws them again so that they answer to a pointer, a finger and the keyboard.
 """
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
+from sharedq.reports import films, interactive
+from sharedq.reports.citations import citations
 from sharedq.reports.comparisons import LEVEL, PERMUTATIONS, TOGETHER, Test
 from sharedq.reports.exports import curves_csv, measure_curves_csv, seeds_csv, summary_csv, summary_json
 from sharedq.reports.figures import Figure, draw
@@ -27,6 +31,7 @@ from sharedq.reports.finding import (
     significant,
 )
 from sharedq.reports.load_runs import Speed, load
+from sharedq.reports.looks import HEAT_SPAN, heat
 from sharedq.reports.measures import unit
 from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
 from sharedq.reports.profiles import ENOUGH
@@ -36,7 +41,10 @@ from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import COLLAPSED, FINAL_SHARE, MOST_STEPS, POINTS, Result, Summary, Task, summarise
 from sharedq.units import readable
 
+_RELOAD = '<meta http-equiv="refresh" content="60">\n'
 _MEASURE = "measure_"  # in the name of a figure
+_CURVES = "learning_curves"
+_UNFOLDED = 3  # tasks whose sections are open; of more each is folded
 
 _CURVE = f"""
 <p>A <b>learning curve</b> has {POINTS} points. Each point is, for each seed, the mean return of the episodes that ended
@@ -137,18 +145,20 @@ def write(
     overwrite: bool = False,
     reference: str | None = None,
     say: Callable[[str], None] | None = None,
+    training: bool = False,
 ) -> Path:
     """Reports on the runs in `folder` into `out` (else into `folder` itself); the path of the page.
 
     `reference` is the label of the run that the others are compared with, if it is not the one with a target network.
     The report replaces the files of an older one, and others of their names only with `overwrite`. What is not whole of
-    the runs is handed to `say`, line by line, besides standing on the page.
+    the runs is handed to `say`, line by line, besides standing on the page. In `training` the
+    page loads itself again every minute.
     """
     out = Path(folder if out is None else out)
     summary = summarise(load(folder, reference))
     drawn = draw(summary)
     contents = {
-        PAGE: html(summary, drawn, Path(folder).resolve()).encode(),
+        PAGE: html(summary, drawn, Path(folder).resolve(), out.resolve(), training).encode(),
         SUMMARY: summary_json(summary).encode(),
         "summary.csv": summary_csv(summary).encode(),
         "seeds.csv": seeds_csv(summary).encode(),
@@ -166,37 +176,124 @@ def write(
     return out / PAGE
 
 
-def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path) -> str:
-    """The whole page on the runs in `folder`."""
+def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path, out: Path, training: bool = False) -> str:
+    """The whole page on the runs in `folder`, which will lie in `out`."""
     title = escape(summary.title)
+    figures = _Figures()
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="quiet">{escape(_subtitle(summary))}</p>',
+        _time_left(summary, training),
         f'<div class="lead">{_list(findings(summary))}</div>',
     ]
     if remarks := notes(summary):
         sections.append(f'<div class="quiet">{_list(remarks)}</div>')
-    if summary.overall:
-        sections += [f"<h2>All {summary.what}</h2>", _overall_table(summary), *map(_figure, drawn[""])]
-    for task in summary.tasks:
-        heading = task.title if len(summary.tasks) > 1 else "Results"
-        figures = drawn[task.name]
-        of_measures = [figure for figure in figures if _MEASURE in figure.name]
-        sections.append(f"<h2>{escape(heading)}</h2>")
-        if summary.comparison.ranked:
-            sections.append('<p class="quiet">Ranked by the area under the learning curve, the best first.</p>')
-        sections += [_table(task, summary), *(_figure(one) for one in figures if one not in of_measures)]
-        if task.measures:
-            sections += ["<h3>Measures</h3>", _measures_table(task, summary), *map(_figure, of_measures)]
-        if not task.plays:
-            sections += ["<h3>Data</h3>", _data_table(task, folder)]
+    tasks = [
+        _task(number, task, summary, drawn[task.name], figures, folder) for number, task in enumerate(summary.tasks, 1)
+    ]
+    sections.append(
+        '<div class="results">\n<div id="sources" class="sources" role="group" aria-label="Runs in the charts" hidden>'
+        "</div>"
+    )
+    if len(summary.tasks) > 1:
+        sections.append(_all_tasks(summary, drawn.get("", []), figures))
+    sections += [*tasks, films.section(summary, out), "</div>"]
     sections += [METHOD_TITLE, _method(summary), "<h2>Settings</h2>", _settings(summary, folder)]
     sections += ["<h2>Commands</h2>", _commands(summary, folder), "<h2>Software</h2>", _versions(summary)]
-    body = "\n".join(sections)
+    sections += ["<h2>Cite</h2>", *(f"<pre>{escape(entry)}</pre>" for entry in citations(summary))]
+    body, code = "\n".join(sections), interactive.script()
+    charts = interactive.as_json(summary.looks, figures.charts)
+    # both scripts have attributes, so that a bare tag in the page is always somebody else's
     return (
-        f'{PAGE_BEGINS}<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>\n{STYLESHEET}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f'{PAGE_BEGINS}<meta http-equiv="Content-Security-Policy" content="{interactive.policy(code)}">\n'
+        f"{_RELOAD * training}"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+        f"<style>\n{STYLESHEET}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f'<script type="application/json" id="charts">{charts}</script>\n'
+        f'<script id="behaviour">{code}</script>\n</body>\n</html>\n'
     )
+
+
+def _time_left(summary: Summary, training: bool) -> str:
+    """How long the rest of a comparison will take."""
+    left = summary.comparison.left
+    told = [] if left is None else [f"Training will take about {_duration(left)} more, at the speed so far."]
+    told += ["The runs are being trained, and this page loads itself again every minute."] * training
+    return f'<p class="quiet">{" ".join(told)}</p>' if told else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' * (minutes != 1)}" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _task(number: int, task: Task, summary: Summary, drawn: list[Figure], figures: "_Figures", folder: Path) -> str:
+    """The section of one task; folded, if there are many."""
+    several = len(summary.tasks) > 1
+    heading = f'<h2 id="task-{number}">{escape(task.title)}</h2>' if several else "<h2>Results</h2>"
+    of_measures = [figure for figure in drawn if _MEASURE in figure.name]
+    parts = []
+    if summary.comparison.ranked:
+        parts.append('<p class="quiet">Ranked by the area under the learning curve, the best first.</p>')
+    for figure in drawn:
+        if figure.name.endswith(_CURVES) and figure.chart is not None:
+            figures.panels.append(f"{number}:{len(figures.charts)}")
+        if figure not in of_measures:
+            parts.append(figures.html(figure))
+    parts.insert(int(summary.comparison.ranked), _table(task, summary))
+    if task.measures:
+        parts += ["<h3>Measures</h3>", _measures_table(task, summary), *map(figures.html, of_measures)]
+    if not task.plays:
+        parts += ["<h3>Data</h3>", _data_table(task, folder)]
+    if len(summary.tasks) > _UNFOLDED:
+        return "\n".join([f'<details class="task"><summary>{heading}</summary>', *parts, "</details>"])
+    return "\n".join([heading, *parts])
+
+
+def _all_tasks(summary: Summary, drawn: list[Figure], figures: "_Figures") -> str:
+    """What is said of all tasks together."""
+    parts = [f"<h2>All {summary.what}</h2>"]
+    parts += [_overall_table(summary)] if summary.overall else []
+    parts += map(figures.html, drawn)
+    return "\n".join([*parts, _heat_map(summary)])
+
+
+class _Figures:
+    """Writes figures into a page, and collects what its script draws in their place."""
+
+    def __init__(self) -> None:
+        self.charts: list[interactive.Chart] = []
+        self.panels: list[str] = []  # number of each task and place of its learning curves among the charts
+
+    def html(self, figure: Figure) -> str:
+        source, caption = f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}", escape(figure.caption)
+        drawn = ""
+        if figure.chart is not None:
+            drawn = f' data-chart="{len(self.charts)}"'
+            self.charts.append(figure.chart)
+        elif figure.shows_curves_of_tasks:
+            drawn = f' data-panels="{" ".join(self.panels)}"'
+        return f'<figure{drawn}><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+class _Cell(NamedTuple):
+    """A cell of a table: HTML, and the numbers in it, by which rows are sorted and which are copied."""
+
+    html: str
+    numbers: tuple[float, ...] = ()
+
+
+_NOTHING = _Cell("–")
+
+
+_Row = list["str | _Cell"]
+
+
+class _Head(NamedTuple):
+    """The head of a column: HTML, and the names of its numbers if they are no value with its interval."""
+
+    html: str
+    parts: tuple[str, ...] = ()
 
 
 def _subtitle(summary: Summary) -> str:
@@ -217,22 +314,27 @@ def _list(lines: list[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _figure(figure: Figure) -> str:
-    source, caption = f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}", escape(figure.caption)
-    return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+_TEST_HEAD = _Head("p<br>Hedges’ g", ("p", "Hedges’ g"))
 
 
 def _table(task: Task, summary: Summary) -> str:
-    heads = ["Run", "Final return<br>(IQM)"]
+    heads: list[str | _Head] = ["Run", "Final return<br>(IQM)"]
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
     heads += ["Normalised<br>score"] if _is_normalised(task) else []
     heads += ["Final evaluation<br>(IQM)"] if _is_evaluated(task) and task.plays else []
     heads += ["Best evaluation<br>(mean)"] if _is_evaluated(task) else []
     heads += [_area_head(task)]
-    heads += ["P(better)", "p<br>Hedges’ g"] if task.reference else []
-    heads += ["Parameters<br>trained / held", "Bytes, weights; moments,<br>traces and others"]
+    heads += ["P(better)", _TEST_HEAD] if task.reference else []
     what = "Steps" if task.plays else "Updates"
-    heads += ["Compile", f"{what}/s, whole run;<br>median, range", f"Seeds<br>and {what.lower()}", "Status"]
+    speeds = tuple(f"{what}/s, {which}" for which in ("whole run", "median", "slowest", "fastest"))
+    heads += [
+        _Head("Parameters<br>trained / held", ("Parameters trained", "Parameters held")),
+        _Head("Bytes, weights; moments,<br>traces and others", ("Bytes of weights", "Bytes beside weights")),
+        _Head("Compile", ("Compile, seconds",)),
+        _Head(f"{what}/s, whole run;<br>median, range", speeds),
+        _Head(f"Seeds<br>and {what.lower()}", ("Seeds", what)),
+        "Status",
+    ]
     rows = [_row(task, result, summary) for result in task.results]
     return _html_table(heads, rows)
 
@@ -254,20 +356,20 @@ def _area_head(task: Task) -> str:
     return f"Area, {heads[task.unit]}"
 
 
-def _row(task: Task, result: Result, summary: Summary) -> list[str]:
-    """The cells of one run, as HTML."""
+def _row(task: Task, result: Result, summary: Summary) -> _Row:
+    """The cells of one run."""
     run = result.run
     parameters, size = run.cost.get("parameters", {}), run.cost.get("bytes", {})
     reference = result.label == task.reference
     if reference:
-        relative = "100 %" if task.unit == "percent" else "0"
+        relative = _Cell("100 %", (100.0,)) if task.unit == "percent" else _Cell("0", (0.0,))
     elif task.unit == "none":
         relative = _estimate(result.area, number)
     elif result.relative is None:
-        relative = "–"
+        relative = _NOTHING
     else:
         relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
-    better = "reference" if reference else _improvement(result.improvement)
+    better = _Cell("reference") if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
     evaluated = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
     evaluations = evaluated if task.plays else evaluated[1:]
@@ -279,67 +381,125 @@ def _row(task: Task, result: Result, summary: Summary) -> list[str]:
         *([_estimate(one, number) for one in evaluations] if _is_evaluated(task) else []),
         relative,
         *([better, _test(result.test)] if task.reference else []),
-        f"{_whole(parameters.get('trained'))}<small>{_whole(parameters.get('held'))}</small>",
-        f"{_bytes(size.get('weights'))}<small>{_bytes(run.bytes_beside_weights)}</small>",
-        "–" if compile_seconds is None else f"{compile_seconds:.1f} s",
+        _pair(parameters.get("trained"), parameters.get("held"), _whole),
+        _pair(size.get("weights"), run.bytes_beside_weights, readable),
+        _NOTHING if compile_seconds is None else _Cell(f"{compile_seconds:.1f} s", (compile_seconds,)),
         _speed(run.speed),
-        f"{result.seeds}<small>{int(run.reached.min()):,}</small>"
-        + (f"<small>{collapsed(result)}</small>" if result.collapsed else ""),
+        _seeds(result),
         escape(result.status),
     ]
 
 
 def _overall_table(summary: Summary) -> str:
-    rows = [
-        [
-            _label(row.label, summary),
-            _estimate(row.relative, percent),
-            _improvement(row.improvement),
-            _test(row.test),
-        ]
+    rows: list[_Row] = [
+        [_label(row.label, summary), _estimate(row.relative, percent), _improvement(row.improvement), _test(row.test)]
         for row in summary.overall
     ]
-    return _html_table(["Run", "Area, % of reference", "P(better)", "p<br>Hedges’ g"], rows)
+    return _html_table(["Run", "Area, % of reference", "P(better)", _TEST_HEAD], rows)
 
 
 def _measures_table(task: Task, summary: Summary) -> str:
     heads = ["Run", *(escape(unit(name)) for name in task.measures)]
-    rows = []
+    rows: list[_Row] = []
     for result in task.results:
         means = [result.measures[name].mean if name in result.measures else None for name in task.measures]
         rows.append([_label(result.label, summary), *(_estimate(mean, significant) for mean in means)])
     return _html_table(heads, rows)
 
 
-def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+def _heat_map(summary: Summary) -> str:
+    """Each label's area on each task in % of the reference; empty if no task has percentages."""
+    if not any(task.unit == "percent" for task in summary.tasks):
+        return ""
+    tasks = [task for task in summary.tasks if task.unit == "percent"]
+    overall = {row.label: row.relative.value for row in summary.overall if math.isfinite(row.relative.value)}
+    if overall and len({task.reference for task in tasks}) == 1:
+        overall.setdefault(str(tasks[0].reference), 1.0)
+    rows: list[_Row] = []
+    for label in summary.looks:
+        values = [_share_of_reference(task, label) for task in tasks]
+        rows.append([_label(label, summary), *map(_heat, [*values, *([overall.get(label)] if overall else [])])])
+    heads = ["Run", *(escape(task.title) for task in tasks), *([f"All {summary.what}"] if overall else [])]
+    left_out = " Where differences are shown instead of percentages, there is no column." * (
+        len(tasks) < len(summary.tasks)
+    )
+    caption = (
+        "Area under the learning curve in % of the reference: blue above 100 %, orange below. The colours are the "
+        f"strongest from {100 - HEAT_SPAN} % down and from {100 + HEAT_SPAN} % up.{left_out}"
+    )
+    return f'<div class="heat">{_html_table(heads, rows)}<p class="quiet">{caption}</p></div>'
+
+
+def _share_of_reference(task: Task, label: str) -> float | None:
+    """The area as a fraction of the reference's, if the run and the number are there."""
+    found = next((one for one in task.results if one.label == label), None)
+    if found is None or label == task.reference:
+        return None if found is None else 1.0
+    return None if found.relative is None else found.relative.value
+
+
+def _heat(fraction: float | None) -> _Cell:
+    if fraction is None or not math.isfinite(fraction):
+        return _NOTHING
+    return _Cell(f'<span class="h{heat(100 * fraction)}">{percent(fraction)}</span>', (100 * fraction,))
+
+
+def _html_table(heads: Sequence[str | _Head], rows: Sequence[Sequence[str | _Cell]]) -> str:
     """A table of cells that are HTML already, scrolling inside its own box."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
+    head = "".join(map(_head, heads))
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+        f'<tr><th scope="row">{_inside(row[0])}</th>' + "".join(map(_cell, row[1:])) + "</tr>" for row in rows
     )
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _head(head: str | _Head) -> str:
+    parts = f' data-parts="{escape("|".join(head.parts))}"' if isinstance(head, _Head) else ""
+    return f'<th scope="col"{parts}>{_inside(head)}</th>'
+
+
+def _cell(cell: str | _Cell) -> str:
+    numbers = cell.numbers if isinstance(cell, _Cell) else ()
+    told = ",".join(f"{float(one):.10g}" if math.isfinite(one) else "" for one in numbers)
+    return f'<td data-n="{told}">{_inside(cell)}</td>' if numbers else f"<td>{_inside(cell)}</td>"
+
+
+def _inside(cell: str | _Cell | _Head) -> str:
+    return cell if isinstance(cell, str) else cell.html
 
 
 def _label(label: str, summary: Summary) -> str:
     return f'<span class="dot c{summary.looks[label].colour}"></span>{escape(label)}'
 
 
-def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> str:
+def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> _Cell:
     """The value with its interval below, so that columns stay narrow."""
     if estimate is None:
-        return "–"
-    return _stacked(interval(estimate, show))
+        return _NOTHING
+    scale = 100 if show is percent else 1
+    numbers = [scale * float(bound) for bound in estimate]
+    return _Cell(_stacked(interval(estimate, show)), tuple(numbers if math.isfinite(numbers[1]) else numbers[:1]))
 
 
-def _improvement(found: Improvement | None) -> str:
-    return "–" if found is None else _stacked(improvement(found))
+def _improvement(found: Improvement | None) -> _Cell:
+    if found is None:
+        return _NOTHING
+    numbers = tuple(map(float, found.share))
+    return _Cell(_stacked(improvement(found)), numbers if math.isfinite(numbers[1]) else numbers[:1])
 
 
-def _test(test: Test | None) -> str:
+def _test(test: Test | None) -> _Cell:
     """The p of a test, and the size of the difference below it."""
     if test is None:
-        return "–"
-    return f"{escape(p_value(test.p).removeprefix('p = '))}<small>{number(test.effect)}</small>"
+        return _NOTHING
+    shown = f"{escape(p_value(test.p).removeprefix('p = '))}<small>{number(test.effect)}</small>"
+    return _Cell(shown, (test.p, test.effect))
+
+
+def _seeds(result: Result) -> _Cell:
+    """The seeds, the steps that all of them have done, and how many seeds have collapsed."""
+    cell = _pair(result.seeds, int(result.run.reached.min()), _whole)
+    return cell._replace(html=cell.html + f"<small>{collapsed(result)}</small>") if result.collapsed else cell
 
 
 def _stacked(text: str) -> str:
@@ -347,20 +507,23 @@ def _stacked(text: str) -> str:
     return escape(value) + (f"<small>[{escape(bounds)}</small>" if bounds else "")
 
 
-def _speed(speed: Speed) -> str:
+def _speed(speed: Speed) -> _Cell:
     """The speed of the whole run; below it the median, and the slowest and the fastest stretch."""
     if not math.isfinite(speed.overall):
-        return "–"
+        return _NOTHING
     spread = f"<small>{speed.median:,.0f}</small><small>[{speed.smallest:,.0f}, {speed.largest:,.0f}]</small>"
-    return f"{speed.overall:,.0f}" + (spread if math.isfinite(speed.median) else "")
+    return _Cell(f"{speed.overall:,.0f}" + (spread if math.isfinite(speed.median) else ""), tuple(speed))
 
 
-def _bytes(count: int | None) -> str:
-    return "–" if count is None else readable(count)
+def _pair(first: int | None, second: int | None, show: Callable[[int], str]) -> _Cell:
+    """Two counts, the second below the first."""
+    shown = ["–" if count is None else show(count) for count in (first, second)]
+    numbers = tuple(math.nan if count is None else count for count in (first, second))
+    return _Cell(f"{shown[0]}<small>{shown[1]}</small>", numbers)
 
 
-def _whole(count: int | None) -> str:
-    return "–" if count is None else f"{count:,}"
+def _whole(count: int) -> str:
+    return f"{count:,}"
 
 
 def _data_table(task: Task, folder: Path) -> str:
