@@ -2,8 +2,8 @@
 # Trains five sources of targets on Atari games in 16x16 pixels, with LayerNorm and without, 3 seeds each, and writes a
 # page for each of the two networks. The periods are those that the authors of the small agent chose, and shared heads,
 # for which theirs is not known, have that of the target network. The authors tuned on Asterix, Gopher and Enduro, and
-# nobody on Breakout and Space Invaders. It goes on where
-# it was interrupted, and several processes, also on machines that share the folder, can work on it at the same time.
+# nobody on Breakout and Space Invaders. It goes on where it was interrupted, and several processes, also on machines that
+# share the folder, can work on it at the same time.
 #     bash run.sh FOLDER
 set -euo pipefail
 mkdir -p "$1"

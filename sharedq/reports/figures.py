@@ -121,7 +121,7 @@ def _plans(task: Task) -> list[Plan]:
     if seen:
         curves = {result.label: (task.grid, result.curve) for result in seen}
         where = "in training" if task.plays else EVALUATED
-        caption = f"Returns {where}: interquartile mean over seeds; a band is its 95 % bootstrap interval."
+        caption = f"Returns {where}: interquartile mean over seeds; a band is its 95 % interval."
         stretch = "the warm-up" if task.plays else "in which a run has no evaluation yet"
         caption += f" Areas begin where the grey stretch, {stretch}, ends." if _begins_late(task) else ""
         plans.append(_curves("learning_curves", caption, curves, "return", task))
@@ -129,11 +129,11 @@ def _plans(task: Task) -> list[Plan]:
     if evaluated := {label: (one.steps, one.curve) for label, one in apart}:
         caption = (
             f"Returns {EVALUATED}: interquartile mean over seeds of the mean of each evaluation; a band is its 95 % "
-            "bootstrap interval."
+            "interval."
         )
         plans.append(_curves("evaluation_returns", caption, evaluated, "evaluation return", task))
     if seen:
-        caption = f"{words}; a whisker is the 95 % bootstrap interval."
+        caption = f"{words}; a whisker is the 95 % interval."
         caption += f" A small dot is a seed, of runs with at most {MOST_DOTS}." if any(map(_has_dots, seen)) else ""
         chart = _areas_chart(task, seen)
         plans.append(Plan("areas", caption, _areas(task, seen), [], _rows_height(len(seen)), chart))
@@ -308,7 +308,7 @@ def _profiles(summary: Summary) -> Plan:
         "reference. A higher line is better; where two lines cross, neither run is the better one everywhere."
     )
     if any(profile.share is not None for profile in found.values()):
-        caption += " A band is the 95 % bootstrap interval of each point."
+        caption += " A band is the 95 % interval of each point."
     shares = {label: profile.share or _share_above(profile) for label, profile in found.items()}
 
     def drawing(axes, pen):

@@ -83,7 +83,7 @@ def unit(measure: str) -> str:
 def about(measure: str) -> str:
     """The caption of the measure's figure."""
     words = KNOWN[measure].about if measure in KNOWN else f"{unit(measure)}, as the run measured it."
-    return f"{words} Interquartile mean over seeds, with its 95 % bootstrap interval."
+    return f"{words} Interquartile mean over seeds, with its 95 % interval."
 
 
 def of_histogram(name: str) -> Words:
