@@ -1,4 +1,4 @@
-"""Seconds of environment steps of small Atari as research code trains it; `benchmarks/atari_small.py` starts and asks it.
+"""Seconds of training steps of small Atari in the way of research code; `benchmarks/atari_small.py` starts and asks it.
 
 It is a Python loop over one environment with a call to the device for each action and for each update, a replay in
 numpy, and one network with K+1 heads in flax. It knows nothing of sharedq. Each line of its input is a number of steps;
