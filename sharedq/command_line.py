@@ -249,13 +249,13 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.comparison import carry_out, plan, planned
 
         base = _base(parsed)
-        members, ranked, folder = planned(Path(parsed.recipe).stem, base, parsed.options, parsed.targets)
+        members, ranked, folder, reference = planned(Path(parsed.recipe).stem, base, parsed.options, parsed.targets)
         experiments = [one.experiment for one in members.values()]
         trust = _trust(parsed, experiments)
         for one in experiments:
             one.trusted(trust)
         out = parsed.out or folder
-        plan(parsed.recipe, members, out, parsed.command, parsed.overwrite, ranked)
+        plan(parsed.recipe, members, out, parsed.command, parsed.overwrite, ranked, reference)
         say(f"report: {carry_out(out, _show, trust, say=say)}")
 
     return call

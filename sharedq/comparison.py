@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,7 @@ from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
 from sharedq.runs.durable import unfinished_name
-from sharedq.runs.lock import locked
+from sharedq.runs.lock import Locked, locked
 from sharedq.settings import as_typed, chosen, require
 from sharedq.tables import COMPARED
 from sharedq.targets import TargetNetwork
@@ -32,10 +32,11 @@ Shown = Callable[[str, Experiment], AbstractContextManager[Progress]]
 LOCK, REPORT_LOCK = "lock", "report.lock"
 BUSY = "another process is at it"
 FRESH = 60.0  # ours: seconds between two reports on a comparison that is being trained
-SHARE = 0.02  # ours: the most of the time that these reports take
+MOST_TIME = 0.02  # ours: the most of the training time that these reports take
 UNFINISHED = unfinished_name(PLAN)  # left by a process that was killed while it wrote the plan
 OURS = {LOCK, REPORT_LOCK, UNFINISHED}
 RUNS = 100  # ours: the most runs of a sweep
+OF_DATA = ("replay.path", "replay.fraction", "replay.fraction_of")
 LONGEST = 60  # ours: characters in the name of a run's folder, which may have 255 bytes
 
 
@@ -79,6 +80,7 @@ class Planned(NamedTuple):
     members: dict[str, Member]  # by names that tell them all apart
     ranked: bool  # whether the report orders the runs by their results
     folder: Path  # by default
+    reference: str | None  # the label that the report measures the others against; None: that of a target network
 
 
 def planned(
@@ -100,9 +102,11 @@ def planned(
     first, *others = [one.experiment for one in members.values()]
     with_source = [one for one in (first, *others) if one.uses_target]
     settings = [full for full in _varied_names(base, options) if len(targets) <= 1 or _differ(with_source, full)]
-    ranked = bool(settings) and all(_task(one) == _task(first) for one in others)
+    varies = any(not _is_of_task(full) for full in settings)
+    ranked = varies and all(_task(one) == _task(first) for one in others)
+    reference = next(iter(members.values())).label if varies else None
     folder = Path("comparisons") / "-".join([name, *_varied_names(base, options).values()])
-    return Planned(members, ranked, folder)
+    return Planned(members, ranked, folder, reference)
 
 
 def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Sequence[Any]) -> dict[str, Member]:
@@ -126,7 +130,7 @@ def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Seque
         if not one.uses_target and any(values[option] != options[option][0] for option in of_targets):
             continue
         own = told if one.uses_target else _without_source(names)
-        in_label = {full: option for full, option in own.items() if full.partition(".")[0] != "environment"}
+        in_label = {full: option for full, option in own.items() if not _is_of_task(full)}
         experiments = [with_target(one, wanted) for wanted in targets if one.uses_target] or [one]
         for source, experiment in zip(labels_of(experiments), experiments):
             in_words = len(targets) <= 1 and one.uses_target
@@ -162,6 +166,11 @@ def _task(experiment: Experiment) -> tuple[Any, ...]:
     return experiment.environment, *getattr(experiment.replay, "part", ())
 
 
+def _is_of_task(option: str) -> bool:
+    """Whether an option, by its full name, says in which environment or from which data a run learns."""
+    return option.partition(".")[0] == "environment" or option in OF_DATA
+
+
 def _varied_names(base: Experiment, options: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The name, in labels and folders, of each option that has several values, by its full name.
 
@@ -180,10 +189,12 @@ def plan(
     command: str,
     overwrite: bool,
     ranked: bool = False,
+    reference: str | None = None,
 ) -> None:
     """Writes the plan of a comparison of `members`, by their names, to `out`, unless the same plan is there.
 
-    The report on a `ranked` comparison orders the runs by their results, and measures them against the first.
+    The report measures the runs against that of the label `reference`, by default the first with a target network. It
+    orders the runs of a `ranked` comparison by their results.
     """
     labels, trained = [one.label for one in members.values()], [one.experiment.pinned() for one in members.values()]
     _check_report()
@@ -192,7 +203,7 @@ def plan(
         "schema": formats.PLAN,
         "recipe": name,
         "command": command,
-        "reference": labels[0] if ranked else _reference(labels, trained),
+        "reference": reference or _reference(labels, trained),
         **({"ranked": True} if ranked else {}),
         "runs": [_planned(*one, out) for one in zip(labels, _folders(list(members)), trained)],
     }
@@ -288,8 +299,8 @@ def _check_report() -> None:
 
 
 def _experiments(described: dict[str, Any], trust: Trust) -> list[tuple[str, Any]]:
-    """Each label with its experiment, by the names of now: a plan of an older version may be the same."""
-    return [(one["label"], Experiment.described(one["experiment"], trust).to_dict()) for one in described["runs"]]
+    """Each folder with its experiment, by the names of now: a plan of an older version may be the same."""
+    return [(one["folder"], Experiment.described(one["experiment"], trust).to_dict()) for one in described["runs"]]
 
 
 def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str | None:
@@ -360,12 +371,13 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
     while waiting:
         elsewhere = []
         for number, (one, title, experiment) in enumerate(waiting, start=1):
-            with _claimed(out, one) as ours:
-                if not ours:
-                    elsewhere.append((one, title, experiment))
-                    continue
-                trained, diverged = _train(out, one, title, experiment, shown, trust)
-                lost += [one["label"]] * diverged
+            try:
+                with _claimed(out, one):
+                    trained, diverged = _train(out, one, title, experiment, shown, trust)
+            except Locked:
+                elsewhere.append((one, title, experiment))
+                continue
+            lost += [title.partition(", ")[2]] * diverged
             if trained and number < len(waiting):
                 say(f"report so far: {_report(out, say)}")
         if len(elsewhere) == len(waiting):  # the others train what is left
@@ -398,26 +410,21 @@ def _train(
                 progress.say(f"diverged: {diverged}")
                 return True, True
     except Stopped as stopped:
+        with suppress(SharedqError, OSError):  # a page that no longer says that the runs are being trained
+            _report(out, progress.say)
         onwards = f"sharedq resume {shlex.quote(str(out))}{to_trust(experiment)}"
         raise Stopped(f"stopped in {title}; to continue: {onwards}", stopped.exit_code - 128) from None
     return True, False
 
 
 @contextmanager
-def _claimed(out: Path, one: dict[str, Any]) -> Iterator[bool]:
-    """Claims a run of the plan for this process. Yields whether it is ours: another process may be training it."""
+def _claimed(out: Path, one: dict[str, Any]) -> Iterator[None]:
+    """Claims a run of the plan for this process; raises `Locked` if another process has claimed it."""
     claim = out / f"{one['folder']}.claim"
     claim.parent.mkdir(exist_ok=True)
-    with ExitStack() as stack:
+    with locked(claim, BUSY):
         try:
-            stack.enter_context(locked(claim, BUSY))
-        except SharedqError as error:
-            if str(error) != BUSY:
-                raise
-            yield False
-            return
-        try:
-            yield True
+            yield
         finally:
             claim.unlink(missing_ok=True)
 
@@ -428,10 +435,8 @@ def _report(out: Path, say: Callable[[str], None]) -> Path:
         try:
             with locked(out / REPORT_LOCK, BUSY):
                 return reports.write(out, say=say)
-        except SharedqError as error:
-            if str(error) != BUSY:
-                raise
-        time.sleep(0.1)
+        except Locked:
+            time.sleep(0.1)
 
 
 class _WithFreshPage:
@@ -448,10 +453,11 @@ class _WithFreshPage:
         began = time.monotonic()
         if began < self._due:
             return
-        with suppress(SharedqError), locked(self._out / REPORT_LOCK, BUSY):  # the report at the end tells of errors
+        # The report at the end tells of errors. Training goes on whatever happens to a page.
+        with suppress(SharedqError, OSError), locked(self._out / REPORT_LOCK, BUSY):
             reports.write(self._out, training=True)
         taken = time.monotonic() - began
-        self._due = began + max(FRESH, taken / SHARE)
+        self._due = began + max(FRESH, taken / MOST_TIME)
 
 
 def _begun(out: Path, one: dict[str, Any]) -> RunDirectory | None:

@@ -87,7 +87,7 @@ def compare(
     out = planned.folder if out is None else as_path(out, "out")
     command = _command("compare", experiment, base, changed, varied, targets or ())
     title = experiment if isinstance(experiment, str) else name
-    comparison.plan(title, planned.members, out, command or "", overwrite, planned.ranked)
+    comparison.plan(title, planned.members, out, command or "", overwrite, planned.ranked, planned.reference)
     trust = {reference for one in planned.members.values() for reference in one.experiment.imports()}
     say = output.say if isinstance(progress, str) else (progress or Silent()).say
     comparison.carry_out(out, partial(displayed, progress), trust, say=say)

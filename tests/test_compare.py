@@ -105,24 +105,48 @@ def test_killed_in_the_middle_it_goes_on_with_what_is_left(compared, tmp_path):
     assert runs_of(out) == {name: run for name, run in runs_of(compared).items() if (out / "runs" / name).exists()}
 
 
-def test_two_processes_share_the_runs_of_a_comparison(compared, tmp_path):
-    """The second goes on with what the first, which is killed, has not done."""
+def test_two_processes_share_the_runs_of_a_comparison(compared, tmp_path, capsys):
+    """What a process has claimed is left to it, and taken over once the process has been killed."""
     out, code = tmp_path / "out", "import sys; from sharedq.command_line import main; sys.exit(main())"
-    words = [sys.executable, "-c", code, *command(out, *THREE)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", code, *command(out, *THREE)], stdout=subprocess.DEVNULL) as process:
         while not list(out.glob("runs/*/experiment.json")):
             assert process.poll() is None
             time.sleep(0.001)
-        (first,) = out.glob("runs/*/experiment.json")
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
-            while len(list(out.glob("runs/*/experiment.json"))) < 2:
-                assert other.poll() is None
-                time.sleep(0.001)
-            if process.poll() is None and not first.with_name("finished.json").exists():
-                process.kill()
-            assert other.wait() == 0
+        process.send_signal(signal.SIGSTOP)
+        assert main(command(out, *THREE)) == 0
+        assert "another process trains 1 of 3, target-free" in capsys.readouterr().out
+        assert sorted(path.parent.name for path in out.glob("runs/*/finished.json")) == [
+            "shared-heads-k3",
+            "target-network",
+        ]
+        process.kill()
+    assert main(command(out, *THREE)) == 0
     assert runs_of(out) == runs_of(compared)
     assert not list(out.glob("runs/*.claim")) and main(["verify", str(out)]) == 0
+
+
+def test_a_run_that_is_resumed_elsewhere_stops_no_comparison(finished, capsys):
+    (finished / "runs/target-network/finished.json").unlink()
+    shutil.rmtree(finished / "runs/target-free")
+    with held_elsewhere(finished / "runs/target-network/lock", "alone"):
+        assert main(["resume", str(finished)]) == 0
+    assert "another process trains" in capsys.readouterr().out
+    assert (finished / "runs/target-free/finished.json").exists()
+
+
+def test_a_page_that_cannot_be_written_stops_no_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("sharedq.comparison.FRESH", 0.0)
+    write, failed = reports.write, []
+
+    def fails_in_training(out, training=False, **options):
+        if training:
+            failed.append(out)
+            raise OSError("the disk is full")
+        return write(out, **options)
+
+    monkeypatch.setattr("sharedq.reports.write", fails_in_training)
+    assert main(command(tmp_path / "out", *THREE[:1])) == 0
+    assert failed
 
 
 HOLD = """
@@ -164,7 +188,7 @@ def test_a_comparison_that_is_being_trained_is_not_replaced(finished):
 
 def test_the_page_is_kept_fresh_while_a_run_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedq.comparison.FRESH", 0.0)
-    monkeypatch.setattr("sharedq.comparison.SHARE", 1e9)
+    monkeypatch.setattr("sharedq.comparison.MOST_TIME", 1e9)
     seen, write = [], reports.write
 
     def watched(out, **options):
@@ -311,6 +335,12 @@ def test_runs_on_several_environments_are_not_ranked_and_have_the_same_labels_in
         ("target network", "runs/name-corridor", "corridor"),
         ("target network", "runs/name-action", "action"),
     ]
+
+
+def test_a_value_is_the_reference_also_over_several_environments(plan_of):
+    found = plan_of("--environment.name", "corridor", "action", "--lr", "1e-3", "2e-3", "--target", "shared_heads")
+    assert (found["reference"], "ranked" in found) == ("learning_rate 0.001", False)
+    assert [one["label"] for one in found["runs"]] == 2 * ["learning_rate 0.001", "learning_rate 0.002"]
 
 
 def test_each_source_and_value_is_trained_in_each_environment(plan_of):

@@ -1134,6 +1134,37 @@ def test_runs_that_differ_only_in_their_seeds_are_one_run(tmp_path):
     assert (found["seeds"], found["area"]) == (5, 3)
 
 
+def test_a_joined_run_tells_of_its_parts(tmp_path):
+    for seed, folder in ((0, "one"), (3, "two")):
+        make_run(tmp_path / folder / "heads", [1, 2, 3], seed=seed)
+        (tmp_path / folder / "heads" / "versions.json").write_text(json.dumps({"sharedq": f"0.{seed}"}))
+    finished = tmp_path / "two" / "heads" / "finished.json"
+    finished.write_text(json.dumps({"steps": STEPS, "seconds": 1.0, "compile_seconds": 1.0}))
+    page = Page(write(tmp_path))
+    assert "0.0, 0.3" in page.text and page.text.count("experiment.json of heads on") == 2
+    assert summary_of(tmp_path)["runs"][0]["seeds"] == 6
+
+
+def test_numbers_that_no_run_wrote_do_not_stop_the_estimate_of_the_time_left(pair):
+    plan = json.loads((pair / "compare.json").read_text())
+    for described in ({"training": [1]}, {"training": {"steps": 10**400}, "seeds": 1}, {"seeds": "many"}):
+        waiting = {"label": "last", "folder": "runs/d", "experiment": described}
+        (pair / "compare.json").write_text(json.dumps(plan | {"runs": [*plan["runs"], waiting]}))
+        assert load(pair).left is None
+    make_run(pair / "runs" / "d", [1, 2], until=STEPS // 2, finished=False)
+    metrics = pair / "runs" / "d" / "metrics.csv"
+    metrics.write_text(re.sub(r",\d+,1$", ",0,1", metrics.read_text(), flags=re.M))
+    assert load(pair).left is None
+
+
+def test_there_is_no_verdict_before_all_runs_are_finished(tmp_path):
+    make_run(tmp_path / "a", [10, 11, 12, 10, 11], "target_network")
+    make_run(tmp_path / "b", [20, 21, 22, 20, 21], until=STEPS // 2, finished=False)
+    assert "no verdict before all runs are finished" in Page(write(tmp_path)).text
+    (tmp_path / "b" / "diverged.json").write_text(json.dumps({"step": STEPS // 2, "seed": 0}))
+    assert "it is above a" in Page(write(tmp_path)).text
+
+
 def test_runs_with_a_seed_in_common_or_other_settings_are_not_joined(tmp_path):
     make_run(tmp_path / "one" / "heads", [1, 2, 3])
     make_run(tmp_path / "two" / "heads", [4, 5], seed=2)
@@ -1168,9 +1199,14 @@ def test_the_page_of_runs_in_training_says_what_is_left_and_loads_itself_again(p
     make_run(pair / "runs" / "c", [1, 2], until=STEPS // 2, finished=False)
     make_comparison(pair, {"target network": "runs/a", "other": "runs/c"}, "target network")
     page = Page(write(pair, training=True))
-    assert "Training will take about 1 minute more" in page.text and ("http-equiv", "refresh") in page.attributes
+    assert (
+        "One process will train for about 1 minute more" in page.text and ("http-equiv", "refresh") in page.attributes
+    )
     page = Page(write(pair))
-    assert "Training will take about 1 minute more" in page.text and ("http-equiv", "refresh") not in page.attributes
+    assert (
+        "One process will train for about 1 minute more" in page.text
+        and ("http-equiv", "refresh") not in page.attributes
+    )
 
 
 def test_differences_without_a_spread_and_of_both_signs_have_no_mean_effect(tmp_path):

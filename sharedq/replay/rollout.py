@@ -174,9 +174,9 @@ class RolloutReplay(NamedTuple):
 def shuffled(key: jax.Array, size: int) -> jax.Array:
     """The numbers 0 .. size-1 in a random order.
 
-    Each number is the lower bits of an integer whose upper bits are random, and these are sorted. Few numbers share
-    their upper bits, and a second round puts those in a random order too. On a CPU this takes a fifth of the time of
-    `jax.random.permutation`, which sorts pairs.
+    Each number is the lower bits of an integer whose upper bits are random, and these are sorted. Of a few thousand
+    numbers few share their upper bits, and a second round puts those in a random order too. On a CPU this takes a fifth
+    of the time of `jax.random.permutation`, which sorts pairs.
     """
     low = jnp.uint32(2 ** (size - 1).bit_length() - 1)
     order = jnp.arange(size, dtype=jnp.uint32)

@@ -41,7 +41,7 @@ class Test(NamedTuple):
     p: float  # corrected for all comparisons of the family
     effect: float  # Hedges' g, the mean over environments
     separated: bool  # the interval leaves the reference's level out, and p is below 0.05
-    seeds_needed: int | None  # per run; one above 100 says only that; None if separated, or if nothing can be said
+    seeds_needed: int | None  # per run; 101 stands for any larger number; None if separated or if nothing can be said
     smallest: float  # p that can be attained with these numbers of seeds
     seeds: tuple[int, int]  # the fewest and the most of a run and its reference in an environment
 
@@ -76,7 +76,7 @@ def _told(p: float, pairs: Sequence[Pair], relative: Interval, level: float, fac
     counts = [(len(pair.scores), len(pair.reference)) for pair in pairs]
     fewest, most = min(map(min, counts)), max(map(max, counts))
     separated = bool(p < LEVEL and (relative.low > level or relative.high < level))
-    needed = None if separated else seeds_needed(effect, fewest, len(pairs))
+    needed = None if separated else seeds_needed(effect, fewest, len(pairs), factor)
     return Test(p, effect, separated, needed, min(1.0, factor * smallest_p(counts)), (fewest, most))
 
 
@@ -191,15 +191,16 @@ def hedges_g(x: np.ndarray, y: np.ndarray) -> float:
     return gap / spread * (1 - 3 / (4 * freedom - 1))
 
 
-def seeds_needed(effect: float, seeds: int, tasks: int) -> int | None:
+def seeds_needed(effect: float, seeds: int, tasks: int, factor: int = 1) -> int | None:
     """Seeds per run that tell a difference of this size in four of five studies: the rule `n * T >= 16 / g^2`.
 
-    At least one more than there are, and as many as an interval and a test need. At most one above `MOST_NEEDED`.
+    At least one more than there are, and as many as an interval needs and a test whose p is multiplied by `factor`. At
+    most one above `MOST_NEEDED`.
     """
     if math.isnan(effect):
         return None
     wanted = 16 / effect**2 / tasks if effect else math.inf
     least = max(seeds + 1, FEWEST)
-    while smallest_p([(least, least)] * tasks) >= LEVEL:
+    while factor * smallest_p([(least, least)] * tasks) >= LEVEL:
         least += 1
     return max(least, math.ceil(wanted)) if max(least, wanted) <= MOST_NEEDED else MOST_NEEDED + 1

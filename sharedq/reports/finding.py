@@ -13,7 +13,10 @@ from sharedq.reports.summary import Overall, Result, Summary, Task
 def findings(summary: Summary) -> list[str]:
     """One sentence per run against the reference; over all environments where there are several."""
     if summary.overall:
-        return [_overall(row, f"{len(summary.tasks)} {summary.what}") for row in summary.overall]
+        return [
+            _overall(row, f"{len(summary.tasks)} {summary.what}", any(map(_is_going_on, summary.tasks)))
+            for row in summary.overall
+        ]
     several = len(summary.tasks) > 1
     sentences = []
     for task in summary.tasks:
@@ -27,12 +30,12 @@ def findings(summary: Summary) -> list[str]:
     return ["No agent was evaluated in an environment: there are no returns to compare."]
 
 
-def _overall(row: Overall, where: str) -> str:
+def _overall(row: Overall, where: str, going_on: bool) -> str:
     if not math.isfinite(row.relative.value):
         return f"{row.label}: no percentage over {where}, because a reference is not above zero."
     return (
         f"{row.label}: {interval(row.relative, percent)} of the reference’s area under the learning curve over "
-        f"{where}{_verdict(row.relative, 1.0, row.test, 'the reference', ' on each')}."
+        f"{where}{_verdict(row.relative, 1.0, row.test, 'the reference', going_on, ' on each')}."
     )
 
 
@@ -62,21 +65,33 @@ def _sentence(task: Task, result: Result) -> str:
         what = "finished episodes" if task.plays else "an evaluation"
         return f"{result.label}: no step yet that both it and {task.reference} have reached with {what}."
     span = "" if result.compared_steps >= task.grid[-1] else f" over the first {result.compared_steps:,} steps"
+    level = 1.0 if task.unit == "percent" else 0.0
+    verdict = _verdict(result.relative, level, result.test, str(task.reference), _is_going_on(task))
     if task.unit == "percent":
         share = parameter_share(task, result)
         cost = "" if share is None else f" with {percent(share)} of its parameters"
         return (
             f"{result.label}: {interval(result.relative, percent)} of {task.reference}’s area under the learning "
-            f"curve{span}{cost}{_verdict(result.relative, 1.0, result.test, str(task.reference))}{_collapsed(result)}."
+            f"curve{span}{cost}{verdict}{_collapsed(result)}."
         )
     return (
         f"{result.label}: mean return over training {interval(result.relative, signed)} against "
-        f"{task.reference}{span}{_verdict(result.relative, 0.0, result.test, str(task.reference))}{_collapsed(result)}."
+        f"{task.reference}{span}{verdict}{_collapsed(result)}."
     )
 
 
-def _verdict(relative: Interval, level: float, test: Test, reference: str, where: str = "") -> str:
-    """Whether the data separate the two, and if not, how many seeds it would take."""
+def _is_going_on(task: Task) -> bool:
+    """Whether a run of the task may still be trained."""
+    return any(not result.run.finished and not result.run.diverged for result in task.results)
+
+
+def _verdict(relative: Interval, level: float, test: Test, reference: str, going_on: bool, where: str = "") -> str:
+    """Whether the data separate the two, and if not, how many seeds it would take.
+
+    There is no verdict while runs are going on: who looks at each of many reports finds too many differences.
+    """
+    if going_on:
+        return "; there is no verdict before all runs are finished"
     if test.separated:
         side = "above" if relative.value > level else "below"
         return f"; it is {side} {reference} ({p_value(test.p)})"

@@ -127,6 +127,7 @@ class Run:
     evaluations: Episodes = NO_EPISODES  # `step` is that of the training at which the evaluation was made
     data: Mapping[str, Any] = field(default_factory=dict)  # data.json, which describes the data set learned from
     histograms: Mapping[str, "Histogram"] = field(default_factory=dict)  # at the last row of the log
+    parts: tuple["Run", ...] = ()  # the runs with some of the seeds each, if they were trained apart
 
     @property
     def target(self) -> str:
@@ -222,6 +223,9 @@ class Run:
 
     @property
     def speed(self) -> Speed:
+        if self.parts:
+            overall, median, smallest, largest = zip(*(run.speed for run in self.parts))
+            return Speed(*map(float, (np.mean(overall), np.median(median), np.min(smallest), np.max(largest))))
         recorded = self.metrics.get("steps_per_second", np.empty(0))
         step, places = np.unique(self.metrics["step"], return_index=True)  # all seeds have the same speed
         learning = np.append(0, step[:-1]) >= self.warm_up  # since the row before
@@ -348,12 +352,14 @@ def _time_left(runs: Sequence[Run], not_begun: Sequence[Mapping[str, Any]]) -> f
     left, steps = 0.0, 0
     for run in runs:
         if not run.finished and not run.diverged and run.planned:
-            left += (run.planned - int(run.reached.min())) * len(run.seeds) / run.speed.overall
+            left += (run.planned - int(run.reached.min())) * len(run.seeds) / (run.speed.overall or np.nan)
     for one in not_begun:
         described = one.get("experiment", {})
-        planned, seeds = described.get("training", {}).get("steps", 0), described.get("seeds", 0)
-        steps += planned * seeds if type(planned) is int and type(seeds) is int else 0
-    speeds = [run.speed.overall for run in runs if np.isfinite(run.speed.overall)]
+        training = described.get("training")
+        planned, seeds = (training or {}).get("steps") if isinstance(training, dict) else None, described.get("seeds")
+        countable = all(type(number) is int and 0 <= number <= LARGEST_STEP for number in (planned, seeds))
+        steps += planned * seeds if countable else 0
+    speeds = [run.speed.overall for run in runs if 0 < run.speed.overall < np.inf]
     left += steps / float(np.median(speeds)) if steps and speeds else 0.0 if not steps else np.nan
     return float(left) if 0 < left < np.inf else None
 
@@ -382,7 +388,9 @@ def _as_one(group: Sequence[Run]) -> Run:
     timings = {name: value for name, value in first.timings.items() if name not in ("logs", "files", "sha256")}
     if finished:
         timings["steps"] = min(run.timings["steps"] for run in group)
-        timings |= {name: float(np.mean([run.timings[name] for run in group])) for name in TIMINGS if name in timings}
+        for name in TIMINGS:
+            known = [run.timings[name] for run in group if name in run.timings]
+            timings |= {name: float(np.mean(known))} if known else {}
     return replace(
         first,
         experiment=dict(first.experiment) | {"seeds": sum(len(run.seeds) for run in group)},
@@ -398,7 +406,14 @@ def _as_one(group: Sequence[Run]) -> Run:
         command="\n".join(dict.fromkeys(run.command for run in group if run.command)),
         damages=tuple(damage for run in group for damage in run.damages),
         vouched=all(run.vouched for run in group),
+        versions={
+            name: ", ".join(dict.fromkeys(str(run.versions[name]) for run in group if name in run.versions))
+            for name in dict.fromkeys(name for run in group for name in run.versions)
+            if name != "date"
+        }
+        | ({"date": first.versions["date"]} if "date" in first.versions else {}),
         histograms={},
+        parts=tuple(group),
     )
 
 

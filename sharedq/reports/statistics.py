@@ -37,7 +37,7 @@ Strata = Sequence[np.ndarray] | np.ndarray
 
 
 class Interval(NamedTuple):
-    """An estimate and its confidence interval, numbers or arrays; the bounds are nan where no spread can be seen."""
+    """An estimate and its confidence interval, numbers or arrays; the bounds are nan with fewer than three seeds."""
 
     value: Any
     low: Any

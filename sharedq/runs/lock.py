@@ -1,5 +1,6 @@
 """A lock that one process holds: it ends with the process, however that ends."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -12,9 +13,13 @@ from sharedq.runs.durable import open_to_append
 _held: set[tuple[int, int]] = set()
 
 
+class Locked(SharedqError):
+    """Somebody else holds the lock."""
+
+
 @contextmanager
 def locked(file: Path, refusal: str, shared: bool = False) -> Iterator[None]:
-    """Holds the lock `file`, which is made if it is not there; raises a `SharedqError` if somebody else holds it.
+    """Holds the lock `file`, which is made if it is not there; raises `Locked` if somebody else holds it.
 
     Several processes can hold a `shared` lock, but not while another holds one that is not shared.
 
@@ -25,7 +30,7 @@ def locked(file: Path, refusal: str, shared: bool = False) -> Iterator[None]:
     """
     here = _identity(file)
     if here in _held:
-        raise SharedqError(refusal)
+        raise Locked(refusal)
     try:
         opened = open_to_append(file)
     except OSError as error:
@@ -34,13 +39,15 @@ def locked(file: Path, refusal: str, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.lockf(opened, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # the standard leaves open which of them it is
-            raise SharedqError(refusal) from None
+            raise Locked(refusal) from None
         except OSError as error:
+            if error.errno == errno.ESTALE:  # on a network's disk: who held it has removed it
+                raise Locked(refusal) from None
             raise SharedqError(f"cannot lock {file} ({error.strerror}): use a disk that knows locks") from None
         here = _identity(file)
         status = os.fstat(opened.fileno())
         if here is None or here != (status.st_dev, status.st_ino):  # who held it has removed it since it was opened
-            raise SharedqError(refusal)
+            raise Locked(refusal)
         _held.add(here)
         try:
             yield
