@@ -85,7 +85,8 @@ bootstrap are too narrow with few seeds. So the distances of the bounds from the
 Welch and Satterthwaite, and z that of the normal distribution. In one environment this is 2.69 for 3 seeds, 1.58 for 5
 and 1.22 for 10. The scaling is ours. In simulations with 3 to 10 seeds whose scores are about normal, such intervals
 hold the truth in 90 to 98 % of cases; if one seed in four collapses, in about 80 % with 3 to 5 seeds. A difference from
-the reference is one of means, and its interval is Welch’s. Fewer than {FEWEST} seeds have no interval. Intervals speak of the spread between seeds only, those of a curve are of each point alone, and they are not
+the reference is one of means, and its interval is Welch’s. Fewer than {FEWEST} seeds have no interval. Intervals speak
+of the spread between seeds only, those of a curve are of each point alone, and they are not
 widened for looking at several runs at once.</p>
 <p><b>P(better)</b> is the chance that a seed of the run has a larger area than a seed of the reference, ties counting
 half. Its interval is Newcombe’s method 5 for the Mann-Whitney statistic. With fewer than {FEWEST_OF_PAIRS} seeds, on
