@@ -53,8 +53,7 @@ class LossInfo(NamedTuple):
 
     @property
     def for_refresh(self) -> RefreshInfo:
-        squares = jnp.square(self.errors).reshape(len(self.errors), -1).mean(axis=1)
-        return RefreshInfo(self.inputs, self.batch_stats, self.per_head, self.action, squares, self.weights)
+        return RefreshInfo(self.inputs, self.batch_stats, self.per_head, self.action, self.errors, self.weights)
 
 
 class Judgement(NamedTuple):

@@ -121,7 +121,7 @@ def cost_of(
 def _flops_of_refresh(algorithm: Any, state: Any, batch: Any, key: Any, step: Any) -> float:
     if algorithm.refresh is None:
         return 0.0
-    info = jax.eval_shape(lambda *given: algorithm.loss(*given)[1].for_refresh, state.params, state, batch, key)
+    info = jax.eval_shape(algorithm.loss, state.params, state, batch, key)[1].for_refresh
     return flops(algorithm.refresh, state, info, step)
 
 

@@ -192,7 +192,10 @@ def taken(tree: Any, place: Any) -> Any:
 
 def errors_of(info: Any) -> jax.Array:
     """The mean squared error [K] of each network in an update. A network that did not count has an infinite one."""
-    errors = info.losses if info.squared_errors is None else info.squared_errors
+    if info.errors is None:
+        errors = info.losses
+    else:
+        errors = jnp.square(info.errors).reshape(len(info.errors), -1).mean(axis=1)
     return errors if info.weights is None else jnp.where(info.weights > 0, errors, jnp.inf)
 
 

@@ -70,7 +70,7 @@ def pruned_moments(moments: Any, masks: Any) -> Any:
 def sparsity_of(masks: Any) -> jax.Array:
     """The share of pruned weights among all weights of kernels."""
     found = kernels(masks)
-    return 1 - sum(mask.sum() for mask in found) / sum(mask.size for mask in found)
+    return sum((~mask).sum() for mask in found) / sum(mask.size for mask in found)
 
 
 def ranks(params: Any, masks: Any, apart: Collection[str] = ()) -> Any:

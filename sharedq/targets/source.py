@@ -48,7 +48,7 @@ class RefreshInfo(NamedTuple):
     action: Any = (
         None  # [B] the discrete actions of this update; None: the network's inputs have them, or there are none
     )
-    squared_errors: Any = None  # [H] the mean squared error of each head, whatever the loss is; None: not told
+    errors: Any = None  # [H, B, ...] the absolute difference between prediction and target; None: not told
     weights: Any = None  # [H] the weights that `values` gave to the losses of heads; None: not told
 
 
