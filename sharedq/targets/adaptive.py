@@ -192,9 +192,8 @@ def taken(tree: Any, place: Any) -> Any:
 
 def errors_of(info: Any) -> jax.Array:
     """The mean squared error [K] of each network in an update. A network that did not count has an infinite one."""
-    if info.errors is None:
-        errors = info.losses
-    else:
+    errors = info.losses
+    if info.errors is not None:
         errors = jnp.square(info.errors).reshape(len(info.errors), -1).mean(axis=1)
     return errors if info.weights is None else jnp.where(info.weights > 0, errors, jnp.inf)
 
