@@ -506,10 +506,22 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
         targets = parsed.targets or [*COMPARED, *(name for name in TABLES["target"] if name not in compared)]
         one = "target" in parsed.options or not base.uses_target
         experiments = [base] if one else [with_target(base, wanted) for wanted in targets]
-        costs = [experiment.build().cost(timed=not parsed.no_time) for experiment in experiments]
-        say(cost_table(dict(zip(labels_of(experiments), costs, strict=True)), parsed.format))
+        asked = one or bool(parsed.targets)
+        built = [found for found in (_built(experiment, asked) for experiment in experiments) if found is not None]
+        costs = [found.cost(timed=not parsed.no_time) for found in built]
+        say(cost_table(dict(zip(labels_of([found.experiment for found in built]), costs, strict=True)), parsed.format))
 
     return call
+
+
+def _built(experiment: Any, asked: bool) -> Any:
+    """The experiment, put together. None if its parts do not fit and nobody asked for this one."""
+    try:
+        return experiment.build()
+    except SharedqError:
+        if asked:
+            raise
+        return None
 
 
 def _list(verb: argparse.ArgumentParser) -> Callable:

@@ -140,7 +140,8 @@ def run_of(program):
 PRODUCT = [
     (sampler, source, algorithm)
     for sampler in SAMPLERS
-    for source in SOURCES
+    for source in SOURCES  # but those that prune, because a table has no weights to prune
+    if source not in ("eau_de", "poly_prune")
     for algorithm in ("dqn", "cql")
     if sampler != "ensemble" or source in ("shared_heads", "iterated_networks", "maxmin", "redq")
 ]

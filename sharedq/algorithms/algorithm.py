@@ -37,6 +37,7 @@ class LossInfo(NamedTuple):
     metrics: dict[str, jax.Array]  # further metrics for the log
     distribution_losses: Any = None  # [H, B] the losses of distributions, which samplers get in place of TD errors
     action: Any = None  # [B] the discrete actions of the batch, for the source's refresh
+    weights: Any = None  # [H] the source's weights of the losses of heads
 
     @property
     def td_errors(self) -> jax.Array:
@@ -52,7 +53,7 @@ class LossInfo(NamedTuple):
 
     @property
     def for_refresh(self) -> RefreshInfo:
-        return RefreshInfo(self.inputs, self.batch_stats, self.per_head, self.action)
+        return RefreshInfo(self.inputs, self.batch_stats, self.per_head, self.action, self.errors, self.weights)
 
 
 class Judgement(NamedTuple):

@@ -27,7 +27,7 @@ from sharedq.environments.spec import EnvironmentSpec
 from sharedq.exploration import epsilon_greedy, greedy, linear_schedule, still_exploring
 from sharedq.optimizers import adam, gradient_step
 from sharedq.settings import check_count, check_shares, require
-from sharedq.targets.source import RefreshInfo, TargetSource, Values
+from sharedq.targets.source import RefreshInfo, TargetSource, Values, optimiser_of, renewed
 from sharedq.transitions import Batch
 
 LEAST_LOG = -1.0  # the bound of the Munchausen term tau log pi, as in its paper
@@ -104,7 +104,7 @@ class DQN:
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True))
+        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True, moments=True))
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""
@@ -131,6 +131,7 @@ class DQN:
         if corrects:
             correction.check(source)
         optimiser = self._optimiser({"source": False, "correction": True} if corrects else None)
+        optimiser = optimiser_of(source, optimiser, self.learning_rate)
         reading, backup = self.reading(), self.of_next_states()
 
         def own(params: Any) -> Any:
@@ -190,7 +191,7 @@ class DQN:
                 added = penalty(reading.value(value.predicted), action)
                 each, metrics = each + added, {**metrics, "penalty": added.mean()}
             per_head = jnp.mean(batch.weights * each, axis=1)
-            told = sample.obs, value.batch_stats, metrics, distribution_losses, sample.action
+            told = sample.obs, value.batch_stats, metrics, distribution_losses, sample.action, value.weights
             info = LossInfo(per_head, jnp.abs(error), target, predicted, *told)
             return value.weights @ per_head, info
 
@@ -216,13 +217,15 @@ class DQN:
             params, source_state = source.refresh(step, own(state.params), state.source, info)
             if corrects:
                 params = {"source": params, "correction": source.follow(step, state.params["correction"])}
-            return state._replace(params=params, source=source_state)
+            moments = renewed(source, optimiser, step, state.optimiser, source_state, params)
+            return State(params, source_state, moments)
 
         def learn(state: State, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[State, LossInfo, dict]:
             (total, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch, key)
             params, moments = gradient_step(optimiser, gradient, state.optimiser, state.params)
             td_error = info.errors.mean(axis=0).mean()
             metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
+            metrics |= source.metrics(state.source)
             return State(params, state.source, moments), info, metrics
 
         return Algorithm(

@@ -48,7 +48,7 @@ from sharedq.networks.gpt2 import LanguageModel
 from sharedq.networks.language_critics import Features, Text, Value
 from sharedq.optimizers import adam, gradient_step
 from sharedq.settings import check_count, check_shares, require
-from sharedq.targets.source import RefreshInfo, TargetSource
+from sharedq.targets.source import RefreshInfo, TargetSource, optimiser_of, renewed
 from sharedq.transcripts import at, decisions
 from sharedq.transitions import Batch
 
@@ -92,12 +92,14 @@ class ILQL:
         form, settings = tokens_of(spec, network, "ILQL")
         model = settings.language_model(form.vocabulary)
         critics = language_critics.critics(model, settings.width, form.vocabulary, self.critics)
-        source = source_of(target, critics, Text(spec.observation))
+        source = source_of(target, critics, Text(spec.observation), moments=True)
         return self.on(source, model, language_critics.value(settings.width), form, settings.dropout > 0)
 
     def on(self, source: TargetSource, model: LanguageModel, value: Value, form: Tokens, dropout: bool) -> Algorithm:
         """The algorithm on a source of critics, a language model and a value V that are built."""
-        optimiser = adam(self.learning_rate, self.adam_epsilon, None)
+        optimiser = optimiser_of(
+            source, adam(self.learning_rate, self.adam_epsilon, None), self.learning_rate, "critic"
+        )
         parts = Parts(self, source, model, value, form, dropout, optimiser)
         return Algorithm(
             init=partial(init, parts),
@@ -271,6 +273,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
         "advantage": mean(predicted.min(axis=-1) - v).mean(),
     }
     info = LossInfo(of_q, each(jnp.abs(error)), each(target), each(predicted), Text(tokens), found.batch_stats, metrics)
+    info = info._replace(weights=found.weights)
     return total, info
 
 
@@ -305,7 +308,7 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
         "q_value": info.predictions.mean(),
         **info.metrics,
     }
-    return state._replace(params=params, optimiser=moments), info, metrics
+    return state._replace(params=params, optimiser=moments), info, metrics | parts.source.metrics(state.source)
 
 
 def of_whole_batch(infos: LossInfo) -> LossInfo:
@@ -323,6 +326,7 @@ def of_whole_batch(infos: LossInfo) -> LossInfo:
         Text(infos.inputs.tokens.reshape(-1, infos.inputs.tokens.shape[-1])),
         jax.tree.map(lambda x: x[-1], infos.batch_stats),
         jax.tree.map(lambda x: x.mean(axis=0), infos.metrics),
+        weights=infos.weights[0],
     )
 
 
@@ -330,4 +334,6 @@ def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> S
     """The source's refresh. V's heads shift with the critics'."""
     critic, source_state = parts.source.refresh(step, state.params["critic"], state.source, info)
     value = {**state.params["value"], "heads": parts.source.follow(step, state.params["value"]["heads"])}
-    return state._replace(params={**state.params, "critic": critic, "value": value}, source=source_state)
+    params = {**state.params, "critic": critic, "value": value}
+    moments = renewed(parts.source, parts.optimiser, step, state.optimiser, source_state, params, "critic")
+    return State(params, source_state, moments)

@@ -45,7 +45,7 @@ from sharedq.networks.network import Network
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
 from sharedq.settings import LAYERS, WIDTH, check_count, check_shares, require
-from sharedq.targets.source import RefreshInfo, TargetSource
+from sharedq.targets.source import RefreshInfo, TargetSource, optimiser_of, renewed
 from sharedq.transitions import Batch
 
 LARGEST_WEIGHT = 100.0  # of an action in the policy's loss, as in the public code
@@ -103,9 +103,9 @@ class IQL:
             "leave the option out",
         )
         if isinstance(spec.actions, Discrete):
-            source = critics_of_all_actions(spec, target, network, spec.actions.n, self.critics)
+            source = critics_of_all_actions(spec, target, network, spec.actions.n, self.critics, moments=True)
         else:
-            source = critics_on(spec, target, network, self.critics)
+            source = critics_on(spec, target, network, self.critics, moments=True)
         value = network_on(spec, network, spec.observation, lambda: network.build(1))
         policy = policy_on(spec, network, "gaussian", self.actor_width, self.actor_depth)
         return self.on(source, value, policy, discrete)
@@ -113,7 +113,8 @@ class IQL:
     def on(self, source: TargetSource, value: Network, policy: Policy, discrete: bool) -> Algorithm:
         """The algorithm on a source of critics, a network V and a policy that are built."""
         optimiser = adam_with_rate(0.9, self.adam_epsilon)
-        parts = Parts(self, source, value, policy, discrete, optimiser)
+        of_critic = optimiser_of(source, optimiser, self.learning_rate)
+        parts = Parts(self, source, value, policy, discrete, optimiser, of_critic)
         return Algorithm(
             init=partial(init, parts),
             act=partial(act, parts),
@@ -137,7 +138,12 @@ class Parts(NamedTuple):
     value: Network  # V
     policy: Policy
     discrete: bool  # whether critics take an observation and give the values of all actions, or take both and give one
-    optimiser: optax.GradientTransformationExtraArgs
+    optimiser: optax.GradientTransformationExtraArgs  # of value and actor
+    of_critic: optax.GradientTransformationExtraArgs  # the optimiser of the source's parameters
+
+    def optimiser_of(self, name: str) -> optax.GradientTransformationExtraArgs:
+        """The optimiser of critic, value or actor."""
+        return self.of_critic if name == "critic" else self.optimiser
 
     def inputs(self, obs: Any, action: jax.Array) -> Any:
         """The critics' inputs."""
@@ -159,7 +165,7 @@ def init(parts: Parts, key: jax.Array, example: Batch) -> State:
     trunk, value_heads, of_value = networks.init(parts.value, value_key, obs, heads)
     actor, of_actor = parts.policy.init(actor_key, obs)
     params = {"critic": critic, "value": {"trunk": trunk, "heads": value_heads}, "actor": actor}
-    optimisers = {name: parts.optimiser.init(part) for name, part in params.items()}
+    optimisers = {name: parts.optimiser_of(name).init(part) for name, part in params.items()}
     return State(params, source_state, {"value": of_value, "actor": of_actor}, optimisers)
 
 
@@ -234,7 +240,7 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
         "advantage": advantage.mean(),
         "weight": weights.mean(),
     }
-    return state, info, metrics
+    return state, info, metrics | parts.source.metrics(state.source)
 
 
 def value_of(parts: Parts, value: Any, state: State, obs: Any) -> jax.Array:
@@ -269,7 +275,7 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     predicted = parts.of_action(found.predicted, sample.action)  # [H, B, C]
     error = predicted - target[..., None]
     per_head = jnp.mean(batch.weights * losses.squared(error).sum(axis=-1), axis=1)
-    info = LossInfo(per_head, jnp.abs(error), target, predicted, inputs, found.batch_stats, {})
+    info = LossInfo(per_head, jnp.abs(error), target, predicted, inputs, found.batch_stats, {}, weights=found.weights)
     return found.weights @ per_head, info
 
 
@@ -277,7 +283,9 @@ def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> S
     """The source's refresh. V's heads shift with the critics'."""
     critic, source_state = parts.source.refresh(step, state.params["critic"], state.source, info)
     value = {**state.params["value"], "heads": parts.source.follow(step, state.params["value"]["heads"])}
-    return state._replace(params={**state.params, "critic": critic, "value": value}, source=source_state)
+    moments = renewed(parts.source, parts.of_critic, step, state.optimisers["critic"], source_state, critic)
+    params, optimisers = {**state.params, "critic": critic, "value": value}, {**state.optimisers, "critic": moments}
+    return state._replace(params=params, source=source_state, optimisers=optimisers)
 
 
 def actor_rate(settings: IQL, step: jax.Array) -> jax.Array | float:
@@ -289,7 +297,9 @@ def actor_rate(settings: IQL, step: jax.Array) -> jax.Array | float:
 
 def stepped(parts: Parts, state: State, name: str, slope: Any, rate: Any, batch_stats: Any = None) -> State:
     """The state after a gradient step of critic, value or actor, with new running statistics of value or actor."""
-    params, moments = gradient_step(parts.optimiser, slope, state.optimisers[name], state.params[name], rate=rate)
+    params, moments = gradient_step(
+        parts.optimiser_of(name), slope, state.optimisers[name], state.params[name], rate=rate
+    )
     stats = state.own_batch_stats if batch_stats is None else {**state.own_batch_stats, name: batch_stats}
     return state._replace(
         params={**state.params, name: params}, optimisers={**state.optimisers, name: moments}, own_batch_stats=stats

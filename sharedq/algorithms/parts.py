@@ -80,12 +80,12 @@ def source_on(
     actions: int,
     reading: Reading = SCALAR,
     noise: bool = False,
-    anchor: bool = False,
+    **serves: bool,
 ) -> TargetSource:
     """The source on a network of an observation, which returns [H, B, actions, *reading.shape].
 
-    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`. Sources with an anchor
-    are refused unless it says that it adds the term of the `anchor` to its loss.
+    Networks with noisy layers are refused unless the algorithm says that it gives them `noise`. `serves` says what else
+    it has that some sources need, as in `source_of`.
     """
     _check_noise(network, noise)
 
@@ -94,21 +94,23 @@ def source_on(
         built = network.build(outputs, each) if getattr(network, "dueling", False) else network.build(outputs)
         return read_as(built, reading, actions) if reading.shape else built
 
-    return _source_on(spec, target, network, spec.observation, build, anchor=anchor, actions=True)
+    return _source_on(spec, target, network, spec.observation, build, actions=True, **serves)
 
 
 def critics_of_all_actions(
-    spec: EnvironmentSpec, target: Any, network: Any, actions: int, critics: int
+    spec: EnvironmentSpec, target: Any, network: Any, actions: int, critics: int, **serves: bool
 ) -> TargetSource:
     """The source on so many networks of an observation; they return [H, B, C, actions]."""
     _check_critics(network)
-    return _source_on(
-        spec, target, network, spec.observation, lambda network: ensemble(network.build(actions), critics)
-    )
+
+    def build(network: Any) -> Network:
+        return ensemble(network.build(actions), critics)
+
+    return _source_on(spec, target, network, spec.observation, build, **serves)
 
 
 def critics_on(
-    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR, anchor: bool = False
+    spec: EnvironmentSpec, target: Any, network: Any, critics: int, reading: Reading = SCALAR, **serves: bool
 ) -> TargetSource:
     """The source on critics that take an observation and an action together; they return [H, B, C, *reading.shape]."""
     _check_critics(network)
@@ -116,7 +118,7 @@ def critics_on(
     def build(network: Any) -> Network:
         return read_as(ensemble(of_pairs(network.build(outputs_of(reading))), critics), reading)
 
-    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build, anchor=anchor)
+    return _source_on(spec, target, network, (spec.observation, spec.actions.one), build, **serves)
 
 
 def _source_on(
@@ -175,13 +177,20 @@ def policy_on(spec: EnvironmentSpec, network: Any, kind: policies.Kind, width: i
 
 
 def source_of(
-    target: Any, built: Network, one: Any, *second: Network, anchor: bool = False, actions: bool = False
+    target: Any,
+    built: Network,
+    one: Any,
+    *second: Network,
+    anchor: bool = False,
+    actions: bool = False,
+    moments: bool = False,
 ) -> TargetSource:
     """The source on a network that is built; `one` has the shapes of its input, without the batch axis.
 
     A source that asks for a second network is given that too. One that adds a term to the loss is refused unless the
     algorithm says that it adds the term of the `anchor`, and one that selects actions unless it says that the network
-    gives those of all `actions`.
+    gives those of all `actions`. One that meets the optimiser is refused unless the algorithm asks it for its
+    `moments`.
     """
     table = Table("target", SOURCES)
     if table.is_ours(type(target)):
@@ -204,6 +213,13 @@ def source_of(
         "target.actions selects among the actions of one network, which this algorithm does not have: add "
         "--target.actions all",
     )
+    if source.meets_the_optimiser:
+        require(
+            moments,
+            f"target '{table.name_of(type(target))}' changes the optimiser, and this algorithm has one of its own: add "
+            "--algorithm dqn, cql, pqn, sac, iql or ilql, or choose another --target",
+        )
+        jax.eval_shape(source.init, *_example(one))  # it may refuse the network's weights
     named = getattr(target, "second_network", None)
     require(named is None or bool(second), "this algorithm has no second network to build: leave target.network out")
     return source._replace(network=built)

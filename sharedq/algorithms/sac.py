@@ -30,7 +30,7 @@ from sharedq.exploration import cosine_schedule, linear_schedule
 from sharedq.networks.policies import Policy
 from sharedq.optimizers import adam_with_rate, gradient_step
 from sharedq.settings import LAYERS, WIDTH, check_count, check_shares, require
-from sharedq.targets.source import RefreshInfo, TargetSource, every
+from sharedq.targets.source import RefreshInfo, TargetSource, every, optimiser_of, renewed
 from sharedq.transitions import Batch, Step
 
 CRITICS, ATOMS = 10_000, 100_000  # ours: the largest numbers allowed
@@ -108,7 +108,7 @@ class SAC:
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = continuous_actions(spec, type(self).__name__).one
         reading = readings.of_kind(self.values, self.atoms, self.value_bound)
-        source = critics_on(spec, target, network, self.critics, reading, anchor=True)
+        source = critics_on(spec, target, network, self.critics, reading, anchor=True, moments=True)
         policy = policy_on(spec, network, "squashed_gaussian", self.actor_width, self.actor_depth)
         return self.on(source, reading, policy, actions.size)
 
@@ -120,7 +120,8 @@ class SAC:
         `penalty` is added to the critics' loss of each head.
         """
         optimiser = adam_with_rate(self.adam_beta, self.adam_epsilon)
-        parts = Parts(self, source, reading, policy, optimiser, actions, penalty)
+        of_critic = optimiser_of(source, optimiser, self.learning_rate)
+        parts = Parts(self, source, reading, policy, optimiser, of_critic, actions, penalty)
         observes = self.normalise_observations or self.scale_rewards
         return Algorithm(
             init=partial(init, parts),
@@ -152,9 +153,14 @@ class Parts(NamedTuple):
     source: TargetSource
     reading: Reading
     policy: Policy
-    optimiser: optax.GradientTransformationExtraArgs
+    optimiser: optax.GradientTransformationExtraArgs  # of actor and temperature
+    of_critic: optax.GradientTransformationExtraArgs  # the optimiser of the source's parameters
     actions: int  # dimensions of an action
     penalty: Penalty | None
+
+    def optimiser_of(self, name: str) -> optax.GradientTransformationExtraArgs:
+        """The optimiser of critic, actor or temperature."""
+        return self.of_critic if name == "critic" else self.optimiser
 
 
 def init(parts: Parts, key: jax.Array, example: Batch) -> State:
@@ -164,7 +170,7 @@ def init(parts: Parts, key: jax.Array, example: Batch) -> State:
     actor, batch_stats = parts.policy.init(actor_key, obs)
     temperature = jnp.log(jnp.float32(parts.settings.initial_temperature))
     params = {"critic": critic, "actor": actor, "temperature": temperature}
-    optimisers = {name: parts.optimiser.init(part) for name, part in params.items()}
+    optimisers = {name: parts.optimiser_of(name).init(part) for name, part in params.items()}
     normalises, scales = parts.settings.normalise_observations, parts.settings.scale_rewards
     observations = normalisers.no_moments(obs.shape[1:], FIRST_COUNT) if normalises else ()
     returns = normalisers.no_returns(1, FIRST_COUNT) if scales else ()
@@ -232,7 +238,7 @@ def learn(parts: Parts, state: State, batch: Batch, key: jax.Array, step: jax.Ar
     state = with_steps(state, {"critic": stepped(parts, state, "critic", gradient, step)})
     td_error = info.errors.mean(axis=(0, 2)).mean()
     metrics = {"loss": total, "td_error": td_error, "q_value": info.predictions.mean(), **info.metrics}
-    return state, info, metrics
+    return state, info, metrics | parts.source.metrics(state.source)
 
 
 def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array) -> tuple[jax.Array, LossInfo]:
@@ -272,12 +278,14 @@ def loss(parts: Parts, params: dict, state: State, batch: Batch, key: jax.Array)
     per_head = jnp.mean(batch.weights * per_sample, axis=1)
     told = of_critics if reading.shape else None
     info = LossInfo(per_head, errors, targets[..., 0], predictions, now, value.batch_stats, metrics, told)
+    info = info._replace(weights=value.weights)
     return value.weights @ per_head, info
 
 
 def refresh(parts: Parts, state: State, info: RefreshInfo, step: jax.Array) -> State:
     critic, source_state = parts.source.refresh(step, state.params["critic"], state.source, info)
-    return state._replace(params={**state.params, "critic": critic}, source=source_state)
+    moments = renewed(parts.source, parts.of_critic, step, state.optimisers["critic"], source_state, critic)
+    return with_steps(state._replace(source=source_state), {"critic": (critic, moments)})
 
 
 def improve_policy(parts: Parts, state: State, key: jax.Array, obs: jax.Array, step: jax.Array) -> State:
@@ -315,7 +323,7 @@ def stepped(parts: Parts, state: State, name: str, gradient: Any, step: jax.Arra
     final = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
     schedule = linear_schedule if settings.learning_rate_schedule == "linear" else cosine_schedule
     rate = schedule(settings.learning_rate, final, settings.learning_rate_updates, step)
-    return gradient_step(parts.optimiser, gradient, state.optimisers[name], state.params[name], rate=rate)
+    return gradient_step(parts.optimiser_of(name), gradient, state.optimisers[name], state.params[name], rate=rate)
 
 
 def with_steps(state: State, steps: dict[str, tuple[Any, Any]]) -> State:

@@ -46,15 +46,20 @@ def values_of_each(
 ) -> Values:
     """The values of networks, each of which bootstraps on the copy in its place. Their losses have `weights` [N]."""
     one, other = noisy_pair(network, key)
-
-    def of_one(params, batch_stats):
-        features, predicted, selector, batch_stats = predictions(one, params, batch_stats, now, then)
-        return features, first_head(None, None, predicted), first_head(None, None, selector), batch_stats
-
-    features, predicted, selector, batch_stats = jax.vmap(of_one)(params, state["batch_stats"])
+    features, predicted, selector, batch_stats = predictions_of_each(one, params, state["batch_stats"], now, then)
     inputs = now if then is None else then
     bootstrap = outputs_of_each(other, state["target_params"], state["target_batch_stats"], inputs)
     return Values(features, predicted, bootstrap, selector, weights, batch_stats)
+
+
+def predictions_of_each(network: Network, params: Any, batch_stats: Any, now: Any, then: Any) -> tuple:
+    """Features, outputs of now, outputs of then and running statistics, of networks with one head."""
+
+    def of_one(params, batch_stats):
+        features, predicted, selector, batch_stats = predictions(network, params, batch_stats, now, then)
+        return features, first_head(None, None, predicted), first_head(None, None, selector), batch_stats
+
+    return jax.vmap(of_one)(params, batch_stats)
 
 
 def first_network(params: Any, batch_stats: Any) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from sharedq.bellman import backups
 from sharedq.bellman.readings import Reading
@@ -47,6 +48,8 @@ class RefreshInfo(NamedTuple):
     action: Any = (
         None  # [B] the discrete actions of this update; None: the network's inputs have them, or there are none
     )
+    errors: Any = None  # [H, B, ...] the absolute difference between prediction and target; None: not told
+    weights: Any = None  # [H] the weights that `values` gave to the losses of heads; None: not told
 
 
 def first_head(state: Any, key: jax.Array | None, values: Any) -> Any:
@@ -106,6 +109,41 @@ class LiveBootstrap(Protocol):
         """The bootstrap [H, B, A] of `values`, with its gradient by the parameters where it depends on them."""
 
 
+class Optimiser(Protocol):
+    def __call__(self, optimiser: Any, rate: float) -> Any:
+        """The optimiser of the source's parameters, made of that of the algorithm, whose first learning rate is `rate`.
+
+        It may have a form of its moments of its own.
+        """
+
+
+class Renew(Protocol):
+    def __call__(self, step: jax.Array, moments: Any, state: Any, fresh: Callable[[], Any]) -> Any:
+        """The optimiser's moments after the refresh of update `step`, which left the source in this `state`.
+
+        `fresh()` gives new moments for the parameters as they are now.
+        """
+
+
+class Metrics(Protocol):
+    def __call__(self, state: Any) -> dict[str, jax.Array]:
+        """Numbers about the source for the log, each a scalar."""
+
+
+def as_the_algorithm(optimiser: Any, rate: float) -> Any:
+    """The `optimiser` of a source that leaves its parameters to the algorithm's."""
+    return optimiser
+
+
+def as_they_are(step: jax.Array, moments: Any, state: Any, fresh: Callable[[], Any]) -> Any:
+    """The `renew` of a source that leaves the optimiser's moments alone."""
+    return moments
+
+
+def no_metrics(state: Any) -> dict[str, jax.Array]:
+    return {}
+
+
 def first_head_and_trunk(params: Any, batch_stats: Any) -> tuple[Any, Any]:
     """The `first` of a source whose heads share one trunk."""
     return {**params, "heads": part(params["heads"], 0, 1)}, batch_stats
@@ -127,6 +165,64 @@ class TargetSource(NamedTuple):
     network: Network | None = None  # the network that the source was built on
     selects_actions: bool = False  # whether it selects among the actions of one network, which critics do not give
     anchored: bool = False  # whether its values have an anchor, whose term an algorithm has to add to its loss
+    optimiser: Optimiser = as_the_algorithm
+    renew: Renew = as_they_are
+    metrics: Metrics = no_metrics
+    replaces_heads: bool = False  # whether a refresh puts other heads in the places of some, as `follow` cannot say
+
+    @property
+    def meets_the_optimiser(self) -> bool:
+        """Whether an algorithm has to ask it for the optimiser and for the moments after a refresh."""
+        return self.optimiser is not as_the_algorithm or self.renew is not as_they_are
+
+
+def optimiser_of(source: TargetSource, optimiser: Any, rate: float, part: str | None = None) -> Any:
+    """The optimiser of an algorithm's parameters, of which those named `part`, or all, belong to the source.
+
+    `rate` is the optimiser's first learning rate. A part that belongs to a source with an optimiser or with moments of
+    its own has moments apart from the rest.
+    """
+    if not source.meets_the_optimiser:
+        return optimiser
+    own = source.optimiser(optimiser, rate)
+    if part is None:
+        return own
+
+    def apart(tree: Any) -> tuple[Any, Any]:
+        return tree[part], {name: leaf for name, leaf in tree.items() if name != part}
+
+    def init(params: Any) -> Any:
+        of_source, others = apart(params)
+        return {"source": own.init(of_source), "others": optimiser.init(others)}
+
+    def update(gradient: Any, moments: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
+        (of_source, others), (mine, rest) = apart(gradient), apart(params)
+        update, own_moments = own.update(of_source, moments["source"], mine, **extra)
+        updates, other_moments = optimiser.update(others, moments["others"], rest, **extra)
+        return {**updates, part: update}, {"source": own_moments, "others": other_moments}
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def renewed(
+    source: TargetSource,
+    optimiser: Any,
+    step: jax.Array,
+    moments: Any,
+    state: Any,
+    params: Any,
+    part: str | None = None,
+) -> Any:
+    """The moments of `optimiser_of(source, ...)` after the refresh of update `step`.
+
+    `state` is the source's state after it, and `params` are all parameters of that optimiser.
+    """
+    if not source.meets_the_optimiser:
+        return moments
+    if part is None:
+        return source.renew(step, moments, state, lambda: optimiser.init(params))
+    own = source.renew(step, moments["source"], state, lambda: optimiser.init(params)["source"])
+    return {**moments, "source": own}
 
 
 def values_of(
