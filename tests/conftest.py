@@ -68,6 +68,9 @@ LONG = (
     "test_interactive.py::test_observing_equals_the_compiled_loop_and_takes_no_call_of_its_own[False]",
     "test_ilql.py::test_words_are_written_by_policy_and_advantage[iterated networks K=2]",
     "test_ilql.py::test_the_loss_equals_a_slow_loop_and_its_gradient_reaches_the_trunk[target network]",
+    "test_adaptive.py::test_seeds_side_by_side_learn_what_they_learn_one_after_another[adaptive]",
+    "test_adaptive.py::test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run[adaptive]",
+    "test_adaptive.py::test_the_contract_is_kept_with_a_selection[elitism]",
 )
 
 
