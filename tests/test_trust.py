@@ -19,7 +19,7 @@ from sharedq.experiment import TABLES, Experiment
 from sharedq.imports import resolve
 from sharedq.networks import FlaxTrunk
 from sharedq.recipes import RECIPES, recipe
-from sharedq.targets import LookaheadReplicate
+from sharedq.targets import LookaheadReplicate, PolyPrune
 from sharedq.training import TRAININGS, Fused
 
 RUN = Path(__file__).parent / "fixtures" / "0.1.0" / "corridor-finished"
@@ -157,6 +157,7 @@ def test_every_part_that_can_import_says_so(here):
         FlaxTrunk("a:b"): ["a:b"],
         LookaheadReplicate(network="a:B:hidden=3"): ["a:B"],
         LookaheadReplicate(network="flax:module=a:b"): ["a:b"],
+        PolyPrune(source="lookahead_replicate:network=a:B"): ["a:B"],
         Fused(measures=("rank", "a:B:factor=2")): ["a:B"],
         Gymnasium("B-v0", kwargs={"env_id": "a:B-v0", "size": 3}): ["a:B-v0"],
         Gymnasium("a:b", kwargs={"nested": [{"c:d": ["e:f", None]}]}): ["a:b", "c:d", "e:f"],
@@ -165,7 +166,7 @@ def test_every_part_that_can_import_says_so(here):
         assert part.imports() == imports
     assert [Gymnasium("CartPole-v1").imports(), Custom().imports(), FlaxTrunk().imports()] == [[], [], []]
     listing = {kind for table in TABLES.values() for kind in table.values() if hasattr(kind, "imports")}
-    assert listing == {Custom, Gymnasium, FlaxTrunk, LookaheadReplicate, *TRAININGS.values()}
+    assert listing == {Custom, Gymnasium, FlaxTrunk, LookaheadReplicate, PolyPrune, *TRAININGS.values()}
     assert Fused(measures=("rank", "a:B:c=1")).imports() == ["a:B"]
     experiment = recipe("corridor").replace(environment=Custom("a:b"), network=FlaxTrunk("c:D"))
     assert experiment.imports() == ["a:b", "c:D"]
