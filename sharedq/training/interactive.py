@@ -164,7 +164,10 @@ def learn(parts: Parts, number: jax.Array, own: tuple):
     def cycle(number, carry):
         return parts.update(*carry, number)
 
-    # A loop with one iteration: XLA changes the parameters in place inside a loop and copies them outside.
+    # XLA changes the parameters in place inside a loop and copies them outside. Several updates are a loop by
+    # themselves, and a loop around that one would copy once more.
+    if parts.settings.updates_per_cycle > 1:
+        return cycle(number, tuple(own)), ()
     return jax.lax.fori_loop(number, number + 1, cycle, tuple(own)), ()
 
 
