@@ -354,19 +354,12 @@ def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[s
 def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust, say: Callable[[str], None]) -> Path:
     _check_report()
     reports.check_place(out)
-    runs = described["runs"]
+    runs, waiting = described["runs"], []
     times = Counter(one["label"] for one in runs)
-    waiting = [
-        (
-            one,
-            f"{number} of {len(runs)}, {one['label'] if times[one['label']] == 1 else Path(one['folder']).name}",
-            made,
-        )
-        for number, one in enumerate(runs, start=1)
-        for made in [Experiment.from_dict(one["experiment"], trust)]
-    ]
-    for one in runs:  # this raises before anything is trained
+    for number, one in enumerate(runs, start=1):  # this raises before anything is trained
         _begun(out, one)
+        name = one["label"] if times[one["label"]] == 1 else Path(one["folder"]).name
+        waiting.append((one, f"{number} of {len(runs)}, {name}", Experiment.from_dict(one["experiment"], trust)))
     lost = []
     while waiting:
         elsewhere = []

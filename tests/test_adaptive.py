@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacks.answers import Asks, differences, outcome
+from attacks.answers import same_after_a_stop
 from test_interactive import run_of, same
 
 from sharedq import testing
@@ -14,13 +14,13 @@ from sharedq.algorithms import DQN, SAC
 from sharedq.algorithms.parts import critics_on
 from sharedq.command_line import main
 from sharedq.environments.spec import Continuous, EnvironmentSpec
-from sharedq.errors import SharedqError, Stopped
+from sharedq.errors import SharedqError
 from sharedq.networks import Dense, Table
 from sharedq.recipes import recipe
 from sharedq.targets import Adaptive, EauDe, PolyPrune, SharedHeads, TargetNetwork
 from sharedq.targets.adaptive import SMALLEST_SUM, Sums, origin_of, smallest_sum
 from sharedq.targets.source import optimiser_of, renewed
-from sharedq.trainer import resume, train
+from sharedq.trainer import train
 from sharedq.training import seeds
 from sharedq.training.learning import example_batch
 from sharedq.transitions import Batch, Transition
@@ -291,12 +291,7 @@ def small(source: str, **options):
 @pytest.mark.parametrize("source", OWN)
 def test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run(source, tmp_path):
     experiment = small(source, seeds=2)
-    train(experiment, tmp_path / "unbroken", progress=None, command="sharedq train")
-    with pytest.raises(Stopped):
-        train(experiment, tmp_path / "run", progress=Asks(300), command="sharedq train")
-    resume(tmp_path / "run", progress=None)
-    whole = outcome(tmp_path / "unbroken")
-    assert differences(outcome(tmp_path / "run"), whole) == []
+    same_after_a_stop(experiment, tmp_path, 300)
 
 
 @pytest.mark.parametrize("source", OWN)

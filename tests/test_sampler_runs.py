@@ -4,19 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacks.answers import Asks, differences, outcome
+from attacks.answers import same_after_a_stop
 from test_frame_stacks import ENVIRONMENTS, ROWS, STEP, TRUNCATED, at, played
 
 from sharedq.command_line import main
 from sharedq.environments.probes import PROBES
-from sharedq.errors import SharedqError, Stopped
+from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment
 from sharedq.recipes import recipe
 from sharedq.replay import FrameStacks, Replay, Transitions, uniform_replay
-from sharedq.runs import RunDirectory
 from sharedq.samplers import SAMPLERS, Prioritized, check
 from sharedq.targets import SOURCES
-from sharedq.trainer import resume, train
 from sharedq.training import seeds
 from sharedq.training.learning import example_step
 
@@ -241,13 +239,7 @@ def test_seeds_side_by_side_learn_what_they_learn_one_after_another(sampler, mon
 def test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run(sampler, tmp_path):
     """The third row of the log is written after the stop, and not at a multiple of the period of refreshing."""
     experiment = short(sampler, "shared_heads", **NOISY)
-    train(experiment, tmp_path / "unbroken", progress=None, command="sharedq train")
-    with pytest.raises(Stopped):
-        train(experiment, tmp_path / "run", progress=Asks(600), command="sharedq train")
-    assert RunDirectory.open(tmp_path / "run").finished() is None
-    resume(tmp_path / "run", progress=None)
-    whole = outcome(tmp_path / "unbroken")
-    assert differences(outcome(tmp_path / "run"), whole) == []
+    whole = same_after_a_stop(experiment, tmp_path, 600)
     assert len(whole["metrics.csv"]) == 2 * 6
     assert ("histograms.csv" in whole) == (sampler == "annealed")
 

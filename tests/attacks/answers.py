@@ -15,8 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from sharedq.command_line import main
+from sharedq.errors import Stopped
+from sharedq.experiment import Experiment
+from sharedq.runs import RunDirectory
 from sharedq.runs.run_files import TABLES
+from sharedq.trainer import resume, train
 from sharedq.training.progress import Silent
 
 PATIENCE = 15.0  # seconds until a command is asked to stop as Ctrl-C would ask it
@@ -145,6 +151,18 @@ class Asks(Silent):
     def update(self, step, rate, mean_return, learning):
         if step == self.step:
             signal.raise_signal(signal.SIGINT)
+
+
+def same_after_a_stop(experiment: Experiment, folder: Path, step: int) -> dict[str, object]:
+    """Asserts that a run that is stopped at a step and resumed ends as an unbroken one; what this one ends with."""
+    train(experiment, folder / "unbroken", progress=None, command="sharedq train")
+    with pytest.raises(Stopped):
+        train(experiment, folder / "run", progress=Asks(step), command="sharedq train")
+    assert RunDirectory.open(folder / "run").finished() is None
+    resume(folder / "run", progress=None)
+    whole = outcome(folder / "unbroken")
+    assert differences(outcome(folder / "run"), whole) == []
+    return whole
 
 
 class Counts:
