@@ -57,17 +57,14 @@ def summary_csv(summary: Summary) -> str:
 def seeds_csv(summary: Summary) -> str:
     """The scores of each seed, which the tests and intervals are made of."""
     rows = [
-        [task.name, result.label, seed, _plain(final), _plain(area), _plain(_in_units(task, result, area))]
+        [task.name, result.label, seed, _plain(final), _plain(area), _plain(ratio) if task.unit == "percent" else None]
         for task in summary.tasks
         for result in task.results
-        for seed, final, area in zip(result.seed_names, result.seed_finals, result.seed_areas, strict=True)
+        for seed, final, area, ratio in zip(
+            result.seed_names, result.seed_finals, result.seed_areas, task.relative_areas(result), strict=True
+        )
     ]
     return _table(["environment", "label", "seed", "final_return", "area", "area_ratio"], rows)
-
-
-def _in_units(task: Task, result: Result, area: float) -> float:
-    """The area of one seed in units of the reference, where those are shown."""
-    return area / result.scale if task.unit == "percent" and result.scale else math.nan
 
 
 def curves_csv(summary: Summary) -> str:

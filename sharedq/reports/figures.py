@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedq.errors import missing_extra
-from sharedq.reports import interactive, statistics
+from sharedq.reports import interactive
 from sharedq.reports.interactive import Chart
 from sharedq.reports.looks import DARK, LIGHT, Look
 from sharedq.reports.measures import about, file_names, of_histogram, unit
@@ -201,17 +201,8 @@ def _has_dots(result: Result) -> bool:
 
 
 def seed_areas(task: Task, result: Result) -> np.ndarray:
-    """The area of each seed in the task's unit, over the steps that the run and the reference have both done."""
-    if task.unit == "none" or task.reference is None:
-        return result.seed_areas
-    inside = (task.grid > task.start) & (task.grid <= result.compared_steps)
-    reference = statistics.area_under_curve(task.result(task.reference).seed_curves[:, inside])
-    reference = reference[np.isfinite(reference)]
-    if not len(reference):
-        return np.full(len(result.seed_areas), np.nan)
-    if task.unit == "percent":
-        return 100 * result.seed_areas / statistics.iqm(reference)
-    return result.seed_areas - reference.mean()
+    """The area of each seed as the figures show it, over the steps that the run and the reference have both done."""
+    return task.relative_areas(result) * (100 if task.unit == "percent" else 1)
 
 
 def _form(task: Task) -> str:

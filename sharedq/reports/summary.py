@@ -60,13 +60,18 @@ class Result:
     improvement: Improvement | None
     test: Test | None  # against the reference
     compared_steps: int  # both runs had reached this step: areas are compared up to here
-    scale: float | None  # the IQM of the reference's areas over the same steps
+    reference_areas: np.ndarray | None  # of the reference's seeds over the same steps; None where they are not compared
     measures: Mapping[str, Measured]
     evaluated: Evaluated | None
 
     @property
     def seeds(self) -> int:
         return len(self.seed_names)
+
+    @property
+    def scale(self) -> float | None:
+        """The IQM of the reference's areas."""
+        return None if self.reference_areas is None else float(statistics.iqm(self.reference_areas))
 
     @property
     def collapsed(self) -> int | None:
@@ -139,13 +144,24 @@ class Task:
     def result(self, label: str) -> Result:
         return next(result for result in self.results if result.label == label)
 
+    def relative_areas(self, result: Result) -> np.ndarray:
+        """The area of each seed in the task's unit: of the reference's IQM, minus the reference's mean, or as it is."""
+        if self.unit == "none":
+            return result.seed_areas
+        if result.reference_areas is None:
+            return np.full(result.seeds, np.nan)
+        if self.unit == "percent":
+            return result.seed_areas / result.scale
+        return result.seed_areas - result.reference_areas.mean()
+
     def normalised(self, label: str) -> np.ndarray | None:
-        """The area of each seed in units of the reference's IQM; None without a positive one, or without the run."""
+        """The areas in units of the reference's IQM, of those seeds that have one; None without a positive IQM."""
         found = next((one for one in self.results if one.label == label), None)
-        if self.unit != "percent" or found is None or not found.scale:
+        if self.unit != "percent" or found is None:
             return None
-        areas = found.seed_areas[np.isfinite(found.seed_areas)]
-        return areas / found.scale if len(areas) else None
+        areas = self.relative_areas(found)
+        areas = areas[np.isfinite(areas)]
+        return areas if len(areas) else None
 
 
 @dataclass(frozen=True)
@@ -296,7 +312,7 @@ class _Curves:
             improvement=improvement,
             test=tests.get(run.label),
             compared_steps=until,
-            scale=float(statistics.iqm(pair.reference)) if pair else None,
+            reference_areas=pair.reference if pair else None,
             measures={name: measured for name in run.measures if (measured := self._measured(run, name))},
             evaluated=evaluated,
         )
