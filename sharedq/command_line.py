@@ -489,7 +489,7 @@ def _verify(verb: argparse.ArgumentParser) -> Callable:
 
 
 def _cost(verb: argparse.ArgumentParser) -> Callable:
-    _takes_recipe(verb)
+    _takes_recipe(verb, or_more=", or the folder of a run")
     verb.add_argument(
         "--targets", nargs="+", metavar="TARGET", help=f"{TARGETS_HELP} (default: those of compare, then every other)"
     )
@@ -498,20 +498,42 @@ def _cost(verb: argparse.ArgumentParser) -> Callable:
 
     def call(parsed):
         from sharedq.analysis.tables import cost_table
-        from sharedq.comparison import labels_of, with_target
-        from sharedq.experiment import TABLES
 
-        base = _experiment(parsed)
-        compared = {wanted.partition(":")[0] for wanted in COMPARED}
-        targets = parsed.targets or [*COMPARED, *(name for name in TABLES["target"] if name not in compared)]
-        one = "target" in parsed.options or not base.uses_target
-        experiments = [base] if one else [with_target(base, wanted) for wanted in targets]
-        asked = one or bool(parsed.targets)
-        built = [found for found in (_built(experiment, asked) for experiment in experiments) if found is not None]
-        costs = [found.cost(timed=not parsed.no_time) for found in built]
-        say(cost_table(dict(zip(labels_of([found.experiment for found in built]), costs, strict=True)), parsed.format))
+        is_run = (Path(parsed.recipe) / "experiment.json").is_file()
+        say(cost_table((_costs_of_run if is_run else _costs_of_recipe)(parsed), parsed.format))
 
     return call
+
+
+def _costs_of_recipe(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The cost of an agent for each source, before it is trained."""
+    from sharedq.comparison import labels_of, with_target
+    from sharedq.experiment import TABLES
+
+    base = _experiment(parsed)
+    compared = {wanted.partition(":")[0] for wanted in COMPARED}
+    targets = parsed.targets or [*COMPARED, *(name for name in TABLES["target"] if name not in compared)]
+    one = "target" in parsed.options or not base.uses_target
+    experiments = [base] if one else [with_target(base, wanted) for wanted in targets]
+    asked = one or bool(parsed.targets)
+    built = [found for found in (_built(experiment, asked) for experiment in experiments) if found is not None]
+    costs = [found.cost(timed=not parsed.no_time) for found in built]
+    return dict(zip(labels_of([found.experiment for found in built]), costs, strict=True))
+
+
+def _costs_of_run(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The cost of the agent of each seed, in which weights that are zero are counted."""
+    from sharedq.agent import load_all
+    from sharedq.analysis.cost import with_zeros
+
+    if parsed.options or parsed.targets:
+        raise SharedqError(
+            f"{parsed.recipe} is a run, which has its settings: leave the other options out, or name {parsed.recipe}"
+            "/experiment.json to change them"
+        )
+    agents = load_all(parsed.recipe, trust=parsed.trust)
+    cost = agents[0].built.cost(timed=not parsed.no_time)
+    return {f"seed {agent.seed}": with_zeros(cost, agent.state.params) for agent in agents}
 
 
 def _built(experiment: Any, asked: bool) -> Any:
@@ -583,11 +605,11 @@ def _takes_checkpoint(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _takes_recipe(verb: argparse.ArgumentParser) -> None:
+def _takes_recipe(verb: argparse.ArgumentParser, or_more: str = "") -> None:
     verb.add_argument(
         "recipe",
         metavar="RECIPE",
-        help="a name from 'sharedq list', your own package.module:NAME, or an experiment.json",
+        help=f"a name from 'sharedq list', your own package.module:NAME, an experiment.json{or_more}",
     )
     _takes_trust(verb)
 
@@ -610,7 +632,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
     "data": (data_command.build, "make, check and describe data sets, to learn from without an environment"),
-    "cost": (_cost, "show what an agent costs before it is trained, for all sources side by side"),
+    "cost": (_cost, "show what an agent costs: for all sources side by side, or of a run, with its zeros"),
     "list": (_list, "list the recipes and the kinds of all parts"),
     "completion": (_completion, "print a script that completes commands in a shell"),
 }

@@ -5,4 +5,5 @@ PLAN = 1  # of a comparison's plan
 SUMMARY = 1  # of a report's summary.json
 PLAN_FILE = "compare.json"
 MEASURES = "measures/"  # what the names of measures begin with in metrics.csv
+TARGET = "target/"  # what the names of a source's metrics begin with there
 SAMPLER = "sampler/"  # what the names of a sampler's metrics begin with there and in histograms.csv

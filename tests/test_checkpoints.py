@@ -24,6 +24,7 @@ from safetensors.numpy import save as save_tensors
 
 from sharedq.errors import SharedqError
 from sharedq.runs import checkpoints, pieces, tensor_file
+from sharedq.runs.packing import packed, unpacked
 from sharedq.runs.sealed import sealed
 
 DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float16, np.float32, jnp.bfloat16]
@@ -304,8 +305,8 @@ def test_meta_comes_back_for_the_same_experiment_only(folder):
         checkpoints.read_meta(path, ["another"])
     with refused("checkpoint.json was edited or damaged .meta.offsets must be a list"):
         checkpoints.read_meta(path, ["digest"], {"offsets": [int]})
-    rewrite(path, schema=4)
-    with refused("format 4.*use the version that wrote it"):
+    rewrite(path, schema=5)
+    with refused("format 5.*use the version that wrote it"):
         checkpoints.read_meta(path)
     (path / "checkpoint.json").unlink()
     with refused("cannot read .*checkpoint.json"):
@@ -653,3 +654,47 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
     path = checkpoints.latest(tmp_path)
     assert int(path.name) >= said[-1]
     assert (checkpoints.load(path, "agent", {"w": np.zeros(200_000, np.float32)})["w"] == int(path.name)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.6, 1.0])
+@given(seed=st.integers(0, 2**32 - 1), shape=st.sampled_from([(3000,), (37, 41), (5, 7, 60), (0, 3)]))
+def test_what_is_packed_comes_back_bit_for_bit_and_is_never_larger(dtype, share, seed, shape):
+    rng = np.random.default_rng(seed)
+    array = np.where(rng.random(shape) < share, rng.choice([1, -0.0, 3, np.nan], shape), 0)
+    array = (np.nan_to_num(array) if np.dtype(dtype).kind in "bui" else array).astype(dtype)
+    parts = packed({"a": array, "small": np.zeros(3)})
+    assert sum(part.nbytes for part in parts.values()) <= array.nbytes + 24
+    if dtype == np.float32 and array.nbytes and share < 0.1:
+        assert sum(part.nbytes for part in parts.values()) < 0.2 * array.nbytes
+    again = unpacked(parts)
+    assert again.keys() == {"a", "small"} and again["a"].dtype == array.dtype and again["a"].shape == array.shape
+    assert again["a"].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a:mask": np.zeros(3, np.uint8)},
+        {"a:mask": np.zeros(125, np.float32)},
+        {"a:shape": np.array([-1000])},
+        {"a:shape": np.array([2**60])},
+        {"a:values": np.zeros(7, np.float32)},
+    ],
+)
+def test_packed_parts_that_do_not_fit_each_other_are_refused(changes):
+    parts = packed({"a": np.zeros(1000, np.float32)})
+    assert parts.keys() == {"a:mask", "a:shape", "a:values"}
+    with pytest.raises(ValueError, match="'a'"):
+        unpacked(parts | changes)
+
+
+def test_an_agent_of_pruned_weights_takes_little_room(folder):
+    kept = np.random.default_rng(0).random((256, 256)) < 0.05
+    agent = {"w": np.where(kept, 1.5, 0).astype(np.float32), "mask": kept}
+    path = save(folder, 1, agent)
+    assert (path / "agent.safetensors").stat().st_size < 0.15 * sum(x.nbytes for x in agent.values())
+    assert_same(checkpoints.load(path, "agent", agent), agent)
+    assert_same(checkpoints.load_arrays(path, "agent"), agent)
+    rewrite(path, schema=3)
+    assert checkpoints.read_meta(path) == {}  # the version before packed no agents

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from sharedq.agent import load
 from sharedq.algorithms import DQN
 from sharedq.analysis.tables import cost_table
+from sharedq.command_line import main
 from sharedq.environments import CartPole, MinAtar
 from sharedq.experiment import Experiment
 from sharedq.networks import Convolutional, Dense
@@ -186,3 +188,23 @@ def test_a_refresh_counts_each_of_its_steps():
         return cost(LookaheadReplicate(replicate_steps=steps)).flops_per_refresh
 
     assert refresh(20) / refresh(1) == pytest.approx(20, rel=0.01)
+
+
+def test_the_cost_of_a_run_counts_the_weights_that_are_zero(tmp_path, capsys):
+    source = ["--target.source", "online_network", "--target.begin", "1", "--target.end", "9", "--target.prune_period"]
+    options = ["--target", "poly_prune", *source, "2", "--target.final_sparsity", "0.9", "--network.hidden", "20"]
+    options += ["--steps", "300", "--training.warm_up", "32", "--seeds", "2", "--out", str(tmp_path / "run")]
+    main(["train", "corridor", "--network", "dense", *options])
+    capsys.readouterr()
+    main(["cost", str(tmp_path / "run"), "--no-time", "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["seed 0", "seed 1"]
+    for seed, cost in found.items():
+        params = jax.tree.leaves(load(tmp_path / "run", int(seed[-1])).state.params)
+        kernels = [w for w in params if w.ndim > 1 and w.shape[-2] > 1]
+        assert cost["parameters"]["trained, not zero"] == sum(int((np.asarray(w) != 0).sum()) for w in params)
+        assert cost["parameters"]["trained"] - cost["parameters"]["trained, not zero"] > 0.8 * sum(
+            w.size for w in kernels
+        )
+    assert main(["cost", str(tmp_path / "run"), "--target", "shared_heads"]) == 2
+    assert "is a run" in capsys.readouterr().err

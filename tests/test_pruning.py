@@ -1,6 +1,7 @@
 """Pruning: masks and their shares, Eau de Q-Network and the fixed schedule, by formulas and identities."""
 
 import dataclasses
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -14,9 +15,22 @@ from test_adaptive import ALGORITHM, KEY, SIZE, batches, begun, place, trained
 from test_interactive import same
 
 from sharedq import testing
-from sharedq.networks import Dense
+from sharedq.networks import Convolutional, Dense
+from sharedq.networks import network as networks
+from sharedq.networks.convolution import native_convolutions
 from sharedq.targets import Adaptive, EauDe, IteratedNetworks, PolyPrune, SharedHeads, TargetNetwork
-from sharedq.targets.pruning import all_kept, densities, kernels, masks_of, pruned, pruned_moments, ranks, sparsity_of
+from sharedq.targets.pruning import (
+    all_kept,
+    densities,
+    kernels,
+    left_of,
+    masks_of,
+    pruned,
+    pruned_moments,
+    ranks,
+    sparsity_of,
+    uses_of_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -85,6 +99,22 @@ def test_moments_of_any_optimiser_are_pruned_where_they_have_the_form_of_the_par
         assert moments["trunk"]["bias"].all()
 
 
+@pytest.mark.parametrize("lowering", ["products", "native"])
+def test_a_weight_of_a_convolution_is_used_once_for_each_pixel_of_its_output(lowering):
+    network = Convolutional(filters=(3,), sizes=(3,), hidden=(5,)).build(2)
+    image = jnp.zeros((1, 10, 10, 4))
+    trunk, heads, stats = networks.init(network, KEY, image, 2)
+    params = {"trunk": trunk, "heads": heads}
+    with native_convolutions() if lowering == "native" else nullcontext():
+        uses = uses_of_weights(network, params, stats, image)
+    assert sorted(kernels(uses)) == [1, 1, 64]
+    left = left_of(all_kept(params), uses)
+    assert float(left.flops) == 2 * (64 * 3 * 3 * 4 * 3 + 8 * 8 * 3 * 5 + 2 * 5 * 2)
+    assert float(left.parameters) == sum(w.size for w in jax.tree.leaves(params)) and float(left.sparsity) == 0
+    half = masks_of(ranks(params, all_kept(params), {"heads"}), 0.5, "uniform", {"heads"})
+    assert float(left_of(half, uses).flops) == float(left.flops) / 2
+
+
 # Eau de Q-Network
 
 EAU = EauDe(networks=3, period=4, max_speed=0.2, horizon=60)
@@ -118,7 +148,7 @@ def test_a_child_only_loses_weights_and_the_first_one_loses_none(eau):
         same(place(after["sparsity"], 0), before["sparsity"][best])
         target = kernels(after["target_params"])
         zeros = sum(int((w == 0).sum()) for w in target) / sum(w.size for w in target)
-        assert zeros == pytest.approx(float(after["pruned"]), abs=1e-6)  # what the log says
+        assert zeros == pytest.approx(float(after["left"].sparsity), abs=1e-6)  # what the log says
         assert zeros == pytest.approx(float(after["sparsity"][0]), abs=0.02)  # what was asked for, up to rounding
 
 
@@ -174,7 +204,7 @@ def test_a_child_that_is_pruned_far_too_much_is_not_chosen():
     sums = np.asarray(found.source["sums"].losses[798])
     assert sums[1:].min() > 2 * sums[0]
     assert int(found.source["sums"].chosen[799]) == 0
-    np.testing.assert_allclose(found.source["pruned"][799], 0)
+    np.testing.assert_allclose(found.source["left"].sparsity[799], 0)
 
 
 # The fixed schedule

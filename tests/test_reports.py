@@ -737,6 +737,21 @@ def test_measures_and_evaluations_are_shown(pair):
     assert all(run_files.ours(f"figures/{name}") for name in drawn) and run_files.ours("measure_curves.csv")
 
 
+def test_what_a_source_says_of_itself_is_shown_and_the_return_against_the_sparsity(pair):
+    run = pair / "runs" / "b"
+    columns = {"sparsity": [0, 0.5, 0.9], "chosen/2": [0, 1, 0.5], "parameters_left": [90, 50, 10]}
+    watched(run, columns)
+    file = run / "metrics.csv"
+    file.write_text(file.read_text().replace("measures/", "target/"))
+    page = Page(write(pair))
+    row = summary_of(pair)["runs"][1]
+    assert row["measure_target/sparsity"] == 0.9 and row["measure_target/parameters_left"] == 10
+    assert row["measure_target/chosen/2"] == pytest.approx(0.5)
+    assert "sparsity, at the end" in page.text and "network 2 chosen" in page.text
+    figure = pair / "figures" / "return_and_sparsity.svg"
+    assert figure.exists() and run_files.ours("figures/return_and_sparsity.svg")
+
+
 def test_evaluations_that_are_many_are_averaged_in_windows(tmp_path):
     run = make_run(tmp_path / "a", [1, 1])
     rows = [f"{step},{seed},{step % 4},1" for step in range(1, 1001) for seed in (0, 1)]

@@ -11,6 +11,7 @@ from sharedq import random_keys, settings
 from sharedq.bellman.readings import SCALAR, Reading
 from sharedq.environments.spec import Continuous, Discrete, EnvironmentSpec, Tokens
 from sharedq.errors import SharedqError, told
+from sharedq.formats import TARGET
 from sharedq.imports import own_errors
 from sharedq.networks import NETWORKS, Dense, policies
 from sharedq.networks import network as networks
@@ -222,7 +223,11 @@ def source_of(
         jax.eval_shape(source.init, *_example(one))  # it may refuse the network's weights
     named = getattr(target, "second_network", None)
     require(named is None or bool(second), "this algorithm has no second network to build: leave target.network out")
-    return source._replace(network=built)
+
+    def metrics(state):
+        return {TARGET + name: value for name, value in source.metrics(state).items()}
+
+    return source._replace(network=built, metrics=metrics)
 
 
 def _example(one: Any) -> tuple[Any, Any]:

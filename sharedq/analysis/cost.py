@@ -6,7 +6,7 @@ compiler counts for the program it is given, before it optimises.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -80,6 +80,13 @@ def parameters_of(state: Any) -> dict[str, int]:
         **{part: count(weights) for part, weights in parts.items()},
         "untrained": count(untrained),
     }
+
+
+def with_zeros(cost: Cost, params: Any) -> Cost:
+    """The cost of an agent with these parameters, which also says how many of those that are trained are not zero."""
+    given = sum(int(jnp.count_nonzero(weights)) for weights in jax.tree.leaves(params))
+    trained, *others = cost.parameters.items()
+    return replace(cost, parameters=dict([trained, ("trained, not zero", given), *others]))
 
 
 def cost_of(

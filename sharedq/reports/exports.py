@@ -143,9 +143,7 @@ def _row(task: Task, result: Result, measures: list[str]) -> dict[str, Any]:
         **{
             key: value
             for name in measures
-            for key, value in _spread(
-                f"measure_{name}", result.measures[name].mean if name in result.measures else absent
-            ).items()
+            for key, value in _spread(f"measure_{name}", result.measured(name) or absent).items()
         },
     }
 

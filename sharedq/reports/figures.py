@@ -17,7 +17,7 @@ from sharedq.errors import missing_extra
 from sharedq.reports import interactive
 from sharedq.reports.interactive import Chart
 from sharedq.reports.looks import DARK, LIGHT, Look
-from sharedq.reports.measures import about, file_names, of_histogram, unit
+from sharedq.reports.measures import SPARSITY, about, file_names, of_histogram, unit
 from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Overall, Profile, Result, Summary, Task
 from sharedq.units import readable
@@ -146,9 +146,15 @@ def _plans(task: Task) -> list[Plan]:
         plans.append(_histograms(histograms[title], file, task))
     if priced:
         caption = f"What the weights cost and what they bring: {words[0].lower()}{words[1:]}, against bytes of weights."
-        entries = [interactive.point(one.label, weight_bytes(one) or 0, Interval(*area(task, one))) for one in priced]
-        chart = interactive.points("bytes of weights", _area_axis(task), entries, form=_form(task))
-        plans.append(Plan("memory", caption, _memory(task, priced), _in_legend(_labels(priced)), HEIGHT, chart))
+        at = {one.label: (float(weight_bytes(one) or 0), Interval(*area(task, one))) for one in priced}
+        plans.append(_points("memory", caption, at, "bytes of weights", _area_axis(task), _form(task), "bytes"))
+    if any(SPARSITY in one.measures for one in seen):
+        caption = (
+            "Return at the end of training against the share of the weights that are zero then: interquartile mean "
+            "over seeds with its 95 % interval. A run that prunes nothing stands at 0 %."
+        )
+        at = {one.label: (100 * final_sparsity(one), one.final) for one in seen}
+        plans.append(_points("return_and_sparsity", caption, at, "weights pruned, %", "return", "number", "percent"))
     if timed:
         caption = (
             f"{_rate(task)[0].upper()}{_rate(task)[1:]}, all seeds together, as each run recorded them: a bar is the "
@@ -158,6 +164,12 @@ def _plans(task: Task) -> list[Plan]:
         chart = _speed_chart(timed, _rate(task))
         plans.append(Plan("speed", caption, _speed(timed, _rate(task)), [], _rows_height(len(timed)), chart))
     return plans
+
+
+def final_sparsity(result: Result) -> float:
+    """The share of weights that are pruned at the end of a run; 0 if it prunes none."""
+    found = result.measured(SPARSITY)
+    return float(found.value) if found else 0.0
 
 
 def _percent(fraction: Interval) -> Interval:
@@ -439,23 +451,31 @@ def _whiskers(axes: Any, pen: Pen, rows: list[tuple[str, np.ndarray]]) -> None:
     axes.grid(axis="x", color=pen.faint, lw=0.5, alpha=0.6)
 
 
-def _memory(task: Task, results: list[Result]) -> Drawing:
+def _points(
+    name: str, caption: str, at: Mapping[str, tuple[float, Interval]], x: str, y: str, form: str, x_form: str
+) -> Plan:
+    """A point for each label, at a number and at a value with its interval."""
+    legend = _in_legend(list(at))
+
     def drawing(axes, pen):
-        for result in results:
-            colour, (value, low, high), size = pen.colour(result.label), area(task, result), weight_bytes(result)
-            axes.plot([size, size], [low, high], color=colour, lw=2.5, solid_capstyle="butt")
-            axes.plot(size, value, color=colour, marker=pen.looks[result.label].marker, ms=9, linestyle="none")
-        axes.set_xlim(0, 1.1 * max(weight_bytes(result) or 0 for result in results) or 1)
-        axes.set_xlabel("bytes of weights")
-        axes.xaxis.set_major_formatter(lambda size, _: readable(size))
+        for label, (place, (value, low, high)) in at.items():
+            colour = pen.colour(label)
+            axes.plot([place, place], [low, high], color=colour, lw=2.5, solid_capstyle="butt")
+            axes.plot(place, value, color=colour, marker=pen.looks[label].marker, ms=9, linestyle="none")
+        axes.set_xlim(0, 1.1 * max(place for place, _ in at.values()) or 1)
+        axes.set_xlabel(x)
+        if x_form == "bytes":
+            axes.xaxis.set_major_formatter(lambda size, _: readable(size))
         axes.xaxis.set_major_locator(_few_ticks())
-        axes.set_ylabel(_area_axis(task))
+        axes.set_ylabel(y)
         axes.grid(color=pen.faint, lw=0.5, alpha=0.6)
-        if not _in_legend(_labels(results)):
-            points = {one.label: (weight_bytes(one) or 0, area(task, one)[0]) for one in results}
+        if not legend:
+            points = {label: (place, values.value) for label, (place, values) in at.items()}
             _write_beside(axes, pen, {label: point for label, point in points.items() if np.isfinite(point[1])})
 
-    return drawing
+    entries = [interactive.point(label, *point) for label, point in at.items()]
+    chart = interactive.points(x, y, entries, form=form, x_form=x_form)
+    return Plan(name, caption, drawing, legend, HEIGHT, chart)
 
 
 def _speed(results: list[Result], unit: str) -> Drawing:

@@ -67,9 +67,9 @@ def row(
     return found | ({} if bar is None else {"bar": plain(bar)})
 
 
-def points(x: str, y: str, entries: list[dict[str, Any]], *, form: str) -> Chart:
-    """A point for each run, at so many bytes."""
-    return {"kind": "points", "x": x, "y": y, "form": form, "xForm": "bytes", "series": entries}
+def points(x: str, y: str, entries: list[dict[str, Any]], *, form: str, x_form: str) -> Chart:
+    """A point for each run."""
+    return {"kind": "points", "x": x, "y": y, "form": form, "xForm": x_form, "series": entries}
 
 
 def point(label: str, x: float, values: Interval) -> dict[str, Any]:

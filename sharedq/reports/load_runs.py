@@ -202,8 +202,8 @@ class Run:
 
     @property
     def measures(self) -> list[str]:
-        """The names of what was measured during training, and of what the sampler says of itself."""
-        measured = (formats.MEASURES, formats.SAMPLER)
+        """The names of what was measured during training, and of what source and sampler say of themselves."""
+        measured = (formats.MEASURES, formats.TARGET, formats.SAMPLER)
         return [name.removeprefix(formats.MEASURES) for name in self.metrics if name.startswith(measured)]
 
     @property

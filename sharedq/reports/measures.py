@@ -8,8 +8,10 @@ from typing import NamedTuple
 class Words(NamedTuple):
     title: str  # of a column and of an axis
     about: str
+    counts_at_end: bool = False  # whether a table shows the last value, and not the mean over training
 
 
+SPARSITY = "target/sparsity"
 KNOWN = {
     "gradient_alignment": Words(
         "gradient alignment",
@@ -38,6 +40,19 @@ KNOWN = {
         "replicate residual", "Mean square of what a state’s actions are worth to the target minus what they are worth."
     ),
     "dead_units": Words("dead units", "Share of the hidden units that are zero on all of 2,048 states."),
+    SPARSITY: Words(
+        "sparsity", "Share of the weights of the target’s layers that are pruned: zero, and zero from then on.", True
+    ),
+    "target/parameters_left": Words("parameters left", "Number of parameters that are not pruned.", True),
+    "target/flops_left": Words(
+        "operations left",
+        "Multiplications and additions of one input’s pass through the network with weights that are not pruned.",
+        True,
+    ),
+    "target/diverged_networks": Words(
+        "diverged networks",
+        "Number of networks whose values or errors are not finite, which the next refresh replaces.",
+    ),
     "sampler/age": Words("age of what is drawn", "Environment steps since a drawn transition was stored, on average."),
     "sampler/last_td_error": Words(
         "last TD error",
@@ -73,17 +88,36 @@ OF_HISTOGRAMS = {
     ),
     "sampler/reliability": Words("reliability", "Reliability of all stored transitions, from 0 to 1."),
 }
+CHOSEN = "target/chosen/"  # what the name of a measure begins with that tells how often a network was the target
 LENGTH = 40  # characters of a measure's name in the name of a file
 
 
 def unit(measure: str) -> str:
-    return KNOWN[measure].title if measure in KNOWN else measure.replace("_", " ")
+    return _words(measure).title
+
+
+def counts_at_end(measure: str) -> bool:
+    return _words(measure).counts_at_end
+
+
+def column(measure: str) -> str:
+    """The head of the measure's column in a table."""
+    return unit(measure) + ", at the end" * counts_at_end(measure)
+
+
+def _words(measure: str) -> Words:
+    if measure.startswith(CHOSEN):
+        number = measure.removeprefix(CHOSEN)
+        return Words(
+            f"network {number} chosen", f"Share of the updates in which the target is a copy of network {number}."
+        )
+    title = measure.replace("_", " ")
+    return KNOWN.get(measure, Words(title, f"{title}, as the run measured it."))
 
 
 def about(measure: str) -> str:
     """The caption of the measure's figure."""
-    words = KNOWN[measure].about if measure in KNOWN else f"{unit(measure)}, as the run measured it."
-    return f"{words} Interquartile mean over seeds, with its 95 % interval."
+    return f"{_words(measure).about} Interquartile mean over seeds, with its 95 % interval."
 
 
 def of_histogram(name: str) -> Words:

@@ -32,7 +32,7 @@ from sharedq.reports.finding import (
 )
 from sharedq.reports.load_runs import Speed, load
 from sharedq.reports.looks import HEAT_SPAN, heat
-from sharedq.reports.measures import unit
+from sharedq.reports.measures import column
 from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
 from sharedq.reports.profiles import ENOUGH
 from sharedq.reports.settings_told import data_told, experiment_json, portable, shared_and_differing
@@ -402,11 +402,11 @@ def _overall_table(summary: Summary) -> str:
 
 
 def _measures_table(task: Task, summary: Summary) -> str:
-    heads = ["Run", *(escape(unit(name)) for name in task.measures)]
+    heads = ["Run", *(escape(column(name)) for name in task.measures)]
     rows: list[_Row] = []
     for result in task.results:
-        means = [result.measures[name].mean if name in result.measures else None for name in task.measures]
-        rows.append([_label(result.label, summary), *(_estimate(mean, significant) for mean in means)])
+        found = [result.measured(name) for name in task.measures]
+        rows.append([_label(result.label, summary), *(_estimate(one, significant) for one in found)])
     return _html_table(heads, rows)
 
 

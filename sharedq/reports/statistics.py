@@ -65,7 +65,7 @@ def learning_curve(run: Run, grid: np.ndarray) -> np.ndarray:
 
 def measured(run: Run, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step, seed and value of each row in which the measure has a number."""
-    column = name if name.startswith(formats.SAMPLER) else formats.MEASURES + name
+    column = name if name.startswith((formats.TARGET, formats.SAMPLER)) else formats.MEASURES + name
     values = run.metrics.get(column, np.full(len(run.metrics["step"]), np.nan))
     present = np.abs(values) <= LARGEST_NUMBER
     return run.metrics["step"][present], run.metrics["seed"][present], values[present]

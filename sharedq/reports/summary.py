@@ -12,6 +12,7 @@ from sharedq.reports.comparisons import Pair, Test, compare
 from sharedq.reports.human_scores import human_scale
 from sharedq.reports.load_runs import Comparison, Run
 from sharedq.reports.looks import Look, looks
+from sharedq.reports.measures import counts_at_end
 from sharedq.reports.profiles import Profile, profiles
 from sharedq.reports.statistics import CURVE_REPETITIONS, REPETITIONS, Improvement, Interval
 
@@ -67,6 +68,13 @@ class Result:
     @property
     def seeds(self) -> int:
         return len(self.seed_names)
+
+    def measured(self, name: str) -> Interval | None:
+        """The mean of a measure over training, or its last value if that is what counts."""
+        found = self.measures.get(name)
+        if found is None or not counts_at_end(name):
+            return found.mean if found else None
+        return Interval(*(bound[-1] for bound in found.curve))
 
     @property
     def scale(self) -> float | None:

@@ -23,7 +23,10 @@ from sharedq.runs import pieces, tensor_file
 from sharedq.runs.durable import sync_folder, write_synced
 from sharedq.runs.sealed import read_sealed, sealed
 
-SCHEMA, UNSEALED = 3, 2  # version 0.1.0 wrote 2, which is the same without a checksum of checkpoint.json itself
+SCHEMA = 4
+SEALED = 3  # of checkpoints whose agents are not packed
+UNSEALED = 2  # of those of version 0.1.0, which also lack a checksum of checkpoint.json itself
+AGENT = "agent"  # the part whose arrays are packed where that makes them smaller
 BEST = "best"  # the name of the checkpoint that holds the best agent of each seed
 ASIDE = ".best"  # its name while a better one takes its place
 UNFINISHED = ".unfinished"  # the name of a checkpoint while it is written
@@ -94,7 +97,7 @@ def _write(
     written = {
         part: pieces.write(unfinished / part, tensor_file.chunks(tree), known)
         if part in in_pieces
-        else tensor_file.write(_file(unfinished, part), tree)
+        else tensor_file.write(_file(unfinished, part), tree, packs=part == AGENT)
         for part, tree in parts.items()
     }
     manifest = {"schema": SCHEMA, "step": step, "experiment": experiment, "parts": written, "meta": meta}
@@ -286,7 +289,7 @@ def _file(path: Path, part: str) -> Path:
 def _manifest(path: Path) -> dict:
     file = path / "checkpoint.json"
     manifest = read_sealed(file, {"schema": int}, _remedy(path))
-    if manifest["schema"] not in (SCHEMA, UNSEALED):
+    if manifest["schema"] not in (SCHEMA, SEALED, UNSEALED):
         raise SharedqError(
             f"{path} was written in format {manifest['schema']}, this version reads format {SCHEMA}: "
             "use the version that wrote it"

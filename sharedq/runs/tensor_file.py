@@ -21,6 +21,7 @@ from sharedq import old_names
 from sharedq.errors import SharedqError
 from sharedq.json_files import check_form, parse_json
 from sharedq.runs.durable import write_synced
+from sharedq.runs.packing import packed, unpacked
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -42,13 +43,13 @@ LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
-def write(path: Path, tree: Any) -> dict:
-    """Writes and syncs `tree`; its size and checksum."""
+def write(path: Path, tree: Any, packs: bool = False) -> dict:
+    """Writes and syncs `tree`; its size and checksum. With `packs`, what is mostly zeros takes less room."""
     hashed, size = hashlib.sha256(), 0
 
     def heard() -> Iterator[memoryview]:
         nonlocal size
-        for chunk in chunks(tree):
+        for chunk in chunks(tree, packs):
             hashed.update(chunk)
             size += len(chunk)
             yield chunk
@@ -57,8 +58,11 @@ def write(path: Path, tree: Any) -> dict:
     return {"bytes": size, "sha256": hashed.hexdigest()}
 
 
-def chunks(tree: Any) -> Iterator[memoryview]:
-    """The bytes of the file, from where the arrays lie. The same tree of the same shapes has the same header."""
+def chunks(tree: Any, packs: bool = False) -> Iterator[memoryview]:
+    """The bytes of the file, from where the arrays lie.
+
+    Unless it packs, the same tree of the same shapes has the same header.
+    """
     arrays, kinds = {}, {}
     for name, leaf in named_leaves(tree).items():
         if not isinstance(leaf, (jax.Array, np.ndarray)):
@@ -68,6 +72,7 @@ def chunks(tree: Any) -> Iterator[memoryview]:
         if leaf.dtype not in _CODES:
             raise TypeError(f"a checkpoint cannot hold '{name}' of dtype {leaf.dtype}")
         arrays[name] = leaf
+    arrays = packed(arrays) if packs else arrays
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # so each array begins aligned
     header: dict[str, Any] = {"__metadata__": kinds}
     end = 0
@@ -124,7 +129,7 @@ def _shaped(name: str, array: np.ndarray, shape: list[int]) -> np.ndarray:
 
 def read_arrays(content: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays in a file's bytes by their names of now."""
-    return _by_current_names(read_header(content)[0])
+    return _by_current_names(unpacked(read_header(content)[0]))
 
 
 def restore(content: np.ndarray, like: Any) -> Any:
@@ -136,6 +141,7 @@ def restore(content: np.ndarray, like: Any) -> Any:
     does not tell, because another program wrote it anew, is of the kind that `like` has.
     """
     arrays, kinds = read_header(content)
+    arrays = unpacked(arrays)
     wanted = named_leaves(like)
     if wanted.keys() - arrays.keys():  # saved by 0.1.0
         arrays, kinds = _by_current_names(arrays), _by_current_names(kinds)

@@ -168,8 +168,9 @@ def contest(network: Network, count: int, period: int, behaviour: str, origin: O
 
     def metrics(state):
         sums = state["sums"]
-        diverged = jnp.sum(~jnp.isfinite(sums.losses))
-        return {"chosen_network": sums.chosen + 1.0, "diverged_networks": diverged.astype(jnp.float32)}
+        diverged = jnp.sum(~jnp.isfinite(sums.losses)).astype(jnp.float32)
+        is_chosen = (sums.chosen == jnp.arange(count)).astype(jnp.float32)
+        return {f"chosen/{k + 1}": is_chosen[k] for k in range(count)} | {"diverged_networks": diverged}
 
     return TargetSource(init, values, refresh, act_values, select, shared=(), first=first_network, metrics=metrics)
 

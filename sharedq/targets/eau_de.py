@@ -29,11 +29,12 @@ from sharedq.targets.pruning import (
     all_kept,
     check_no_noise,
     check_prunable,
+    left_of,
     masks_of,
     pruned,
     pruned_moments,
     ranks,
-    sparsity_of,
+    uses_of_weights,
 )
 from sharedq.targets.source import TargetSource, every
 
@@ -97,8 +98,13 @@ class EauDe:
             check_prunable("eau_de", params)
             first = jnp.zeros(self.networks, jnp.int32)
             params, state["batch_stats"] = taken((params, state["batch_stats"]), first)
-            more = {"masks": all_kept(params), "sparsity": jnp.zeros(self.networks), "pruned": jnp.float32(0)}
-            return params, {**state, **more}
+            masks = all_kept(params)
+            left = left_of(taken(masks, 0), uses(params, state["batch_stats"], example))
+            return params, {**state, "masks": masks, "sparsity": jnp.zeros(self.networks), "left": left}
+
+        def uses(params, batch_stats, inputs):
+            """The uses of the weights of one network."""
+            return uses_of_weights(network, taken(params, 0), taken(batch_stats, 0), inputs)
 
         def values(params, state, now, then=None, key=None):
             return base.values(pruned(params, state["masks"]), state, now, then, key)
@@ -114,11 +120,11 @@ class EauDe:
                 rank = ranks(whole, kept)
                 masks = jax.vmap(lambda s: masks_of(rank, s, self.distribution))(sparsity)
                 masks = jax.tree.map(lambda mask, kept: (mask & kept).at[0].set(kept), masks, kept)
-                return pruned(params, masks), masks, sparsity, sparsity_of(kept)
+                return pruned(params, masks), masks, sparsity, left_of(kept, uses(params, info.batch_stats, info.now))
 
-            stale = params, state["masks"], state["sparsity"], state["pruned"]
-            params, masks, sparsity, share = every(step, self.period, children, stale)
-            return params, {**after, "masks": masks, "sparsity": sparsity, "pruned": share}
+            stale = params, state["masks"], state["sparsity"], state["left"]
+            params, masks, sparsity, left = every(step, self.period, children, stale)
+            return params, {**after, "masks": masks, "sparsity": sparsity, "left": left}
 
         def renew(step, moments, state, fresh):
             def again():
@@ -129,7 +135,7 @@ class EauDe:
             return every(step, self.period, again, moments)
 
         def metrics(state):
-            return {**base.metrics(state), "sparsity": state["pruned"]}
+            return {**base.metrics(state), **state["left"].metrics()}
 
         return base._replace(
             init=init,

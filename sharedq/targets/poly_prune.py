@@ -19,16 +19,18 @@ import jax.numpy as jnp
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, check_shares, chosen, make, require
 from sharedq.tables import Table
+from sharedq.targets.adaptive import taken
 from sharedq.targets.pruning import (
     Distribution,
     all_kept,
     check_no_noise,
     check_prunable,
+    left_of,
     masks_of,
     pruned,
     pruned_moments,
     ranks,
-    sparsity_of,
+    uses_of_weights,
 )
 from sharedq.targets.source import TargetSource, check_period, stay
 
@@ -99,7 +101,14 @@ class PolyPrune:
         def init(key, example):
             params, state = inner.init(key, example)
             check_prunable("poly_prune", params)
-            return params, {**state, "masks": all_kept(params), "sparsity": jnp.float32(0)}
+            masks = all_kept(params)
+            left = left_of(masks, uses(params, state["batch_stats"], example))
+            return params, {**state, "masks": masks, "left": left, "last_pruning": jnp.int32(0)}
+
+        def uses(params, batch_stats, inputs):
+            alone = "trunk" in inner.shared
+            one, stats = (params, batch_stats) if alone else taken((params, batch_stats), 0)
+            return uses_of_weights(network, one, stats, inputs)
 
         def values(params, state, now, then=None, key=None):
             return inner.values(pruned(params, state["masks"]), state, now, then, key)
@@ -107,16 +116,19 @@ class PolyPrune:
         def refresh(step, params, state, info):
             params, after = inner.refresh(step, params, state, info)
             masks = moved(step, state["masks"])
-            due = (step >= self.begin) & (step <= self.end) & ((step - self.begin) % self.prune_period == 0)
+            is_time = ((step - self.begin) % self.prune_period == 0) | (step >= self.end)
+            # The first update after a long warm-up may be one behind `end`. It prunes too, and then no other does.
+            due = (step >= self.begin) & (state["last_pruning"] < self.end) & is_time
 
             def fewer():
                 rank = ranks(params, masks, apart)
                 found = masks_of(rank, self.sparsity(step), self.distribution, apart)
                 found = jax.tree.map(jnp.logical_and, found, masks)
-                return found, sparsity_of(found)
+                return found, left_of(found, uses(params, info.batch_stats, info.now))
 
-            masks, share = jax.lax.cond(due | (step == self.end), fewer, lambda: (masks, state["sparsity"]))
-            return pruned(params, masks), {**after, "masks": masks, "sparsity": share}
+            masks, left = jax.lax.cond(due, fewer, lambda: (masks, state["left"]))
+            last = jnp.where(due, step, state["last_pruning"])
+            return pruned(params, masks), {**after, "masks": masks, "left": left, "last_pruning": last}
 
         def moved(step: jax.Array, masks: Any) -> Any:
             """The masks, shifted like the heads that they belong to."""
@@ -130,7 +142,7 @@ class PolyPrune:
             return pruned_moments(inner.renew(step, moments, state, fresh), state["masks"])
 
         def metrics(state):
-            return {**inner.metrics(state), "sparsity": state["sparsity"]}
+            return {**inner.metrics(state), **state["left"].metrics()}
 
         return inner._replace(
             init=init, values=values, refresh=refresh, renew=renew, metrics=metrics, live_bootstrap=None

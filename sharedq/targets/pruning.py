@@ -10,8 +10,9 @@ model, lie in one array, which counts as one layer.
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -71,6 +72,46 @@ def sparsity_of(masks: Any) -> jax.Array:
     """The share of pruned weights among all weights of kernels."""
     found = kernels(masks)
     return sum((~mask).sum() for mask in found) / sum(mask.size for mask in found)
+
+
+class Left(NamedTuple):
+    """What is left of a network whose smallest weights are pruned."""
+
+    sparsity: jax.Array  # the share of pruned weights among all weights of kernels
+    parameters: jax.Array  # the number of parameters that are not pruned
+    flops: jax.Array  # of one pass of one input: two for each use of a weight that is not pruned
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"sparsity": self.sparsity, "parameters_left": self.parameters, "flops_left": self.flops}
+
+
+def left_of(masks: Any, uses: Any) -> Left:
+    parameters = sum(mask.sum(dtype=jnp.float32) for mask in jax.tree.leaves(masks))
+    used = sum(count * mask.sum(dtype=jnp.float32) for count, mask in zip(kernels(uses), kernels(masks), strict=True))
+    return Left(sparsity_of(masks), parameters, 2.0 * used)
+
+
+def uses_of_weights(network: Network, params: Any, batch_stats: Any, inputs: Any) -> Any:
+    """How often one input's pass through the network uses each weight: a tree of numbers in the form of `params`.
+
+    The kernel of a convolution is used once for each pixel of its output, and every other kernel once.
+    """
+    found = {}
+
+    def noticed(method, arguments, keywords, context):
+        outputs = method(*arguments, **keywords)
+        if isinstance(outputs, jax.Array):
+            found[context.module.path] = math.prod(outputs.shape[1:-1])
+        return outputs
+
+    with nn.intercept_methods(noticed):
+        jax.eval_shape(lambda p, s, x: network.trunk(p, s, x, False), params["trunk"], batch_stats, inputs)
+
+    def one(path: tuple, _: Any) -> int:
+        part, *module, _name = (getattr(key, "key", None) for key in path)
+        return found.get(tuple(module), 1) if part == "trunk" else 1
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def ranks(params: Any, masks: Any, apart: Collection[str] = ()) -> Any:

@@ -59,7 +59,7 @@ class Evaluation:
         path, count = checkpoints.best(self._directory.checkpoints), len(self._program.seeds)
         if path is None:
             return Best([0] * count, [-np.inf] * count)
-        return Best(**checkpoints.read_meta(path, self._directory.digests(), META, checkpoints.SCHEMA))
+        return Best(**checkpoints.read_meta(path, self._directory.digests(), META, checkpoints.SEALED))
 
     def carry_out(self, run: Any, step: int, log: MetricsLog) -> np.ndarray:
         """Evaluates the agents, and keeps those that are better than before; returns the mean return of each seed."""
