@@ -427,7 +427,9 @@ class _Searching:
         recipe = Path(search.recipe).stem
         counted = f"{search.trials} trials{' of each source' if len(tuned) > 1 else ''}"
         about = f"Varied from the recipe {recipe}. {counted}, each with {counted_seeds(seeds)} and {steps:,} steps."
-        varied = {one.name: "log" if one.is_log else "linear" if one.is_range else "choices" for one in search.varied}
+        varied: dict[str, page.Axis] = {
+            one.name: "log" if one.is_log else "linear" if one.is_range else "choices" for one in search.varied
+        }
         return page.write(self._out, f"Search on {recipe}", about, varied, tuned, search.command, training)
 
     def _tuned(self, source: Source) -> page.Tuned:
