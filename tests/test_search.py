@@ -233,7 +233,7 @@ BAD = {
     "--vary steps=100,200 --trials 2": "the same seeds and steps",
     "--vary environment.name=corridor,action --trials 2": "the same task",
     "--vary period=1..5 --trials 2 --lr 0.1 0.2": "--vary lr=0.1,0.2",
-    "--vary target=online_network,target_network --trials 2 --targets online_network": "target is varied and has a value",
+    "--vary target=online_network,target_network --trials 2 --targets online_network": "target is varied",
     "--vary heads=1,3 --trials 2 --targets online_network": "heads",
     "--vary period=1..5 --trials 2 --targets online_network online_network": "trained twice",
     "--vary period=1..5 --trials 2 --steps 50 --training.warm_up 100": "the warm-up takes 100 of 50 steps",
