@@ -331,12 +331,14 @@ class _Searching:
             values = values_of(one.folder, self._search.start) if run is not None else []
         except SharedqError as error:
             return self._end(one, states.FAIL, reason=str(error))
+        one.due = time.monotonic() + (time.monotonic() - began) / READING
         if run is not None and run.diverged() is not None:
             return self._end(one, states.FAIL, reason="learning diverged")
-        one.due = time.monotonic() + (time.monotonic() - began) / READING
         if self._is_pruned(one, values):
             return self._end(one, states.PRUNED)
         if run is not None and run.finished() is not None:
+            if one.process is not None and code is None:  # it has a few lines left to write
+                return False
             if len(values) < CHECKS or not math.isfinite(values[-1]):
                 return self._end(one, states.FAIL, reason="no episode has ended")
             return self._end(one, states.COMPLETE, values[-1])

@@ -28,7 +28,7 @@ WORDS = (
 ).split()
 
 SLOW = (  # a pole falls at once if the action is always the same, and later if it is random
-    "search cartpole --environment gymnasium --environment.id CartPole-v1 --training interactive --steps 20000 "
+    "search cartpole --environment gymnasium --environment.id CartPole-v1 --training interactive --steps 12000 "
     "--training.log_period 500 --training.warm_up 500 --training.update_period 200 --epsilon_steps 1 "
     "--vary epsilon_end=1,0"
 )
@@ -150,7 +150,7 @@ def test_a_trial_that_learns_less_than_the_others_is_stopped_early(tmp_path, mon
     assert (good["epsilon_end"], bad["epsilon_end"], state) == ("1", "0", "PRUNED")
     assert list(whole) == list(range(1, CHECKS)) and list(part) == [1, 2, 3]
     run = reports.load(tmp_path / "out" / "trials" / "0002").runs[0]
-    assert not run.finished and run.reached.max() < 20_000
+    assert not run.finished and run.reached.max() < 12_000
     assert "pruned at 30 %" in told(tmp_path / "out")
 
 
