@@ -109,7 +109,9 @@ def planned(
 
 
 def _warm_up(experiment: Experiment) -> int:
-    """Steps in which nothing is learned, or all actions are random."""
+    """Steps in which nothing is learned, or all actions are random. Learning from data has none."""
+    if experiment.training.learns_from == "data":
+        return 0
     return max(getattr(experiment.training, "warm_up", 0), getattr(experiment.algorithm, "random_steps", 0))
 
 

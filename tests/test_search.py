@@ -1,5 +1,6 @@
 """Searching for settings end to end: processes that are stopped and killed, equal budgets, pruning, and bad input."""
 
+import json
 import re
 import shutil
 import signal
@@ -10,6 +11,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from test_reports import STEPS, make_run
 
 from sharedq import reports
 from sharedq.command_line import main
@@ -118,7 +120,7 @@ def test_the_best_command_of_the_page_trains_the_best_trial(searched):
     )
 
 
-def test_a_finished_search_trains_nothing_again_and_takes_more_trials(searched, capsys):
+def test_a_finished_search_trains_nothing_again(searched, capsys):
     before = {path: path.stat().st_mtime_ns for path in searched.glob("trials/**/*")}
     assert main([*WORDS, "--out", str(searched)]) == 0
     assert {path: path.stat().st_mtime_ns for path in searched.glob("trials/**/*")} == before
@@ -154,9 +156,10 @@ def test_a_trial_that_learns_less_than_the_others_is_stopped_early(tmp_path, mon
     assert "pruned at 30 %" in told(tmp_path / "out")
 
 
-def test_the_same_settings_are_not_trained_twice(tmp_path):
-    words = f"search corridor {SHORT} --steps 400 --trials 2 --vary epsilon_end=0.5,0 --out".split()
-    assert main([*words, str(tmp_path / "out")]) == 0
+def test_a_search_goes_on_with_more_trials_and_the_same_settings_are_not_trained_twice(tmp_path):
+    words = f"search corridor {SHORT} --steps 400 --vary epsilon_end=0.5,0 --out".split()
+    for trials in ("1", "2"):
+        assert main([*words, str(tmp_path / "out"), "--trials", trials]) == 0
     trials = trials_of(tmp_path / "out")["search"]
     assert [one[:3] for one in trials] == [trials[0][:3]] * 2
     assert len(list((tmp_path / "out" / "trials").glob("*/experiment.json"))) == 1
@@ -171,6 +174,19 @@ def test_the_value_so_far_is_the_area_up_to_there(searched):
     inside = (run.episodes.step > 100) & (run.episodes.step <= 500)
     seeds = [run.episodes.returns[inside & (run.episodes.seed == seed)].mean() for seed in run.seeds]
     assert values[4] == pytest.approx(sum(seeds) / 2, abs=0.1)  # windows of a curve weigh episodes a little otherwise
+
+
+def test_a_run_from_data_is_ranked_by_its_evaluations_as_in_reports(tmp_path):
+    run = make_run(tmp_path / "run", [1.0, 2.0])
+    described = json.loads((run / "experiment.json").read_text())
+    described["experiment"]["training"] |= {"kind": "offline"}
+    (run / "experiment.json").write_text(json.dumps(described))
+    rows = [f"{step},{seed},{step + seed},1" for step in (STEPS // 4, STEPS // 2, STEPS) for seed in (0, 1)]
+    (run / "evaluations.csv").write_text("\n".join(["step,seed,return,length", *rows]) + "\n")
+    values = values_of(run, start=0)
+    assert values[-1] == pytest.approx(STEPS * (1 / 4 + 1 / 2 + 1) / 3 + 0.5)
+    assert values[-1] == summarise(reports.load(run)).tasks[0].results[0].area.value
+    assert values[4] == pytest.approx(STEPS * (1 / 4 + 1 / 2) / 2 + 0.5)
 
 
 # ---- What is varied ----

@@ -19,7 +19,7 @@ from sharedq.reports.load_runs import load_run
 from sharedq.reports.looks import looks
 from sharedq.reports.outputs import PAGE_BEGINS
 from sharedq.reports.settings_told import portable
-from sharedq.reports.summary import POINTS
+from sharedq.reports.summary import MOST_STEPS, POINTS
 
 PAGE = "search.html"
 CHECKS = 10  # ours: points of a training at which a trial has a value, the end included
@@ -77,12 +77,15 @@ def values_of(folder: Path, start: int) -> list[float]:
     run = load_run(folder, folder.name)
     reached = int(run.reached.min())
     grid = np.linspace(run.planned / POINTS, run.planned, POINTS)
+    if not run.plays:
+        evaluated = np.unique(run.played.step)
+        grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else grid
     curve, found = statistics.learning_curve(run, grid), []
     for check in range(1, CHECKS + 1):
-        until = POINTS * check // CHECKS
         if reached * CHECKS < run.planned * check:
             break
-        areas = statistics.area_under_curve(curve[:, :until][:, grid[:until] > start])
+        until = run.planned * (check / CHECKS + 1e-9)  # the points of the grid are rounded
+        areas = statistics.area_under_curve(curve[:, (grid > start) & (grid <= until)])
         areas = areas[np.isfinite(areas)]
         found.append(float(statistics.iqm(areas)) if len(areas) else math.nan)
     return found
