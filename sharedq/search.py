@@ -292,18 +292,25 @@ class _Searching:
         """Begins a trial that was left behind, or a new one of the source with the fewest. False if none is left."""
         if self._left:
             source, frozen = self._left.pop(0)
-            self._begin(source, self._optuna.trial.Trial(self._studies[source.label], frozen._trial_id))
+            study = self._seeded(source, frozen.number)  # it may have been killed before all its settings were drawn
+            self._begin(source, self._optuna.trial.Trial(study, frozen._trial_id))
             return True
         source = min(self._search.sources, key=self._count)
-        study, number = self._studies[source.label], self._count(source)
-        if number >= self._search.trials:
+        if self._count(source) >= self._search.trials:
             return False
-        # The draws of a trial depend on its number and on the trials before it, so a search that was stopped draws the
-        # same as one that was not.
-        seed, waits = self._search.ends[0].seed + number, self._jobs > 1
-        study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM, constant_liar=waits)
-        self._begin(source, study.ask())
+        self._begin(source, self._seeded(source, self._count(source)).ask())
         return True
+
+    def _seeded(self, source: Source, number: int) -> Any:
+        """The study of a source, ready to draw the settings of a trial.
+
+        They depend on the number of the trial and on the trials before it only. So a search that was stopped draws the
+        same as one that was not.
+        """
+        study, seed = self._studies[source.label], self._search.ends[0].seed + number
+        sampler = self._optuna.samplers.TPESampler
+        study.sampler = sampler(seed=seed, n_startup_trials=RANDOM, constant_liar=self._jobs > 1)
+        return study
 
     def _begin(self, source: Source, trial: Any) -> None:
         def draw(one: Varied, low: Any, high: Any) -> Any:
