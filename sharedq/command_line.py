@@ -261,6 +261,37 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _search(verb: argparse.ArgumentParser) -> Callable:
+    _takes_recipe(verb)
+    verb.add_argument(
+        "--vary",
+        nargs="+",
+        metavar="NAME=RANGE",
+        help="settings with their ranges: LOW..HIGH, log:LOW..HIGH or a,b,c; a source that lacks one of them is tuned "
+        "without it",
+    )
+    verb.add_argument("--trials", type=int, help="how many settings are tried, of each source")
+    verb.add_argument(
+        "--targets", nargs="+", metavar="TARGET", help=f"tune each of these with as many trials: {TARGETS_HELP}"
+    )
+    verb.add_argument("--jobs", type=int, default=1, help="trials that are trained at once (default: %(default)s)")
+    verb.add_argument("--out", type=Path, help="folder of the search; one that was stopped goes on in its folder")
+
+    def call(parsed):
+        from sharedq.search import carry_out, planned
+
+        for option in ("vary", "trials", "out"):
+            if getattr(parsed, option) is None:
+                raise SharedqError(f"a search needs --{option} (see sharedq search --help)")
+        words = (parsed.options, parsed.vary, parsed.targets, parsed.trials, parsed.trust, parsed.command)
+        search = planned(parsed.recipe, _base(parsed), *words)
+        for one in search.ends:
+            one.trusted(_trust(parsed, search.ends))
+        say(f"page: {carry_out(search, parsed.vary, parsed.out, parsed.jobs, say=say)}")
+
+    return call
+
+
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
     verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
@@ -270,6 +301,7 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.comparison import PLAN, carry_out
         from sharedq.experiment import Experiment
+        from sharedq.formats import SEARCH_FILE
         from sharedq.runs import RunDirectory
         from sharedq.runs.wandb_mirror import mirrored
         from sharedq.trainer import for_longer, resume
@@ -282,6 +314,8 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
                 raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
             say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
             return
+        if (folder / SEARCH_FILE).exists():
+            raise SharedqError(f"{folder} is a search: to continue, repeat its command, which {SEARCH_FILE} has")
         directory = RunDirectory.open(folder)
         experiment = Experiment.from_dict(directory.experiment(), parsed.trust)
         if parsed.steps:
@@ -618,13 +652,15 @@ def _takes_trust(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--trust", action="store_true", help="import the code that a run or an experiment.json names")
 
 
-TAKES_OPTIONS = ("train", "compare", "cost", *data_command.TAKES_OPTIONS)
+TAKES_OPTIONS = ("train", "compare", "search", "cost", *data_command.TAKES_OPTIONS)
 
-WRITES = ("train", "compare", "resume", *data_command.WRITES)  # these continue even if nobody reads their output
+# These continue even if nobody reads their output.
+WRITES = ("train", "compare", "search", "resume", *data_command.WRITES)
 
 VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "train": (_train, "train a recipe, all seeds at once, and write a run folder"),
     "compare": (_compare, "train a recipe on several sources of targets and write a report"),
+    "search": (_search, "search for the best settings of a recipe, and write a page on all trials"),
     "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),

@@ -102,7 +102,7 @@ def planned(
     first, *others = [one.experiment for one in members.values()]
     with_source = [one for one in (first, *others) if one.uses_target]
     settings = [full for full in _varied_names(base, options) if len(targets) <= 1 or _differ(with_source, full)]
-    varies = any(not _is_of_task(full) for full in settings)
+    varies = any(not is_of_task(full) for full in settings)
     ranked = varies and all(_task(one) == _task(first) for one in others)
     reference = next(iter(members.values())).label if varies else None
     folder = Path("comparisons") / "-".join([name, *_varied_names(base, options).values()])
@@ -130,7 +130,7 @@ def sweep(base: Experiment, options: Mapping[str, Sequence[str]], targets: Seque
         if not one.uses_target and any(values[option] != options[option][0] for option in of_targets):
             continue
         own = told if one.uses_target else _without_source(names)
-        in_label = {full: option for full, option in own.items() if not _is_of_task(full)}
+        in_label = {full: option for full, option in own.items() if not is_of_task(full)}
         experiments = [with_target(one, wanted) for wanted in targets if one.uses_target] or [one]
         for source, experiment in zip(labels_of(experiments), experiments):
             in_words = len(targets) <= 1 and one.uses_target
@@ -166,7 +166,7 @@ def _task(experiment: Experiment) -> tuple[Any, ...]:
     return experiment.environment, *getattr(experiment.replay, "part", ())
 
 
-def _is_of_task(option: str) -> bool:
+def is_of_task(option: str) -> bool:
     """Whether an option, by its full name, says in which environment or from which data a run learns."""
     return option.partition(".")[0] == "environment" or option in OF_DATA
 
@@ -205,7 +205,7 @@ def plan(
         "command": command,
         "reference": reference or _reference(labels, trained),
         **({"ranked": True} if ranked else {}),
-        "runs": [_planned(*one, out) for one in zip(labels, _folders(list(members)), trained)],
+        "runs": [_planned(*one, out) for one in zip(labels, folders_of(list(members), "runs"), trained)],
     }
     if _is_planned(out) and not overwrite:
         _require_same(out, described, trust)
@@ -311,12 +311,12 @@ def _reference(labels: Sequence[str], experiments: Sequence[Experiment]) -> str 
     return next(ours, None)
 
 
-def _folders(names: Sequence[str]) -> list[str]:
-    """A folder for the run of each name. Names that differ only in signs get folders with a number."""
+def folders_of(names: Sequence[str], folder: str) -> list[str]:
+    """A folder inside `folder` for each name. Names that differ only in signs get folders with a number."""
     found: list[str] = []
     for run in names:
         name = "".join(c if c.isalnum() else "-" for c in run.replace("=", "")).strip("-").lower()
-        name = f"runs/{name[:LONGEST]}"
+        name = f"{folder}/{name[:LONGEST]}"
         numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + 1))
         found.append(next(one for one in numbered if one not in found))
     return found

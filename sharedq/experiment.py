@@ -36,7 +36,7 @@ from sharedq.replay import REPLAYS, Replay, Storage, Transitions
 from sharedq.samplers import SAMPLERS, Uniform
 from sharedq.samplers import check as check_sampler
 from sharedq.settings import COUNTABLE, Chosen, chosen, require
-from sharedq.tables import Table, needs_import
+from sharedq.tables import Table, needs_import, require_packages
 from sharedq.targets import SOURCES, TargetNetwork
 from sharedq.training import TRAININGS, Fused
 from sharedq.training.learning import example_batch, example_step, step_like
@@ -231,7 +231,15 @@ class Experiment:
         plain = {part: {"kind": self.kind(part), **settings.to_plain(getattr(self, part))} for part in TABLES}
         if not self.uses_target:
             plain["target"] = {"kind": NO_TARGET}
-        return plain | {"seeds": self.seeds, "seed": self.seed}
+        packages = self.packages()
+        return plain | {"seeds": self.seeds, "seed": self.seed} | ({"packages": packages} if packages else {})
+
+    def packages(self) -> dict[str, str]:
+        """The installed packages that bring kinds of this experiment, by part and name of the kind."""
+        kinds = [(table, self.kind(part)) for part, table in TABLES.items() if part != "target" or self.uses_target]
+        kinds += [(MEASURE, chosen(text, MEASURE).kind) for text in getattr(self.training, "measures", ())]
+        found = {f"{table.part} '{name}'": table.package_of(name) for table, name in kinds}
+        return {name: package for name, package in found.items() if package is not None}
 
     def imports(self) -> list[str]:
         """The import strings `package.module:name` of code that building the experiment imports and runs."""
@@ -256,6 +264,7 @@ class Experiment:
         A kind `package.module:Class` must be imported here to be described, so it must be trusted.
         """
         try:
+            require_packages(plain.get("packages", {}))
             parts = {}
             saved = {part: plain[part] for part in TABLES if part in plain}  # an absent part takes its default
             targetless = saved.get("target", {}).get("kind") == NO_TARGET

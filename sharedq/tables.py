@@ -62,6 +62,11 @@ class Table(Mapping[str, type]):
             )
         return f"{kind.__module__}:{kind.__qualname__}"
 
+    def package_of(self, name: str) -> str | None:
+        """The installed package that brings the kind of this name; None if it is ours, or in a user's module."""
+        entry = None if name in self.ours else entry_points(f"sharedq.{self.part}s").get(name)
+        return entry.dist.name if entry is not None and entry.dist is not None else None
+
     def _checked(self, kind: Any, name: str) -> type:
         """The kind. Raises an error if a part cannot be built from it."""
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
@@ -71,6 +76,17 @@ class Table(Mapping[str, type]):
         if not callable(getattr(kind, "build", None)):
             raise SharedqError(f"{self.part} '{name}' has no method build: see docs/adding.md")
         return kind
+
+
+def require_packages(packages: Mapping[str, str]) -> None:
+    """Raises if one of these packages, each by the name of a kind that it brings, is not installed."""
+    for name, package in packages.items():
+        try:
+            metadata.distribution(package)
+        except (metadata.PackageNotFoundError, ValueError):
+            raise SharedqError(
+                f"{name} is of the package '{package}', which is not installed here: install it, and run this again"
+            ) from None
 
 
 def needs_import(name: str) -> bool:

@@ -46,6 +46,7 @@ LONG = (
     "test_distributions.py::test_a_run_evaluates_without_noise",
     "test_plugins.py::test_a_source_of_ones_own_is_compared_and_gone_on_with",
     "test_plugins.py::test_an_installed_source_is_compared_with_ours",
+    "test_plugins.py::test_the_examples_own_tests_pass",
     "test_offline.py::test_an_environment_that_the_host_steps_is_evaluated_in_and_refined_in",
     "test_offline.py::test_every_measure_looks_at_learning_from_data[cql]",
     "test_iql.py::test_with_a_beta_of_zero_the_policy_is_the_clone_of_the_data",

@@ -1,8 +1,10 @@
 """Parts that installed packages bring, and parts of a user's own by where they are, wherever ours have a name."""
 
+import json
+import os
 import shutil
+import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,21 @@ def install(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder into which pip has installed the example."""
+    folder = tmp_path_factory.mktemp("installed")
+    shutil.copytree(EXAMPLE, folder / "source")  # pip builds inside of it
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    words = ["install", *offline, "--target", str(folder / "site"), str(folder / "source")]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+    return folder / "site"
+
+
 @pytest.fixture
-def example(install):
-    install(tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"])
+def example(install, installed, monkeypatch):
+    monkeypatch.syspath_prepend(installed)
+    tables.entry_points.cache_clear()
 
 
 @pytest.mark.usefixtures("example")
@@ -62,6 +76,55 @@ def test_parts_of_an_installed_package_stand_among_ours(capsys):
     assert "young_average" in told and "--target.final_tau number" in told and "in the end" in told
     assert main(["train", "cartpole", "--target", "young_averag"]) == 2
     assert "did you mean young_average" in capsys.readouterr().err
+
+
+def test_a_run_with_parts_of_a_package_is_resumed_elsewhere_and_names_the_package_that_is_gone(installed, tmp_path):
+    site = shutil.copytree(installed, tmp_path / "site")
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "check": False}
+
+    def run(*words) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", "sharedq", *words], **options)
+
+    trained = run(
+        "train", "cliff", *SHORT, "--replay.capacity", "500", "--training.keep_replay", "true", "--out", "run"
+    )
+    assert trained.returncode == 0, trained.stderr
+    site.rename(tmp_path / "elsewhere")
+    gone = run("resume", "run", "--steps", "600")
+    assert gone.returncode == 2 and gone.stderr.count("\n") == 1
+    assert "is of the package 'sharedq-plugin', which is not installed here: install it" in gone.stderr
+    (tmp_path / "elsewhere").rename(site)
+    resumed = run("resume", "run", "--steps", "600")
+    assert resumed.returncode == 0, resumed.stderr
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert versions["sharedq-plugin"] == "0.1.0"
+
+
+@pytest.mark.usefixtures("example")
+def test_an_experiment_names_the_packages_of_its_parts():
+    ours = sharedq.recipe("corridor")
+    assert ours.packages() == {} and "packages" not in ours.to_dict()
+    mine = ours.replace(target="young_average", **{"training.measures": "relative_step"})
+    named = {"target 'young_average'": "sharedq-plugin", "measure 'relative_step'": "sharedq-plugin"}
+    assert mine.packages() == named
+    assert Experiment.from_dict(mine.to_dict()) == mine
+    with pytest.raises(SharedqError, match="is of the package 'no-such-thing', which is not installed here"):
+        Experiment.from_dict(mine.to_dict() | {"packages": {"target 'young_average'": "no-such-thing"}})
+    for damaged in ("text", {"x": 5}, {"x": ""}, [1]):
+        with pytest.raises(SharedqError):
+            Experiment.from_dict(ours.to_dict() | {"packages": damaged})
+
+
+def test_the_examples_own_tests_pass(installed):
+    path = os.pathsep.join([str(installed), str(Path(sharedq.__file__).parents[1])])
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(installed.parent), "-c", os.devnull]
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words, str(EXAMPLE / "tests")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.usefixtures("example")

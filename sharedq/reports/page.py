@@ -6,10 +6,9 @@ from which a script inside the page draws them again so that they answer to a po
 
 import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
 
 from sharedq.reports import films, interactive
 from sharedq.reports.citations import citations
@@ -30,18 +29,17 @@ from sharedq.reports.finding import (
     signed,
     significant,
 )
+from sharedq.reports.html import NOTHING, Cell, Head, document, html_table
 from sharedq.reports.load_runs import Speed, load
 from sharedq.reports.looks import HEAT_SPAN, heat
 from sharedq.reports.measures import column
-from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, PAGE_BEGINS, SUMMARY, write_files
+from sharedq.reports.outputs import FIGURES, METHOD_TITLE, PAGE, SUMMARY, write_files
 from sharedq.reports.profiles import ENOUGH
 from sharedq.reports.settings_told import data_told, experiment_json, portable, shared_and_differing
 from sharedq.reports.statistics import CURVE_REPETITIONS, FEWEST, FEWEST_OF_PAIRS, REPETITIONS, Improvement, Interval
-from sharedq.reports.stylesheet import STYLESHEET
 from sharedq.reports.summary import COLLAPSED, FINAL_SHARE, MOST_STEPS, POINTS, Result, Summary, Task, summarise
 from sharedq.units import readable
 
-_RELOAD = '<meta http-equiv="refresh" content="60">\n'
 _MEASURE = "measure_"  # in the name of a figure
 _CURVES = "learning_curves"
 _UNFOLDED = 3  # tasks whose sections are open; of more each is folded
@@ -202,17 +200,8 @@ def html(summary: Summary, drawn: dict[str, list[Figure]], folder: Path, out: Pa
     sections += [METHOD_TITLE, _method(summary), "<h2>Settings</h2>", _settings(summary, folder)]
     sections += ["<h2>Commands</h2>", _commands(summary, folder), "<h2>Software</h2>", _versions(summary)]
     sections += ["<h2>Cite</h2>", *(f"<pre>{escape(entry)}</pre>" for entry in citations(summary))]
-    body, code = "\n".join(sections), interactive.script()
     charts = interactive.as_json(summary.looks, figures.charts)
-    # both scripts have attributes, so that a bare tag in the page is always somebody else's
-    return (
-        f'{PAGE_BEGINS}<meta http-equiv="Content-Security-Policy" content="{interactive.policy(code)}">\n'
-        f"{_RELOAD * training}"
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>\n{STYLESHEET}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        f'<script type="application/json" id="charts">{charts}</script>\n'
-        f'<script id="behaviour">{code}</script>\n</body>\n</html>\n'
-    )
+    return document(title, "\n".join(sections), charts, training)
 
 
 def _time_left(summary: Summary, training: bool) -> str:
@@ -279,24 +268,7 @@ class _Figures:
         return f'<figure{drawn}><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
 
-class _Cell(NamedTuple):
-    """A cell of a table: HTML, and the numbers in it, by which rows are sorted and which are copied."""
-
-    html: str
-    numbers: tuple[float, ...] = ()
-
-
-_NOTHING = _Cell("–")
-
-
-_Row = list["str | _Cell"]
-
-
-class _Head(NamedTuple):
-    """The head of a column: HTML, and the names of its numbers if they are no value with its interval."""
-
-    html: str
-    parts: tuple[str, ...] = ()
+_Row = list["str | Cell"]
 
 
 def _subtitle(summary: Summary) -> str:
@@ -317,11 +289,11 @@ def _list(lines: list[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-_TEST_HEAD = _Head("p<br>Hedges’ g", ("p", "Hedges’ g"))
+_TEST_HEAD = Head("p<br>Hedges’ g", ("p", "Hedges’ g"))
 
 
 def _table(task: Task, summary: Summary) -> str:
-    heads: list[str | _Head] = ["Run", "Final return<br>(IQM)"]
+    heads: list[str | Head] = ["Run", "Final return<br>(IQM)"]
     heads += ["% of a<br>human"] if _is_measured_against_humans(task) else []
     heads += ["Normalised<br>score"] if _is_normalised(task) else []
     heads += ["Final evaluation<br>(IQM)"] if _is_evaluated(task) and task.plays else []
@@ -331,15 +303,15 @@ def _table(task: Task, summary: Summary) -> str:
     what = "Steps" if task.plays else "Updates"
     speeds = tuple(f"{what}/s, {which}" for which in ("whole run", "median", "slowest", "fastest"))
     heads += [
-        _Head("Parameters<br>trained / held", ("Parameters trained", "Parameters held")),
-        _Head("Bytes, weights; moments,<br>traces and others", ("Bytes of weights", "Bytes beside weights")),
-        _Head("Compile", ("Compile, seconds",)),
-        _Head(f"{what}/s, whole run;<br>median, range", speeds),
-        _Head(f"Seeds<br>and {what.lower()}", ("Seeds", what)),
+        Head("Parameters<br>trained / held", ("Parameters trained", "Parameters held")),
+        Head("Bytes, weights; moments,<br>traces and others", ("Bytes of weights", "Bytes beside weights")),
+        Head("Compile", ("Compile, seconds",)),
+        Head(f"{what}/s, whole run;<br>median, range", speeds),
+        Head(f"Seeds<br>and {what.lower()}", ("Seeds", what)),
         "Status",
     ]
     rows = [_row(task, result, summary) for result in task.results]
-    return _html_table(heads, rows)
+    return html_table(heads, rows)
 
 
 def _is_measured_against_humans(task: Task) -> bool:
@@ -365,14 +337,14 @@ def _row(task: Task, result: Result, summary: Summary) -> _Row:
     parameters, size = run.cost.get("parameters", {}), run.cost.get("bytes", {})
     reference = result.label == task.reference
     if reference:
-        relative = _Cell("100 %", (100.0,)) if task.unit == "percent" else _Cell("0", (0.0,))
+        relative = Cell("100 %", (100.0,)) if task.unit == "percent" else Cell("0", (0.0,))
     elif task.unit == "none":
         relative = _estimate(result.area, number)
     elif result.relative is None:
-        relative = _NOTHING
+        relative = NOTHING
     else:
         relative = _estimate(result.relative, percent if task.unit == "percent" else signed)
-    better = _Cell("reference") if reference else _improvement(result.improvement)
+    better = Cell("reference") if reference else _improvement(result.improvement)
     compile_seconds = run.timings.get("compile_seconds")
     evaluated = (result.evaluated.final, result.evaluated.best) if result.evaluated else (None, None)
     evaluations = evaluated if task.plays else evaluated[1:]
@@ -386,7 +358,7 @@ def _row(task: Task, result: Result, summary: Summary) -> _Row:
         *([better, _test(result.test)] if task.reference else []),
         _pair(parameters.get("trained"), parameters.get("held"), _whole),
         _pair(size.get("weights"), run.bytes_beside_weights, readable),
-        _NOTHING if compile_seconds is None else _Cell(f"{compile_seconds:.1f} s", (compile_seconds,)),
+        NOTHING if compile_seconds is None else Cell(f"{compile_seconds:.1f} s", (compile_seconds,)),
         _speed(run.speed),
         _seeds(result),
         escape(result.status),
@@ -398,7 +370,7 @@ def _overall_table(summary: Summary) -> str:
         [_label(row.label, summary), _estimate(row.relative, percent), _improvement(row.improvement), _test(row.test)]
         for row in summary.overall
     ]
-    return _html_table(["Run", "Area, % of reference", "P(better)", _TEST_HEAD], rows)
+    return html_table(["Run", "Area, % of reference", "P(better)", _TEST_HEAD], rows)
 
 
 def _measures_table(task: Task, summary: Summary) -> str:
@@ -407,7 +379,7 @@ def _measures_table(task: Task, summary: Summary) -> str:
     for result in task.results:
         found = [result.measured(name) for name in task.measures]
         rows.append([_label(result.label, summary), *(_estimate(one, significant) for one in found)])
-    return _html_table(heads, rows)
+    return html_table(heads, rows)
 
 
 def _heat_map(summary: Summary) -> str:
@@ -430,7 +402,7 @@ def _heat_map(summary: Summary) -> str:
         "Area under the learning curve in % of the reference: blue above 100 %, orange below. The colours are the "
         f"strongest from {100 - HEAT_SPAN} % down and from {100 + HEAT_SPAN} % up.{left_out}"
     )
-    return f'<div class="heat">{_html_table(heads, rows)}<p class="quiet">{caption}</p></div>'
+    return f'<div class="heat">{html_table(heads, rows)}<p class="quiet">{caption}</p></div>'
 
 
 def _share_of_reference(task: Task, label: str) -> float | None:
@@ -441,65 +413,41 @@ def _share_of_reference(task: Task, label: str) -> float | None:
     return None if found.relative is None else found.relative.value
 
 
-def _heat(fraction: float | None) -> _Cell:
+def _heat(fraction: float | None) -> Cell:
     if fraction is None or not math.isfinite(fraction):
-        return _NOTHING
-    return _Cell(f'<span class="h{heat(100 * fraction)}">{percent(fraction)}</span>', (100 * fraction,))
-
-
-def _html_table(heads: Sequence[str | _Head], rows: Sequence[Sequence[str | _Cell]]) -> str:
-    """A table of cells that are HTML already, scrolling inside its own box."""
-    head = "".join(map(_head, heads))
-    body = "".join(
-        f'<tr><th scope="row">{_inside(row[0])}</th>' + "".join(map(_cell, row[1:])) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _head(head: str | _Head) -> str:
-    parts = f' data-parts="{escape("|".join(head.parts))}"' if isinstance(head, _Head) else ""
-    return f'<th scope="col"{parts}>{_inside(head)}</th>'
-
-
-def _cell(cell: str | _Cell) -> str:
-    numbers = cell.numbers if isinstance(cell, _Cell) else ()
-    told = ",".join(f"{float(one):.10g}" if math.isfinite(one) else "" for one in numbers)
-    return f'<td data-n="{told}">{_inside(cell)}</td>' if numbers else f"<td>{_inside(cell)}</td>"
-
-
-def _inside(cell: str | _Cell | _Head) -> str:
-    return cell if isinstance(cell, str) else cell.html
+        return NOTHING
+    return Cell(f'<span class="h{heat(100 * fraction)}">{percent(fraction)}</span>', (100 * fraction,))
 
 
 def _label(label: str, summary: Summary) -> str:
     return f'<span class="dot c{summary.looks[label].colour}"></span>{escape(label)}'
 
 
-def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> _Cell:
+def _estimate(estimate: Interval | None, show: Callable[[float], str]) -> Cell:
     """The value with its interval below, so that columns stay narrow."""
     if estimate is None:
-        return _NOTHING
+        return NOTHING
     scale = 100 if show is percent else 1
     numbers = [scale * float(bound) for bound in estimate]
-    return _Cell(_stacked(interval(estimate, show)), tuple(numbers if math.isfinite(numbers[1]) else numbers[:1]))
+    return Cell(_stacked(interval(estimate, show)), tuple(numbers if math.isfinite(numbers[1]) else numbers[:1]))
 
 
-def _improvement(found: Improvement | None) -> _Cell:
+def _improvement(found: Improvement | None) -> Cell:
     if found is None:
-        return _NOTHING
+        return NOTHING
     numbers = tuple(map(float, found.share))
-    return _Cell(_stacked(improvement(found)), numbers if math.isfinite(numbers[1]) else numbers[:1])
+    return Cell(_stacked(improvement(found)), numbers if math.isfinite(numbers[1]) else numbers[:1])
 
 
-def _test(test: Test | None) -> _Cell:
+def _test(test: Test | None) -> Cell:
     """The p of a test, and the size of the difference below it."""
     if test is None:
-        return _NOTHING
+        return NOTHING
     shown = f"{escape(p_value(test.p).removeprefix('p = '))}<small>{number(test.effect)}</small>"
-    return _Cell(shown, (test.p, test.effect))
+    return Cell(shown, (test.p, test.effect))
 
 
-def _seeds(result: Result) -> _Cell:
+def _seeds(result: Result) -> Cell:
     """The seeds, the steps that all of them have done, and how many seeds have collapsed."""
     cell = _pair(result.seeds, int(result.run.reached.min()), _whole)
     return cell._replace(html=cell.html + f"<small>{collapsed(result)}</small>") if result.collapsed else cell
@@ -510,19 +458,19 @@ def _stacked(text: str) -> str:
     return escape(value) + (f"<small>[{escape(bounds)}</small>" if bounds else "")
 
 
-def _speed(speed: Speed) -> _Cell:
+def _speed(speed: Speed) -> Cell:
     """The speed of the whole run; below it the median, and the slowest and the fastest stretch."""
     if not math.isfinite(speed.overall):
-        return _NOTHING
+        return NOTHING
     spread = f"<small>{speed.median:,.0f}</small><small>[{speed.smallest:,.0f}, {speed.largest:,.0f}]</small>"
-    return _Cell(f"{speed.overall:,.0f}" + (spread if math.isfinite(speed.median) else ""), tuple(speed))
+    return Cell(f"{speed.overall:,.0f}" + (spread if math.isfinite(speed.median) else ""), tuple(speed))
 
 
-def _pair(first: int | None, second: int | None, show: Callable[[int], str]) -> _Cell:
+def _pair(first: int | None, second: int | None, show: Callable[[int], str]) -> Cell:
     """Two counts, the second below the first."""
     shown = ["–" if count is None else show(count) for count in (first, second)]
     numbers = tuple(math.nan if count is None else count for count in (first, second))
-    return _Cell(f"{shown[0]}<small>{shown[1]}</small>", numbers)
+    return Cell(f"{shown[0]}<small>{shown[1]}</small>", numbers)
 
 
 def _whole(count: int) -> str:
@@ -532,7 +480,7 @@ def _whole(count: int) -> str:
 def _data_table(task: Task, folder: Path) -> str:
     """The data set that the runs learn from."""
     told = data_told([result.run for result in task.results], folder)
-    return _html_table(["Data", ""], [[escape(name), escape(text)] for name, text in told.items()])
+    return html_table(["Data", ""], [[escape(name), escape(text)] for name, text in told.items()])
 
 
 def _settings(summary: Summary, folder: Path) -> str:
@@ -540,7 +488,7 @@ def _settings(summary: Summary, folder: Path) -> str:
     several = len(summary.tasks) > 1
     results = [(task, result) for task in summary.tasks for result in task.results]
     shared, differing = shared_and_differing([result.run for _, result in results], folder)
-    told = _html_table(["Setting", "Value"], [[escape(name), escape(value)] for name, value in shared.items()])
+    told = html_table(["Setting", "Value"], [[escape(name), escape(value)] for name, value in shared.items()])
     if len(results) > 1:
         told = f"<details><summary>{len(shared)} settings that all runs share</summary>{told}</details>"
     if not differing:
@@ -550,7 +498,7 @@ def _settings(summary: Summary, folder: Path) -> str:
         for task, result in results
     ]
     rows = [[escape(name), *map(escape, values)] for name, values in differing.items()]
-    return f"<p>These settings differ between the runs.</p>{_html_table(['Setting', *heads], rows)}{told}"
+    return f"<p>These settings differ between the runs.</p>{html_table(['Setting', *heads], rows)}{told}"
 
 
 def _commands(summary: Summary, folder: Path) -> str:
@@ -591,4 +539,4 @@ def _versions(summary: Summary) -> str:
     if not found:
         return "<p>No run has left its versions.</p>"
     rows = [[escape(name), escape(", ".join(versions))] for name, versions in found.items()]
-    return _html_table(["Package", "Version"], rows)
+    return html_table(["Package", "Version"], rows)

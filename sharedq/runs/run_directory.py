@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,7 +96,7 @@ class RunDirectory:
                 write_synced(unfinished / "spec.json", [_json(spec)])
             if data is not None:
                 write_synced(unfinished / "data.json", [sealed(data)])
-            write_synced(unfinished / "versions.json", [_json(versions())])
+            write_synced(unfinished / "versions.json", [_json(versions(experiment.get("packages", {}).values()))])
             write_synced(unfinished / "command.txt", [f"{command}\n".encode(errors="surrogateescape")])
             (unfinished / "checkpoints").mkdir()
             if start is not None:
@@ -275,8 +275,11 @@ def _digest(experiment: dict) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def versions() -> dict:
-    """When and with what the run was begun; nothing that names a person or a machine."""
+def versions(packages: Iterable[str] = ()) -> dict:
+    """When and with what the run was begun; nothing that names a person or a machine.
+
+    `packages` are those that bring parts of the experiment.
+    """
 
     def version(package: str) -> str | None:
         try:
@@ -291,7 +294,7 @@ def versions() -> dict:
         "cpu_count": os.cpu_count(),
         "checkpoint_format": CHECKPOINT_FORMAT,
         **{package: version(package) for package in PACKAGES},
-        **{package: found for package in WORLDS if (found := version(package))},
+        **{package: found for package in (*WORLDS, *packages) if (found := version(package))},
     }
 
 

@@ -1,6 +1,7 @@
 """Cliff walking (Sutton & Barto, example 6.6), in JAX.
 
-The rewards are -0.1 for a step and -1 for a fall, where the book has -1 and -100.
+The rewards are -0.1 for a step and -1 for a fall, where the book has -1 and -100. The values of the cells are known, so
+that one can see whether an agent has learned them.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,13 @@ from sharedq.settings import require
 
 HEIGHT = 4
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
+
+
+def value(row: int, column: int, width: int, gamma: float) -> float:
+    """The value of a cell in which the agent can be: the discounted sum of the rewards on the shortest safe walk."""
+    above = HEIGHT - 1 - row if row < HEIGHT - 1 else 2  # from the start the walk goes up, along the cliff and down
+    steps = width - 1 - column + above
+    return -0.1 * (1 - gamma**steps) / (1 - gamma)
 
 
 @dataclass(frozen=True)
