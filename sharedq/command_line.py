@@ -522,6 +522,34 @@ def _verify(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _bundle(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("run", type=Path, help="folder of a finished run")
+    verb.add_argument("--out", type=Path, help="the bundle (default: the run's name with .sharedq.zip, beside the run)")
+    verb.add_argument("--licence", help="what others may do with the agent, such as apache-2.0; the card tells it")
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+
+    def call(parsed):
+        from sharedq.bundles import bundle
+        from sharedq.units import readable
+
+        path = bundle(parsed.run, parsed.out, parsed.licence, parsed.overwrite)
+        say(f"bundle: {path}, {readable(path.stat().st_size)}")
+
+    return call
+
+
+def _load_bundle(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("bundle", type=Path, help="a file that 'sharedq bundle' wrote")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the run, which must not exist yet")
+
+    def call(parsed):
+        from sharedq.bundles import load_bundle
+
+        say(f"run: {load_bundle(parsed.bundle, parsed.out)}")
+
+    return call
+
+
 def _cost(verb: argparse.ArgumentParser) -> Callable:
     _takes_recipe(verb, or_more=", or the folder of a run")
     verb.add_argument(
@@ -668,6 +696,8 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),
     "data": (data_command.build, "make, check and describe data sets, to learn from without an environment"),
+    "bundle": (_bundle, "pack a finished run into one file, with a card"),
+    "load-bundle": (_load_bundle, "open a bundle as the folder of a run"),
     "cost": (_cost, "show what an agent costs: for all sources side by side, or of a run, with its zeros"),
     "list": (_list, "list the recipes and the kinds of all parts"),
     "completion": (_completion, "print a script that completes commands in a shell"),
