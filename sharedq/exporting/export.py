@@ -14,7 +14,6 @@ from sharedq.errors import SharedqError, missing_extra
 from sharedq.experiment import Trust
 from sharedq.exporting import agent_file, playing
 from sharedq.exporting.decision import decision_of
-from sharedq.networks.convolution import traced_natively
 from sharedq.playing import MAX_STEPS
 from sharedq.results import Run
 from sharedq.settings import check_count
@@ -108,7 +107,7 @@ def model_of_agent(agent: Agent, decision: Callable[[Any], dict[str, jax.Array]]
 
     from sharedq.exporting.lowering import model_of
 
-    model = model_of(traced_natively(decision), agent.built.spec.observation, agent.experiment.label)
+    model = model_of(decision, agent.built.spec.observation, agent.experiment.label)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -7,17 +7,21 @@ A value may be smaller than its shape in JAX, because the elementwise operators 
 expands it for the other operators.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
+from flax import linen as nn
 from jax.extend.core import Literal
 from onnx import helper, numpy_helper
 
 from sharedq.errors import SharedqError
+from sharedq.networks.convolution import native_convolutions
 
 OPSET = 21  # QDQ of INT8 needs 13; onnxruntime 1.20 reads 21
 IR_VERSION = 10
@@ -156,6 +160,12 @@ class Graph:
 
     def _outputs(self, equation: Any, inputs: list[Value]) -> list[Value]:
         name, params = equation.primitive.name, equation.params
+        if params.get("name") == _layer_norm.__name__ and inputs[1].shape == inputs[0].shape[-1:]:
+            x, scale, bias, epsilon = inputs
+            x = self.full(x, equation.invars[0].aval.shape)
+            assert epsilon.constant is not None
+            settings = {"axis": -1, "epsilon": float(epsilon.constant)}
+            return [self.emit("LayerNormalization", [x, scale, bias], x.shape, **settings)]
         inner = params.get(INSIDE.get(name))
         if inner is not None:
             return self.lower(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
@@ -186,11 +196,32 @@ def element_type(dtype: Any) -> int:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
+@jax.jit
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """What flax's LayerNorm computes. The graph has one operator for it, by the name of this function."""
+    mean = x.mean(axis=-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(x.var(axis=-1, keepdims=True) + epsilon) * scale + bias
+
+
+def _native_layer_norm(call: Callable, arguments: Any, keywords: Any, context: Any) -> Any:
+    """Lets flax's LayerNorm be `_layer_norm`, if it has no settings but its epsilon."""
+    module = context.module
+    if type(module) is not nn.LayerNorm or context.method_name != "__call__":
+        return call(*arguments, **keywords)
+    own = ("epsilon", "parent", "name")
+    fields = [field for field in dataclasses.fields(nn.LayerNorm) if field.name not in own]
+    if any(getattr(module, field.name) != field.default for field in fields if field.default != dataclasses.MISSING):
+        return call(*arguments, **keywords)
+    weights = module.variables["params"]
+    return _layer_norm(*arguments, weights["scale"], weights["bias"], jnp.float32(module.epsilon))
+
+
 def model_of(function: Callable[[Any], dict[str, Any]], observation: jax.ShapeDtypeStruct, name: str) -> Any:
     """The ONNX model of `function`, which takes a batch of observations and returns a dict of arrays [B, ...]."""
     (batch,) = jax.export.symbolic_shape(BATCH)
     example = jax.ShapeDtypeStruct((batch, *observation.shape), observation.dtype)
-    traced, outputs = jax.make_jaxpr(function, return_shape=True)(example)
+    with native_convolutions(), nn.intercept_methods(_native_layer_norm):
+        traced, outputs = jax.make_jaxpr(function, return_shape=True)(example)
     graph = Graph()
     given = Value("observation", example.shape, np.dtype(example.dtype))
     graph.sizes_of(given)
