@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sharedq import runtime
-from sharedq.agent import Agent, load_all
+from sharedq.agent import Agent, Evaluation, load_all
 from sharedq.errors import SharedqError, missing_extra
 from sharedq.experiment import Trust
 from sharedq.exporting import agent_file, playing
@@ -73,7 +73,51 @@ def export(
         if not found.holds:
             raise SharedqError(f"the exported file does not decide as the agent does, so it is not kept: {told}")
     say(f"{out}: {len(content) / 1e6:.2f} MB, {told}")
-    return [out]
+    if int8:
+        _export_int8(agent, trained, model, decision, seen, wanted[1], say)
+        if playing.can_play(agent):
+            for path in wanted:
+                act = acting(runtime.load(path))
+                told_return(path, playing.played(agent, act, episodes, play_seed, max_steps), say)
+        else:
+            say("the agent has no environment here to play in, so the returns of the two files are not known")
+    return wanted
+
+
+def _export_int8(
+    agent: Agent,
+    trained: Run,
+    model: Any,
+    decision: Callable,
+    seen: playing.Observations,
+    out: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Writes the INT8 file, and says how its decisions compare. They may differ, so it is kept.
+
+    Half of the observations calibrate it, and the other half are for the comparison.
+    """
+    from sharedq.exporting import int8
+
+    others = seen._replace(batch=seen.batch[1::2])
+    content = agent_file.content_of(
+        int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
+    )
+    with agent_file.unfinished(out, content) as file:
+        found = compare(decision, runtime.load(file), others.batch)
+    say(
+        f"{out}: {len(content) / 1e6:.2f} MB, largest difference {found.difference:.2g} of {found.scale:.3g}, "
+        f"{_told(found, others)}"
+    )
+    if not int8.is_convolutional(model):
+        say("the network is dense, so that INT8 saves memory and hardly any time")
+
+
+def told_return(path: Path, found: Evaluation, say: Callable[[str], None]) -> None:
+    returns, cut = found.returns, int((~found.ended).sum())
+    spread = f" +- {returns.std(ddof=1) / len(returns) ** 0.5:.2f}" if len(returns) > 1 else ""
+    ended = f", {cut} of them cut" if cut else ""
+    say(f"{path}: mean return {returns.mean():.2f}{spread} over {len(returns)} episodes{ended}")
 
 
 def check_packages() -> None:

@@ -13,7 +13,8 @@ from sharedq.errors import SharedqError
 from sharedq.exporting.decision import from_units
 from sharedq.playing.episodes import evaluation_seed, play, play_on_host
 
-KEPT = 512  # observations that are kept of a game, spread over it
+KEPT = 1_024  # observations that are kept of a game, spread over it
+FEW = 256  # of fewer played ones, random ones are added
 WORLDS = 8  # episodes that are played for them
 STEPS = 256  # of each of these episodes
 
@@ -38,7 +39,8 @@ class Spread:
             self._kept, self._every = self._kept[::2], 2 * self._every
 
     def batch(self) -> np.ndarray:
-        return np.concatenate(self._kept)[-KEPT:]
+        batch = np.concatenate(self._kept)
+        return batch[np.linspace(0, len(batch) - 1, min(len(batch), KEPT)).astype(int)]
 
 
 def played(
@@ -72,7 +74,11 @@ def can_play(agent: Agent) -> bool:
 
 
 def observations(agent: Agent, act: Callable[[np.ndarray], np.ndarray], seed: int) -> Observations:
-    """Observations of games that `act` plays; else those of the run's data; else numbers drawn at random."""
+    """Observations of games that `act` plays; else those of the run's data; else numbers drawn at random.
+
+    If the games were too short for many, random ones are added.
+    """
+    random = drawn(agent, np.random.default_rng(seed))
     if can_play(agent):
         spread = Spread()
 
@@ -81,11 +87,14 @@ def observations(agent: Agent, act: Callable[[np.ndarray], np.ndarray], seed: in
             return act(obs)
 
         played(agent, watched, WORLDS, seed, STEPS)
-        return Observations(spread.batch(), "played observations")
+        batch = spread.batch()
+        if len(batch) < FEW:
+            return Observations(np.concatenate([batch, random[: KEPT - len(batch)]]), "played and random observations")
+        return Observations(batch, "played observations")
     try:
         return Observations(_of_data(agent), "observations of its data")
     except SharedqError:
-        return Observations(drawn(agent, np.random.default_rng(seed)), "random observations")
+        return Observations(random, "random observations")
 
 
 def _of_data(agent: Agent) -> np.ndarray:
