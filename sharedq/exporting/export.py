@@ -1,7 +1,7 @@
 """Exports the agent of a run: writes the file, runs it, and keeps it only if it decides as the agent does."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,8 +122,10 @@ def told_return(path: Path, found: Evaluation, say: Callable[[str], None]) -> No
 
 def check_packages() -> None:
     for package in ("onnx", "onnxruntime"):
-        if find_spec(package) is None:
-            raise missing_extra(package, "export", "exporting an agent")
+        try:
+            import_module(package)
+        except ImportError:
+            raise missing_extra(package, "export", "exporting an agent") from None
 
 
 def chosen(run: Run, seed: int | None, checkpoint: str | int, trust: Trust, say: Callable[[str], None]) -> Agent:

@@ -308,6 +308,10 @@ def _expm1(graph: Graph, equation: Any, x: Value) -> Value:
     return graph.emit("Sub", [graph.emit("Exp", [x], x.shape), _number(graph, 1, x)], x.shape)
 
 
+def _erfc(graph: Graph, equation: Any, x: Value) -> Value:
+    return graph.emit("Sub", [_number(graph, 1, x), graph.emit("Erf", [x], x.shape)], x.shape)
+
+
 def _not_equal(graph: Graph, equation: Any, *inputs: Value) -> Value:
     shape = _together(*inputs)
     return graph.emit("Not", [graph.emit("Equal", inputs, shape, bool)], shape)
@@ -519,6 +523,7 @@ ELEMENTWISE: dict[str, Callable] = {
     "tanh": _elementwise("Tanh"),
     "logistic": _elementwise("Sigmoid"),
     "erf": _elementwise("Erf"),
+    "erfc": _erfc,
     "sin": _elementwise("Sin"),
     "cos": _elementwise("Cos"),
     "and": _elementwise("And"),
