@@ -1,4 +1,4 @@
-"""Exported agents decide as the agents do that they were made from, and `sharedq.runtime` acts with nothing but them."""
+"""Exported agents decide as the agents that they were made from, and `sharedq.runtime` acts with nothing else."""
 
 import dataclasses
 import json
@@ -475,8 +475,9 @@ def test_a_convolutional_network_is_calibrated_and_stays_near_its_values(tmp_pat
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= operators
     description = {"spec": to_json(GRIDS), "label": "", "seed": 0}
     (tmp_path / "agent.onnx").write_bytes(agent_file.content_of(small, description))
-    found, wanted = runtime.load(tmp_path / "agent.onnx").values(obs[40:]), decision_of(agent)(obs[40:])["values"]
-    assert 0 < np.abs(found - wanted).max() < 0.2 * np.asarray(wanted).std()
+    found = runtime.load(tmp_path / "agent.onnx").values(obs[40:])
+    wanted = np.asarray(decision_of(agent)(obs[40:])["values"])
+    assert 0 < np.abs(found - wanted).mean() < 0.1 * wanted.std()
 
 
 def test_observations_are_kept_spread_over_play():

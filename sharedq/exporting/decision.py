@@ -19,7 +19,7 @@ def decision_of(agent: Agent) -> Callable[[Any], dict[str, jax.Array]]:
 
     `values` [B, A] are those that the policy follows. `head_values` [B, H, A] are those of each head that learns.
     """
-    actions, state = agent.built.spec.actions, agent.state
+    actions, state = agent.built.spec.actions, jax.device_put(agent.state)
     if isinstance(actions, Tokens):
         raise SharedqError(
             f"the agent cannot be exported: it writes texts token by token in '{agent.built.spec.name}', and only "
