@@ -29,6 +29,7 @@ from sharedq.exporting.decision import decision_of, from_units, in_units
 from sharedq.exporting.lowering import model_of
 from sharedq.networks import Dense
 from sharedq.recipes import RECIPES, recipe
+from sharedq.runs import run_files
 from sharedq.targets import SOURCES, IteratedNetworks, SharedHeads
 
 pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
@@ -445,6 +446,15 @@ def test_what_stands_at_the_place_of_a_file_is_replaced_only_if_it_is_ours(here,
     assert sharedq("export", "run", "--out", "mine.onnx").code == 0
 
 
+def test_an_exported_file_belongs_to_the_run(here):
+    shutil.copytree(here / "run", here / "again")
+    (here / "again" / "agent.int8.onnx").write_bytes(b"")
+    (here / "again" / ".agent.unfinished.onnx").write_bytes(b"")  # what a process leaves behind that was killed
+    assert run_files.stranger(here / "again") is None
+    (here / "again" / "other.onnx").write_bytes(b"")
+    assert run_files.stranger(here / "again") == "other.onnx"
+
+
 def test_a_seed_that_the_run_does_not_have_is_named(sharedq):
     assert "has no seed 7: choose from 0, 1" in sharedq("export", "run", "--agent", 7).err
 
@@ -496,6 +506,19 @@ def test_a_host_environment_is_played_and_its_returns_are_those_of_the_agent(tmp
     mine, its = agent.evaluate(3, max_steps=40), playing.played(agent, exporting.acting(found), 3, 0, 40)
     np.testing.assert_allclose(its.returns, mine.returns, rtol=1e-5)
     assert playing.observations(agent, exporting.acting(found), 0).source == "played observations"
+
+
+def test_an_agent_that_learned_from_data_is_compared_on_the_data(here, sharedq, tmp_path):
+    assert sharedq("data", "collect", "data", "--from", "run", "--steps", 300).code == 0
+    one = dataclasses.replace(recipe("cartpole-iql"), network=Dense((8,)))
+    agent = agent_of(one.replace(environment="recorded", data="data", **{"training.evaluation_period": None}), None)
+    assert not playing.can_play(agent)
+    found = exported(agent, tmp_path / "agent.onnx")
+    seen = playing.observations(agent, exporting.acting(found), 0)
+    assert seen.source == "observations of its data" and set(seen.batch.sum(axis=1)) == {1.0}  # one-hot, as recorded
+    (here / "data").rename(here / "gone")
+    lost = agent_of(dataclasses.replace(one, environment=agent.experiment.environment), agent.built.spec)
+    assert playing.observations(lost, exporting.acting(found), 0).source == "random observations"
 
 
 # The runtime

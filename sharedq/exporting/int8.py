@@ -28,10 +28,11 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
 def quantised(model: onnx.ModelProto, observations: np.ndarray) -> onnx.ModelProto:
     """The model with INT8 products. `observations` calibrate it if it is convolutional."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        out = Path(folder) / "int8.onnx"
+        given, out = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, given)  # a model that is given itself is changed, if it is large
         if is_convolutional(model):
             quantize_static(
-                model,
+                given,
                 out,
                 _Calibration(observations),
                 quant_format=QuantFormat.QDQ,
@@ -41,7 +42,7 @@ def quantised(model: onnx.ModelProto, observations: np.ndarray) -> onnx.ModelPro
                 weight_type=QuantType.QInt8,
             )
         else:
-            quantize_dynamic(model, out, op_types_to_quantize=PRODUCTS[1:], weight_type=QuantType.QInt8)
+            quantize_dynamic(given, out, op_types_to_quantize=PRODUCTS[1:], weight_type=QuantType.QInt8)
         found = onnx.load(out)
     onnx.checker.check_model(found)
     return found
