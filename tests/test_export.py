@@ -266,6 +266,12 @@ def test_an_operation_without_a_counterpart_is_named():
         run(lambda x: jnp.sort(x, axis=1), np.zeros((2, 4), np.float32))
 
 
+def test_a_network_that_needs_to_know_the_batch_size_is_refused_in_one_line():
+    with pytest.raises(SharedqError, match="fails where the batch size is left open") as refused:
+        run(lambda x: x * np.ones(int(x.shape[0])).sum(), np.zeros((2, 4), np.float32))
+    assert "\n" not in str(refused.value)
+
+
 def test_a_network_in_bfloat16_is_refused():
     with pytest.raises(SharedqError, match=r"computes in bfloat16.*--network.compute float32"):
         run(lambda x: x.astype(jnp.bfloat16) * 2, np.zeros((2, 4), np.float32))

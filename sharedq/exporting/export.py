@@ -66,7 +66,7 @@ def export(
     model = model_of_agent(agent, decision)
     content = agent_file.content_of(model, agent_file.description_of(agent, trained, "float32"))
     with agent_file.unfinished(out, content) as file:
-        exported = runtime.load(file)
+        exported = loaded(file)
         seen = playing.observations(agent, acting(exported), play_seed)
         found = compare(decision, exported, seen.batch)
         told = f"largest difference {found.difference:.2g} of {found.scale:.3g}, {_told(found, seen)}"
@@ -77,7 +77,7 @@ def export(
         _export_int8(agent, trained, model, decision, seen, wanted[1], say)
         if playing.can_play(agent):
             for path in wanted:
-                act = acting(runtime.load(path))
+                act = acting(loaded(path))
                 told_return(path, playing.played(agent, act, episodes, play_seed, max_steps), say)
         else:
             say("the agent has no environment here to play in, so the returns of the two files are not known")
@@ -104,7 +104,7 @@ def _export_int8(
         int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
     )
     with agent_file.unfinished(out, content) as file:
-        found = compare(decision, runtime.load(file), others.batch)
+        found = compare(decision, loaded(file), others.batch)
     say(
         f"{out}: {len(content) / 1e6:.2f} MB, largest difference {found.difference:.2g} of {found.scale:.3g}, "
         f"{_told(found, others)}"
@@ -156,6 +156,14 @@ def model_of_agent(agent: Agent, decision: Callable[[Any], dict[str, jax.Array]]
     model = model_of(decision, agent.built.spec.observation, agent.experiment.label)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def loaded(path: Path) -> runtime.Agent:
+    """The agent of a file that was just written."""
+    try:
+        return runtime.load(path)
+    except runtime.AgentError as error:
+        raise SharedqError(f"the agent cannot be exported: {error}") from error
 
 
 def acting(exported: runtime.Agent) -> Callable[[np.ndarray], np.ndarray]:

@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax.extend.core import Literal
 from onnx import helper, numpy_helper
 
-from sharedq.errors import SharedqError
+from sharedq.errors import SharedqError, told
 from sharedq.networks.convolution import native_convolutions
 
 OPSET = 21  # QDQ of INT8 needs 13; onnxruntime 1.20 reads 21
@@ -220,8 +220,16 @@ def model_of(function: Callable[[Any], dict[str, Any]], observation: jax.ShapeDt
     """The ONNX model of `function`, which takes a batch of observations and returns a dict of arrays [B, ...]."""
     (batch,) = jax.export.symbolic_shape(BATCH)
     example = jax.ShapeDtypeStruct((batch, *observation.shape), observation.dtype)
-    with native_convolutions(), nn.intercept_methods(_native_layer_norm):
-        traced, outputs = jax.make_jaxpr(function, return_shape=True)(example)
+    try:
+        with native_convolutions(), nn.intercept_methods(_native_layer_norm):
+            traced, outputs = jax.make_jaxpr(function, return_shape=True)(example)
+    except SharedqError:
+        raise
+    except Exception as error:  # the network may be the user's own, and can fail in any way
+        raise SharedqError(
+            f"the agent cannot be exported: its decision fails where the batch size is left open ({told(error)}); "
+            "write the network without a use of that number"
+        ) from error
     graph = Graph()
     given = Value("observation", example.shape, np.dtype(example.dtype))
     graph.sizes_of(given)

@@ -43,7 +43,7 @@ class Agent:
 
     def act(self, obs: Any) -> int | np.ndarray:
         """The greedy action for one observation, in the environment's own form; for a batch [N, ...] N actions."""
-        batch, is_one = self._batch(obs)
+        batch, is_one = self.batch_of(obs)
         actions = self._run("action", batch).astype(self._action_dtype)
         if not is_one:
             return actions
@@ -59,7 +59,7 @@ class Agent:
 
     def all(self, obs: Any) -> dict[str, np.ndarray]:
         """Every output of the file for a batch of observations [N, ...], from one run."""
-        batch, is_one = self._batch(obs)
+        batch, is_one = self.batch_of(obs)
         if is_one:
             raise AgentError(f"a batch of observations [N, {_listed(self._shape)}] is needed, and one was given alone")
         found = dict(zip(self._outputs, self._session.run(self._outputs, {"observation": batch}), strict=True))
@@ -68,14 +68,14 @@ class Agent:
     def _of_heads(self, output: str, obs: Any) -> np.ndarray:
         if output not in self._outputs:
             raise AgentError(f"this agent has no {output}: its actions are continuous")
-        batch, is_one = self._batch(obs)
+        batch, is_one = self.batch_of(obs)
         found = self._run(output, batch)
         return found[0] if is_one else found
 
     def _run(self, output: str, batch: np.ndarray) -> np.ndarray:
         return self._session.run([output], {"observation": batch})[0]
 
-    def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
+    def batch_of(self, obs: Any) -> tuple[np.ndarray, bool]:
         """Observations as a batch, and whether one was given alone. Raises if shape or dtype are not the agent's."""
         wanted = f"{self._dtype} [{_listed(self._shape)}]"
         try:
