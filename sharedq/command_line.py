@@ -452,6 +452,45 @@ def _record(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _export(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("run", type=Path, help="folder of a run")
+    verb.add_argument("--out", type=Path, help="the file, .onnx (default: agent.onnx in the run's folder)")
+    verb.add_argument("--agent", type=int, help="the trained seed that is exported (default: that of the best return)")
+    _takes_checkpoint(verb)
+    verb.add_argument("--int8", action="store_true", help="also write a smaller file, with INT8 products")
+    verb.add_argument(
+        "--episodes",
+        type=int,
+        default=10,
+        help="with --int8, episodes in which both files play (default: %(default)s)",
+    )
+    verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
+    verb.add_argument(
+        "--max-steps", type=int, default=MAX_STEPS, help="most steps of an episode (default: %(default)s)"
+    )
+    _takes_trust(verb)
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing file that sharedq did not export")
+
+    def call(parsed):
+        from sharedq.exporting.export import export
+
+        export(
+            parsed.run,
+            parsed.out or parsed.run / "agent.onnx",
+            seed=parsed.agent,
+            checkpoint=parsed.checkpoint,
+            int8=parsed.int8,
+            episodes=parsed.episodes,
+            play_seed=parsed.seed,
+            max_steps=parsed.max_steps,
+            trust=parsed.trust,
+            overwrite=parsed.overwrite,
+            say=say,
+        )
+
+    return call
+
+
 def _play(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run on Wordle")
     what = verb.add_mutually_exclusive_group()
@@ -692,6 +731,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
+    "export": (_export, "write a trained agent as one ONNX file that acts without JAX"),
     "play": (_play, "watch an agent play Wordle, or ask it for the next guess of a game of your own"),
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),

@@ -72,6 +72,9 @@ LONG = (
     "test_adaptive.py::test_seeds_side_by_side_learn_what_they_learn_one_after_another[adaptive]",
     "test_adaptive.py::test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run[adaptive]",
     "test_adaptive.py::test_the_contract_is_kept_with_a_selection[elitism]",
+    "test_export.py::test_the_agent_of_a_recipe_decides_the_same_from_its_file[stream-atari]",
+    "test_export.py::test_the_agent_of_a_recipe_decides_the_same_from_its_file[atari-impala-ln]",
+    "test_export.py::test_the_runtime_is_installed_alone_and_acts",
 )
 
 

@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {  # of each package or module right under sharedq/; a room imports from lower floors, or from beside it
     **dict.fromkeys(["errors", "validation", "json_files", "settings", "imports", "output", "random_keys", "units"], 1),
+    **dict.fromkeys(["runtime"], 1),
     **dict.fromkeys(["tables", "old_names", "trees", "formats", "processes"], 1),
     **dict.fromkeys(["transitions", "optimizers", "exploration", "normalisers"], 1),
     **dict.fromkeys(["bellman", "networks", "runs", "samplers"], 1),
@@ -28,6 +29,7 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),
     **dict.fromkeys(["search", "search_space", "bundles"], 5),
     **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players", "watching"], 5),
+    **dict.fromkeys(["exporting"], 6),
     **dict.fromkeys(["command_line", "__main__"], 7),
 }
 

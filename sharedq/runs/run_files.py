@@ -14,7 +14,8 @@ ENDS = ("finished.json", "diverged.json")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
 TABLES_OF_PAGES = ("summary.csv", "seeds.csv", "curves.csv", "measure_curves.csv")
 PAGES = ("report.html", "summary.json", *TABLES_OF_PAGES, "episode.mp4", "episode.gif")
-FILES = (*DESCRIPTIONS, *TABLES, *ENDS, "lock", *PAGES)
+EXPORTS = ("agent.onnx", "agent.int8.onnx")
+FILES = (*DESCRIPTIONS, *TABLES, *ENDS, "lock", *PAGES, *EXPORTS)
 
 _EVENTS = r"tensorboard(/seed_\d+(/events\.out\.tfevents\.sharedq)?)?"
 _CHECKPOINT = r"checkpoint\.json|agent\.safetensors|rest\.safetensors|rest(/\d{6,})?"
@@ -25,6 +26,7 @@ _KIND = _ONE_EACH + "|" + _OVERALL + r"|measure_[a-z0-9_]*(-\d+)?"
 _FIGURE = r"(environment_\d+_)?(" + _KIND + r")((-light|-dark)?\.svg|\.png)"
 _FIGURES = r"figures(/(" + _FIGURE + r"|\.(" + _FIGURE + r")\.\d+))?"  # also one that a killed process was writing
 _UNFINISHED = r"\.(" + "|".join(map(re.escape, FILES)) + r")\.\w+|\.episode\.unfinished\.(mp4|gif)"
+_UNFINISHED += r"|\.agent(\.int8)?\.unfinished\.onnx"
 _OURS = re.compile("|".join([*map(re.escape, FILES), _EVENTS, _CHECKPOINTS, _FIGURES, _UNFINISHED]))
 
 
@@ -40,7 +42,7 @@ def paths(root: Path) -> list[tuple[str, bool]]:
 
 
 def ours(name: str) -> bool:
-    """Whether a path in a run is one that a run, its report or its film gives."""
+    """Whether a path in a run is one that a run, its report, its film or its export gives."""
     return _OURS.fullmatch(name) is not None
 
 

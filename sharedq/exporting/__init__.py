@@ -1,0 +1,1 @@
+"""Exports trained agents as files that act without JAX; `sharedq.runtime` loads them."""

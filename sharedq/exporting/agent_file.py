@@ -1,0 +1,91 @@
+"""The file of an exported agent: a model of ONNX with a description of the agent inside, and a seal behind it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharedq import runtime
+from sharedq.agent import Agent
+from sharedq.environments.spec import to_json
+from sharedq.errors import SharedqError
+from sharedq.reports.files import is_there, make_empty
+from sharedq.results import Run
+
+LAST = 100  # episodes whose mean return is told of a run that did not evaluate
+
+
+def content_of(model: Any, description: dict[str, Any]) -> bytes:
+    """The bytes of a file with this model and this description of the agent."""
+    foreign = sorted({node.domain for node in model.graph.node} - {""})
+    if foreign:
+        raise SharedqError(f"the agent cannot be exported: its graph has operators of {', '.join(foreign)}")
+    del model.metadata_props[:]
+    described = {"format": runtime.FORMAT, "agent": json.dumps(description)}
+    for name, text in described.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = runtime.PREFIX + name, text
+    content = model.SerializeToString()
+    return content + runtime.seal_of(content)
+
+
+def description_of(agent: Agent, run: Run, precision: str) -> dict[str, Any]:
+    """What the file says about the agent."""
+    begun = run.begun_with()
+    return {
+        "spec": to_json(agent.built.spec),
+        "experiment": agent.experiment.to_dict(),
+        "algorithm": agent.experiment.kind("algorithm"),
+        "label": agent.experiment.label,
+        "seed": agent.seed,
+        "step": agent.step,
+        "return": return_of(agent, run),
+        "precision": precision,
+        "trained_with": {name: begun[name] for name in ("date", "sharedq", "commit", "jax") if begun.get(name)},
+    }
+
+
+def return_of(agent: Agent, run: Run) -> dict[str, Any] | None:
+    """The mean return of the agent's last evaluation, or of the last episodes of its training up to its step."""
+    for name, table in (("evaluation", run.evaluations()), ("training episodes", run.episodes())):
+        mine = (table["seed"] == agent.seed) & (table["step"] <= agent.step)
+        steps, returns = table["step"][mine], table["return"][mine]
+        if not len(returns):
+            continue
+        counted = returns[steps == steps.max()] if name == "evaluation" else returns[-LAST:]
+        return {"mean": float(np.mean(counted)), "episodes": len(counted), "of": name}
+    return None
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """Raises if the file cannot be written, or is another's."""
+    if path.suffix != ".onnx":
+        raise SharedqError(f"{path} does not end with .onnx: give --out that ending")
+    if path.is_symlink() or (is_there(path) and not path.is_file()):
+        raise SharedqError(f"{path} is no ordinary file, and no agent is written through a link: choose another --out")
+    if is_there(path) and not overwrite and not _is_ours(path):
+        raise SharedqError(
+            f"{path} was not exported by this program, so it is left alone: choose another --out, or add --overwrite"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - runtime.SEALED_BYTES))
+        return runtime.SEAL.encode() in file.read()
+
+
+@contextmanager
+def unfinished(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with this content. It gets that name at the end, unless an error comes before."""
+    beside = path.with_name(f".{path.stem}.unfinished.onnx")
+    make_empty(beside)
+    try:
+        beside.write_bytes(content)
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
