@@ -33,6 +33,9 @@ ROWS = {
     "maxmin N=4": {"target": "maxmin", "target.networks": 4},
     "redq N=10": {"target": "redq"},
     "functional regularisation": {"target": "functional_regularisation"},
+    "adaptive K=5": {"target": "adaptive"},
+    "eau de K=5": {"target": "eau_de"},
+    "pruned target network": {"target": "poly_prune", "target.begin": 0, "target.end": 100_000},
     "shared heads K=9": {"target": "shared_heads", "target.heads": 9},
     "shared heads K=9, corrected": {
         "target": "shared_heads",

@@ -574,3 +574,16 @@ def test_the_runtime_is_installed_alone_and_acts(here, tmp_path):
     )
     found = subprocess.run([python, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
     assert found.returncode == 0 and found.stdout in ("0\n", "1\n"), found.stderr
+
+
+def test_a_pruned_agent_has_a_small_file_that_decides_the_same(tmp_path):
+    agent = agent_of(recipe("cartpole").replace(network=Dense((128, 128))), CHOICES)
+    draws, weights = np.random.default_rng(0), agent.state.params
+    params = jax.tree.map(lambda w: np.where(draws.random(w.shape) < 0.05, w, 0) if w.ndim > 1 else w, weights)
+    sparse = Agent(agent._compiled, agent.state._replace(params=params), 0, 0)
+    for one, name in ((agent, "dense.onnx"), (sparse, "sparse.onnx")):
+        obs = np.float32(draws.normal(size=(40, 5)))
+        assert exporting.compare(decision_of(one), exported(one, tmp_path / name), obs).holds
+    sizes = {name: (tmp_path / name).stat().st_size for name in ("dense.onnx", "sparse.onnx")}
+    assert sizes["sparse.onnx"] < 0.25 * sizes["dense.onnx"]
+    assert len(onnx.load(tmp_path / "sparse.onnx").graph.sparse_initializer) >= 2
