@@ -10,8 +10,6 @@ The line does not depend on the names of arrays, only on their contents, so rena
 import argparse
 import csv
 import hashlib
-import json
-import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +29,11 @@ OTHERS = {  # these are trained on one recipe alone
     "maxmin": {"networks": 3, "period": 20},
     "redq": {"networks": 3, "period": 1},
     "functional_regularisation": {"period": 20},
+}
+WITH_LAYERS = {  # these too, because a table has no weights to prune
+    "adaptive": {"networks": 3, "period": 20},
+    "eau_de": {"networks": 3, "period": 20, "max_speed": 0.1, "horizon": 1_000},
+    "poly_prune": {"begin": 20, "end": 200, "prune_period": 20},
 }
 QUICK = {"steps": 600, "training.warm_up": 200, "training.log_period": 200}
 SMALL_SAC = {
@@ -70,6 +73,7 @@ RUNS = [
         **SMALL_SAC, "network.width": 16, "algorithm.actor_width": 16, "algorithm.atoms": 11,
     }),
     ("corridor", "corridor", list(OTHERS), {"steps": 2_000, "seeds": 2}),
+    ("corridor-dense", "corridor", list(WITH_LAYERS), {"steps": 2_000, "network": "dense", "network.hidden": (16,)}),
     ("corridor-categorical", "corridor", ["target_network"], {
         "steps": 2_000, "algorithm.values": "categorical", "algorithm.atoms": 11, "algorithm.value_bound": 2.0,
     }),
@@ -94,7 +98,7 @@ def digests(wanted: str = "") -> Iterator[tuple[str, str]]:
             if not f"{name}/{source}".startswith(wanted):
                 continue
             experiment = recipe(base).replace(target=source, **options)
-            of_source = (SOURCES | OTHERS)[source]
+            of_source = (SOURCES | OTHERS | WITH_LAYERS)[source]
             experiment = experiment.replace(**{f"target.{key}": value for key, value in of_source.items()})
             with tempfile.TemporaryDirectory() as folder:
                 run = train(experiment, Path(folder) / "run", progress=None)
@@ -116,13 +120,11 @@ def digest_of(run: Path) -> str:
 
 
 def _arrays(content: bytes) -> Iterator[bytes]:
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    header.pop("__metadata__")
-    for entry in header.values():
-        begin, end = entry["data_offsets"]
-        data = np.frombuffer(content[8 + length + begin : 8 + length + end], np.uint8)
-        yield hashlib.sha256(repr((entry["dtype"], entry["shape"])).encode() + data.tobytes()).digest()
+    from sharedq.runs.tensor_file import CODES, read_arrays
+
+    for array in read_arrays(np.frombuffer(content, np.uint8)).values():
+        form = repr((CODES[array.dtype], list(array.shape)))
+        yield hashlib.sha256(form.encode() + array.tobytes()).digest()
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ _DTYPES = {
 }
 LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def write(path: Path, tree: Any, packs: bool = False) -> dict:
@@ -69,7 +69,7 @@ def chunks(tree: Any, packs: bool = False) -> Iterator[memoryview]:
             raise TypeError(f"a checkpoint holds arrays only, '{name}' is a {type(leaf).__name__}")
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             kinds[name], leaf = str(jax.random.key_impl(leaf)), jax.random.key_data(leaf)
-        if leaf.dtype not in _CODES:
+        if leaf.dtype not in CODES:
             raise TypeError(f"a checkpoint cannot hold '{name}' of dtype {leaf.dtype}")
         arrays[name] = leaf
     arrays = packed(arrays) if packs else arrays
@@ -78,7 +78,7 @@ def chunks(tree: Any, packs: bool = False) -> Iterator[memoryview]:
     end = 0
     for name, array in arrays.items():
         begin, end = end, end + array.nbytes
-        header[name] = {"dtype": _CODES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
+        header[name] = {"dtype": CODES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
