@@ -8,4 +8,5 @@ PLAN_FILE = "compare.json"
 SEARCH_FILE = "search.json"
 MEASURES = "measures/"  # what the names of measures begin with in metrics.csv
 TARGET = "target/"  # what the names of a source's metrics begin with there
+SPARSITY = TARGET + "sparsity"  # the share of pruned weights
 SAMPLER = "sampler/"  # what the names of a sampler's metrics begin with there and in histograms.csv

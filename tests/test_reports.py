@@ -748,8 +748,11 @@ def test_what_a_source_says_of_itself_is_shown_and_the_return_against_the_sparsi
     assert row["measure_target/sparsity"] == 0.9 and row["measure_target/parameters_left"] == 10
     assert row["measure_target/chosen/2"] == pytest.approx(0.5)
     assert "sparsity, at the end" in page.text and "network 2 chosen" in page.text
+    assert "max_sparsity" not in page.text
     figure = pair / "figures" / "return_and_sparsity.svg"
     assert figure.exists() and run_files.ours("figures/return_and_sparsity.svg")
+    change(run, "target", max_sparsity=0.9)
+    assert "pruned up to its max_sparsity of 0.9" in Page(write(pair)).text
 
 
 def test_evaluations_that_are_many_are_averaged_in_windows(tmp_path):

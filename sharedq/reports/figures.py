@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedq.errors import missing_extra
+from sharedq.formats import SPARSITY
 from sharedq.reports import interactive
 from sharedq.reports.interactive import Chart
 from sharedq.reports.looks import DARK, LIGHT, Look
-from sharedq.reports.measures import SPARSITY, about, file_names, of_histogram, unit
+from sharedq.reports.measures import about, file_names, of_histogram, unit
 from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import Overall, Profile, Result, Summary, Task
 from sharedq.units import readable

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sharedq import formats
 from sharedq.reports.comparisons import LEVEL, MOST_NEEDED, Test
 from sharedq.reports.statistics import FEWEST, FEWEST_OF_PAIRS, Improvement, Interval
 from sharedq.reports.summary import Overall, Result, Summary, Task
+
+ROUNDING = 0.001  # a layer keeps a whole number of weights, so its sparsity is not exactly the one that was drawn
 
 
 def findings(summary: Summary) -> list[str]:
@@ -147,6 +150,10 @@ def notes(summary: Summary) -> list[str]:
         if silent := len(result.run.seeds) - result.seeds:
             verb = "finished no episode" if result.run.plays else "have no evaluation"
             lines.append(f"{name}: {silent} of {len(result.run.seeds)} seeds {verb}; left out.")
+        if (bound := _reached_bound(result)) is not None:
+            lines.append(
+                f"{name} pruned up to its max_sparsity of {bound:g}: that bound stopped it, and not what pruning cost."
+            )
     if any(0 < result.seeds < FEWEST for result in results):
         lines.append(
             f"Intervals are not shown where a run or its reference has fewer than {FEWEST} seeds: so few do not tell "
@@ -174,6 +181,14 @@ def notes(summary: Summary) -> list[str]:
         if task.reference is None and len(task.results) > 1:
             lines.append(f"{task.title}: areas are shown as they are, because {_no_reference(summary)}.")
     return lines
+
+
+def _reached_bound(result: Result) -> float | None:
+    """The bound on the sparsity of a run that sets its sparsity itself, if a seed has come to it."""
+    bound = result.run.experiment.get("target", {}).get("max_sparsity")
+    sparsity = result.run.metrics.get(formats.SPARSITY, np.empty(0))
+    reached = isinstance(bound, float) and bool((sparsity >= bound - ROUNDING).any())
+    return bound if reached else None
 
 
 def _too_few(summary: Summary) -> list[str]:

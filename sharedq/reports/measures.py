@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from sharedq.formats import SPARSITY
+
 
 class Words(NamedTuple):
     title: str  # of a column and of an axis
@@ -11,7 +13,6 @@ class Words(NamedTuple):
     counts_at_end: bool = False  # whether a table shows the last value, and not the mean over training
 
 
-SPARSITY = "target/sparsity"
 KNOWN = {
     "gradient_alignment": Words(
         "gradient alignment",
