@@ -18,6 +18,7 @@ from sharedq.exporting.decision import decision_of
 from sharedq.playing import MAX_STEPS
 from sharedq.results import Run
 from sharedq.settings import check_count
+from sharedq.units import readable
 from sharedq.validation import path as as_path
 
 TOLERANCE = 1e-4  # ours: the largest difference, as a share of the largest value (or of 1, if all values are smaller)
@@ -83,7 +84,7 @@ def export(
         told = f"largest difference {found.difference:.2g} of {found.scale:.3g}, {_told(found, seen)}"
         if not found.holds:
             raise SharedqError(f"the exported file does not decide as the agent does, so it is not kept: {told}")
-    say(f"{out}: {len(content) / 1e6:.2f} MB, {told}")
+    say(f"{out}: {readable(len(content))}, {told}")
     if int8:
         _export_int8(agent, trained, model, decision, seen, wanted[1], say)
         if playing.can_play(agent):
@@ -117,7 +118,7 @@ def _export_int8(
     with agent_file.unfinished(out, content) as file:
         found = compare(decision, runtime.load(file), others.batch)
     say(
-        f"{out}: {len(content) / 1e6:.2f} MB, largest difference {found.difference:.2g} of {found.scale:.3g}, "
+        f"{out}: {readable(len(content))}, largest difference {found.difference:.2g} of {found.scale:.3g}, "
         f"{_told(found, others)}"
     )
     if not int8.is_convolutional(model):
