@@ -26,30 +26,46 @@ import optax
 
 from sharedq.networks.unit_kernels import project
 
+BETA = 0.9  # the decay of first moments that Adam has unless it is given another
+
 Bound = Literal["joint", "each"]
+
+
+def with_beta(at: Callable[[Any], optax.GradientTransformation], beta: float) -> optax.GradientTransformationExtraArgs:
+    """The optimiser `at(beta)`, whose steps can be made with another decay of the first moments: `update(beta=...)`."""
+
+    def update(gradient, moments, params=None, **extra):
+        step = optax.with_extra_args_support(at(extra.pop("beta", beta)))
+        return step.update(gradient, moments, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(at(beta).init, update)
 
 
 def adam(
     learning_rate: float, epsilon: float, max_gradient_norm: float | None, decay: float = 0.0, decayed: Any = None
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Adam. If a bound is given, the gradient is first clipped to this global norm.
 
     `decayed` is a tree of truth values, a prefix of the parameters: where it is true, weights decay at this rate times
     the learning rate.
     """
-    if decayed is None:
-        step = optax.adam(learning_rate, eps=epsilon)
-    else:
-        step = optax.adamw(learning_rate, eps=epsilon, weight_decay=decay, mask=decayed)
-    return _clipped(step, max_gradient_norm)
+
+    def at(beta: Any) -> optax.GradientTransformation:
+        if decayed is None:
+            step = optax.adam(learning_rate, beta, eps=epsilon)
+        else:
+            step = optax.adamw(learning_rate, beta, eps=epsilon, weight_decay=decay, mask=decayed)
+        return _clipped(step, max_gradient_norm)
+
+    return with_beta(at, BETA)
 
 
 def radam(
     learning_rate: float, final: float, updates: int, epsilon: float, max_gradient_norm: float | None
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Rectified Adam (Liu et al., 2020), whose learning rate goes to `final` in a straight line over these updates."""
     rate = optax.linear_schedule(learning_rate, final, updates)
-    return _clipped(optax.radam(rate, eps=epsilon), max_gradient_norm)
+    return with_beta(lambda beta: _clipped(optax.radam(rate, beta, eps=epsilon), max_gradient_norm), BETA)
 
 
 def _clipped(step: optax.GradientTransformation, norm: float | None) -> optax.GradientTransformation:
@@ -59,13 +75,17 @@ def _clipped(step: optax.GradientTransformation, norm: float | None) -> optax.Gr
 
 def adam_with_rate(beta: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
     """Adam whose learning rate is given at each step: `update(gradient, moments, params, rate=...)`."""
-    scale = optax.scale_by_adam(b1=beta, eps=epsilon)
 
-    def update(gradient, moments, params=None, *, rate, **_):
-        updates, moments = scale.update(gradient, moments)
-        return jax.tree.map(lambda update: -rate * update, updates), moments
+    def at(beta: Any) -> optax.GradientTransformationExtraArgs:
+        scale = optax.scale_by_adam(b1=beta, eps=epsilon)
 
-    return optax.GradientTransformationExtraArgs(scale.init, update)
+        def update(gradient, moments, params=None, *, rate, **_):
+            updates, moments = scale.update(gradient, moments)
+            return jax.tree.map(lambda update: -rate * update, updates), moments
+
+        return optax.GradientTransformationExtraArgs(scale.init, update)
+
+    return with_beta(at, beta)
 
 
 def gradient_step(

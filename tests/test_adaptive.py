@@ -1,5 +1,6 @@
 """AdaQN: which network becomes the target, who acts, learning rates of one's own, divergence, and whole runs."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from attacks.answers import same_after_a_stop
 from test_interactive import run_of, same
 
-from sharedq import testing
+from sharedq import optimizers, testing
 from sharedq.algorithms import DQN, SAC
 from sharedq.algorithms.parts import critics_on
 from sharedq.command_line import main
@@ -81,6 +82,33 @@ def test_equal_networks_with_equal_rates_are_a_target_network_to_the_bit():
     assert (wanted.params["heads"]["kernel"][-1] != wanted.params["heads"]["kernel"][0]).any()
 
 
+@pytest.mark.parametrize(
+    ("varied", "losses", "betas"),
+    [
+        ({"losses": ("squared", "huber")}, ("squared", "huber"), (0.9, 0.9)),
+        ({"adam_betas": (0.9, 0.5)}, ("squared", "squared"), (0.9, 0.5)),
+    ],
+    ids=["losses", "betas"],
+)
+def test_each_network_learns_as_it_would_alone_with_its_loss_and_its_optimiser(varied, losses, betas, monkeypatch):
+    stream = batches(9)
+    stream = stream._replace(transition=stream.transition._replace(reward=4 * stream.transition.reward))
+    learner, state = begun(Adaptive(networks=2, period=10, **varied), Table())
+    start = None
+    for network, (loss, beta) in enumerate(zip(losses, betas, strict=True)):
+        monkeypatch.setattr(optimizers, "BETA", beta)
+        classic, alone = begun(TargetNetwork(period=10), Table(), dataclasses.replace(ALGORITHM, loss=loss))
+        start = alone.params if start is None else start
+        alone = alone._replace(params=start, source={**alone.source, "target_params": start})
+        twice = jax.tree.map(lambda w: jnp.stack([w, w]), start)
+        state = state._replace(params=twice, source={**state.source, "target_params": start})
+        (wanted, _), (found, _) = trained(classic, alone, stream), trained(learner, state, stream)
+        mine = jax.tree.map(lambda w, n=network: w[:, n], found.params)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), mine, wanted.params)
+    both = found.params["heads"]["kernel"][-1]
+    assert float(jnp.abs(both[0] - both[1]).max()) > 1e-3
+
+
 def test_the_network_with_the_smallest_written_out_sum_of_squared_errors_is_copied():
     """The loss is not squared, and the batch has weights; the sums have neither."""
     algorithm = DQN(gamma=0.9, learning_rate=0.05, loss="huber")
@@ -103,7 +131,7 @@ def test_the_network_with_the_smallest_written_out_sum_of_squared_errors_is_copi
             sums[:] = 0
         else:
             np.testing.assert_allclose(state.source["sums"].losses, sums, rtol=1e-5)
-    assert int(np.argmax([metrics[f"target/chosen/{k}"] for k in (1, 2, 3)])) == chosen[-2]
+    assert int(np.argmax([metrics[f"chosen/{k}"] for k in (1, 2, 3)])) == chosen[-2]
 
 
 @pytest.mark.parametrize(
@@ -344,9 +372,13 @@ def test_sources_that_change_no_optimiser_leave_that_of_the_algorithm_as_it_is()
 MISTAKES = {
     "corridor --target adaptive --target.networks 1": "target 'adaptive' compares networks: set --target.networks to 2",
     "corridor --target eau_de --target.networks 1": "target 'eau_de' compares networks: set --target.networks to 2",
-    "corridor --target adaptive --target.networks 3 --target.learning_rates 1,2": "needs 3 numbers, one per network, "
+    "corridor --target adaptive --target.networks 3 --target.learning_rates 1,2": "needs 3 values, one per network, "
     "not 2",
     "corridor --target adaptive --target.networks 2 --target.learning_rates 0,1": "must all be above 0",
+    "corridor --target adaptive --target.networks 2 --target.adam_betas 0,1": "from 0 to below 1",
+    "corridor --target adaptive --target.networks 2 --target.losses squared,cube": "and not 'cube'",
+    "corridor --values categorical --target adaptive --target.networks 2 --target.losses squared,huber": "of scalar",
+    "sac-pendulum --target adaptive --target.networks 2 --target.losses squared,huber": "add --algorithm dqn",
     "corridor --target adaptive --target.behaviour_network 9": "the number of a network from 1 to 5, not '9'",
     "corridor --target eau_de": "this network has no weights to prune",
     "corridor --target poly_prune": "this network has no weights to prune",

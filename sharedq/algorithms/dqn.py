@@ -104,12 +104,12 @@ class DQN:
 
     def build(self, spec: EnvironmentSpec, target: Any, network: Any) -> Algorithm:
         actions = discrete_actions(spec, type(self).__name__)
-        return self.on(source_on(spec, target, network, actions, self.reading(), noise=True, anchor=True, moments=True))
+        serves = dict.fromkeys(("noise", "anchor", "moments", "losses"), True)
+        return self.on(source_on(spec, target, network, actions, self.reading(), **serves))
 
     def reading(self) -> Reading:
         """How the network's outputs are read."""
-        loss = {"squared": losses.squared, "half_squared": losses.half_squared, "huber": losses.huber}[self.loss]
-        return readings.of_kind(self.values, self.atoms, self.value_bound, loss)
+        return readings.of_kind(self.values, self.atoms, self.value_bound, losses.NAMED[self.loss])
 
     def of_next_states(self) -> Backup:
         """The backup, which gives the value of a next state."""
@@ -130,6 +130,10 @@ class DQN:
         corrects = self.gradient_correction
         if corrects:
             correction.check(source)
+        require(
+            not source.losses or (self.values == "scalar" and not corrects),
+            "target.losses are losses of scalar values: leave --algorithm.values and gradient_correction out",
+        )
         optimiser = self._optimiser({"source": False, "correction": True} if corrects else None)
         optimiser = optimiser_of(source, optimiser, self.learning_rate)
         reading, backup = self.reading(), self.of_next_states()
@@ -183,6 +187,8 @@ class DQN:
                 metrics = {"correction": estimate[source.frozen_heads :].mean()}
             else:
                 each = reading.loss(outputs, reading.target(returns, masses))
+            if source.losses:
+                each = jnp.stack([losses.NAMED[name](one) for name, one in zip(source.losses, error, strict=True)])
             distribution_losses = each if reading.shape else None
             if value.anchor is not None:
                 anchor = backups.of_action(value.anchor, action, len(reading.shape))

@@ -185,13 +185,14 @@ def source_of(
     anchor: bool = False,
     actions: bool = False,
     moments: bool = False,
+    losses: bool = False,
 ) -> TargetSource:
     """The source on a network that is built; `one` has the shapes of its input, without the batch axis.
 
     A source that asks for a second network is given that too. One that adds a term to the loss is refused unless the
     algorithm says that it adds the term of the `anchor`, and one that selects actions unless it says that the network
     gives those of all `actions`. One that meets the optimiser is refused unless the algorithm asks it for its
-    `moments`.
+    `moments`, and one that sets the losses of its heads unless it asks for those.
     """
     table = Table("target", SOURCES)
     if table.is_ours(type(target)):
@@ -221,6 +222,11 @@ def source_of(
             "--algorithm dqn, cql, pqn, sac, iql or ilql, or choose another --target",
         )
         jax.eval_shape(source.init, *_example(one))  # it may refuse the network's weights
+    require(
+        losses or not source.losses,
+        "target.losses are losses of one network's values, and this algorithm has one of its own: add --algorithm dqn, "
+        "cql or pqn, or leave target.losses out",
+    )
     named = getattr(target, "second_network", None)
     require(named is None or bool(second), "this algorithm has no second network to build: leave target.network out")
 

@@ -20,6 +20,9 @@ def huber(error: jax.Array, bend: float = 1.0) -> jax.Array:
     return optax.losses.huber_loss(error, delta=bend)
 
 
+NAMED = {"squared": squared, "half_squared": half_squared, "huber": huber}  # those of a scalar value's error
+
+
 def expectile(error: jax.Array, tau: float) -> jax.Array:
     """The square, times tau below the target and 1 - tau above it (Newey & Powell, 1987).
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sharedq.bellman.losses import NAMED
 from sharedq.networks import network as networks
 from sharedq.networks.network import Network
 from sharedq.settings import check_count, require
@@ -47,16 +48,21 @@ class Adaptive:
 
     networks: int = 5  # K, the number of networks that learn; two at least
     learning_rates: tuple[float, ...] = ()  # learning rate of each network; by default all have the algorithm's
+    adam_betas: tuple[float, ...] = ()  # Adam's decay of first moments of each network; by default the algorithm's
+    losses: tuple[str, ...] = ()  # loss of each network: squared, half_squared or huber; by default the algorithm's
     period: int = 2000  # gradient steps between two refreshes of the target
     behaviour_network: str = "loss"  # network that acts: loss (drawn, often if its loss is small), mean, or a number
     selection: Selection = "none"  # which networks are replaced by better ones at a refresh, besides diverged ones
 
     def __post_init__(self):
         check_contest("adaptive", self.networks, self.period, self.behaviour_network)
-        require(
-            len(self.learning_rates) in (0, self.networks),
-            f"target.learning_rates needs {self.networks} numbers, one per network, not {len(self.learning_rates)}",
-        )
+        for name in ("learning_rates", "adam_betas", "losses"):
+            given = len(getattr(self, name))
+            wanted = f"target.{name} needs {self.networks} values, one per network"
+            require(given in (0, self.networks), f"{wanted}, not {given}")
+        require(all(0 <= beta < 1 for beta in self.adam_betas), "target.adam_betas must be from 0 to below 1")
+        unknown = next((name for name in self.losses if name not in NAMED), None)
+        require(unknown is None, f"target.losses are {', '.join(NAMED)}, and not '{unknown}'")
         require(all(rate > 0 for rate in self.learning_rates), "target.learning_rates must all be above 0")
 
     @property
@@ -71,13 +77,13 @@ class Adaptive:
 
         def optimiser(optimiser, rate):
             factors = jnp.array([one / rate for one in self.learning_rates or [rate] * self.networks], jnp.float32)
-            return one_each(optimiser, factors)
+            return one_each(optimiser, factors, jnp.array(self.adam_betas) if self.adam_betas else None)
 
         def renew(step, moments, state, fresh):
             return every(step, self.period, lambda: taken(moments, state["sums"].origin), moments)
 
         replaces = self.selection != "none"
-        return source._replace(optimiser=optimiser, renew=renew, replaces_heads=replaces)
+        return source._replace(optimiser=optimiser, renew=renew, losses=self.losses, replaces_heads=replaces)
 
 
 class Sums(NamedTuple):
@@ -249,8 +255,12 @@ def along(each: jax.Array, x: jax.Array) -> jax.Array:
     return each.reshape(each.shape + (1,) * (x.ndim - 1))
 
 
-def one_each(optimiser: Any, factors: jax.Array) -> optax.GradientTransformationExtraArgs:
+def one_each(
+    optimiser: Any, factors: jax.Array, betas: jax.Array | None = None
+) -> optax.GradientTransformationExtraArgs:
     """An optimiser of its own for each network, whose steps are multiplied by a factor [K].
+
+    `betas` [K] are their decays of first moments, if they are not those of the optimiser.
 
     A network with a gradient that is not finite gets a gradient of zero.
     """
@@ -259,7 +269,12 @@ def one_each(optimiser: Any, factors: jax.Array) -> optax.GradientTransformation
         leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1) for x in jax.tree.leaves(gradients)]
         sound = jnp.stack(leaves).all(axis=0)
         gradients = jax.tree.map(lambda x: jnp.where(along(sound, x), x, 0), gradients)
-        updates, moments = jax.vmap(lambda *given: optimiser.update(*given, **extra))(gradients, moments, params)
+
+        def step(gradient, moments, params, own):
+            return optimiser.update(gradient, moments, params, **own, **extra)
+
+        own = {} if betas is None else {"beta": betas}
+        updates, moments = jax.vmap(step)(gradients, moments, params, own)
         return jax.tree.map(lambda x: along(factors, x) * x, updates), moments
 
     return optax.GradientTransformationExtraArgs(jax.vmap(optimiser.init), update)

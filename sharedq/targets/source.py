@@ -168,6 +168,7 @@ class TargetSource(NamedTuple):
     optimiser: Optimiser = as_the_algorithm
     renew: Renew = as_they_are
     metrics: Metrics = no_metrics
+    losses: tuple[str, ...] = ()  # the name of each head's loss; none: all have the algorithm's
     replaces_heads: bool = False  # whether a refresh puts other heads in the places of some, as `follow` cannot say
 
     @property
