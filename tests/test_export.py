@@ -428,6 +428,13 @@ def test_a_file_that_disagrees_is_not_kept_and_an_older_one_stays(here, sharedq,
     assert not (here / "new.onnx").exists() and not list(here.rglob("*unfinished*"))
 
 
+def test_a_file_that_the_runtime_cannot_run_is_not_kept(here, sharedq, monkeypatch):
+    monkeypatch.setattr(agent_file, "content_of", lambda *_: b"r" + runtime.seal_of(b"r"))
+    answer = sharedq("export", "run", "--out", "new.onnx")
+    assert answer.code == 2 and "the agent cannot be exported" in answer.err and answer.err.count("\n") == 1
+    assert not (here / "new.onnx").exists() and not list(here.rglob("*unfinished*"))
+
+
 def test_a_comparison_finds_a_wrong_value_and_a_wrong_action(here, agent):
     decision = decision_of(library.load(here / "run"))
     obs = np.eye(4, dtype=np.float32)

@@ -1,6 +1,7 @@
 """Exports the agent of a run: writes the file, runs it, and keeps it only if it decides as the agent does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,16 @@ class Comparison(NamedTuple):
         return self.difference <= TOLERANCE * self.scale and self.agreement >= AGREEMENT
 
 
+@contextmanager
+def agent_errors() -> Iterator[None]:
+    """Reports an error of the runtime as one of ours."""
+    try:
+        yield
+    except runtime.AgentError as error:
+        raise SharedqError(f"the agent cannot be exported: {error}") from error
+
+
+@agent_errors()
 def export(
     run: str | Path,
     out: str | Path,
@@ -66,7 +77,7 @@ def export(
     model = model_of_agent(agent, decision)
     content = agent_file.content_of(model, agent_file.description_of(agent, trained, "float32"))
     with agent_file.unfinished(out, content) as file:
-        exported = loaded(file)
+        exported = runtime.load(file)
         seen = playing.observations(agent, acting(exported), play_seed)
         found = compare(decision, exported, seen.batch)
         told = f"largest difference {found.difference:.2g} of {found.scale:.3g}, {_told(found, seen)}"
@@ -77,7 +88,7 @@ def export(
         _export_int8(agent, trained, model, decision, seen, wanted[1], say)
         if playing.can_play(agent):
             for path in wanted:
-                act = acting(loaded(path))
+                act = acting(runtime.load(path))
                 told_return(path, playing.played(agent, act, episodes, play_seed, max_steps), say)
         else:
             say("the agent has no environment here to play in, so the returns of the two files are not known")
@@ -104,7 +115,7 @@ def _export_int8(
         int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
     )
     with agent_file.unfinished(out, content) as file:
-        found = compare(decision, loaded(file), others.batch)
+        found = compare(decision, runtime.load(file), others.batch)
     say(
         f"{out}: {len(content) / 1e6:.2f} MB, largest difference {found.difference:.2g} of {found.scale:.3g}, "
         f"{_told(found, others)}"
@@ -156,14 +167,6 @@ def model_of_agent(agent: Agent, decision: Callable[[Any], dict[str, jax.Array]]
     model = model_of(decision, agent.built.spec.observation, agent.experiment.label)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def loaded(path: Path) -> runtime.Agent:
-    """The agent of a file that was just written."""
-    try:
-        return runtime.load(path)
-    except runtime.AgentError as error:
-        raise SharedqError(f"the agent cannot be exported: {error}") from error
 
 
 def acting(exported: runtime.Agent) -> Callable[[np.ndarray], np.ndarray]:
