@@ -14,12 +14,13 @@ from starlette.requests import ClientDisconnect
 from sharedq.errors import SharedqError, reason
 from sharedq.runtime import Agent
 from sharedq.serving.batching import Batcher, Found, Full
-from sharedq.serving.guard import OWN_NAMES, Guard
+from sharedq.serving.guard import Guard
 from sharedq.serving.limits import Limits
 from sharedq.serving.metrics import Metrics
 from sharedq.serving.observations import BYTES, JSON, Given, Unusable, own_actions, read, rule_of
 from sharedq.serving.page import DOCS_POLICY, POLICY, docs_page, page
 
+SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}  # FastAPI sends nothing away
 LARGE = 65_536  # bytes of a body that is read in another thread, so that others do not wait for it
 PATHS = ("/", "/act", "/values", "/health", "/metrics", "/agent", "/play", "/docs", "/openapi.json")
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -82,7 +83,7 @@ class Game(Protocol):
     def close(self) -> None: ...
 
 
-def application(agent: Agent, limits: Limits, token: str | None = None, game: Game | None = None) -> Any:
+def application(agent: Agent, limits: Limits, token: str | None = None, game: Game | None = None) -> Guard:
     """The application of ASGI."""
     actions = agent.spec["actions"]
     is_discrete = actions["kind"] == "discrete"
@@ -92,19 +93,17 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     playing, spectators = asyncio.Lock(), 0
     game_thread = ThreadPoolExecutor(1)  # what draws pictures may belong to the thread that opened it
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+    def close() -> None:
         batcher.stop()
         if game is not None:
-            await in_game(game.close)
+            game_thread.submit(game.close)
         game_thread.shutdown()
 
     async def in_game(function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(game_thread, function, *arguments)
 
     app = FastAPI(
-        title="sharedq serve", description=ABOUT, version="1", docs_url=None, redoc_url=None, lifespan=lifespan
+        title="sharedq serve", description=ABOUT, version="1", docs_url=None, redoc_url=None, telemetry=SILENT
     )
 
     async def given_in(request: Request) -> Given:
@@ -210,7 +209,7 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
         told = docs_page(app.openapi())
         return Response(told, media_type="text/html", headers=SAFE | {"Content-Security-Policy": DOCS_POLICY})
 
-    return Guard(app, metrics, token, OWN_NAMES, frozenset(PATHS))
+    return Guard(app, metrics, token, frozenset(PATHS), close)
 
 
 def description(agent: Agent, game: Game | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -18,10 +19,10 @@ OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")  # by which a browser on this ma
 class Guard:
     """An application of ASGI around another one."""
 
-    def __init__(self, app: Any, metrics: Metrics, token: str | None, hosts: tuple[str, ...], paths: frozenset[str]):
-        """Without a token only these `hosts` may be asked for. Metrics name these `paths` only."""
+    def __init__(self, app: Any, metrics: Metrics, token: str | None, paths: frozenset[str], close: Callable[[], None]):
+        """Metrics name these `paths` only. `close` ends what works for the application."""
         self._app, self._metrics, self._token = app, metrics, token and token.encode()
-        self._hosts, self._paths = hosts, paths
+        self._paths, self.close = paths, close
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -55,9 +56,9 @@ class Guard:
         if self._token is None:
             name = headers.get(b"host", b"").decode("latin-1")
             host = name if name.endswith("]") else name.rpartition(":")[0] or name
-            if host.lower() not in self._hosts:
+            if host.lower() not in OWN_NAMES:
                 # A page of another site can let its own name lead to this machine, and would read every answer.
-                return _line(421, f"this server answers to {', '.join(self._hosts)} only: start it with a token")
+                return _line(421, f"this server answers to {', '.join(OWN_NAMES)} only: start it with a token")
             return None
         if scope["path"] in OPEN:
             return None
@@ -81,7 +82,9 @@ def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
     """uvicorn's protocol, with bounds on the size and the time of what comes before a body."""
 
     class BoundedProtocol(HttpToolsProtocol):
-        _before_body, _size = True, 0
+        _before_body = True
+        _passed = False  # whether a head or a body ended in the data that came last
+        _size = 0  # bytes of the head so far
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -95,18 +98,19 @@ def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self._before_body and self._timer is None:
                 self._arm()
+            self._passed = False
             super().data_received(data)
-            self._size = self._size + len(data) if self._before_body else 0
+            self._size = 0 if self._passed or not self._before_body else self._size + len(data)
             if self._size > limits.head and not self.transport.is_closing():
                 self.send_400_response(f"The head of a request has at most {limits.head} bytes.")
 
         def on_headers_complete(self) -> None:
-            self._before_body = False
+            self._before_body, self._passed = False, True
             self._disarm()
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
-            self._before_body = True
+            self._before_body = self._passed = True
             super().on_message_complete()
 
         def _arm(self) -> None:

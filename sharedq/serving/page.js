@@ -12,9 +12,13 @@ let extents = []; // of each step: the smallest and the largest value of all hea
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const number = (x) => (Math.abs(x) >= 1000 ? Math.round(x).toLocaleString("en-US") : String(Number(x.toPrecision(3))));
 
+const holder = document.createElement("template");
+holder.innerHTML = "<svg></svg>";
+const SVG = holder.content.firstChild.namespaceURI;
+
 function make(tag, attributes, ...children) {
-  const isSvg = ["svg", "path", "line"].includes(tag);
-  const one = isSvg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  const isSvg = ["svg", "path"].includes(tag);
+  const one = isSvg ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
   one.append(...children);
   return one;
@@ -196,17 +200,18 @@ async function begin() {
   find("content").hidden = false;
   find("title").textContent = agent.label;
   document.title = `${agent.label} in ${agent.environment}`;
-  const returned = agent.return && ` · mean return ${number(agent.return.mean)} of ${agent.return.episodes} (${agent.return.of})`;
+  const returned = agent.return && ` · mean return ${number(agent.return.mean)} in ${agent.return.episodes} ` +
+    (agent.return.of === "evaluation" ? "episodes of its evaluation" : agent.return.of);
   find("about").textContent = `${agent.algorithm} in ${agent.environment} · seed ${agent.seed} · ` +
     `step ${Number(agent.step).toLocaleString("en-US")}${returned || ""} · ${agent.precision}`;
   const { shape, dtype } = agent.observation;
   find("form-of").textContent = `${dtype} [${shape.join(", ")}]`;
   propose(false);
   find("game").hidden = !agent.play;
+  find("beside").classList.toggle("alone", !agent.play);
   find("no-game").hidden = agent.play;
   find("by-hand").open = !agent.play;
-  const heads = agent.play || agent.actions.kind === "discrete";
-  find("key").hidden = !heads || agent.actions.kind !== "discrete";
+  find("key").hidden = agent.actions.kind !== "discrete";
   if (agent.play) await play(true);
   else await send();
 }
@@ -215,6 +220,9 @@ find("toggle").addEventListener("click", () => play(!isPlaying));
 find("once").addEventListener("click", async () => {
   await play(false);
   step().then(() => complain(null), complain);
+});
+find("picture").addEventListener("load", () => {
+  find("picture").classList.toggle("grid", find("picture").naturalWidth < 100);
 });
 find("zeros").addEventListener("click", () => propose(false));
 find("random").addEventListener("click", () => propose(true));

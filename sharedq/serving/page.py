@@ -1,5 +1,6 @@
 """The pages of the server: the agent at play, and a list of what can be asked. They load nothing from elsewhere."""
 
+import re
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -13,8 +14,9 @@ STYLE = """
 main{max-width:1040px}
 #game,#values{min-width:0}
 .beside{display:grid;grid-template-columns:minmax(0,9fr) minmax(0,11fr);gap:0 2rem;align-items:start}
-.beside.alone{grid-template-columns:minmax(0,1fr)}
-#picture{display:block;width:100%;border-radius:6px;image-rendering:pixelated;background:var(--box)}
+.beside.alone{grid-template-columns:minmax(0,620px)}
+#picture{display:block;width:100%;border:1px solid var(--line);border-radius:6px;background:var(--box)}
+#picture.grid{image-rendering:pixelated}
 .controls{display:flex;flex-wrap:wrap;gap:.5rem;align-items:center;margin:.7rem 0}
 .controls button,.controls select,form button{font:inherit;font-size:.92rem;border:1px solid var(--line);
 border-radius:6px;padding:.25rem .8rem;min-height:2.2rem;background:var(--box);color:var(--ink)}
@@ -60,7 +62,7 @@ _BODY = """<main>
 with <code>sharedq serve agent.onnx --play</code>, where what it was trained with is installed: sharedq with JAX, and
 for environments of Gymnasium, Atari or the Control Suite their extra too. Below, it decides on an observation of
 yours.</p>
-<div class="beside">
+<div id="beside" class="beside">
 <section id="game" hidden>
 <img id="picture" alt="the game at this step" hidden>
 <pre id="seen" hidden></pre>
@@ -111,12 +113,12 @@ def page() -> str:
 
 def docs_page(described: dict[str, Any]) -> str:
     """What the description of the addresses in OpenAPI says, to be read without a script."""
-    parts = [f"<h1>{escape(described['info']['title'])}</h1>", f"<p>{escape(described['info']['description'])}</p>"]
+    parts = [f"<h1>{escape(described['info']['title'])}</h1>", f"<p>{_as_html(described['info']['description'])}</p>"]
     parts.append('<p>The same is at <a href="openapi.json">openapi.json</a>. <a href="./">The agent</a></p>')
     for path, methods in described["paths"].items():
         for method, one in methods.items():
             parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(one['summary'])}</p>")
-            parts.append(f"<p>{escape(one.get('description', ''))}</p>")
+            parts.append(f"<p>{_as_html(one.get('description', ''))}</p>")
             if "requestBody" in one:
                 parts.append(f"<pre>{escape(_EXAMPLES.format(path=path))}</pre>")
             told = {code: answer["description"] for code, answer in one["responses"].items() if code != "200"}
@@ -124,6 +126,11 @@ def docs_page(described: dict[str, Any]) -> str:
                 rows = "".join(f"<tr><th>{code}</th><td>{escape(words)}</td></tr>" for code, words in told.items())
                 parts.append(f"<details><summary>Mistakes</summary><table>{rows}</table></details>")
     return _page(described["info"]["title"], f"<main>{''.join(parts)}</main>", STYLESHEET)
+
+
+def _as_html(text: str) -> str:
+    """Text in which code stands between backticks."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 _EXAMPLES = """curl -H 'Content-Type: application/json' -d '{{"observation": [0, 0, 1, 0]}}' localhost:8000{path}

@@ -59,9 +59,15 @@ def load(path: Path) -> runtime.Agent:
         agent = runtime.load(path)
         observation = agent.spec["observation"]
         found = agent.all(np.zeros((2, *observation["shape"]), observation["dtype"]))
-        wanted = {"action", "values", "head_values"} if agent.spec["actions"]["kind"] == "discrete" else {"action"}
-        if set(found) < wanted or any(len(each) != 2 for each in found.values()):
-            raise runtime.AgentError(f"{path} gives {', '.join(found)}, and not {', '.join(sorted(wanted))}")
+        actions = agent.spec["actions"]
+        if actions["kind"] == "discrete":
+            sizes = (len(actions["sizes"]),) if actions.get("sizes") else ()
+            heads = found["head_values"].shape[1]
+            wanted = {"action": (2, *sizes), "values": (2, actions["n"]), "head_values": (2, heads, actions["n"])}
+        else:
+            wanted = {"action": (2, *np.shape(actions["low"]))}
+        if (shapes := {name: each.shape for name, each in found.items()}) != wanted:
+            raise ValueError(f"it gives arrays of {shapes}, and its description asks for {wanted}")
         json.dumps(agent.metadata)
     except runtime.AgentError as error:
         raise SharedqError(str(error)) from None
@@ -129,15 +135,23 @@ def new_server(agent: runtime.Agent, token: str | None = None, game: Any = None,
             """The first signal lets what was accepted be answered, and a second one stops at once."""
             self.force_exit, self.should_exit = self.should_exit, True
             self.stopped_by = signal.Signals(sig)
+            logging.getLogger("uvicorn.error").disabled = self.force_exit  # it would log every request that is cut off
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            await super().shutdown(sockets)
+            if not self.force_exit:
+                app.close()
 
     limits = limits_for(agent.spec, base)
+    app = application(agent, limits, token, game)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # mistakes of clients are counted, and not logged
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         config = uvicorn.Config(
-            application(agent, limits, token, game),
+            app,
             http=protocol_with(limits),
             ws="none",
+            lifespan="off",
             loop="uvloop",
             log_config=None,
             access_log=False,
