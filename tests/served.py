@@ -88,6 +88,7 @@ class Running:
 
     def __init__(self, agent: Any, **options: Any):
         self.server = new_server(agent, **options)
+        agent.begun = True
         self._listening = bound("127.0.0.1", 0, False).thing
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listening]})
@@ -120,9 +121,11 @@ class Held:
     def __init__(self, agent: runtime.Agent):
         self._agent, self.go = agent, threading.Event()
         self.spec, self.metadata, self.batch_of = agent.spec, agent.metadata, agent.batch_of
-        self.sizes: list[int] = []  # of the batches that it was given
+        self.sizes: list[int] = []  # of the batches that it was given since its server began
+        self.begun = False
 
     def all(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        self.sizes.append(len(batch))
-        self.go.wait()
+        if self.begun:
+            self.sizes.append(len(batch))
+            self.go.wait()
         return self._agent.all(batch)

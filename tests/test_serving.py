@@ -27,7 +27,7 @@ from sharedq.environments import Discrete
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
-from sharedq.serving.batching import Batcher, Full
+from sharedq.serving.batching import Batcher, Full, mixes_rows
 from sharedq.serving.limits import Limits, limits_for
 from sharedq.serving.observations import Rule, own_actions
 from sharedq.serving.player import Player, png
@@ -364,13 +364,19 @@ def test_clients_that_leave_are_counted_and_nothing_is_logged(agent, serving, ca
     assert not caplog.records and capfd.readouterr() == ("", "")
 
 
-def test_an_agent_that_breaks_is_answered_in_one_line(agent, serving, caplog):
-    broken = Held(agent)
-    broken.all = lambda batch: {"action": np.full(len(batch), np.nan)}
-    reply = serving(broken).post("/act", OBS[0].tobytes())
+def test_an_agent_that_breaks_is_answered_in_one_line(agent, serving):
+    class Broken(Held):
+        def all(self, batch):
+            return self.broken(batch) if self.begun else self._agent.all(batch)
+
+    one = Broken(agent)
+    running = serving(one)
+    one.broken = lambda batch: {"action": np.full(len(batch), np.nan)}
+    reply = running.post("/act", OBS[0].tobytes())
     assert (reply.status, reply.json["detail"]) == (500, "the agent gave a number that is not finite")
-    broken.all = lambda batch: 1 / 0
-    assert serving(broken).post("/act", OBS[0].tobytes()).status == 500
+    one.broken = lambda batch: 1 / 0
+    reply = running.post("/act", OBS[0].tobytes())
+    assert (reply.status, reply.json["detail"]) == (500, "the agent failed: division by zero")
 
 
 # Many at once
@@ -388,6 +394,18 @@ def test_requests_that_wait_are_decided_together_as_they_are_one_by_one(agent, s
     assert sum(held.sizes) == sum(map(len, requests)) and 2 < max(held.sizes) <= 32 < sum(held.sizes)
     for obs, each in zip(requests, found):
         np.testing.assert_allclose(np.reshape(each["values"], (-1, 3)), agent.values(obs), rtol=1e-5)
+
+
+def test_an_agent_whose_decisions_depend_on_the_batch_decides_one_by_one(agent, serving):
+    class Mixing(Held):
+        def all(self, batch):
+            found = self._agent.all(batch)
+            return {**found, "values": found["values"] + batch.max()}
+
+    wanted = agent.values(OBS[:9]) + OBS[:9].max(axis=1, keepdims=True)
+    found = serving(Mixing(agent)).post("/values", OBS[:9].tobytes()).json["values"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert not mixes_rows(agent.all, (5,), np.dtype("float32"))
 
 
 def test_a_batcher_keeps_the_order_and_its_bounds():

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from sharedq.errors import SharedqError, reason
 from sharedq.runtime import Agent
-from sharedq.serving.batching import Batcher, Found, Full
+from sharedq.serving.batching import Batcher, Failed, Found, Full, mixes_rows, one_by_one
 from sharedq.serving.guard import Guard
 from sharedq.serving.limits import Limits
 from sharedq.serving.metrics import Metrics
@@ -88,7 +88,10 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     actions = agent.spec["actions"]
     is_discrete = actions["kind"] == "discrete"
     metrics, rng = Metrics(), np.random.default_rng()
-    batcher = Batcher(agent.all, limits.rows, limits.queue)
+    observation = agent.spec["observation"]
+    form = tuple(observation["shape"]), np.dtype(observation["dtype"])
+    decide = one_by_one(agent.all) if mixes_rows(agent.all, *form) else agent.all
+    batcher = Batcher(decide, limits.rows, limits.queue)
     bodies = Bodies(limits)
     playing, spectators = asyncio.Lock(), 0
     game_thread = ThreadPoolExecutor(1)  # what draws pictures may belong to the thread that opened it
@@ -120,6 +123,8 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
                 return await batcher.ask(batch)
         except Full:
             raise HTTPException(503, f"{limits.queue} observations wait: try again", {"Retry-After": "1"}) from None
+        except Failed as error:
+            raise HTTPException(500, f"the agent failed: {error}") from None
         except TimeoutError:
             raise HTTPException(504, f"there was no decision within {limits.answer_seconds:g} seconds") from None
 

@@ -9,11 +9,38 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sharedq.errors import reason
+
 Found = dict[str, np.ndarray]
+
+
+def mixes_rows(decide: Callable[[np.ndarray], Found], shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether what is decided for an observation depends on the others in its batch.
+
+    It does in an agent of dynamic INT8, which takes the range of its activations over the whole batch.
+    """
+    drawn = np.random.default_rng(0).normal(scale=2, size=(8, *shape))
+    batch = drawn.astype(dtype) if dtype.kind == "f" else (drawn > 0).astype(dtype)
+    together, alone = decide(batch), one_by_one(decide)(batch)
+    return not all(np.allclose(together[name], alone[name], rtol=1e-3, atol=1e-4) for name in together)
+
+
+def one_by_one(decide: Callable[[np.ndarray], Found]) -> Callable[[np.ndarray], Found]:
+    """The same decisions, for each observation without the others."""
+
+    def decided(batch: np.ndarray) -> Found:
+        each = [decide(row) for row in np.split(batch, len(batch))]
+        return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+
+    return decided
 
 
 class Full(Exception):
     """So many observations wait that no more are taken."""
+
+
+class Failed(Exception):
+    """The first line of what went wrong while deciding."""
 
 
 class _Asked(NamedTuple):
@@ -58,14 +85,14 @@ class Batcher:
             batch = taken[0].batch if len(taken) == 1 else np.concatenate([asked.batch for asked in taken])
             self.batch_sizes[len(batch)] += 1
             try:
-                found: Found | Exception = self._decide(batch)
+                found: Found | Failed = self._decide(batch)
             except Exception as error:  # the requests hear of it, and the thread goes on
-                found = error
+                found = Failed(reason(error))
             first = 0
-            answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Found | Exception]]] = {}
+            answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Found | Failed]]] = {}
             for asked in taken:
                 rows = slice(first, first := first + len(asked.batch))
-                mine = found if isinstance(found, Exception) else {name: all_[rows] for name, all_ in found.items()}
+                mine = found if isinstance(found, Failed) else {name: all_[rows] for name, all_ in found.items()}
                 answers.setdefault(asked.loop, []).append((asked.answer, mine))
             for loop, pairs in answers.items():
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -89,11 +116,11 @@ class Batcher:
         return taken
 
 
-def _give(pairs: list[tuple[asyncio.Future, Found | Exception]]) -> None:
+def _give(pairs: list[tuple[asyncio.Future, Found | Failed]]) -> None:
     for answer, found in pairs:
         if answer.done():
             continue
-        if isinstance(found, Exception):
+        if isinstance(found, Failed):
             answer.set_exception(found)
         else:
             answer.set_result(found)
