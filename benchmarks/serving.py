@@ -55,7 +55,7 @@ def load_of(file: Path) -> Load:
     shape, dtype = spec["observation"]["shape"], np.dtype(spec["observation"]["dtype"])
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 256 if dtype == np.uint8 else 2, (POOL, *shape)).astype(dtype)
-    batch = drawn if dtype.kind in "bui" else rng.normal(size=drawn.shape).astype(dtype)
+    batch = drawn if dtype.kind in "iub" else rng.normal(size=drawn.shape).astype(dtype)
     right: list[set[bytes]] = []
     for obs in batch:
         (values,) = session.run(["values"], {"observation": obs[None]})[0]

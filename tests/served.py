@@ -5,6 +5,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +74,14 @@ def written(path: Path, spec: dict[str, Any], heads: int = 3, **described: Any) 
     return path
 
 
+def until(condition: Callable[[], Any]) -> None:
+    """Returns once the condition holds, and fails if it does not within 20 seconds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 class Reply(NamedTuple):
     status: int
     headers: Any
@@ -93,8 +102,7 @@ class Running:
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listening]})
         self._thread.start()
-        while not self.server.started:
-            time.sleep(0.005)
+        until(lambda: self.server.started)
 
     def ask(self, method: str, path: str, body: Any = None, kind: str | None = None, **headers: str) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)

@@ -156,6 +156,7 @@ def new_server(agent: runtime.Agent, token: str | None = None, game: Any = None,
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             limit_concurrency=limits.connections,
             timeout_graceful_shutdown=round(limits.body_seconds + limits.answer_seconds + 1),
         )
