@@ -369,8 +369,9 @@ def test_an_agent_that_breaks_is_answered_in_one_line(agent, serving):
     one = Broken(agent)
     running = serving(one)
     one.broken = lambda batch: {"action": np.full(len(batch), np.nan)}
-    reply = running.post("/act", OBS[0].tobytes())
-    assert (reply.status, reply.json["detail"]) == (500, "the agent gave a number that is not finite")
+    for accept in (JSON, BYTES):
+        reply = running.post("/act", OBS[0].tobytes(), Accept=accept)
+        assert (reply.status, reply.json["detail"]) == (500, "the agent gave a number that is not finite")
     one.broken = lambda batch: 1 / 0
     reply = running.post("/act", OBS[0].tobytes())
     assert (reply.status, reply.json["detail"]) == (500, "the agent failed: division by zero")

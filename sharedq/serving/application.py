@@ -120,13 +120,16 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     async def decided(batch: np.ndarray) -> Found:
         try:
             async with asyncio.timeout(limits.answer_seconds):
-                return await batcher.ask(batch)
+                found = await batcher.ask(batch)
         except Full:
             raise HTTPException(503, f"{limits.queue} observations wait: try again", {"Retry-After": "1"}) from None
         except Failed as error:
             raise HTTPException(500, f"the agent failed: {error}") from None
         except TimeoutError:
             raise HTTPException(504, f"there was no decision within {limits.answer_seconds:g} seconds") from None
+        if not all(np.isfinite(each).all() for each in found.values()):
+            raise HTTPException(500, "the agent gave a number that is not finite")
+        return found
 
     @app.exception_handler(Unusable)
     async def unusable(request: Request, error: Unusable) -> Response:
@@ -247,12 +250,7 @@ def named(found: Found, is_one: bool) -> dict[str, Any]:
 
 
 def as_json(content: dict[str, Any], status: int = 200) -> Response:
-    """JSON without numbers that are not finite, which is an error of the agent."""
-    try:
-        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text, status = json.dumps({"detail": "the agent gave a number that is not finite"}), 500
-    return Response(text, status, media_type=JSON, headers=SAFE)
+    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), status, media_type=JSON, headers=SAFE)
 
 
 class Bodies:

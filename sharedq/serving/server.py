@@ -68,7 +68,7 @@ def load(path: Path) -> runtime.Agent:
             wanted = {"action": (2, *np.shape(actions["low"]))}
         if (shapes := {name: each.shape for name, each in found.items()}) != wanted:
             raise ValueError(f"it gives arrays of {shapes}, and its description asks for {wanted}")
-        json.dumps(agent.metadata)
+        json.dumps(agent.metadata, allow_nan=False)  # clients are told some of it
     except runtime.AgentError as error:
         raise SharedqError(str(error)) from None
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
