@@ -18,7 +18,7 @@ from sharedq.errors import SharedqError, device_errors, reason, unknown, visible
 from sharedq.imports import import_strings
 from sharedq.output import Outlet, has_colours, outlets, say
 from sharedq.playing import MAX_STEPS
-from sharedq.settings import FITTED_Q_UPDATES
+from sharedq.settings import FITTED_Q_UPDATES, check_count
 from sharedq.tables import COMPARED
 
 TARGETS_HELP = "sources, each as name or name:option=value,option=value"
@@ -491,6 +491,42 @@ def _export(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _serve(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument("file", type=Path, help="an agent that sharedq export wrote, .onnx")
+    verb.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen at; any that other machines reach needs a token (default: %(default)s)",
+    )
+    verb.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    verb.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="a file with the token that every request must send; the variable SHAREDQ_TOKEN can hold it too",
+    )
+    verb.add_argument("--play", action="store_true", help="let the agent play on the page; this opens its environment")
+    verb.add_argument("--seed", type=int, default=0, help="with --play, random seed of the game (default: %(default)s)")
+    verb.add_argument("--trust", action="store_true", help="with --play, import the code that the file names")
+
+    def call(parsed):
+        from sharedq.serving.server import serve
+
+        check_count("seed", parsed.seed, 0)
+        serve(
+            parsed.file,
+            parsed.host,
+            parsed.port,
+            parsed.token_file,
+            play=parsed.play,
+            seed=parsed.seed,
+            trust=parsed.trust,
+            say=say,
+        )
+
+    return call
+
+
 def _play(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("run", type=Path, help="folder of a run on Wordle")
     what = verb.add_mutually_exclusive_group()
@@ -732,6 +768,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
     "export": (_export, "write a trained agent as one ONNX file that acts without JAX"),
+    "serve": (_serve, "let an exported agent act for others, over HTTP, and show it at play in a browser"),
     "play": (_play, "watch an agent play Wordle, or ask it for the next guess of a game of your own"),
     "report": (_report, "write a report on existing runs"),
     "verify": (_verify, "check for every file of a run or a comparison whether it is as it was written"),

@@ -29,7 +29,7 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),
     **dict.fromkeys(["search", "search_space", "bundles"], 5),
     **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players", "watching"], 5),
-    **dict.fromkeys(["exporting"], 6),
+    **dict.fromkeys(["exporting", "serving"], 6),
     **dict.fromkeys(["command_line", "__main__"], 7),
 }
 

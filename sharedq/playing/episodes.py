@@ -111,7 +111,13 @@ def film(
     if isinstance(environment, HostEnvironment):
         worlds: Any = environment.open(1, seed, render=True)
     else:
-        worlds = _Filmed(environment, seed)
+        worlds = OneOnDevice(environment, seed)
+        if not worlds.has_picture:
+            raise SharedqError(
+                f"'{environment.spec.name}' has no pictures: what can be filmed are environments of Gymnasium and "
+                "of the Control Suite, and games whose observations are images; for CartPole train with "
+                "--environment gymnasium --environment.id CartPole-v1"
+            )
     returned = 0.0
     with closing(worlds):
         obs = worlds.reset()
@@ -126,16 +132,11 @@ def film(
     return returned
 
 
-class _Filmed:
-    """One environment on the device, stepped from the host, whose observations are images."""
+class OneOnDevice:
+    """One environment on the device, stepped from the host. Its pictures are its observations, if these are images."""
 
     def __init__(self, environment: Environment, seed: int):
-        if not has_picture(np.zeros(environment.spec.observation.shape)):
-            raise SharedqError(
-                f"'{environment.spec.name}' has no pictures: what can be filmed are environments of Gymnasium and "
-                "of the Control Suite, and games whose observations are images; for CartPole train with "
-                "--environment gymnasium --environment.id CartPole-v1"
-            )
+        self.has_picture = has_picture(np.zeros(environment.spec.observation.shape))
         root = random_keys.root(seed)
         self._key, self._first = random_keys.named(root, "environment"), random_keys.named(root, "first episodes")
         self._reset, self._step = jax.jit(jax.vmap(environment.reset)), jax.jit(jax.vmap(environment.step))
