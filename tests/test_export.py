@@ -587,3 +587,13 @@ def test_a_pruned_agent_has_a_small_file_that_decides_the_same(tmp_path):
     sizes = {name: (tmp_path / name).stat().st_size for name in ("dense.onnx", "sparse.onnx")}
     assert sizes["sparse.onnx"] < 0.25 * sizes["dense.onnx"]
     assert len(onnx.load(tmp_path / "sparse.onnx").graph.sparse_initializer) >= 2
+
+
+@pytest.mark.parametrize("spec", [None, 3, {}, {"observation": {"shape": "x"}}, {"observation": [1], "actions": {}}])
+def test_a_file_that_does_not_describe_its_agent_is_refused_in_one_line(tmp_path, spec):
+    agent, path = agent_of(recipe("cartpole").replace(network=Dense((4,))), CHOICES), tmp_path / "agent.onnx"
+    exported(agent, path)
+    described = {"label": "an agent", "seed": 0} if spec is None else {"label": "an agent", "seed": 0, "spec": spec}
+    path.write_bytes(agent_file.content_of(onnx.load(path), described))
+    with pytest.raises(runtime.AgentError, match="does not describe its agent"):
+        runtime.load(path)

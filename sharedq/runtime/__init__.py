@@ -130,7 +130,10 @@ def load(path: str | Path, threads: int = 1) -> Agent:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has an exception of its own for each kind of failure
         raise AgentError(f"{path} cannot be run by this onnxruntime: {str(error).splitlines()[0]}") from None
-    return Agent(session, _metadata(session, path))
+    try:
+        return Agent(session, _metadata(session, path))
+    except (KeyError, TypeError, ValueError):
+        raise AgentError(f"{path} does not describe its agent: export it again") from None
 
 
 def _metadata(session: Any, path: Path) -> dict[str, Any]:
@@ -139,10 +142,7 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
     found = {name.removeprefix(PREFIX): text for name, text in stored.items() if name.startswith(PREFIX)}
     if (form := found.get("format")) != FORMAT:
         raise AgentError(f"{path} has the format {form!r}, and this version reads {FORMAT!r}: export the agent again")
-    try:
-        return {"format": form, **json.loads(found["agent"])}
-    except (KeyError, ValueError):
-        raise AgentError(f"{path} does not describe its agent: export it again") from None
+    return {"format": form, **json.loads(found["agent"])}
 
 
 def _listed(shape: tuple[int, ...]) -> str:
