@@ -244,6 +244,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: a folder in comparisons/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
+    _takes_cluster(verb)
 
     def call(parsed):
         from sharedq.comparison import carry_out, plan, planned
@@ -256,7 +257,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
             one.trusted(trust)
         out = parsed.out or folder
         plan(parsed.recipe, members, out, parsed.command, parsed.overwrite, ranked, reference)
-        say(f"report: {carry_out(out, _show, trust, say=say)}")
+        say(f"report: {carry_out(out, _show, trust, say=say, on_ray=parsed.on == 'ray')}")
 
     return call
 
@@ -264,6 +265,8 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
     verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
+    verb.add_argument("--run", metavar="NAME", help="of a comparison, only this run, by the name of its folder")
+    _takes_cluster(verb)
     _takes_mirror(verb)
     _takes_trust(verb)
 
@@ -280,8 +283,12 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
             if parsed.steps:
                 raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
-            say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
+            on_ray = parsed.on == "ray"
+            say(f"report: {carry_out(folder, _show, parsed.trust, say=say, only=parsed.run, on_ray=on_ray)}")
             return
+        if parsed.run or parsed.on:
+            option = "--run" if parsed.run else "--on"
+            raise SharedqError(f"{option} is for a comparison, and {folder} is none: leave it out")
         directory = RunDirectory.open(folder)
         experiment = Experiment.from_dict(directory.experiment(), parsed.trust)
         if parsed.steps:
@@ -590,6 +597,15 @@ def _completion(verb: argparse.ArgumentParser) -> Callable:
         print(SCRIPTS[parsed.shell], end="")
 
     return call
+
+
+def _takes_cluster(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--on",
+        choices=("ray",),
+        help="train each run as a task of Ray: on the cluster at RAY_ADDRESS, on one that is started here, or on a "
+        "new one that this machine alone can reach",
+    )
 
 
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:

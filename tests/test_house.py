@@ -25,6 +25,8 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["algorithms", "datasets", "transcripts"], 3),
     **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "starting", "trainer", "comparison", "recipes", "testing"], 5),
+    "ray_task": 1,
+    "ray_cluster": 5,
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),
     **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players", "watching"], 5),
     **dict.fromkeys(["command_line", "__main__"], 7),
