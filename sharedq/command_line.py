@@ -262,6 +262,30 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _actor(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument(
+        "--learner", required=True, metavar="URL", help="where the queue of the learner is: redis://127.0.0.1:6379/0"
+    )
+    verb.add_argument("--queue", default="sharedq", help="the learner's --training.queue (default: %(default)s)")
+    verb.add_argument(
+        "--number", type=int, default=0, help="which of the learner's actors this is, from 0; it sets its exploration"
+    )
+    verb.add_argument("--schema", help="refuse to act for any other run than the one with this schema")
+    _takes_trust(verb)
+
+    def call(parsed):
+        from sharedq.actor import act
+        from sharedq.redis_queue import RedisQueue
+        from sharedq.training.seeds import use_all_cores
+
+        if not 0 <= parsed.number < 2**32:
+            raise SharedqError(f"--number must be at least 0, not {parsed.number}")
+        use_all_cores()
+        act(RedisQueue(parsed.learner, parsed.queue), parsed.number, parsed.trust, parsed.schema, say=say)
+
+    return call
+
+
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
     verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
@@ -642,6 +666,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "train": (_train, "train a recipe, all seeds at once, and write a run folder"),
     "compare": (_compare, "train a recipe on several sources of targets and write a report"),
     "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
+    "actor": (_actor, "step environments for a learner that trains with --training remote"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
     "play": (_play, "watch an agent play Wordle, or ask it for the next guess of a game of your own"),

@@ -7,3 +7,4 @@ PLAN_FILE = "compare.json"
 MEASURES = "measures/"  # what the names of measures begin with in metrics.csv
 TARGET = "target/"  # what the names of a source's metrics begin with there
 SAMPLER = "sampler/"  # what the names of a sampler's metrics begin with there and in histograms.csv
+ACTORS = "actors/"  # what the names of what is told of remote actors begin with there

@@ -20,8 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sharedq import child_process
+from sharedq.child_process import Ended
 from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra, reason
-from sharedq.ray_task import Ended, train_in_a_process
 from sharedq.runs import RunDirectory
 from sharedq.training.signals import StopRequest, stop_requests
 
@@ -131,7 +132,7 @@ class _Tasks:
         self._ray, self._out, self._tasks, self._say = ray, out.resolve(), tasks, say
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A run is tried again here, from its checkpoint. Ray would begin the task anew without telling.
-        self._function = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(train_in_a_process)
+        self._function = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(child_process.run)
         self._tried: Counter[str] = Counter()
         self._waiting: dict[Any, Task] = {}
         self._diverged: list[str] = []

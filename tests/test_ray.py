@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from sharedq import child_process
 from sharedq.command_line import main
 from sharedq.comparison import plan, sweep
-from sharedq.ray_task import train_in_a_process
 from sharedq.recipes import recipe
 
 STEPS = 200_000
@@ -155,7 +155,7 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
 
 
 def test_a_task_tells_how_its_process_ended(tmp_path):
-    ended = train_in_a_process(["resume", "nothing"], str(tmp_path))
+    ended = child_process.run(["resume", "nothing"], str(tmp_path))
     assert ended.code == 2
     assert "nothing" in ended.last_line
     assert not ended.last_line.startswith("sharedq: ")
