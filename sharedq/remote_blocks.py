@@ -138,6 +138,7 @@ class Arrivals:
         self._form, self._actors = form, actors
         self._expected: dict[tuple[int, int], int] = {}  # the next first step, by actor and session
         self.gaps = [0] * actors
+        self._senders: set[int] = set()
         self.dropped = self.strangers = self.arrived = self.behind = 0
 
     def take(self, message: bytes, updates: int) -> Block | None:
@@ -156,14 +157,17 @@ class Arrivals:
         if expected is not None and sender.first > expected:
             self.gaps[sender.actor % self._actors] += 1
         self._expected[who] = sender.first + len(block.ended)
+        self._senders.add(sender.actor)
         self.arrived += 1
         self.behind += max(updates - sender.weights, 0)
         return block
 
     def report(self) -> dict[str, float]:
         """The numbers since the last report."""
-        told = {"staleness": self.behind / max(self.arrived, 1), "dropped": self.dropped}
+        active = len(self._senders)
+        told = {"active": active, "staleness": self.behind / max(self.arrived, 1), "dropped": self.dropped}
         told |= {f"gaps_{number}": gaps for number, gaps in enumerate(self.gaps)}
+        self._senders = set()
         self.gaps, self.dropped, self.arrived, self.behind = [0] * self._actors, 0, 0, 0
         return told
 

@@ -58,6 +58,7 @@ class Remote(Schedule):
 
     needs: ClassVar = ("experiment",)
     learn_while_stepping: ClassVar = False
+    actors_explore: ClassVar = True  # with shares of random actions of their own
 
     url: str = "redis://127.0.0.1:6379/0"  # where Redis or valkey is, without a password
     queue: str = "sharedq"  # what the keys in Redis begin with; two runs that share a server need different ones
