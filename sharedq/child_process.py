@@ -5,11 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sharedq.errors import visible
 
+POLL = 0.2  # ours: seconds between two looks at a process
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 CODE = """
 from sharedq.child_process import end_with_parent
@@ -36,14 +40,19 @@ def start(words: Sequence[str], **options: Any) -> subprocess.Popen:
 
 def run(words: Sequence[str], folder: str) -> Ended:
     """Runs a command in `folder`, as a task of Ray. If this process is cancelled or ends, the command ends too."""
-    process = start(words, cwd=folder, stderr=subprocess.PIPE)
-    try:
-        _, said = process.communicate()
-    except BaseException:
-        process.terminate()
-        process.communicate()
-        raise
-    return Ended(process.returncode, last_line(said), socket.gethostname())
+    with suppress(ValueError):  # only the main thread may, and Ray runs tasks there
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored; Ray cancels by it
+    with tempfile.TemporaryFile() as errors:
+        process = start(words, cwd=folder, stderr=errors)
+        try:
+            while process.poll() is None:
+                time.sleep(POLL)  # Ray cancels a task between two steps of Python, and not while it waits
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        errors.seek(0)
+        return Ended(process.returncode, last_line(errors.read()), socket.gethostname())
 
 
 def last_line(said: bytes) -> str:
