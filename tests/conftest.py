@@ -72,6 +72,7 @@ LONG = (
     "test_adaptive.py::test_stopped_and_resumed_the_end_is_that_of_an_unbroken_run[adaptive]",
     "test_adaptive.py::test_the_contract_is_kept_with_a_selection[elitism]",
     "test_ray.py::test_a_killed_task_goes_on_from_its_checkpoint_and_all_ends_as_without_ray[eight runs]",
+    "test_remote.py::test_actors_that_were_started_by_hand_go_on_with_a_resumed_run_and_end_with_it",
 )
 
 

@@ -141,7 +141,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, monkeypatch, 
             server.close()
         monkeypatch.setenv("RAY_ADDRESS", address)
         monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setattr("sharedq.ray_cluster.REACHED_IN", 15)
+        monkeypatch.setattr("sharedq.ray_cluster.REACHED_IN", 5)
         assert main(command(tmp_path / "out", *TWO, "--on", "ray")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"no Ray cluster answers at {address}" in line

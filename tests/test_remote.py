@@ -304,6 +304,16 @@ def test_an_actor_refuses_a_plan_that_is_not_its_own_or_names_code():
             read_plan(wrong, 0, False, None)
 
 
+def test_a_second_learner_at_a_queue_ends_the_first_with_a_line():
+    queue = Memory()
+    first, second = (program_of(small(), queue) for _ in range(2))
+    run = first.begin()
+    second.begin()
+    second._publish(run.agent, 1)
+    with pytest.raises(SharedqError, match="give each run its own"):
+        first._publish(run.agent, 1)
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [

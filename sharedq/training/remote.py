@@ -12,6 +12,7 @@ Shape letters: N environments, V vector steps of a cycle, L vector steps of a bl
 
 import json
 import os
+import secrets
 import struct
 import tempfile
 import time
@@ -30,7 +31,7 @@ from sharedq.environments.contract import Environment, HostEnvironment
 from sharedq.environments.spec import Discrete, EnvironmentSpec
 from sharedq.errors import EnvironmentFailed
 from sharedq.formats import ACTORS
-from sharedq.redis_queue import Full, Queue, RedisQueue, check_url, is_exposed
+from sharedq.redis_queue import Full, Queue, RedisQueue, Unreachable, check_url, is_exposed
 from sharedq.remote_blocks import WEIGHTS, Arrivals, Block, BlockForm, Sender, packed, schema_of
 from sharedq.replay.replay import Replay
 from sharedq.replay.transitions import Transitions
@@ -145,6 +146,7 @@ class RemoteProgram(InteractiveProgram):
         form = BlockForm.of(self._schema, step, actions.n, settings.block, share)
         self._arrivals = Arrivals(form, settings.actors)
         self.metric_names = [*self.metric_names, *(ACTORS + name for name in self._arrivals.report())]
+        self._session = secrets.token_bytes(8)
         self._queue = queue(settings.url, settings.queue)
         self._processes: list[tuple[Any, Any]] = []  # each with the file of what it says of errors
         self._ready: list[Block] = []
@@ -172,6 +174,7 @@ class RemoteProgram(InteractiveProgram):
     def _start(self, run: Run, step: int) -> None:
         """Publishes what actors need, and starts those that are to be here."""
         self._queue.put("finished", b"")
+        self._queue.put("learner", self._session)
         self._publish(run.agent, step // self.settings.cycle)
         for number in range(self.settings.actors if self.settings.local_actors else 0):
             words = ["actor", "--learner", self.settings.url, "--queue", self.settings.queue]
@@ -182,10 +185,14 @@ class RemoteProgram(InteractiveProgram):
 
     def _publish(self, agent: Any, cycles: int) -> None:
         """Publishes the weights after so many cycles, and all else that a server which was restarted has lost."""
+        if self._queue.get("learner") not in (None, self._session):
+            told = f"another learner has taken over the queue '{self.settings.queue}' at {self.settings.url}"
+            raise EnvironmentFailed(f"{told}: give each run its own --training.queue")
         state = self.layout.fetch((agent.params, agent.source))
         content = b"".join(tensor_file.chunks(jax.tree.map(lambda x: x[0], state)))
         updates = self._updates_after(cycles)
         with suppress(Full):  # the actors go on with older weights until there is room
+            self._queue.put("learner", self._session)
             self._queue.put("plan", self._plan)
             self._queue.put("weights", packed(WEIGHTS, self._schema, Sender(weights=updates), content))
             self._queue.put("version", COUNT.pack(updates))
@@ -218,7 +225,8 @@ class RemoteProgram(InteractiveProgram):
             numbers = {ACTORS + name: np.array([float(x)]) for name, x in self._arrivals.report().items()}
             told = told._replace(metrics=told.metrics | numbers)
         if stop == self.log_steps[-1]:
-            self._queue.put("finished", self._schema)
+            with suppress(Full, Unreachable):  # the run is whole, and actors that wait can be stopped by hand
+                self._queue.put("finished", self._schema)
         return run._replace(**live.learner._asdict()), told
 
     def _joined(self, updates: int) -> Block:
