@@ -244,6 +244,7 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
     )
     verb.add_argument("--out", type=Path, help="folder of the comparison (default: a folder in comparisons/)")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing comparison and train it again")
+    _takes_cluster(verb)
 
     def call(parsed):
         from sharedq.comparison import carry_out, plan, planned
@@ -256,7 +257,31 @@ def _compare(verb: argparse.ArgumentParser) -> Callable:
             one.trusted(trust)
         out = parsed.out or folder
         plan(parsed.recipe, members, out, parsed.command, parsed.overwrite, ranked, reference)
-        say(f"report: {carry_out(out, _show, trust, say=say)}")
+        say(f"report: {carry_out(out, _show, trust, say=say, on_ray=parsed.on == 'ray')}")
+
+    return call
+
+
+def _actor(verb: argparse.ArgumentParser) -> Callable:
+    verb.add_argument(
+        "--learner", required=True, metavar="URL", help="where the queue of the learner is: redis://127.0.0.1:6379/0"
+    )
+    verb.add_argument("--queue", default="sharedq", help="the learner's --training.queue (default: %(default)s)")
+    verb.add_argument(
+        "--number", type=int, default=0, help="which of the learner's actors this is, from 0; it sets its exploration"
+    )
+    verb.add_argument("--schema", help="refuse to act for any other run than the one with this schema")
+    _takes_trust(verb)
+
+    def call(parsed):
+        from sharedq.actor import act
+        from sharedq.redis_queue import RedisQueue
+        from sharedq.training.seeds import use_all_cores
+
+        if not 0 <= parsed.number < 2**32:
+            raise SharedqError(f"--number must be at least 0, not {parsed.number}")
+        use_all_cores()
+        act(RedisQueue(parsed.learner, parsed.queue), parsed.number, parsed.trust, parsed.schema, say=say)
 
     return call
 
@@ -295,6 +320,8 @@ def _search(verb: argparse.ArgumentParser) -> Callable:
 def _resume(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument("folder", type=Path, help="folder of a run or of a comparison")
     verb.add_argument("--steps", help="train the run for longer, to this step, also if it is finished")
+    verb.add_argument("--run", metavar="NAME", help="of a comparison, only this run, by the name of its folder")
+    _takes_cluster(verb)
     _takes_mirror(verb)
     _takes_trust(verb)
 
@@ -312,10 +339,14 @@ def _resume(verb: argparse.ArgumentParser) -> Callable:
                 raise SharedqError(f"--wandb mirrors one run, and {folder} is a comparison")
             if parsed.steps:
                 raise SharedqError(f"--steps is for one run, and {folder} is a comparison")
-            say(f"report: {carry_out(folder, _show, parsed.trust, say=say)}")
+            on_ray = parsed.on == "ray"
+            say(f"report: {carry_out(folder, _show, parsed.trust, say=say, only=parsed.run, on_ray=on_ray)}")
             return
         if (folder / SEARCH_FILE).exists():
             raise SharedqError(f"{folder} is a search: to continue, repeat its command, which {SEARCH_FILE} has")
+        if parsed.run or parsed.on:
+            option = "--run" if parsed.run else "--on"
+            raise SharedqError(f"{option} is for a comparison, and {folder} is none: leave it out")
         directory = RunDirectory.open(folder)
         experiment = Experiment.from_dict(directory.experiment(), parsed.trust)
         if parsed.steps:
@@ -729,6 +760,15 @@ def _completion(verb: argparse.ArgumentParser) -> Callable:
     return call
 
 
+def _takes_cluster(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--on",
+        choices=("ray",),
+        help="train each run as a task of Ray: on the cluster at RAY_ADDRESS, on one that is started here, or on a "
+        "new one that this machine alone can reach",
+    )
+
+
 def _takes_mirror(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--wandb", choices=("online", "offline"), help="also log to Weights & Biases")
 
@@ -765,6 +805,7 @@ VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], Callable], str]] = {
     "compare": (_compare, "train a recipe on several sources of targets and write a report"),
     "search": (_search, "search for the best settings of a recipe, and write a page on all trials"),
     "resume": (_resume, "resume a run or a comparison that was stopped or killed"),
+    "actor": (_actor, "step environments for a learner that trains with --training remote"),
     "evaluate": (_evaluate, "play episodes with a trained agent"),
     "record": (_record, "film an episode of a trained agent"),
     "export": (_export, "write a trained agent as one ONNX file that acts without JAX"),

@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sharedq import formats, reports
-from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra, visible
+from sharedq import formats, ray_cluster, reports
+from sharedq.errors import Diverged, SharedqError, Stopped, missing_extra, unknown, visible
 from sharedq.experiment import TABLES, Experiment, Trust
 from sharedq.reports import PLAN as PLAN
 from sharedq.runs import RunDirectory, atomic_write, run_files
@@ -336,30 +336,87 @@ def read_plan(out: Path) -> dict[str, Any]:
     return described
 
 
-def carry_out(out: Path, shown: Shown, trust: Trust = False, *, say: Callable[[str], None] = print) -> Path:
+def carry_out(
+    out: Path,
+    shown: Shown,
+    trust: Trust = False,
+    *,
+    say: Callable[[str], None] = print,
+    only: str | None = None,
+    on_ray: bool = False,
+) -> Path:
     """Trains the runs of the plan at `out` that are not finished, then writes the report. Returns the page.
 
     Several processes, also on several machines that share the folder, can do this at the same time: each takes a run
     that no other one trains. Code that the plan names is imported only if `trust` allows it: `True` allows all, a list
     these import strings. If a source diverges, the others are still trained; the report says so, and an error is raised
     at the end. `say` gets a line for each run that is not whole.
+
+    With `only`, the name of a run's folder, this run alone is trained, once no other process trains it. With `on_ray`,
+    each run is a task of Ray (see `ray_cluster.py`).
     """
     for one in read_plan(out)["runs"]:  # this raises before the lock is made
         Experiment.from_dict(one["experiment"], trust)
     _refuse_linked_lock(out)
     with locked(out / LOCK, f"another process is writing {out}: wait for it, or stop it", shared=True):
-        return _carry_out(out, read_plan(out), shown, trust, say)
+        _check_report()
+        reports.check_place(out)
+        waiting = _planned_runs(out, read_plan(out)["runs"], trust, only)
+        if on_ray:
+            return _carry_out_on_ray(out, waiting, say)
+        return _carry_out(out, waiting, shown, trust, say, only is not None)
 
 
-def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust, say: Callable[[str], None]) -> Path:
-    _check_report()
-    reports.check_place(out)
-    runs, waiting = described["runs"], []
-    times = Counter(one["label"] for one in runs)
-    for number, one in enumerate(runs, start=1):  # this raises before anything is trained
-        _begun(out, one)
-        name = one["label"] if times[one["label"]] == 1 else Path(one["folder"]).name
-        waiting.append((one, f"{number} of {len(runs)}, {name}", Experiment.from_dict(one["experiment"], trust)))
+class Waiting(NamedTuple):
+    """A run of the plan that may have to be trained."""
+
+    planned: dict[str, Any]
+    title: str
+    experiment: Experiment
+
+
+def _planned_runs(out: Path, runs: Sequence[dict[str, Any]], trust: Trust, only: str | None) -> list[Waiting]:
+    """The runs of the plan, or the one whose folder is called `only`. Raises if a folder holds something else."""
+    names = [Path(one["folder"]).name for one in runs]
+    if only is not None and only not in names:
+        raise unknown("run", only, names)
+    times, found = Counter(one["label"] for one in runs), []
+    for number, (folder, one) in enumerate(zip(names, runs), start=1):
+        if only in (None, folder):
+            _begun(out, one)
+            name = one["label"] if times[one["label"]] == 1 else folder
+            title = f"{number} of {len(runs)}, {name}"
+            found.append(Waiting(one, title, Experiment.from_dict(one["experiment"], trust)))
+    return found
+
+
+def _carry_out_on_ray(out: Path, waiting: Sequence[Waiting], say: Callable[[str], None]) -> Path:
+    tasks, trust = [], ""
+    for one, title, experiment in waiting:
+        trust = trust or to_trust(experiment)
+        run = _begun(out, one)
+        if run is None or run.finished() is None:
+            words = ray_cluster.words_for(out, Path(one["folder"]).name, bool(experiment.imports()))
+            tasks.append(ray_cluster.Task(title, one["folder"], words))
+    try:
+        diverged = ray_cluster.carry_out(out, tasks, ray_cluster.onwards(out, trust), say)
+    except SharedqError:
+        with suppress(SharedqError, OSError):  # a page of what was trained, if anything was
+            _report(out, say)
+        raise
+    page = _report(out, say)
+    _tell_of_diverged([title.partition(", ")[2] for title in diverged], page)
+    return page
+
+
+def _tell_of_diverged(names: Sequence[str], page: Path) -> None:
+    if names:
+        raise Diverged(f"learning diverged on {' and '.join(names)}; the report on what there is: {page}")
+
+
+def _carry_out(
+    out: Path, waiting: list[Waiting], shown: Shown, trust: Trust, say: Callable[[str], None], waits: bool
+) -> Path:
     lost = []
     while waiting:
         elsewhere = []
@@ -368,19 +425,20 @@ def _carry_out(out: Path, described: dict[str, Any], shown: Shown, trust: Trust,
                 with _claimed(out, one):
                     trained, diverged = _train(out, one, title, experiment, shown, trust)
             except Locked:
-                elsewhere.append((one, title, experiment))
+                elsewhere.append(Waiting(one, title, experiment))
                 continue
             lost += [title.partition(", ")[2]] * diverged
             if trained and number < len(waiting):
                 say(f"report so far: {_report(out, say)}")
-        if len(elsewhere) == len(waiting):  # the others train what is left
+        if waits and elsewhere:
+            time.sleep(1)
+        elif len(elsewhere) == len(waiting):  # the others train what is left
             break
         waiting = elsewhere  # who trained these may have been killed since
     page = _report(out, say)
     for _, title, _ in waiting:
         say(f"another process trains {title}; the report has what there is of it")
-    if lost:
-        raise Diverged(f"learning diverged on {' and '.join(lost)}; the report on what there is: {page}")
+    _tell_of_diverged(lost, page)
     return page
 
 

@@ -519,7 +519,8 @@ class Built:
         one = self.experiment
         if hasattr(one.replay, "check_meanings"):
             one.replay.check_meanings(one.action_meanings)
-        return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds, self.measuring)
+        told = {"told": (one.to_dict(), to_json(self.spec), bool(one.imports()))} if needs(one.training) else {}
+        return one.training.build(self.environment, self.algorithm, self.replay, one.all_seeds, self.measuring, **told)
 
     @cached_property
     def measuring(self) -> Measuring:

@@ -19,6 +19,8 @@ def cosine_schedule(start: float, end: float, steps: int, step: jax.Array) -> ja
 
 def still_exploring(training: Any, falls: int, end: float) -> Iterator[str]:
     """A remark if the share of random actions is still high at the end of a training in which the agent acts."""
+    if getattr(training, "actors_explore", False):  # each of them with a share of its own
+        return
     steps = training.steps
     if falls > 2 * steps and end < 0.5 and training.learns_from != "data":
         yield (

@@ -10,3 +10,4 @@ MEASURES = "measures/"  # what the names of measures begin with in metrics.csv
 TARGET = "target/"  # what the names of a source's metrics begin with there
 SPARSITY = TARGET + "sparsity"  # the share of pruned weights
 SAMPLER = "sampler/"  # what the names of a sampler's metrics begin with there and in histograms.csv
+ACTORS = "actors/"  # what the names of what is told of remote actors begin with there

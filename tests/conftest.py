@@ -75,6 +75,8 @@ LONG = (
     "test_export.py::test_the_agent_of_a_recipe_decides_the_same_from_its_file[stream-atari]",
     "test_export.py::test_the_agent_of_a_recipe_decides_the_same_from_its_file[atari-impala-ln]",
     "test_export.py::test_the_runtime_is_installed_alone_and_acts",
+    "test_ray.py::test_a_killed_task_goes_on_from_its_checkpoint_and_all_ends_as_without_ray[eight runs]",
+    "test_remote.py::test_actors_that_were_started_by_hand_go_on_with_a_resumed_run_and_end_with_it",
 )
 
 

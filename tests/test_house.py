@@ -26,6 +26,8 @@ FLOORS = {  # of each package or module right under sharedq/; a room imports fro
     **dict.fromkeys(["algorithms", "datasets", "transcripts"], 3),
     **dict.fromkeys(["training", "playing", "analysis"], 4),
     **dict.fromkeys(["experiment", "agent", "live", "starting", "trainer", "comparison", "recipes", "testing"], 5),
+    **dict.fromkeys(["child_process", "remote_blocks", "redis_queue"], 1),
+    **dict.fromkeys(["ray_cluster", "actor"], 5),
     **dict.fromkeys(["results", "library", "suggestions", "completion", "data_evaluation"], 5),
     **dict.fromkeys(["search", "search_space", "bundles"], 5),
     **dict.fromkeys(["collecting", "kept_replay", "data_sources", "data_command", "wordle_players", "watching"], 5),

@@ -3,8 +3,9 @@
 from sharedq.training.fused import Fused
 from sharedq.training.interactive import Interactive
 from sharedq.training.offline import Offline
+from sharedq.training.remote import Remote
 from sharedq.training.streaming import Streaming
 
-TRAININGS = {"fused": Fused, "interactive": Interactive, "streaming": Streaming, "offline": Offline}
+TRAININGS = {"fused": Fused, "interactive": Interactive, "streaming": Streaming, "offline": Offline, "remote": Remote}
 
-__all__ = ["TRAININGS", "Fused", "Interactive", "Offline", "Streaming"]
+__all__ = ["TRAININGS", "Fused", "Interactive", "Offline", "Remote", "Streaming"]

@@ -311,7 +311,7 @@ class InteractiveProgram(CompiledProgram):
         if due is not None:  # dispatched here, not waited for
             (learner, sums), _ = self._learn(np.int32(due), (learner, sums))
         out = self._outcome(chosen, time)
-        followed = (out.reward, *_ends_to_learn(out), out.final_obs)
+        followed = (out.reward, *ends_to_learn(out), out.final_obs)
         if self._observes:
             pending = PendingStep(Step(placed, actions, *self.layout.place(followed)), self.layout.place(out.obs))
         return Live(learner, sums, pending), Step(obs, chosen, *followed), out
@@ -367,7 +367,7 @@ class InteractiveProgram(CompiledProgram):
         self._worlds = []
 
 
-def _ends_to_learn(out: Outcome) -> tuple[Any, Any]:
+def ends_to_learn(out: Outcome) -> tuple[Any, Any]:
     """The flags terminated and truncated as the learner gets them: a lost life is a termination."""
     if out.life_lost is None:
         return out.terminated, out.truncated
