@@ -19,9 +19,11 @@ from sharedq.errors import SharedqError
 from sharedq.json_files import check_form, is_as_sealed, parse_json
 from sharedq.reports import card
 from sharedq.runs import RunDirectory, run_files
-from sharedq.runs.durable import BLOCK, checksum, sync, sync_folder, unfinished_name, write_synced
+from sharedq.runs.durable import BLOCK, checksum, open_new, sync, sync_folder, write_synced
+from sharedq.runs.run_directory import rename_onto_nothing, sweep_beside
 from sharedq.runs.sealed import sealed
 from sharedq.runs.verify import verify
+from sharedq.units import readable
 from sharedq.validation import path as as_path
 
 LIST, CARD = "bundle.json", "README.md"
@@ -31,7 +33,8 @@ DATE = (1980, 1, 1, 0, 0, 0)  # of every file in the archive, so that the same r
 LONGEST_LIST = 10_000_000  # ours: bytes of bundle.json
 LARGEST = 2**40  # ours: bytes of all files together
 SUFFIX = ".sharedq.zip"
-NEITHER = ("lock", "report.html", "summary.json", *run_files.TABLES_OF_PAGES)  # are not the agent's
+NOT_PACKED = ("lock", "report.html", "summary.json", *run_files.TABLES_OF_PAGES)  # the lock, and what a report writes
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def bundle(run: str | Path, out: str | Path | None = None, licence: str | None = None, overwrite: bool = False) -> Path:
@@ -52,15 +55,15 @@ def bundle(run: str | Path, out: str | Path | None = None, licence: str | None =
     text = card.markdown(directory.path, licence).encode()
     files = {name: _told(directory.path / name) for name in names}
     files[CARD] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-    unfinished = path.with_name(unfinished_name(path.name))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with unfinished.open("wb") as file:
+        with open_new(unfinished) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr(_entry(LIST), sealed({"schema": FORMAT, "files": files}))
                 archive.writestr(_entry(CARD), text)
                 for name in names:
-                    with (directory.path / name).open("rb") as source, archive.open(_entry(name), "w") as target:
-                        shutil.copyfileobj(source, target, BLOCK)
+                    with archive.open(_entry(name), "w") as target:
+                        _copy(directory.path / name, files[name], target)
             sync(file)
         unfinished.replace(path)
         sync_folder(path.parent)
@@ -71,6 +74,17 @@ def bundle(run: str | Path, out: str | Path | None = None, licence: str | None =
     return path
 
 
+def _copy(path: Path, told: dict[str, Any], target: Any) -> None:
+    """Copies a file, which must still be as it is told."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as source:
+        while block := source.read(BLOCK):
+            hashed.update(block)
+            target.write(block)
+    if hashed.hexdigest() != told["sha256"]:
+        raise SharedqError(f"{path} was changed while the run was bundled: bundle it again")
+
+
 def _told(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": checksum(path)}
 
@@ -78,7 +92,7 @@ def _told(path: Path) -> dict[str, Any]:
 def _belongs(name: str) -> bool:
     """Whether a path in a run is packed: what a run writes, and its film, but no pages."""
     hidden = any(part.startswith(".") for part in name.split("/"))
-    return run_files.ours(name) and not hidden and name not in NEITHER and not name.startswith("figures/")
+    return run_files.ours(name) and not hidden and name not in NOT_PACKED and not name.startswith("figures/")
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -103,17 +117,21 @@ def load_bundle(bundle: str | Path, out: str | Path) -> Path:
     path, folder = as_path(bundle, "the bundle"), as_path(out, "the folder of a run").absolute()
     if os.path.lexists(folder):
         raise SharedqError(f"{folder} already exists: choose another --out")
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    unfinished, made = folder.with_name(f".{folder.name}.{os.getpid()}.new"), False
     try:
         with zipfile.ZipFile(path) as archive:
             entries, files = _listed(archive)
-            unfinished.mkdir(parents=True)
+            _check_room(folder, sum(told["bytes"] for told in files.values()))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep_beside(folder)
+            unfinished.mkdir()
+            made = True
             for name, told in files.items():
                 _extract(archive, entries[name], told, unfinished / name)
         if broken := next((finding for finding in verify(unfinished) if not finding.whole), None):
             raise ValueError(f"its run is damaged: {broken}")
         sync_folder(unfinished)
-        unfinished.rename(folder)
+        rename_onto_nothing(unfinished, folder)
         sync_folder(folder.parent)
     except FileNotFoundError:
         raise SharedqError(f"there is no file {path}: give a bundle that 'sharedq bundle' wrote") from None
@@ -122,8 +140,17 @@ def load_bundle(bundle: str | Path, out: str | Path) -> Path:
     except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise SharedqError(f"{path} is no bundle, or was damaged ({error}): get it again") from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if made:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Raises unless the disk has room for so many bytes."""
+    there = next(parent for parent in folder.parents if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise SharedqError(f"the run needs {readable(size)}, and {there} has room for {readable(free)}: make room")
 
 
 def _listed(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], dict[str, Any]]:
@@ -132,6 +159,8 @@ def _listed(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], dict[
     for entry in archive.infolist():
         if entry.filename in entries:
             raise ValueError(f"'{entry.filename}' is in it twice")
+        if entry.compress_type not in COMPRESSIONS:
+            raise ValueError(f"'{entry.filename}' is compressed in another way than ours")
         entries[entry.filename] = entry
     if LIST not in entries:
         raise ValueError(f"it has no {LIST}")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from sharedq import formats
 from sharedq.comparison import folders_of
 from sharedq.errors import SharedqError, Stopped, missing_extra, visible
-from sharedq.experiment import Experiment
+from sharedq.experiment import TABLES, Experiment
 from sharedq.json_files import Maybe, read_json
 from sharedq.reports import trials as page
 from sharedq.reports.trials import CHECKS, FIRST_CHECK, RANDOM, UNPRUNED, values_of
@@ -356,7 +356,8 @@ class _Searching:
         elif one.process is None:
             self._start(one, run is not None)
         elif code is not None:
-            return self._end(one, states.FAIL, reason=_last_line(one.folder) or f"the process ended with {code}")
+            told = f"its process was killed by signal {-code}" if code < 0 else _last_line(one.folder)
+            return self._end(one, states.FAIL, reason=told or f"the process ended with {code}")
         return False
 
     def _begun(self, one: _Active) -> RunDirectory | None:
@@ -449,7 +450,8 @@ class _Searching:
         best = _best(study)
         shown = None if best is None else trials[best.number]
         words = [] if shown is None else ["sharedq", *self._search.words(source, shown.settings)]
-        kind = self._search.experiment(source, {}).kind("target")
+        kinds = {one.name: one.choices[0] for one in self._search.varied if one.name in TABLES}
+        kind = self._search.experiment(source, kinds).kind("target")
         return page.Tuned(source.label, kind, trials, self._importances(study), shown, shlex.join(words))
 
     def _importances(self, study: Any) -> dict[str, float]:

@@ -86,7 +86,10 @@ def sources_of(base: Experiment, options: Mapping[str, str], targets: Sequence[s
 def check(
     base: Experiment, options: Mapping[str, str], sources: Sequence[Source], varied: Sequence[Varied]
 ) -> list[Experiment]:
-    """Experiments at the ends of all ranges. Raises for a setting that no source has, or that refuses a value."""
+    """Experiments with each choice, and at the ends of all ranges.
+
+    Raises for a setting that no source has, or that refuses a value.
+    """
     for one in varied:
         clash = [text for text in (options, *(source.options for source in sources)) if one.name in text]
         require(not clash, f"{one.name} is varied and has a value beside that: give it once")
@@ -102,7 +105,8 @@ def check(
             used |= {one.name for one in own} | {*texts}
             for one in own:
                 for text in one.choices:
-                    _check_type(one, base.parse({**fixed, one.name: text}))
+                    found.append(base.parse({**fixed, one.name: text}))
+                    _check_type(one, found[-1])
             found += [base.parse({**fixed, **{one.name: one.choices[end] for one in own}}) for end in (0, -1)]
     for one in varied:
         if one.name not in used:  # the parser says what is wrong

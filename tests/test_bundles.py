@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import sharedq
+from sharedq import bundles
 from sharedq.agent import load_all
 from sharedq.bundles import bundle, load_bundle
 from sharedq.command_line import main
@@ -92,6 +94,10 @@ def with_file(name: str, content: bytes = b"1", mode: int = stat.S_IFREG | 0o644
     return change
 
 
+def set_compression(entries, kind: int) -> None:
+    entries["episodes.csv"][0].compress_type = kind
+
+
 def without(name: str):
     def change(entries, listed):
         del entries[name], listed["files"][name]
@@ -118,6 +124,8 @@ HARMS = {
     "more bytes than listed": (with_file("evaluations.csv", b"1" * 9999, size=3), "larger than it is said to be"),
     "fewer bytes than listed": (with_file("evaluations.csv", b"1", size=3), "not as its bundle.json lists it"),
     "very many bytes": (with_file("evaluations.csv", b"1", size=2**60), "too large"),
+    "more bytes than the disk has": (with_file("evaluations.csv", b"1", size=2**40 - 2**30), "has room for"),
+    "another compression": (lambda entries, listed: set_compression(entries, zipfile.ZIP_LZMA), "in another way"),
     "an edited file": (edited, "not as its bundle.json lists it"),
     "an edited file that is listed": (edited_and_listed, "its run is damaged"),
     "an absent file that is listed nowhere": (without("episodes.csv"), "its run is damaged"),
@@ -168,6 +176,27 @@ def test_nothing_is_written_over(run, packed, tmp_path):
     again = tmp_path / "it.zip"
     again.write_bytes(packed.read_bytes())
     assert bundle(run, again, overwrite=True) == again
+
+
+def test_what_changes_while_it_is_bundled_is_told_and_no_link_is_followed(run, tmp_path, monkeypatch):
+    victim, out = tmp_path / "victim", tmp_path / "it.zip"
+    victim.write_text("mine")
+    (tmp_path / f".it.zip.{os.getpid()}.new").symlink_to(victim)
+    (run / "episode.gif").write_bytes(b"another film")
+    told = bundles._told
+
+    def then_changed(path):
+        found = told(path)
+        if path.suffix == ".gif":
+            path.write_bytes(b"a film")
+        return found
+
+    monkeypatch.setattr(bundles, "_told", then_changed)
+    with pytest.raises(SharedqError, match="was changed while the run was bundled"):
+        bundle(run, out)
+    (run / "episode.gif").unlink()
+    monkeypatch.undo()
+    assert bundle(run, out) == out and victim.read_text() == "mine" and not out.is_symlink()
 
 
 def test_a_run_that_is_unfinished_or_damaged_is_not_bundled(run, packed, tmp_path):

@@ -202,8 +202,8 @@ def test_the_cost_of_a_run_counts_the_weights_that_are_zero(tmp_path, capsys):
     for seed, cost in found.items():
         params = jax.tree.leaves(load(tmp_path / "run", int(seed[-1])).state.params)
         kernels = [w for w in params if w.ndim > 1 and w.shape[-2] > 1]
-        assert cost["parameters"]["trained, not zero"] == sum(int((np.asarray(w) != 0).sum()) for w in params)
-        assert cost["parameters"]["trained"] - cost["parameters"]["trained, not zero"] > 0.8 * sum(
+        assert cost["parameters"]["trained_nonzero"] == sum(int((np.asarray(w) != 0).sum()) for w in params)
+        assert cost["parameters"]["trained"] - cost["parameters"]["trained_nonzero"] > 0.8 * sum(
             w.size for w in kernels
         )
     assert main(["cost", str(tmp_path / "run"), "--target", "shared_heads"]) == 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_adaptive import ALGORITHM, KEY, SIZE, batches, begun, place, trained
+from test_adaptive import ACTIONS, ALGORITHM, KEY, SIZE, batches, begun, first, place, trained
 from test_interactive import same
 
 from sharedq import testing
@@ -136,6 +136,40 @@ def test_pruned_weights_and_their_moments_are_zero_for_ever(eau):
     assert all((w[-1] != 0).sum() > 0 for w in kernels(eau.params))
 
 
+def test_the_greedy_decision_is_that_of_the_network_which_the_log_tells_of(eau):
+    """Behind a refresh the network that was chosen stands at the first place, and its number is another one's."""
+    source = EAU.build(WIDE.build(ACTIONS))
+    obs = first(batches(1)).transition.obs
+    for step in (3, 7, 11, 15, 19):
+        state, params = place(eau.source, step), place(eau.params, step)
+        wanted = jax.tree.map(lambda w: w[:1], params)
+        one = dataclasses.replace(EAU, behaviour_network="1").build(WIDE.build(ACTIONS))
+        found = source.act_values(params, state, None, obs, False)
+        np.testing.assert_array_equal(found, one.act_values(params, state, None, obs, False))
+        zeros = sum(int((w == 0).sum()) for w in kernels(wanted)) / sum(w.size for w in kernels(wanted))
+        assert zeros == pytest.approx(float(state["left"].sparsity), abs=1e-6)
+
+
+@pytest.mark.parametrize("target", [EAU, PolyPrune(begin=2, end=9, prune_period=3)], ids=["eau_de", "poly_prune"])
+def test_seeds_side_by_side_sort_weights_only_where_they_are_pruned(target):
+    learner, start = begun(target, WIDE)
+    seeds = jax.tree.map(lambda x: jnp.stack([x] * 3), start)
+    batch = jax.tree.map(lambda x: jnp.stack([x] * 3), first(batches(1)))
+    keys = jax.random.split(KEY, 3)
+    jaxpr = jax.make_jaxpr(jax.vmap(learner.update, in_axes=(0, 0, 0, None)))(seeds, batch, keys, jnp.int32(1))
+
+    def sorts(jaxpr):
+        found = 0
+        for equation in jaxpr.eqns:
+            found += equation.primitive.name == "sort"
+            if equation.primitive.name != "cond":
+                inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+                found += sum(sorts(one) for one in inner if hasattr(one, "eqns"))
+        return found
+
+    assert sorts(jaxpr.jaxpr) == 0
+
+
 def test_a_child_only_loses_weights_and_the_first_one_loses_none(eau):
     for step in range(4, 41, 4):  # the state after update 4 is at place 3
         before, after = place(eau.source, step - 2), place(eau.source, step - 1)
@@ -169,7 +203,7 @@ def test_sparsities_have_their_formula_and_their_bounds():
     late = settings.sparsities(KEY, jnp.int32(9_950), jnp.float32(0.5))
     assert late.max() == pytest.approx(0.55)
     assert settings.sparsities(KEY, jnp.int32(9_950), jnp.float32(0.98)).max() == pytest.approx(0.99)
-    linear = dataclasses.replace(settings, speed="linear").sparsities(KEY, jnp.int32(5), jnp.float32(0.5))
+    linear = dataclasses.replace(settings, schedule="linear").sparsities(KEY, jnp.int32(5), jnp.float32(0.5))
     np.testing.assert_allclose(linear[1:], 0.5 + 0.05 * exponents / 3, rtol=1e-5)
 
 
@@ -267,7 +301,7 @@ def test_without_pruning_it_is_the_source_itself():
     "settings",
     [
         EAU,
-        dataclasses.replace(EAU, distribution="erk", reset_optimiser=False, speed="linear"),
+        dataclasses.replace(EAU, distribution="erk", reset_optimiser=False, schedule="linear"),
         PolyPrune("lookahead_replicate:period=4:replicate_steps=2"),
     ],
     ids=lambda one: one.label,

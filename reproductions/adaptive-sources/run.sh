@@ -28,8 +28,10 @@ END
 pruning() { # FOLDER RECIPE PERIOD UPDATES OPTIONS ...: a dense network, EauDeQN, and the fixed schedule to its sparsity
   agent "$1/dense" "$2" --target target_network --target.period "$3" --target.tau 1 "${@:5}"
   agent "$1/eau-de" "$2" --target eau_de --target.period "$3" --target.horizon "$4" "${@:5}"
+  local final
+  final=$(sparsity "$1/eau-de")
   agent "$1/poly-prune" "$2" --target poly_prune --target.source "target_network:period=$3" \
-    --target.final_sparsity "$(sparsity "$1/eau-de")" --target.begin $(($4 / 5)) --target.end $(($4 * 4 / 5)) \
+    --target.final_sparsity "$final" --target.begin $(($4 / 5)) --target.end $(($4 * 4 / 5)) \
     --target.prune_period "$3" "${@:5}"
 }
 
@@ -39,11 +41,12 @@ cartpole() {
 }
 
 space-invaders() {
-  local recipe=minatar-space-invaders steps=200000
+  local recipe=minatar-space-invaders steps=200000 final
   pruning space-invaders $recipe 250 50000 --steps $steps
   agent space-invaders/shared-heads $recipe --target shared_heads --target.heads 9 --target.period 250 --steps $steps
+  final=$(sparsity space-invaders/eau-de)
   agent space-invaders/poly-prune-shared-heads $recipe --target poly_prune \
-    --target.source shared_heads:heads=9:period=250 --target.final_sparsity "$(sparsity space-invaders/eau-de)" \
+    --target.source shared_heads:heads=9:period=250 --target.final_sparsity "$final" \
     --target.begin 10000 --target.end 40000 --target.prune_period 250 --steps $steps
   sharedq report space-invaders --reference dense
 }

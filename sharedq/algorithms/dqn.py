@@ -185,10 +185,10 @@ class DQN:
                 estimate = correction.errors(source, params["correction"], value.features, action)
                 each = correction.loss(predicted, target, estimate)
                 metrics = {"correction": estimate[source.frozen_heads :].mean()}
+            elif source.losses:
+                each = jnp.stack([losses.NAMED[name](one) for name, one in zip(source.losses, error, strict=True)])
             else:
                 each = reading.loss(outputs, reading.target(returns, masses))
-            if source.losses:
-                each = jnp.stack([losses.NAMED[name](one) for name, one in zip(source.losses, error, strict=True)])
             distribution_losses = each if reading.shape else None
             if value.anchor is not None:
                 anchor = backups.of_action(value.anchor, action, len(reading.shape))

@@ -84,9 +84,9 @@ def parameters_of(state: Any) -> dict[str, int]:
 
 def with_zeros(cost: Cost, params: Any) -> Cost:
     """The cost of an agent with these parameters, which also says how many of those that are trained are not zero."""
-    given = sum(int(jnp.count_nonzero(weights)) for weights in jax.tree.leaves(params))
-    trained, *others = cost.parameters.items()
-    return replace(cost, parameters=dict([trained, ("trained, not zero", given), *others]))
+    nonzero = sum(int(jnp.count_nonzero(weights)) for weights in jax.tree.leaves(params))
+    others = {name: number for name, number in cost.parameters.items() if name != "trained"}
+    return replace(cost, parameters={"trained": cost.parameters["trained"], "trained_nonzero": nonzero, **others})
 
 
 def cost_of(

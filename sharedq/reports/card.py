@@ -5,9 +5,11 @@ them can end the line that it stands in.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sharedq.imports import names_code
 from sharedq.reports.files import printable
 from sharedq.reports.finding import interval, number
 from sharedq.reports.load_runs import Run, load
@@ -23,6 +25,7 @@ def markdown(folder: Path, licence: str | None) -> str:
     """The card of the finished run in `folder`."""
     result = summarise(load(folder)).tasks[0].results[0]
     run, name = result.run, printable(folder.name)
+    place, trust = shlex.quote(name), " --trust" * names_code(run.experiment)
     film = next((one for one in FILMS if (folder / one).is_file()), None)
     title = f"{_kind(run, 'algorithm')} with {_kind(run, 'target')} in {run.environment_name}"
     steps_are = "environment" if run.plays else "gradient"
@@ -39,7 +42,9 @@ def markdown(folder: Path, licence: str | None) -> str:
         _table(("", ""), [(key, str(run.versions[key])) for key in TOLD_VERSIONS if key in run.versions]),
         "The settings are in `experiment.json`, and the learning curve is in `episodes.csv`.",
         "## Use",
-        _fenced(f"sharedq load-bundle BUNDLE --out {name}\nsharedq evaluate {name}\nsharedq record {name}"),
+        _fenced(
+            f"sharedq load-bundle BUNDLE --out {place}\nsharedq evaluate {place}{trust}\nsharedq record {place}{trust}"
+        ),
         "Nothing in a bundle is executed or imported when it is opened.",
         "## Licence",
         _plain(licence) if licence else NO_LICENCE,
@@ -68,7 +73,8 @@ def _front_matter(name: str, result: Result, licence: str | None) -> str:
         "tags": tags,
         "model-index": [{"name": name, "results": [found] if result.seeds else []}],
     }
-    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in content.items()) + "\n---"
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    return "\n".join(["---", *lines, "---"])
 
 
 def _returns(result: Result) -> str:

@@ -24,7 +24,7 @@ from sharedq.reports.summary import MOST_STEPS, POINTS
 PAGE = "search.html"
 CHECKS = 10  # ours: points of a training at which a trial has a value, the end included
 FIRST_CHECK = 3  # ours: from which of them on a trial can be pruned
-UNPRUNED = 5  # trials of a source that are never pruned, as optuna has it
+UNPRUNED = 5  # trials of a source that are trained to their end before another one is pruned, as optuna has it
 RANDOM = 10  # trials of a source whose settings are drawn at random, as optuna has it
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 600, 260, 64, 16, 12, 44  # of a scatter plot
 
@@ -33,10 +33,10 @@ METHOD = f"""<h2>How the trials are ranked</h2>
 width, which is the mean return over training, and of it the interquartile mean over the seeds. With fewer than four
 seeds this is the mean. The warm-up, in which nothing is learned, is left out.</p>
 <p>New settings are drawn by the tree-structured Parzen estimator of optuna, the first {RANDOM} at random. A trial is
-<b>pruned</b>, that is stopped early, if its value so far lies below the median of the earlier trials at the same step.
-The first {UNPRUNED} trials of a source are never pruned. The others are looked at after each tenth of the training,
-from number {FIRST_CHECK} on. A pruned or failed trial counts as one of the trials, so every source has the same number
-of them, with the same seeds, steps and ranges.</p>
+<b>pruned</b>, that is stopped early, if the best value that it has had lies below the median of the trials that were
+trained to their end, at the same step. None is pruned before {UNPRUNED} trials of a source have been trained to their
+end. Trials are looked at after each tenth of the training, from number {FIRST_CHECK} on. A pruned or failed trial
+counts as one of the trials, so every source has the same number of them, with the same seeds, steps and ranges.</p>
 <p><b>Importances</b> are those of PED-ANOVA, over the trials that were trained to their end. They say how much a
 setting decides whether a trial is among the best, and add up to 100 %. With few trials they are a rough guess.</p>
 <p>The best of many noisy values is partly luck. Before you compare the best settings with anything else, train them

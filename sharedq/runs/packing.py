@@ -1,7 +1,7 @@
-"""Arrays that take less room in a file, bit for bit: those that are mostly zeros, as pruned weights are, and truths.
+"""Packs arrays for a file, bit for bit: booleans as bits, and what is mostly zeros without the zeros.
 
 An array NAME becomes the arrays `NAME:mask`, with a bit for each number that says whether it is anything but zero,
-`NAME:values`, with the other numbers, and `NAME:shape`. Truths have no values. An array that would not become much
+`NAME:values`, with the other numbers, and `NAME:shape`. Booleans have no values. An array that would not become much
 smaller stays as it is.
 """
 
@@ -31,9 +31,11 @@ def _may_be_packed(array: Any) -> bool:
 def _packed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     flat = np.ascontiguousarray(array).reshape(-1)
     given = flat if flat.dtype == bool else flat.view(f"u{flat.itemsize}") != 0  # so that -0.0 counts as a number
-    values = {} if flat.dtype == bool else {name + VALUES: flat[given]}
-    parts = {name + MASK: np.packbits(given), name + SHAPE: np.array(array.shape, np.int64), **values}
-    return parts if sum(part.nbytes for part in parts.values()) < WORTH * array.nbytes else {name: array}
+    left = 0 if flat.dtype == bool else int(np.count_nonzero(given)) * flat.itemsize
+    if left + flat.size / 8 + 8 * array.ndim >= WORTH * array.nbytes:
+        return {name: array}
+    parts: dict[str, np.ndarray] = {name + MASK: np.packbits(given), name + SHAPE: np.array(array.shape, np.int64)}
+    return parts if flat.dtype == bool else {**parts, name + VALUES: flat[given]}
 
 
 def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -76,7 +76,7 @@ class RunDirectory:
         if path.name in ("", ".."):
             path = Path(os.path.realpath(path))
         try:
-            _sweep_beside(path)  # first, for it may bring back a run, which is to be replaced then
+            sweep_beside(path)  # first, for it may bring back a run, which is to be replaced then
         except OSError as error:
             raise _cannot_make(path, error) from None
         replaced = overwrite and os.path.lexists(path)
@@ -109,7 +109,7 @@ class RunDirectory:
                 with suppress(OSError):  # the next start removes the rest
                     run_files.remove(old)
             else:
-                _rename_onto_nothing(unfinished, path)
+                rename_onto_nothing(unfinished, path)
         except OSError as error:
             raise SharedqError(
                 f"cannot make a run at {path} ({error.strerror}: {error.filename or path}): choose another --out"
@@ -265,7 +265,7 @@ class RunDirectory:
         refuse_links(self.path, (*run_files.FILES, *run_files.FOLDERS))
         refusal = f"another process is writing {self.path}: wait for it, stop it, or choose another --out"
         with locked(self.path / "lock", refusal):
-            _sweep_beside(self.path)
+            sweep_beside(self.path)
             run_files.sweep(self.path)
             yield
 
@@ -298,7 +298,7 @@ def versions(packages: Iterable[str] = ()) -> dict:
     }
 
 
-def _rename_onto_nothing(unfinished: Path, path: Path) -> None:
+def rename_onto_nothing(unfinished: Path, path: Path) -> None:
     """The system itself refuses to rename onto a folder that holds anything, so two runs cannot both win."""
     try:
         unfinished.rename(path)
@@ -349,7 +349,7 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def _sweep_beside(path: Path) -> None:
+def sweep_beside(path: Path) -> None:
     """Removes what processes that are no more left beside a run while they made or replaced it.
 
     A run that was moved aside, and that nothing took the place of, comes back.

@@ -153,7 +153,9 @@ def contest(network: Network, count: int, period: int, behaviour: str, origin: O
         if behaviour == "loss" and key is not None:
             chance = jnp.where(sound & jnp.isfinite(sums.losses), 1 / (sums.losses + SMALLEST_SUM), 0)
             return jax.random.categorical(key, jnp.log(chance))
-        wanted = sums.chosen if behaviour == "loss" else int(behaviour) - 1
+        # The network that was chosen may have moved to another place, and stands there unless it was replaced since.
+        chosen = jnp.argmax(sums.origin == sums.chosen)
+        wanted = chosen if behaviour == "loss" else int(behaviour) - 1
         return jnp.where(sound[wanted], wanted, jnp.argmax(sound))
 
     def select(state, key, values):

@@ -38,6 +38,7 @@ from sharedq.targets.pruning import (
 )
 from sharedq.targets.source import TargetSource, every
 
+HEADS = ("heads",)  # the part whose leaves begin with an axis of heads
 DRAW = 1  # folded into the key of a refresh
 
 
@@ -47,7 +48,7 @@ class EauDe:
 
     networks: int = 5  # K, the number of networks that learn; two at least
     period: int = 2000  # gradient steps between two refreshes of the target, at which networks are pruned
-    speed: Literal["poly", "linear"] = "poly"  # how the sparsity of networks is drawn; linear needs no horizon
+    schedule: Literal["poly", "linear"] = "poly"  # how the sparsity of networks is drawn; linear needs no horizon
     max_noise: float = 3.0  # poly: the largest exponent that is drawn
     max_speed: float = 0.01  # the most that a network's sparsity grows at a refresh
     horizon: int = 2_500_000  # poly: updates of the whole run
@@ -68,7 +69,7 @@ class EauDe:
 
     def remarks(self, experiment: Any, spec: Any):
         updates = experiment.training.updates
-        if self.speed == "poly" and not 0.9 * updates <= self.horizon <= 1.1 * updates:
+        if self.schedule == "poly" and not 0.9 * updates <= self.horizon <= 1.1 * updates:
             yield (
                 f"pruning is planned for {self.horizon:,} updates, and there are {updates:,}: set --target.horizon "
                 f"{updates}"
@@ -77,7 +78,7 @@ class EauDe:
     def sparsities(self, key: jax.Array, step: jax.Array, sparsity: jax.Array) -> jax.Array:
         """The sparsities [K] of the networks that follow one of this sparsity, at the refresh of update `step`."""
         draws = jax.random.uniform(key, (self.networks - 1,))
-        if self.speed == "linear":
+        if self.schedule == "linear":
             drawn = sparsity + self.max_speed * draws
         else:
             left = jnp.maximum(self.horizon - step, self.period).astype(jnp.float32)
@@ -117,8 +118,8 @@ class EauDe:
                 key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), step)
                 sparsity = self.sparsities(jax.random.fold_in(key, DRAW), step, state["sparsity"][best])
                 whole, kept = taken(params, 0), taken(state["masks"], best)
-                rank = ranks(whole, kept)
-                masks = jax.vmap(lambda s: masks_of(rank, s, self.distribution))(sparsity)
+                rank = ranks(whole, kept, HEADS)
+                masks = jax.vmap(lambda s: masks_of(rank, s, self.distribution, HEADS))(sparsity)
                 masks = jax.tree.map(lambda mask, kept: (mask & kept).at[0].set(kept), masks, kept)
                 return pruned(params, masks), masks, sparsity, left_of(kept, uses(params, info.batch_stats, info.now))
 

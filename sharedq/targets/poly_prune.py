@@ -96,6 +96,10 @@ class PolyPrune:
     def build(self, network: Network, *second: Network) -> TargetSource:
         check_no_noise("poly_prune", network)
         inner = self.inner.build(network, *second)
+        require(
+            not inner.meets_the_optimiser and not inner.replaces_heads,
+            f"target.source '{self.source}' puts networks in others' places, and masks cannot follow: choose another",
+        )
         apart = {"trunk", "heads"} - set(inner.shared)  # each head has a mask of its own in these
 
         def init(key, example):
@@ -103,7 +107,7 @@ class PolyPrune:
             check_prunable("poly_prune", params)
             masks = all_kept(params)
             left = left_of(masks, uses(params, state["batch_stats"], example))
-            return params, {**state, "masks": masks, "left": left, "last_pruning": jnp.int32(0)}
+            return params, {**state, "masks": masks, "left": left}
 
         def uses(params, batch_stats, inputs):
             alone = "trunk" in inner.shared
@@ -116,9 +120,9 @@ class PolyPrune:
         def refresh(step, params, state, info):
             params, after = inner.refresh(step, params, state, info)
             masks = moved(step, state["masks"])
-            is_time = ((step - self.begin) % self.prune_period == 0) | (step >= self.end)
-            # The first update after a long warm-up may be one behind `end`. It prunes too, and then no other does.
-            due = (step >= self.begin) & (state["last_pruning"] < self.end) & is_time
+            # Behind `end` this finds the same masks again, unless the first update comes later than that. What depends
+            # on the step alone is a branch also where seeds learn side by side.
+            due = (step >= self.begin) & ((step - self.begin) % self.prune_period == 0)
 
             def fewer():
                 rank = ranks(params, masks, apart)
@@ -126,9 +130,8 @@ class PolyPrune:
                 found = jax.tree.map(jnp.logical_and, found, masks)
                 return found, left_of(found, uses(params, info.batch_stats, info.now))
 
-            masks, left = jax.lax.cond(due, fewer, lambda: (masks, state["left"]))
-            last = jnp.where(due, step, state["last_pruning"])
-            return pruned(params, masks), {**after, "masks": masks, "left": left, "last_pruning": last}
+            masks, left = jax.lax.cond(due | (step == self.end), fewer, lambda: (masks, state["left"]))
+            return pruned(params, masks), {**after, "masks": masks, "left": left}
 
         def moved(step: jax.Array, masks: Any) -> Any:
             """The masks, shifted like the heads that they belong to."""
