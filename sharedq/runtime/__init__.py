@@ -57,7 +57,7 @@ class Agent:
         """The values of all actions by each head that learns: [H, A], or [N, H, A] for a batch."""
         return self._of_heads("head_values", obs)
 
-    def all(self, obs: Any) -> dict[str, np.ndarray]:
+    def outputs(self, obs: Any) -> dict[str, np.ndarray]:
         """Every output of the file for a batch of observations [N, ...], from one run."""
         batch, is_one = self.batch_of(obs)
         if is_one:
