@@ -337,7 +337,7 @@ def test_the_exported_agent_acts_as_the_agent(here, agent):
     np.testing.assert_allclose(agent.values(obs), trained.values(obs), atol=1e-5)
     assert agent.act(obs[0]) == agent.act(obs)[0] and isinstance(agent.act(obs[0]), int)
     assert agent.values(obs[0]).shape == (2,) and agent.head_values(obs).shape == (4, 3, 2)
-    found = agent.all(obs)
+    found = agent.outputs(obs)
     assert set(found) == {"action", "values", "head_values"}
     np.testing.assert_array_equal(found["values"], agent.values(obs))
 
@@ -448,6 +448,28 @@ def test_a_comparison_finds_a_wrong_value_and_a_wrong_action(here, agent):
     assert not exporting.compare(lambda obs: {**decision(obs), "action": 1 - decision(obs)["action"]}, agent, obs).holds
 
 
+@pytest.mark.parametrize("output", ["action", "values", "head_values"])
+def test_a_file_that_gives_no_number_is_not_kept(here, agent, output):
+    class Broken:
+        def outputs(self, obs):
+            found = agent.outputs(obs)
+            return {**found, output: found[output] * np.nan}
+
+    obs = np.eye(4, dtype=np.float32)
+    assert not exporting.compare(decision_of(library.load(here / "run")), Broken(), obs).holds
+
+
+def test_a_continuous_action_that_is_no_number_differs(tmp_path):
+    agent = agent_of(dataclasses.replace(recipe("sac-pendulum"), algorithm=SAC(actor_width=8)), MOVES)
+
+    class Broken:
+        def outputs(self, obs):
+            return {"action": np.full((len(obs), 2), np.nan, np.float32)}
+
+    found = exporting.compare(decision_of(agent), Broken(), np.zeros((3, 5), np.float32))
+    assert not found.holds and found.agreement == 0
+
+
 def test_what_stands_at_the_place_of_a_file_is_replaced_only_if_it_is_ours(here, sharedq):
     (here / "mine.onnx").write_text("mine")
     (here / "link.onnx").symlink_to("mine.onnx")
@@ -504,19 +526,33 @@ def test_a_convolutional_network_is_calibrated_and_stays_near_its_values(tmp_pat
 
 
 def test_observations_are_kept_spread_over_play():
-    spread = playing.Spread()
+    sample = playing.ObservationSample()
     for time in range(10_000):
-        spread.add(np.full((2, 1), time))
-    kept = spread.batch()[:, 0]
-    assert len(kept) <= playing.KEPT and kept[0] == 0 and kept[-1] > 9_900
+        sample.add(np.full((2, 1), time))
+    kept = sample.batch()[:, 0]
+    assert len(kept) <= playing.SAMPLE_SIZE and kept[0] == 0 and kept[-1] > 9_900
     assert np.diff(kept).max() <= 64
+
+
+def test_observations_are_not_of_games_that_have_ended():
+    """One of eight poles is balanced for long, and the others fall early, again and again."""
+    agent = agent_of(recipe("cartpole").replace(network=Dense((8,))), None)
+
+    def act(obs):
+        return np.where(np.arange(len(obs)) == 0, obs[:, 2] > 0, 1)
+
+    assert np.ptp(playing.acting_with(agent, act).evaluate(8, max_steps=256).lengths) > 30
+    seen = playing.observations(agent, act, 0)
+    assert seen.source == "played observations"
+    assert (np.abs(seen.batch[:, 2]) < 0.2095).all()  # the angle at which an episode ends
 
 
 def test_a_host_environment_is_played_and_its_returns_are_those_of_the_agent(tmp_path):
     one = dataclasses.replace(recipe("lunar-lander"), network=Dense((8,)))
     agent = agent_of(one, None)
     found = exported(agent, tmp_path / "agent.onnx")
-    mine, its = agent.evaluate(3, max_steps=40), playing.played(agent, exporting.acting(found), 3, 0, 40)
+    its = playing.acting_with(agent, exporting.acting(found))
+    mine, its = agent.evaluate(3, max_steps=40), its.evaluate(3, max_steps=40)
     np.testing.assert_allclose(its.returns, mine.returns, rtol=1e-5)
     assert playing.observations(agent, exporting.acting(found), 0).source == "played observations"
 
