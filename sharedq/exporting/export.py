@@ -12,11 +12,12 @@ import numpy as np
 from sharedq import runtime
 from sharedq.agent import Agent, Evaluation, checked_game, load_all
 from sharedq.environments import HostEnvironment
-from sharedq.errors import SharedqError, missing_extra
+from sharedq.errors import SharedqError, missing_extra, reason
 from sharedq.experiment import Trust
 from sharedq.exporting import agent_file, playing
 from sharedq.exporting.decision import decision_of
 from sharedq.playing import MAX_STEPS
+from sharedq.reports.files import unfinished
 from sharedq.results import Run
 from sharedq.units import readable
 from sharedq.validation import path as as_path
@@ -81,7 +82,7 @@ def export(
     decision = decision_of(learned)
     model = model_of_agent(learned, decision)
     content = agent_file.content_of(model, agent_file.description_of(learned, trained, "float32"))
-    with agent_file.unfinished(out, content) as file:
+    with unfinished(out, content) as file:
         exported = runtime.load(file)
         seen = playing.observations(learned, acting(exported), seed)
         found = compare(decision, exported, seen.batch)
@@ -119,7 +120,7 @@ def _export_int8(
     content = agent_file.content_of(
         int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
     )
-    with agent_file.unfinished(out, content) as file:
+    with unfinished(out, content) as file:
         found = compare(decision, runtime.load(file), others.batch)
     say(
         f"{out}: {readable(len(content))}, largest difference {found.difference:.2g} of {found.scale:.3g}, "
@@ -170,7 +171,13 @@ def model_of_agent(agent: Agent, decision: Callable[[Any], dict[str, jax.Array]]
     from sharedq.exporting.lowering import model_of
 
     model = model_of(decision, agent.built.spec.observation, agent.experiment.label)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise SharedqError(
+            f"the agent cannot be exported: its decision has an operation that ONNX does not take ({reason(error)}); "
+            "write the network without it"
+        ) from error
     return model
 
 
