@@ -32,6 +32,7 @@ from sharedq.networks import Dense
 from sharedq.recipes import RECIPES, recipe
 from sharedq.runs import run_files
 from sharedq.targets import SOURCES, IteratedNetworks, SharedHeads
+from sharedq.training.interactive import WORLDS
 
 pytestmark = pytest.mark.usefixtures("hasty")  # compiling is what takes time here
 
@@ -558,6 +559,14 @@ def test_an_export_leaves_the_unfinished_file_of_another_process_and_removes_tho
 def test_a_game_that_cannot_be_played_is_refused_before_anything_is_written(here, sharedq, option, value, words):
     answer = sharedq("export", "run", "--out", "new.onnx", "--int8", option, value)
     assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1
+    assert not list(here.glob("new*"))
+
+
+def test_more_episodes_than_the_host_can_open_are_refused_before_anything_is_written(here, monkeypatch):
+    agent = agent_of(dataclasses.replace(recipe("lunar-lander"), network=Dense((8,))), None)
+    monkeypatch.setattr(exporting, "chosen", lambda *_: agent)
+    with pytest.raises(SharedqError, match=f"episodes can be {WORLDS:,} at most"):
+        exporting.export("run", "new.onnx", int8=True, episodes=WORLDS + 1)
     assert not list(here.glob("new*"))
 
 

@@ -42,8 +42,11 @@ class ObservationSample:
         return batch[np.linspace(0, len(batch) - 1, min(len(batch), SAMPLE_SIZE)).astype(int)]
 
 
-def acting_with(agent: Agent, act: Callable[[np.ndarray], np.ndarray], **parts: Any) -> Agent:
-    """The agent with `act`, which takes and gives what an exported agent does, and with other `parts` of `Built`."""
+def acting_with(agent: Agent, act: Callable[[np.ndarray], np.ndarray], environment: Any = None) -> Agent:
+    """The agent, but `act` decides, which takes and gives what an exported agent does; in another environment if given.
+
+    It plays and checks as every agent does.
+    """
     actions = agent.built.spec.actions
 
     def on_host(obs: np.ndarray) -> np.ndarray:
@@ -54,7 +57,7 @@ def acting_with(agent: Agent, act: Callable[[np.ndarray], np.ndarray], **parts: 
         return jax.pure_callback(on_host, form, obs)
 
     algorithm = agent.built.algorithm._replace(act=called_back)
-    built = dataclasses.replace(agent.built, algorithm=algorithm, **parts)
+    built = dataclasses.replace(agent.built, algorithm=algorithm, opened=environment or agent.environment)
     return Agent(Compiled(built), agent.state, agent.step, agent.seed)
 
 
@@ -82,7 +85,7 @@ def observations(agent: Agent, act: Callable[[np.ndarray], np.ndarray], seed: in
         # A game that has ended starts again, because its agent never acts on what would come after the end.
         one = agent.environment
         restarting = autoreset(one) if isinstance(one, Environment) else one
-        acting_with(agent, watched, opened=restarting).evaluate(SAMPLE_EPISODES, seed, SAMPLE_STEPS)
+        acting_with(agent, watched, restarting).evaluate(SAMPLE_EPISODES, seed, SAMPLE_STEPS)
         batch = sample.batch()
         if len(batch) < ENOUGH_OBSERVATIONS:
             random = random[: SAMPLE_SIZE - len(batch)]
