@@ -75,7 +75,7 @@ def main() -> None:
                 obs = np.zeros((batch, *built.spec.observation.shape), built.spec.observation.dtype)
                 inputs = np.random.default_rng(0).normal(size=(batch, len(layer))).astype(np.float32)
                 across = np.ascontiguousarray(inputs.T)
-                cells.append(timed(partial(exported.all, obs), arguments.repeats))
+                cells.append(timed(partial(exported.outputs, obs), arguments.repeats))
                 dense = timed(partial(np.matmul, inputs, layer), arguments.repeats)
                 cells.append((dense, timed(partial(operator.matmul, sparse, across), arguments.repeats)))
             act, layers = cells[::2], cells[1::2]

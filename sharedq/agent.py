@@ -173,10 +173,7 @@ class Agent:
 
     def evaluate(self, episodes: int = 10, seed: int = 0, max_steps: int = MAX_STEPS) -> Evaluation:
         """Plays episodes in the environment that the agent was trained in."""
-        episodes, max_steps = _whole("episodes", episodes), _whole("max_steps", max_steps)
-        check_count("episodes", episodes, most=WORLDS if self._compiled.on_host else EPISODES)
-        check_count("max_steps", max_steps)
-        seed = _first_seed(seed)
+        episodes, seed, max_steps = checked_game(episodes, seed, max_steps, self._compiled.on_host)
         played = self._compiled.play(self._state, evaluation_seed(seed), episodes=episodes, max_steps=max_steps)
         return Evaluation(*(np.asarray(x) for x in played))
 
@@ -221,6 +218,14 @@ class Agent:
 
 def _whole(name: str, value: Any) -> int:
     return convert(value, int, name)
+
+
+def checked_game(episodes: Any, seed: Any, max_steps: Any, on_host: bool = False) -> tuple[int, int, int]:
+    """The settings of `Agent.evaluate` as whole numbers. Raises if such episodes cannot be played."""
+    episodes, max_steps = _whole("episodes", episodes), _whole("max_steps", max_steps)
+    check_count("episodes", episodes, most=WORLDS if on_host else EPISODES)
+    check_count("max_steps", max_steps)
+    return episodes, _first_seed(seed), max_steps
 
 
 def _first_seed(seed: Any) -> int:

@@ -508,11 +508,11 @@ def _export(verb: argparse.ArgumentParser) -> Callable:
         export(
             parsed.run,
             parsed.out or parsed.run / "agent.onnx",
-            seed=parsed.agent,
+            agent=parsed.agent,
             checkpoint=parsed.checkpoint,
             int8=parsed.int8,
             episodes=parsed.episodes,
-            play_seed=parsed.seed,
+            seed=parsed.seed,
             max_steps=parsed.max_steps,
             trust=parsed.trust,
             overwrite=parsed.overwrite,

@@ -132,8 +132,8 @@ class Held:
         self.sizes: list[int] = []  # of the batches that it was given since its server began
         self.begun = False
 
-    def all(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    def outputs(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         if self.begun:
             self.sizes.append(len(batch))
             self.go.wait()
-        return self._agent.all(batch)
+        return self._agent.outputs(batch)

@@ -363,8 +363,8 @@ def test_clients_that_leave_are_counted_and_nothing_is_logged(agent, serving, ca
 
 def test_an_agent_that_breaks_is_answered_in_one_line(agent, serving):
     class Broken(Held):
-        def all(self, batch):
-            return self.broken(batch) if self.begun else self._agent.all(batch)
+        def outputs(self, batch):
+            return self.broken(batch) if self.begun else self._agent.outputs(batch)
 
     one = Broken(agent)
     running = serving(one)
@@ -395,14 +395,14 @@ def test_requests_that_wait_are_decided_together_as_they_are_one_by_one(agent, s
 
 def test_an_agent_whose_decisions_depend_on_the_batch_decides_one_by_one(agent, serving):
     class Mixing(Held):
-        def all(self, batch):
-            found = self._agent.all(batch)
+        def outputs(self, batch):
+            found = self._agent.outputs(batch)
             return {**found, "values": found["values"] + batch.max()}
 
     wanted = agent.values(OBS[:9]) + OBS[:9].max(axis=1, keepdims=True)
     found = serving(Mixing(agent)).post("/values", OBS[:9].tobytes()).json["values"]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    assert not mixes_rows(agent.all, (5,), np.dtype("float32"))
+    assert not mixes_rows(agent.outputs, (5,), np.dtype("float32"))
 
 
 def test_a_batcher_keeps_the_order_and_its_bounds():

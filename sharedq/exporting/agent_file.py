@@ -1,8 +1,6 @@
 """The file of an exported agent: a model of ONNX with a description of the agent inside, and a seal behind it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,12 @@ from sharedq import runtime
 from sharedq.agent import Agent
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
-from sharedq.reports.files import is_there, make_empty
+from sharedq.reports.files import is_there
 from sharedq.results import Run
 
-WORTH = 0.75  # ours: of the bytes of a constant, which a sparse one must stay below
-LAST = 100  # episodes whose mean return is told of a run that did not evaluate
+SPARSE_SHARE = 0.75  # ours: a constant is stored as a sparse one if that takes less than this share of its bytes
+SMALLEST_SPARSE = 4_096  # ours: bytes; a smaller constant stays dense, because there is little to save
+LAST_EPISODES = 100  # the file of a run that did not evaluate has their mean return
 
 
 def content_of(model: Any, description: dict[str, Any]) -> bytes:
@@ -49,7 +48,8 @@ def with_sparse_constants(model: Any) -> Any:
         array = numpy_helper.to_array(constant)
         places = np.flatnonzero(array)  # eight bytes each
         values = array.reshape(-1)[places]
-        if array.dtype == np.float32 and places.nbytes + values.nbytes < WORTH * array.nbytes:
+        is_small = places.nbytes + values.nbytes < SPARSE_SHARE * array.nbytes
+        if array.dtype == np.float32 and array.nbytes >= SMALLEST_SPARSE and is_small:
             parts = numpy_helper.from_array(values, constant.name), numpy_helper.from_array(places, "places")
             stored.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(*parts, array.shape))
         else:
@@ -80,7 +80,7 @@ def return_of(agent: Agent, run: Run) -> dict[str, Any] | None:
         steps, returns = table["step"][mine], table["return"][mine]
         if not len(returns):
             continue
-        counted = returns[steps == steps.max()] if name == "evaluation" else returns[-LAST:]
+        counted = returns[steps == steps.max()] if name == "evaluation" else returns[-LAST_EPISODES:]
         return {"mean": float(np.mean(counted)), "episodes": len(counted), "of": name}
     return None
 
@@ -101,16 +101,3 @@ def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - runtime.SEALED_BYTES))
         return runtime.SEAL.encode() in file.read()
-
-
-@contextmanager
-def unfinished(path: Path, content: bytes) -> Iterator[Path]:
-    """A file beside `path` with this content. It gets that name at the end, unless an error comes before."""
-    beside = path.with_name(f".{path.stem}.unfinished.onnx")
-    make_empty(beside)
-    try:
-        beside.write_bytes(content)
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -53,8 +53,7 @@ def heads_of(agent: Agent) -> list[Any]:
 def in_units(actions: Any, action: jax.Array) -> jax.Array:
     """The `in_units` of the spec, in operations that can be exported."""
     if isinstance(actions, Continuous):
-        low, high = (np.asarray(bound, np.float32) for bound in (actions.low, actions.high))
-        return jnp.clip((low + high) / 2 + (high - low) / 2 * action, low, high)
+        return actions.in_units(action)
     if not actions.sizes:
         return action + actions.first if actions.first else action
     entries, rest = [], action

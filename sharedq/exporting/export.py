@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from sharedq import runtime
-from sharedq.agent import Agent, Evaluation, load_all
-from sharedq.errors import SharedqError, missing_extra
+from sharedq.agent import Agent, Evaluation, checked_game, load_all
+from sharedq.environments import HostEnvironment
+from sharedq.errors import SharedqError, missing_extra, reason
 from sharedq.experiment import Trust
 from sharedq.exporting import agent_file, playing
 from sharedq.exporting.decision import decision_of
 from sharedq.playing import MAX_STEPS
+from sharedq.reports.files import unfinished
 from sharedq.results import Run
-from sharedq.settings import check_count
 from sharedq.units import readable
 from sharedq.validation import path as as_path
 
@@ -53,11 +54,11 @@ def export(
     run: str | Path,
     out: str | Path,
     *,
-    seed: int | None = None,
+    agent: int | None = None,
     checkpoint: str | int = "last",
     int8: bool = False,
     episodes: int = 10,
-    play_seed: int = 0,
+    seed: int = 0,
     max_steps: int = MAX_STEPS,
     trust: Trust = False,
     overwrite: bool = False,
@@ -65,32 +66,36 @@ def export(
 ) -> list[Path]:
     """Writes the agent of a run as `out`, and with `int8` another file beside it; gives the paths.
 
-    The agent is that of the trained `seed`, by default the one with the best return. `say` takes a line on each result.
+    `agent` is a trained seed, by default the one with the best return; `seed` is that of the episodes that are played.
+    `say` takes a line on each result.
     """
     check_packages()
-    check_count("episodes", episodes)
+    episodes, seed, max_steps = checked_game(episodes, seed, max_steps)
     trained, out = Run(as_path(run, "run")), as_path(out, "out")
     wanted = [out, out.with_suffix(".int8.onnx")] if int8 else [out]
     for path in wanted:
         agent_file.check_place(path, overwrite)
-    agent = chosen(trained, seed, checkpoint, trust, say)
-    decision = decision_of(agent)
-    model = model_of_agent(agent, decision)
-    content = agent_file.content_of(model, agent_file.description_of(agent, trained, "float32"))
-    with agent_file.unfinished(out, content) as file:
+    learned = chosen(trained, agent, checkpoint, trust, say)
+    plays_both = int8 and playing.can_play(learned)
+    if plays_both:
+        checked_game(episodes, seed, max_steps, isinstance(learned.environment, HostEnvironment))
+    decision = decision_of(learned)
+    model = model_of_agent(learned, decision)
+    content = agent_file.content_of(model, agent_file.description_of(learned, trained, "float32"))
+    with unfinished(out, content) as file:
         exported = runtime.load(file)
-        seen = playing.observations(agent, acting(exported), play_seed)
+        seen = playing.observations(learned, acting(exported), seed)
         found = compare(decision, exported, seen.batch)
         told = f"largest difference {found.difference:.2g} of {found.scale:.3g}, {_told(found, seen)}"
         if not found.holds:
             raise SharedqError(f"the exported file does not decide as the agent does, so it is not kept: {told}")
     say(f"{out}: {readable(len(content))}, {told}")
     if int8:
-        _export_int8(agent, trained, model, decision, seen, wanted[1], say)
-        if playing.can_play(agent):
+        _export_int8(learned, trained, model, decision, seen, wanted[1], say)
+        if plays_both:
             for path in wanted:
                 act = acting(runtime.load(path))
-                told_return(path, playing.played(agent, act, episodes, play_seed, max_steps), say)
+                say_return(path, playing.acting_with(learned, act).evaluate(episodes, seed, max_steps), say)
         else:
             say("the agent has no environment here to play in, so the returns of the two files are not known")
     return wanted
@@ -115,7 +120,7 @@ def _export_int8(
     content = agent_file.content_of(
         int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
     )
-    with agent_file.unfinished(out, content) as file:
+    with unfinished(out, content) as file:
         found = compare(decision, runtime.load(file), others.batch)
     say(
         f"{out}: {readable(len(content))}, largest difference {found.difference:.2g} of {found.scale:.3g}, "
@@ -125,7 +130,7 @@ def _export_int8(
         say("the network is dense, so that INT8 saves memory and hardly any time")
 
 
-def told_return(path: Path, found: Evaluation, say: Callable[[str], None]) -> None:
+def say_return(path: Path, found: Evaluation, say: Callable[[str], None]) -> None:
     returns, cut = found.returns, int((~found.ended).sum())
     spread = f" +- {returns.std(ddof=1) / len(returns) ** 0.5:.2f}" if len(returns) > 1 else ""
     ended = f", {cut} of them cut" if cut else ""
@@ -166,19 +171,25 @@ def model_of_agent(agent: Agent, decision: Callable[[Any], dict[str, jax.Array]]
     from sharedq.exporting.lowering import model_of
 
     model = model_of(decision, agent.built.spec.observation, agent.experiment.label)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise SharedqError(
+            f"the agent cannot be exported: its decision has an operation that ONNX does not take ({reason(error)}); "
+            "write the network without it"
+        ) from error
     return model
 
 
 def acting(exported: runtime.Agent) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda obs: exported.all(obs)["action"]
+    return lambda obs: exported.outputs(obs)["action"]
 
 
 def compare(decision: Callable, exported: runtime.Agent, obs: np.ndarray) -> Comparison:
     """Runs the file in batches and one observation at a time, and compares it with the agent on the same ones."""
     decide = jax.jit(decision)
-    pairs = [(decide(part), exported.all(part)) for part in _parts(obs, BATCH)]
-    pairs += [(decide(part), exported.all(part)) for part in _parts(obs[:ALONE], 1)]
+    pairs = [(decide(part), exported.outputs(part)) for part in _parts(obs, BATCH)]
+    pairs += [(decide(part), exported.outputs(part)) for part in _parts(obs[:ALONE], 1)]
     wanted, found = (
         {name: np.concatenate([np.asarray(pair[side][name]) for pair in pairs]) for name in pairs[0][1]}
         for side in (0, 1)
@@ -187,10 +198,11 @@ def compare(decision: Callable, exported: runtime.Agent, obs: np.ndarray) -> Com
     for name in floats:
         if not np.isfinite(wanted[name]).all():
             raise SharedqError(f"the agent's own {name} are not finite: it diverged, and is not exported")
-    difference = max(float(np.abs(wanted[name] - found[name]).max()) for name in floats)
+    difference = float(np.max([np.abs(wanted[name] - found[name]).max() for name in floats]))  # NaN if one is NaN
     scale = max(1.0, *(float(np.abs(wanted[name]).max()) for name in floats))
-    off = np.abs(wanted["action"].astype(float) - found["action"]) > (TOLERANCE * scale if "values" not in found else 0)
-    return Comparison(difference, scale, 1 - float(off.reshape(len(off), -1).any(axis=1).mean()))
+    limit = TOLERANCE * scale if "values" not in found else 0
+    same = np.abs(wanted["action"].astype(float) - found["action"]) <= limit
+    return Comparison(difference, scale, float(same.reshape(len(same), -1).all(axis=1).mean()))
 
 
 def _parts(obs: np.ndarray, size: int) -> list[np.ndarray]:

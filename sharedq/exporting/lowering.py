@@ -176,14 +176,18 @@ class Graph:
             found = equation.primitive.bind(*given, **params)
             return [self.constant(x) for x in (found if equation.primitive.multiple_results else [found])]
         if name not in OPERATORS:
-            raise SharedqError(
-                f"the agent cannot be exported: its decision uses the operation '{name}', which sharedq cannot write "
-                "as ONNX; write the network without it"
-            )
+            raise _unknown(f"'{name}'")
         if name not in BROADCASTS:
             inputs = [self.full(v, x.aval.shape) for v, x in zip(inputs, equation.invars, strict=True)]
         found = OPERATORS[name](self, equation, *inputs)
         return found if equation.primitive.multiple_results else [found]
+
+
+def _unknown(operation: str) -> SharedqError:
+    return SharedqError(
+        f"the agent cannot be exported: its decision uses the operation {operation}, which sharedq cannot write as "
+        "ONNX; write the network without it"
+    )
 
 
 def element_type(dtype: Any) -> int:
@@ -266,6 +270,17 @@ def _needed(nodes: Sequence[Any], outputs: list[str]) -> list[Any]:
 def _elementwise(operator: str, dtype: Any = None) -> Callable:
     def write(graph: Graph, equation: Any, *inputs: Value) -> Value:
         return graph.emit(operator, inputs, _together(*inputs), dtype)
+
+    return write
+
+
+def _logical(operator: str) -> Callable:
+    """An operator of booleans. JAX has the same operation for the bits of whole numbers."""
+
+    def write(graph: Graph, equation: Any, *inputs: Value) -> Value:
+        if inputs[0].dtype != bool:
+            raise _unknown(f"'{equation.primitive.name}' of {inputs[0].dtype}")
+        return graph.emit(operator, inputs, _together(*inputs))
 
     return write
 
@@ -534,9 +549,9 @@ ELEMENTWISE: dict[str, Callable] = {
     "erfc": _erfc,
     "sin": _elementwise("Sin"),
     "cos": _elementwise("Cos"),
-    "and": _elementwise("And"),
-    "or": _elementwise("Or"),
-    "not": _elementwise("Not"),
+    "and": _logical("And"),
+    "or": _logical("Or"),
+    "not": _logical("Not"),
     "eq": _elementwise("Equal", bool),
     "ne": _not_equal,
     "lt": _elementwise("Less", bool),

@@ -1,22 +1,21 @@
 """Plays with an exported agent, and gives observations on which it is compared with the agent that it was made from."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sharedq.agent import Agent, Evaluation
-from sharedq.environments import HostEnvironment
-from sharedq.environments.contract import DescribedEnvironment
+from sharedq.agent import Agent, Compiled
+from sharedq.environments.contract import DescribedEnvironment, Environment, autoreset
 from sharedq.errors import SharedqError
 from sharedq.exporting.decision import from_units
-from sharedq.playing.episodes import evaluation_seed, play, play_on_host
 
-KEPT = 1_024  # observations that are kept of a game, spread over it
-FEW = 256  # of fewer played ones, random ones are added
-WORLDS = 8  # episodes that are played for them
-STEPS = 256  # of each of these episodes
+SAMPLE_SIZE = 1_024  # observations that are kept of a game, spread over it
+ENOUGH_OBSERVATIONS = 256  # random ones are added to fewer
+SAMPLE_EPISODES = 8  # episodes that are played for them, side by side
+SAMPLE_STEPS = 256  # steps of each of these episodes, at most
 
 
 class Observations(NamedTuple):
@@ -24,7 +23,7 @@ class Observations(NamedTuple):
     source: str  # what they are, for people
 
 
-class Spread:
+class ObservationSample:
     """Keeps observations that are spread evenly over all that were added, whatever their number is."""
 
     def __init__(self) -> None:
@@ -35,34 +34,31 @@ class Spread:
         if self._added % self._every == 0:
             self._kept.append(np.array(batch))
         self._added += 1
-        if len(self._kept) * len(batch) >= 2 * KEPT and len(self._kept) > 1:
+        if len(self._kept) * len(batch) >= 2 * SAMPLE_SIZE and len(self._kept) > 1:
             self._kept, self._every = self._kept[::2], 2 * self._every
 
     def batch(self) -> np.ndarray:
         batch = np.concatenate(self._kept)
-        return batch[np.linspace(0, len(batch) - 1, min(len(batch), KEPT)).astype(int)]
+        return batch[np.linspace(0, len(batch) - 1, min(len(batch), SAMPLE_SIZE)).astype(int)]
 
 
-def played(
-    agent: Agent, act: Callable[[np.ndarray], np.ndarray], episodes: int, seed: int, max_steps: int
-) -> Evaluation:
-    """Plays episodes in the agent's environment with `act`, which takes and gives what an exported agent does."""
-    actions, environment = agent.built.spec.actions, agent.environment
+def acting_with(agent: Agent, act: Callable[[np.ndarray], np.ndarray], environment: Any = None) -> Agent:
+    """The agent, but `act` decides, which takes and gives what an exported agent does; in another environment if given.
 
-    def on_host(key: Any, obs: Any) -> np.ndarray:
+    It plays and checks as every agent does.
+    """
+    actions = agent.built.spec.actions
+
+    def on_host(obs: np.ndarray) -> np.ndarray:
         return from_units(actions, act(np.asarray(obs)))
 
-    first = evaluation_seed(seed)
-    if isinstance(environment, HostEnvironment):
-        found = play_on_host(environment, on_host, first, episodes, max_steps)
-    else:
-        form = jax.ShapeDtypeStruct((episodes, *actions.one.shape), actions.one.dtype)
+    def called_back(state: Any, key: Any, obs: Any, step: Any) -> jax.Array:
+        form = jax.ShapeDtypeStruct((len(obs), *actions.one.shape), actions.one.dtype)
+        return jax.pure_callback(on_host, form, obs)
 
-        def called_back(key: Any, obs: Any) -> jax.Array:
-            return jax.pure_callback(lambda obs: on_host(None, obs), form, obs)
-
-        found = jax.jit(lambda: play(environment, called_back, first, episodes, max_steps))()
-    return Evaluation(*(np.asarray(x) for x in found))
+    algorithm = agent.built.algorithm._replace(act=called_back)
+    built = dataclasses.replace(agent.built, algorithm=algorithm, opened=environment or agent.environment)
+    return Agent(Compiled(built), agent.state, agent.step, agent.seed)
 
 
 def can_play(agent: Agent) -> bool:
@@ -80,16 +76,20 @@ def observations(agent: Agent, act: Callable[[np.ndarray], np.ndarray], seed: in
     """
     random = drawn(agent, np.random.default_rng(seed))
     if can_play(agent):
-        spread = Spread()
+        sample = ObservationSample()
 
         def watched(obs: np.ndarray) -> np.ndarray:
-            spread.add(obs)
+            sample.add(obs)
             return act(obs)
 
-        played(agent, watched, WORLDS, seed, STEPS)
-        batch = spread.batch()
-        if len(batch) < FEW:
-            return Observations(np.concatenate([batch, random[: KEPT - len(batch)]]), "played and random observations")
+        # A game that has ended starts again, because its agent never acts on what would come after the end.
+        one = agent.environment
+        restarting = autoreset(one) if isinstance(one, Environment) else one
+        acting_with(agent, watched, restarting).evaluate(SAMPLE_EPISODES, seed, SAMPLE_STEPS)
+        batch = sample.batch()
+        if len(batch) < ENOUGH_OBSERVATIONS:
+            random = random[: SAMPLE_SIZE - len(batch)]
+            return Observations(np.concatenate([batch, random]), "played and random observations")
         return Observations(batch, "played observations")
     try:
         return Observations(_of_data(agent), "observations of its data")
@@ -103,10 +103,10 @@ def _of_data(agent: Agent) -> np.ndarray:
         raise SharedqError("the agent did not learn from data")
     replay.open(agent.built.spec)
     raw = replay.batches([agent.seed], 0, 1)
-    return np.asarray(replay.decode(jax.tree.map(lambda x: x[0, 0], raw)).transition.obs)[:KEPT]
+    return np.asarray(replay.decode(jax.tree.map(lambda x: x[0, 0], raw)).transition.obs)[:SAMPLE_SIZE]
 
 
-def drawn(agent: Agent, generator: np.random.Generator, count: int = KEPT) -> np.ndarray:
+def drawn(agent: Agent, generator: np.random.Generator, count: int = SAMPLE_SIZE) -> np.ndarray:
     """Random observations: normal numbers, or any that a whole number can be."""
     form = agent.built.spec.observation
     shape, dtype = (count, *form.shape), np.dtype(form.dtype)

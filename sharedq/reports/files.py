@@ -4,6 +4,8 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +67,22 @@ def is_there(path: Path) -> bool:
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file so that a reader meets the old one or the new one, never a half. The umask says who may read it."""
+    with unfinished(path, content):
+        pass
+
+
+@contextmanager
+def unfinished(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with this content. It gets that name at the end, unless an error comes before."""
     sweep_beside(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    make_empty(unfinished)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    make_empty(beside)
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        beside.write_bytes(content)
+        yield beside
+        beside.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
 
 
 def sweep_beside(path: Path) -> None:

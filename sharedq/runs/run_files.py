@@ -26,7 +26,6 @@ _KIND = _ONE_EACH + "|" + _OVERALL + r"|measure_[a-z0-9_]*(-\d+)?"
 _FIGURE = r"(environment_\d+_)?(" + _KIND + r")((-light|-dark)?\.svg|\.png)"
 _FIGURES = r"figures(/(" + _FIGURE + r"|\.(" + _FIGURE + r")\.\d+))?"  # also one that a killed process was writing
 _UNFINISHED = r"\.(" + "|".join(map(re.escape, FILES)) + r")\.\w+|\.episode\.unfinished\.(mp4|gif)"
-_UNFINISHED += r"|\.agent(\.int8)?\.unfinished\.onnx"
 _OURS = re.compile("|".join([*map(re.escape, FILES), _EVENTS, _CHECKPOINTS, _FIGURES, _UNFINISHED]))
 
 

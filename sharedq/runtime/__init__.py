@@ -10,6 +10,7 @@ This package imports nothing of sharedq, because it is also installed alone.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FORMAT = "sharedq agent 1"
 PREFIX = "sharedq."  # of the names of our metadata in the file
 LARGEST = 4 * 2**30  # ours: a file of more bytes is not read
 KINDS = "biuf"  # kinds of the dtypes of numbers
-MISSING = "the runtime needs the package 'onnxruntime': run  pip install 'sharedq[runtime]', or  sharedq-runtime  alone"
+MISSING = "the runtime needs the package 'onnxruntime': run  pip install onnxruntime"
 
 
 class AgentError(Exception):
@@ -36,10 +37,12 @@ class Agent:
         self._shape = tuple(self.spec["observation"]["shape"])
         self._dtype = np.dtype(self.spec["observation"]["dtype"])
         actions = self.spec["actions"]
-        self._action_dtype = np.dtype("int64" if actions["kind"] == "discrete" else actions["dtype"])
+        is_number = actions["kind"] == "discrete" and "dtype" not in actions  # only vectors have a dtype of their own
+        self._action_dtype = np.dtype("int64" if is_number else actions["dtype"])
+        self._described = f"Agent({metadata['label']}, in {self.spec['name']}, seed {metadata['seed']})"
 
     def __repr__(self) -> str:
-        return f"Agent({self.metadata['label']}, in {self.spec['name']}, seed {self.metadata['seed']})"
+        return self._described
 
     def act(self, obs: Any) -> int | np.ndarray:
         """The greedy action for one observation, in the environment's own form; for a batch [N, ...] N actions."""
@@ -57,7 +60,7 @@ class Agent:
         """The values of all actions by each head that learns: [H, A], or [N, H, A] for a batch."""
         return self._of_heads("head_values", obs)
 
-    def all(self, obs: Any) -> dict[str, np.ndarray]:
+    def outputs(self, obs: Any) -> dict[str, np.ndarray]:
         """Every output of the file for a batch of observations [N, ...], from one run."""
         batch, is_one = self.batch_of(obs)
         if is_one:
@@ -109,7 +112,7 @@ def load(path: str | Path, threads: int = 1) -> Agent:
     """The agent of a file that `sharedq export` wrote, which uses so many threads.
 
     The file is refused if it is not whole or was changed. This finds accidents; it does not stop an attacker, who can
-    compute the checksum of a changed file too.
+    compute the checksum of a changed file too. A file whose weights are in other files is refused as well.
     """
     try:
         import onnxruntime
@@ -118,7 +121,7 @@ def load(path: str | Path, threads: int = 1) -> Agent:
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST:
-            raise AgentError(f"{path} is larger than {LARGEST // 2**30} GiB, so that it is no agent")
+            raise AgentError(f"{path} is no exported agent: it is larger than {LARGEST // 2**30} GiB")
         content = path.read_bytes()
     except OSError as error:
         raise AgentError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -126,13 +129,15 @@ def load(path: str | Path, threads: int = 1) -> Agent:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what it warns of says nothing to the user of an agent
+    # Weights in other files are looked for below this path, and nothing can be there.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has an exception of its own for each kind of failure
         raise AgentError(f"{path} cannot be run by this onnxruntime: {str(error).splitlines()[0]}") from None
     try:
         return Agent(session, _metadata(session, path))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise AgentError(f"{path} does not describe its agent: export it again") from None
 
 

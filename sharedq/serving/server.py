@@ -58,7 +58,7 @@ def load(path: Path) -> runtime.Agent:
     try:
         agent = runtime.load(path)
         observation = agent.spec["observation"]
-        found = agent.all(np.zeros((2, *observation["shape"]), observation["dtype"]))
+        found = agent.outputs(np.zeros((2, *observation["shape"]), observation["dtype"]))
         actions = agent.spec["actions"]
         if actions["kind"] == "discrete":
             sizes = (len(actions["sizes"]),) if actions.get("sizes") else ()
