@@ -253,6 +253,7 @@ BAD = {
     "--vary heads=1,3 --trials 2 --targets online_network": "heads",
     "--vary period=1..5 --trials 2 --targets online_network online_network": "trained twice",
     "--vary period=1..5 --trials 2 --steps 50 --training.warm_up 100": "the warm-up takes 100 of 50 steps",
+    "--vary training.warm_up=10,500,20 --trials 2 --steps 400": "the warm-up takes 500 of 400 steps",
 }
 
 
@@ -314,3 +315,9 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "search.html").write_text("mine")
     with pytest.raises(SharedqError, match="left alone"):
         check_page(tmp_path)
+
+
+def test_an_option_that_only_the_varied_kinds_have_may_stand_beside_them(tmp_path):
+    words = ["--vary", "target=maxmin,redq", "--target.networks", "3", "--trials", "1", "--steps", "300"]
+    assert main(["search", "corridor", *words, "--training.warm_up", "100", "--out", str(tmp_path / "out")]) == 0
+    assert "finished" in (tmp_path / "out" / "search.html").read_text()
