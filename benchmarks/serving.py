@@ -5,8 +5,9 @@
 
 The server is `sharedq serve` in a process of its own, and all clients are in this one. The agents have the network of
 Atari with random weights, in float32 and INT8; others are named with `--files`. Each client sends one request after
-another as raw bytes. A share of the requests is malformed, and each of these has one right answer too. Every action is
-compared with that of onnxruntime alone. An action may differ only where two values are equal but for their rounding.
+another as raw bytes. A share of the requests can be malformed. Each of these must be refused with its own status and
+one line of `detail`. Every action is compared with that of onnxruntime alone. An action may differ only where two
+values are equal but for their rounding. A request without an answer after 30 seconds counts as lost.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import numpy as np
 import onnxruntime
 import uvloop
 
+WAIT = 30.0  # seconds for one answer
 CLOSE = 1e-4  # of the largest value: values that differ by less may change places
 POOL = 64  # observations that are sent
 
@@ -74,6 +76,15 @@ def load_of(file: Path) -> Load:
     return Load([request(obs.tobytes()) for obs in batch], right, malformed)
 
 
+def is_line_of_detail(body: bytes) -> bool:
+    """Whether this is the answer to a mistake."""
+    try:
+        (detail,) = json.loads(body)["detail"].splitlines()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return bool(detail)
+
+
 @contextlib.contextmanager
 def server_of(file: Path, core: int | None) -> Iterator[tuple[subprocess.Popen, int]]:
     """`sharedq serve` in a process, and its port."""
@@ -110,16 +121,20 @@ async def send(port: int, load: Load, clients: int, requests: int, share: float)
             sent, status = chosen.choice(load.malformed) if is_malformed else (load.requests[place], 200)
             began = time.perf_counter()
             try:
-                writer.write(sent)
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))  # type: ignore[index]
-            except (ConnectionError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(WAIT):
+                    writer.write(sent)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+                    body = await reader.readexactly(length)
+            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
                 counts["lost"] += 1
+                writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 continue
             if not is_malformed:
                 times.append((time.perf_counter() - began) * 1e3)
-            is_right = int(head[9:12]) == status and (is_malformed or body in load.right[place])
+            is_told = is_line_of_detail(body) if is_malformed else body in load.right[place]
+            is_right = int(head[9:12]) == status and is_told
             counts[("refused" if is_malformed else "answered") if is_right else "wrong"] += 1
             if b"connection: close" in head.lower():
                 writer.close()

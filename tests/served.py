@@ -95,17 +95,17 @@ class Reply(NamedTuple):
 class Running:
     """A server of an agent, in a thread."""
 
-    def __init__(self, agent: Any, **options: Any):
+    def __init__(self, agent: Any, host: str = "127.0.0.1", **options: Any):
         self.server = new_server(agent, **options)
         agent.begun = True
-        self._listening = bound("127.0.0.1", 0, False).thing
+        self.host, self._listening = host, bound(host, 0, False).thing
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listening]})
         self._thread.start()
         until(lambda: self.server.started)
 
     def ask(self, method: str, path: str, body: Any = None, kind: str | None = None, **headers: str) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         with contextlib.closing(connection):
             kinds = {"Content-Type": kind} if kind else {}
             connection.request(method, path, body, {**kinds, **headers})

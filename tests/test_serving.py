@@ -6,13 +6,16 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +30,9 @@ from sharedq.environments import Discrete
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.recipes import recipe
-from sharedq.serving.batching import Batcher, Full, mixes_rows
+from sharedq.serving.batching import Batcher, Failed, Full, mixes_rows
 from sharedq.serving.limits import Limits, limits_for
-from sharedq.serving.observations import Rule, own_actions
+from sharedq.serving.observations import Rule, Unusable, own_actions, read
 from sharedq.serving.player import Player, png
 
 TOKEN = "a-token-of-the-tests"
@@ -115,7 +118,8 @@ def test_probabilities_follow_their_rule():
     softmax = Rule("softmax", 2.0).probabilities(values)
     np.testing.assert_allclose(softmax[0], np.exp([0.5, 1, 2]) / np.exp([0.5, 1, 2]).sum())
     np.testing.assert_allclose(np.log(softmax[:, 0] / softmax[:, 1]), [-0.5, 0.5])
-    np.testing.assert_array_equal(Rule("softmax", 1e-300).probabilities(values), [[0, 0, 1], [1, 0, 0]])
+    for tiny in (1e-300, 1e-320):
+        np.testing.assert_array_equal(Rule("softmax", tiny).probabilities(values), [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_allclose(Rule("epsilon", 0.3).probabilities(values), [[0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
 
 
@@ -129,6 +133,8 @@ def test_an_action_is_drawn_only_by_a_rule_that_the_request_names(server, agent)
     drawn = [action for _ in range(4) for action in server.post("/act?epsilon=1", sent).json["actions"]]
     assert set(drawn) == {1, 2, 3}  # misses one of three in 128 draws with a chance below 1e-22
     assert server.post("/act", sent).json == {"actions": [greedy] * 32}
+    raw = server.post("/act?softmax=0.0001", OBS[0].tobytes(), Accept=BYTES)
+    assert raw.headers["Content-Type"] == BYTES and raw.body == np.array(greedy, "<i8").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +180,7 @@ def test_requests_are_counted(agent, serving):
     buckets = [int(n) for name, n in count.items() if name.startswith("sharedq_request_seconds_bucket")]
     assert buckets == sorted(buckets)
     assert count['sharedq_batch_size_bucket{le="2"}'] == "0" and count['sharedq_batch_size_bucket{le="4"}'] == "3"
+    assert 'sharedq_batch_size_bucket{le="32"}' in count and 'sharedq_batch_size_bucket{le="64"}' not in count
     assert count["sharedq_batch_size_sum"] == "9" and count["sharedq_queue_length"] == "0"
 
 
@@ -191,7 +198,9 @@ MISTAKES = {
     "no text": ("/act", b"\xff\xfe{", JSON, 422, "is no JSON"),
     "another shape": ("/act", b'{"observation": [1, 2]}', JSON, 422, "must be float32 [5], or a batch of them, and is"),
     "ragged": ("/values", b'{"observations": [[1, 2], [3]]}', JSON, 422, "is no array"),
-    "texts": ("/act", b'{"observation": ["a", "b", "c", "d", "e"]}', JSON, 422, "must be float32 [5]"),
+    "texts": ("/act", b'{"observation": ["a", "b", "c", "d", "e"]}', JSON, 422, "has texts where numbers belong"),
+    "one long text": ("/act", b'{"observation": ["%s"%s]}' % (b"x" * 20_000, b', "a"' * 4_000), JSON, 422, "has texts"),
+    "a text in another encoding": ("/act", '{"observation": ["a"]}'.encode("utf-16"), JSON, 422, "has texts"),
     "one as several": ("/act", b'{"observations": [1, 2, 3, 4, 5]}', JSON, 422, "'observations' has one observation"),
     "several as one": ("/act", b'{"observation": [[1, 2, 3, 4, 5]]}', JSON, 422, "'observation' has several"),
     "another key": ("/act", b'{"obs": [1, 2, 3, 4, 5]}', JSON, 422, "another form"),
@@ -209,6 +218,7 @@ MISTAKES = {
     "no probability": ("/act?epsilon=2", ONE, BYTES, 422, "a probability from 0 to 1, not '2'"),
     "no game": ("/play", b"", JSON, 404, "start the server with --play"),
     "no such address": ("/acts", ONE, BYTES, 404, ""),
+    "an address with a slash": ("/act/", ONE, BYTES, 404, ""),
 }
 
 
@@ -220,6 +230,21 @@ def test_a_mistake_is_answered_in_one_line(server, name):
     assert (
         words in reply.json["detail"] and "\n" not in reply.json["detail"] and "Traceback" not in reply.json["detail"]
     )
+
+
+def test_a_body_that_would_need_a_huge_array_is_refused(agent):
+    body = json.dumps({"observation": ["x" * 1_000_000] + ["a"] * 100_000}).encode()
+    with pytest.raises(Unusable, match="has texts"):  # an array of these texts would take 373 GiB
+        read(agent, JSON, body, 32)
+
+    class Small:
+        spec = agent.spec
+
+        def batch_of(self, obs):
+            raise MemoryError
+
+    with pytest.raises(Unusable, match="more memory than the server has"):
+        read(Small(), JSON, b'{"observation": [1, 2, 3, 4, 5]}', 32)
 
 
 def test_another_method_is_refused(server):
@@ -258,7 +283,7 @@ def test_bytes_that_are_no_request_end_their_connection_only(server, sent):
 
 # Bounds
 
-TIGHT = Limits(head=2_000, head_seconds=0.3, body_seconds=0.3, answer_seconds=0.3, queue=40)
+TIGHT = Limits(head=2_000, head_seconds=0.3, body_seconds=0.3, answer_seconds=0.3, max_queue=40)
 
 
 def opened(port, head):
@@ -281,7 +306,7 @@ def test_a_body_that_is_too_large_is_refused_with_and_without_its_length(server)
     assert server.post("/act", b"\0" * (most - most % 20)).status == 422  # as many observations as that are too many
     reply = server.post("/act", b"\0" * (most + 1))
     assert reply.status == 413 and "larger than 65,536 bytes" in reply.json["detail"]
-    assert reply.headers["Connection"] == "close" or reply.headers["Connection"] is None
+    assert reply.headers["Connection"] is None  # it was read to its end, so that others can follow
     endless = opened(server.port, POST + b"Transfer-Encoding: chunked\n\n")
     chunk, sent = b"10000\r\n" + b"\0" * 65_536 + b"\r\n", 0
     with contextlib.suppress(ConnectionError):  # the server stops listening
@@ -335,6 +360,55 @@ def test_a_head_that_is_too_large_is_refused(agent, serving):
     assert running.ask("GET", "/health").status == 200
 
 
+@pytest.mark.parametrize("begun", [b"0\r\n", b"1;x="], ids=["trailers", "the extensions of a chunk"])
+def test_what_stands_beside_a_body_in_chunks_is_bounded(agent, serving, begun):
+    running = serving(agent, base=TIGHT._replace(head_seconds=20, body_seconds=20))
+    line, sent = b"x: " + b"y" * 995 + b"\r\n" if begun[:1] == b"0" else b"y" * 1000, 0
+    with opened(running.port, POST + b"Transfer-Encoding: chunked\n\n") as connection:
+        connection.sendall(begun)
+        with contextlib.suppress(ConnectionError):  # the server stops listening
+            while sent < 10_000_000:
+                connection.sendall(line)
+                sent += len(line)
+                time.sleep(0.0002)
+    assert sent < 10_000_000
+    with opened(running.port, POST + b"Connection: close\nTransfer-Encoding: chunked\n\n") as connection:
+        connection.sendall(b"4;x=1\r\n\0\0\0\0\r\n" * 5 + b"0\r\nx: y\r\n\r\n")
+        assert heard(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("requests", "header"), [(300, b""), (1, b"Connection: close\n")], ids=["many requests", "one request"]
+)
+def test_a_client_that_takes_no_answers_is_cut_off(agent, serving, caplog, capfd, requests, header):
+    running = serving(agent, base=TIGHT._replace(send_seconds=0.3))
+    running._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)  # so that the system holds little
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        connection.connect(("127.0.0.1", running.port))
+        sent = b"GET / HTTP/1.1\nHost: localhost\n" + header + b"\n"
+        connection.sendall(sent.replace(b"\n", b"\r\n") * requests)
+        until(lambda: running.server.server_state.total_requests)
+        until(lambda: not running.server.server_state.connections)
+        assert len(heard(connection)) < 40_000
+    assert running.ask("GET", "/health").status == 200
+    until(lambda: not running.server.server_state.tasks)
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
+def test_a_connection_too_many_is_told_and_counted(agent, serving):
+    running = serving(agent, base=TIGHT._replace(connections=3, head_seconds=20))
+    idle = [opened(running.port, b"") for _ in range(3)]
+    until(lambda: len(running.server.server_state.connections) == 3)
+    reply = running.post("/act", OBS[0].tobytes())
+    assert reply.status == 503 and reply.json == {"detail": "3 connections are open: try again"}
+    assert reply.headers["Retry-After"] == "1" and reply.headers["Connection"] == "close"
+    for connection in idle:
+        connection.close()
+    until(lambda: not running.server.server_state.connections)
+    assert b'path="/act",status="503"} 1' in running.ask("GET", "/metrics").body
+
+
 def test_a_full_queue_and_a_slow_decision_are_told(agent, serving):
     held = Held(agent)
     running = serving(held, base=TIGHT._replace(answer_seconds=2, body_seconds=20, head_seconds=20))
@@ -377,6 +451,29 @@ def test_an_agent_that_breaks_is_answered_in_one_line(agent, serving):
     assert (reply.status, reply.json["detail"]) == (500, "the agent failed: division by zero")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_decides_no_more_is_not_healthy(agent, serving):
+    class Ending(Held):
+        def outputs(self, batch):
+            if self.begun:
+                raise SystemExit  # ends the thread
+            return self._agent.outputs(batch)
+
+    running = serving(Ending(agent), base=TIGHT)
+    assert running.ask("GET", "/health").json == {"status": "ok"}
+    assert running.post("/act", OBS[0].tobytes()).status == 504
+    reply = running.ask("GET", "/health")
+    assert reply.status == 503 and "the thread that decides has ended" in reply.json["detail"]
+
+
+def test_a_mistake_of_the_server_is_told_in_one_line_and_logged(agent, serving, monkeypatch, caplog):
+    running = serving(agent)
+    monkeypatch.setattr("sharedq.serving.application.named", lambda *_: 1 / 0)
+    reply = running.post("/act", OBS[0].tobytes())
+    assert reply.status == 500 and reply.json == {"detail": "the server failed (ZeroDivisionError)"}
+    until(lambda: caplog.records)
+
+
 # Many at once
 
 
@@ -410,13 +507,23 @@ def test_a_batcher_keeps_the_order_and_its_bounds():
         asked = [asyncio.create_task(batcher.ask(np.full((size, 1), place))) for place, size in enumerate(sizes)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
+    async def one_of(batcher):
+        """Two observations of different shapes in one batch."""
+        with batcher._changed:  # the thread takes both at once
+            asked = [asyncio.create_task(batcher.ask(np.zeros((1, size)))) for size in (2, 3)]
+            await asyncio.sleep(0)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
     sizes = [3, 32, 1, 31, 30, 3, 5, 200]
-    batcher = Batcher(lambda batch: {"same": batch}, rows=32, queue=110)
+    batcher = Batcher(lambda batch: {"same": batch}, max_batch_size=32, max_queue=110)
     found = asyncio.run(all_of(batcher, sizes))
     assert isinstance(found.pop(), Full)
     for place, (size, each) in enumerate(zip(sizes, found)):
         np.testing.assert_array_equal(each["same"], np.full((size, 1), place))
+    both = asyncio.run(asyncio.wait_for(one_of(batcher), 20))
+    assert [type(each) for each in both] == [Failed, Failed] and batcher.is_alive
     batcher.stop()
+    assert not batcher.is_alive
     assert batcher.waiting == 0 and batcher.batch_sizes @ np.arange(33) == sum(sizes[:-1])
 
 
@@ -445,6 +552,13 @@ def test_a_token_is_asked_for_and_the_page_is_not(agent, serving):
 @pytest.mark.parametrize("host", ["localhost", "localhost:99", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"])
 def test_names_of_this_machine_are_answered(server, host):
     assert server.ask("GET", "/agent", Host=host).status == 200
+
+
+def test_another_loopback_address_is_answered_by_its_own_name_only(agent, serving):
+    running = serving(agent, host="127.0.0.2")
+    assert running.ask("GET", "/agent").status == 200
+    reply = running.ask("GET", "/agent", Host="127.0.0.3")
+    assert reply.status == 421 and "127.0.0.2" in reply.json["detail"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", ""])
@@ -526,10 +640,12 @@ WITHOUT_JAX = (
 
 
 @contextlib.contextmanager
-def process(folder, port=0):
+def process(folder, port=0, code=WITHOUT_JAX, words=()):
     """`sharedq serve` in a process in which JAX cannot be imported, and the port that it prints."""
-    command = [*COMMAND, WITHOUT_JAX, "serve", str(folder / "agent.onnx"), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    command = [*COMMAND, code, "serve", str(folder / "agent.onnx"), "--port", str(port), *words]
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONPATH": paths}}
+    with subprocess.Popen(command, text=True, **kept) as running:
         try:
             line = running.stdout.readline()
             yield running, int(re.search(r"http://127\.0\.0\.1:(\d+); Ctrl-C stops it", line)[1])
@@ -610,8 +726,9 @@ def test_an_agent_plays_on_the_page_what_it_would_play_elsewhere(tmp_path, servi
     player = Player(agent, 0)
     running = serving(agent, game=Player(agent, 0))
     assert running.ask("POST", "/play").status == 415
+    assert running.ask("POST", "/play", "", "text/plain; a=application/json").status == 415
     for step in range(3):
-        frame = running.post("/play", {}).json
+        frame = running.ask("POST", "/play", "", f"{JSON}; charset=utf-8").json
         obs = player.observation()
         assert (frame["episode"], frame["step"], frame["last_return"]) == (1, step, None)
         np.testing.assert_allclose(frame["action"], agent.act(obs)[0], rtol=1e-6)
@@ -628,13 +745,101 @@ def test_episodes_follow_each_other_and_their_returns_are_told(tmp_path):
     one = recipe("corridor")
     spec = to_json(one.build().spec)
     player = Player(runtime.load(written(tmp_path / "agent.onnx", spec, experiment=one.to_dict())), 0)
-    for _ in range(3):  # going right reaches the end of the corridor and its reward of 1
+    for episode in range(1, 4):
         player.observation()
-        while player.frame()["step"] or player.frame()["last_return"] is None:
+        while player.frame()["episode"] == episode:  # going right reaches the end of the corridor and its reward of 1
             player.step(np.array([1]))
-            if player.frame()["step"] == 0:
-                break
-    assert player.frame()["last_return"] == 1 and player.frame()["episode"] >= 2
+        assert player.frame() == {**player.frame(), "episode": episode + 1, "step": 0, "return": 0, "last_return": 1}
+
+
+class World:
+    """A game of zeros, or of what a test sets."""
+
+    names, obs, closed = None, np.zeros((1, 5), np.float32), False
+
+    def observation(self):
+        return self.obs
+
+    def step(self, action):
+        pass
+
+    def frame(self):
+        return {"episode": 1}
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_game_that_shows_no_observation_of_the_agent_is_told(agent, serving):
+    world = World()
+    running = serving(agent, game=world)
+    for world.obs in (np.full((1, 5), np.nan, np.float32), np.zeros((1, 4), np.float32)):
+        reply = running.post("/play", {})
+        assert reply.status == 500 and "the agent cannot see the game" in reply.json["detail"]
+    world.obs = World.obs
+    assert running.post("/play", {}).status == 200
+    running.close()
+    until(lambda: world.closed)
+
+
+def test_a_game_whose_first_reset_fails_begins_anew(tmp_path):
+    one = recipe("corridor")
+    agent = runtime.load(written(tmp_path / "agent.onnx", to_json(one.build().spec), experiment=one.to_dict()))
+    player, closed = Player(agent, 0), []
+
+    class Failing:
+        def reset(self):
+            raise SharedqError("the reset failed")
+
+        def close(self):
+            closed.append(self)
+
+    opened_ = player._opened
+    player._opened = lambda: (Failing(), False)
+    for count in (1, 2):
+        with pytest.raises(SharedqError, match="the reset failed"):
+            player.observation()
+        assert len(closed) == count
+    player._opened = opened_
+    player.observation()
+    assert player.frame()["episode"] == 1
+
+
+class Hanging(World):
+    def __init__(self):
+        self.go = threading.Event()
+
+    def observation(self):
+        self.go.wait()
+        return self.obs
+
+
+def test_a_game_that_hangs_is_told_and_others_are_answered(agent, serving):
+    game = Hanging()
+    running = serving(agent, base=TIGHT._replace(game_seconds=0.3), game=game)
+    for _ in range(2):
+        reply = running.post("/play", {})
+        assert reply.status == 504 and "the game did not go on within 0.3 seconds" in reply.json["detail"]
+    assert running.post("/act", OBS[0].tobytes()).status == 200
+    game.go.set()
+    assert running.post("/play", {}).status == 200
+
+
+def test_a_second_signal_stops_a_server_whose_game_hangs(folder):
+    code = (
+        "import sys; from test_serving import Hanging; from sharedq.command_line import main; "
+        "from sharedq.serving import server; server._game = lambda *_: Hanging(); sys.exit(main(sys.argv[1:]))"
+    )
+    with process(folder, code=code, words=["--play"]) as (running, port):
+        waiting = opened(port, b"POST /play HTTP/1.1\nHost: localhost\nContent-Type: application/json\n\n")
+        healthy(port)
+        running.send_signal(signal.SIGTERM)
+        until(lambda: not listens(port))
+        assert running.poll() is None
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 128 + signal.SIGTERM
+        waiting.close()
+        assert running.stderr.read() == "sharedq: stopped at once, without the answers that were still due\n"
 
 
 def test_code_that_a_file_names_is_imported_only_if_it_is_trusted(tmp_path, capsys):

@@ -106,6 +106,54 @@ def test_a_game_goes_on_step_by_step(visit, breakout):
     assert step_of(page) in (0, 1 + int(re.search(r"step (\d+)", before)[1]))
 
 
+def test_pauses_leave_one_loop_of_steps(visit, breakout):
+    page = visit(breakout, game=Player(breakout, 0))
+    page.locator("#score", has_text="step").wait_for()
+    page.locator("#speed").select_option("1")
+    page.evaluate(
+        """() => {
+            const fetched = window.fetch;
+            window.counts = {asked: 0, open: 0, most: 0};
+            window.fetch = async (path, options) => {
+                if (path !== "play") return fetched(path, options);
+                counts.asked += 1;
+                counts.open += 1;
+                counts.most = Math.max(counts.most, counts.open);
+                await new Promise((done) => setTimeout(done, 100));
+                try { return await fetched(path, options); } finally { counts.open -= 1; }
+            };
+            for (let i = 0; i < 8; i++) document.getElementById("toggle").click();
+        }"""
+    )
+    page.wait_for_timeout(3_000)
+    asked = page.evaluate("counts.asked")
+    page.wait_for_timeout(3_000)
+    assert 1 <= page.evaluate("counts.asked") - asked <= 4  # one loop makes 3 steps, and five loops make 15
+    page.evaluate("for (let i = 0; i < 3; i++) document.getElementById('once').click()")
+    page.wait_for_timeout(1_000)
+    assert page.evaluate("counts.most") == 1 and page.evaluate("counts.open") == 0
+    assert page.locator("#toggle").inner_text() == "Play"
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int8", "uint8", "bool", "float64"])
+def test_random_numbers_are_those_of_the_dtype(visit, tmp_path, dtype):
+    page = visit(runtime.load(written(tmp_path / "agent.onnx", spec_of((5,), dtype, DISCRETE))))
+    page.wait_for_selector("#values:not([hidden])")
+    page.get_by_role("button", name="Random").click()
+    with page.expect_response("**/values") as answer:
+        page.get_by_role("button", name="Decide").click()
+    assert answer.value.status == 200 and page.locator("#wrong").is_hidden()
+
+
+def test_dots_are_explained_where_there_are_dots(visit, choices, tmp_path):
+    one_head = runtime.load(written(tmp_path / "agent.onnx", spec_of((5,), "float32", DISCRETE), heads=1))
+    for agent, has_dots in ((choices, True), (one_head, False)):
+        page = visit(agent)
+        page.wait_for_selector("#values:not([hidden])")
+        assert page.locator("#key").is_visible() and page.locator("#key-of-heads").is_visible() == has_dots
+        assert page.locator(".head").count() == (9 if has_dots else 0)
+
+
 def test_without_a_game_an_observation_is_sent_by_hand(visit, choices):
     page = visit(choices, fine=("422",))
     page.wait_for_selector("#values:not([hidden])")

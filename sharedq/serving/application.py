@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import queue
+import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,15 +14,16 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from sharedq.errors import SharedqError, reason
-from sharedq.runtime import Agent
-from sharedq.serving.batching import Batcher, Failed, Found, Full, mixes_rows, one_by_one
+from sharedq.runtime import Agent, AgentError
+from sharedq.serving.batching import Batcher, Decisions, Failed, Full, mixes_rows, one_by_one
 from sharedq.serving.guard import Guard
 from sharedq.serving.limits import Limits
 from sharedq.serving.metrics import Metrics
-from sharedq.serving.observations import BYTES, JSON, Given, Unusable, own_actions, read, rule_of
+from sharedq.serving.observations import BYTES, JSON, ParsedBody, Unusable, own_actions, read, rule_of
 from sharedq.serving.page import DOCS_POLICY, POLICY, docs_page, page
 
 SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}  # FastAPI sends nothing away
+CLOSING = 2.0  # seconds that a game has to close when the server stops
 LARGE = 65_536  # bytes of a body that is read in another thread, so that others do not wait for it
 PATHS = ("/", "/act", "/values", "/health", "/metrics", "/agent", "/play", "/docs", "/openapi.json")
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -61,8 +64,9 @@ MISTAKES: dict[int | str, dict[str, Any]] = {
     413: {"description": "the body is too large"},
     415: {"description": "the body has another content type"},
     422: {"description": "the body or the query cannot be used"},
+    500: {"description": "the agent or the game failed"},
     503: {"description": "too many requests wait: try again"},
-    504: {"description": "the decision took too long"},
+    504: {"description": "the decision or the game took too long"},
 }
 
 
@@ -91,38 +95,44 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     observation = agent.spec["observation"]
     form = tuple(observation["shape"]), np.dtype(observation["dtype"])
     decide = one_by_one(agent.outputs) if mixes_rows(agent.outputs, *form) else agent.outputs
-    batcher = Batcher(decide, limits.rows, limits.queue)
+    batcher = Batcher(decide, limits.max_batch_size, limits.max_queue)
     bodies = Bodies(limits)
     playing, spectators = asyncio.Lock(), 0
-    game_thread = ThreadPoolExecutor(1)  # what draws pictures may belong to the thread that opened it
+    game_thread = OneThread("game")
+    in_game = game_thread.run
 
-    def close() -> None:
+    async def close() -> None:
         batcher.stop()
         if game is not None:
-            game_thread.submit(game.close)
-        game_thread.shutdown()
-
-    async def in_game(function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(game_thread, function, *arguments)
+            with suppress(Exception):  # it hangs or has failed, and the server ends all the same
+                async with asyncio.timeout(CLOSING):
+                    await in_game(game.close)
+        game_thread.stop()
 
     app = FastAPI(
-        title="sharedq serve", description=ABOUT, version="1", docs_url=None, redoc_url=None, telemetry=SILENT
+        title="sharedq serve",
+        description=ABOUT,
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would answer with an address that the request itself names
+        telemetry=SILENT,
     )
 
-    async def given_in(request: Request) -> Given:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    async def given_in(request: Request) -> ParsedBody:
+        kind = content_type(request)
         if kind not in (JSON, BYTES):
             raise HTTPException(415, f"send the observation as {JSON} or as {BYTES}, not as {kind[:60] or 'nothing'!r}")
         async with bodies.read(request) as body:
-            arguments = (agent, kind, body, limits.rows)
+            arguments = (agent, kind, body, limits.max_batch_size)
             return await asyncio.to_thread(read, *arguments) if len(body) > LARGE else read(*arguments)
 
-    async def decided(batch: np.ndarray) -> Found:
+    async def decided(batch: np.ndarray) -> Decisions:
         try:
             async with asyncio.timeout(limits.answer_seconds):
                 found = await batcher.ask(batch)
         except Full:
-            raise HTTPException(503, f"{limits.queue} observations wait: try again", {"Retry-After": "1"}) from None
+            raise HTTPException(503, f"{limits.max_queue} observations wait: try again", {"Retry-After": "1"}) from None
         except Failed as error:
             raise HTTPException(500, f"the agent failed: {error}") from None
         except TimeoutError:
@@ -135,6 +145,11 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     async def unusable(request: Request, error: Unusable) -> Response:
         return as_json({"detail": str(error)}, 422)
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        """Answers a mistake of ours, which is also logged."""
+        return as_json({"detail": f"the server failed ({type(error).__name__})"}, 500)
+
     @app.post(
         "/act",
         summary="The action for one observation, or for several.",
@@ -144,7 +159,7 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
     async def act(request: Request) -> Response:
         """Without a rule the action is the best one. `?softmax=TEMPERATURE` and `?epsilon=PROBABILITY` draw one of
         several, and tell the probability of each. With `Accept: application/octet-stream` the answer is the raw bytes
-        of the actions."""
+        of the actions alone, without probabilities."""
         rule = rule_of(request.query_params, is_discrete)
         given = await given_in(request)
         found = await decided(given.batch)
@@ -171,6 +186,8 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
 
     @app.get("/health", summary="Whether the server answers.")
     async def health() -> Response:
+        if not batcher.is_alive:
+            raise HTTPException(503, "the thread that decides has ended: start the server again")
         return as_json({"status": "ok"})
 
     @app.get("/metrics", summary="Counts in the text format of Prometheus.")
@@ -191,19 +208,23 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
         nonlocal spectators
         if game is None:
             raise HTTPException(404, "no game is open: start the server with --play")
-        if request.headers.get("content-type") != JSON:  # what a page of another site cannot send without asking first
+        if content_type(request) != JSON:  # what a page of another site cannot send without asking first
             raise HTTPException(415, f"send an empty body as {JSON}")
         if spectators >= limits.spectators:
             raise HTTPException(503, "too many wait for the next step: try again", {"Retry-After": "1"})
         spectators += 1
         try:
-            async with playing:
-                observation = await in_game(game.observation)
+            async with asyncio.timeout(limits.game_seconds), playing:
+                observation, _ = agent.batch_of(await in_game(game.observation))
                 found = await decided(observation)
                 frame = await in_game(game.frame)
                 await in_game(game.step, found["action"])
+        except AgentError as error:
+            raise HTTPException(500, f"the agent cannot see the game: {error}") from None
         except SharedqError as error:
             raise HTTPException(500, reason(error)) from None
+        except TimeoutError:
+            raise HTTPException(504, f"the game did not go on within {limits.game_seconds:g} seconds") from None
         finally:
             spectators -= 1
         return as_json(frame | {"observation": short(observation[0])} | named(found, True))
@@ -217,7 +238,7 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
         told = docs_page(app.openapi())
         return Response(told, media_type="text/html", headers=SAFE | {"Content-Security-Policy": DOCS_POLICY})
 
-    return Guard(app, metrics, token, frozenset(PATHS), close)
+    return Guard(app, metrics, token, frozenset(PATHS), limits.connections, close)
 
 
 def description(agent: Agent, game: Game | None) -> dict[str, Any]:
@@ -234,6 +255,40 @@ def description(agent: Agent, game: Game | None) -> dict[str, Any]:
     }
 
 
+def content_type(request: Request) -> str:
+    """The content type without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class OneThread:
+    """Runs functions in one thread, because what draws pictures may belong to the thread that opened it.
+
+    It is a daemon, so that a game that hangs does not hold the process. An executor of Python would wait for it.
+    """
+
+    def __init__(self, name: str):
+        self._calls: queue.SimpleQueue[tuple[Future, Callable[..., Any], tuple] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        future: Future[Any] = Future()
+        self._calls.put((future, function, arguments))
+        return await asyncio.wrap_future(future)
+
+    def stop(self) -> None:
+        """Ends the thread after the functions that it was given."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            future, function, arguments = call
+            if future.set_running_or_notify_cancel():  # a request that gave up has cancelled its call
+                try:
+                    future.set_result(function(*arguments))
+                except BaseException as error:
+                    future.set_exception(error)
+
+
 MOST_SHOWN = 64  # numbers of an observation that the page shows
 
 
@@ -242,7 +297,7 @@ def short(observation: np.ndarray) -> list[float] | None:
     return observation.ravel().tolist() if observation.size <= MOST_SHOWN else None
 
 
-def named(found: Found, is_one: bool) -> dict[str, Any]:
+def named(found: Decisions, is_one: bool) -> dict[str, Any]:
     """Arrays in a form for JSON: of one observation, or lists under the plural."""
     if is_one:
         return {name: each[0].tolist() for name, each in found.items()}

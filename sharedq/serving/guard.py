@@ -1,13 +1,14 @@
-"""Stands before the application: asks for the token, counts requests, ends connections whose body is not read."""
+"""Stands before the application: asks for the token, counts requests, and ends connections that take too long."""
 
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any
 
 from fastapi.responses import JSONResponse
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sharedq.serving.limits import Limits
 from sharedq.serving.metrics import Metrics
@@ -19,10 +20,20 @@ OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")  # by which a browser on this ma
 class Guard:
     """An application of ASGI around another one."""
 
-    def __init__(self, app: Any, metrics: Metrics, token: str | None, paths: frozenset[str], close: Callable[[], None]):
+    connections: Sized = ()  # those that are open; the server sets it
+
+    def __init__(
+        self,
+        app: Any,
+        metrics: Metrics,
+        token: str | None,
+        paths: frozenset[str],
+        max_connections: int,
+        close: Callable[[], Awaitable[None]],
+    ):
         """Metrics name these `paths` only. `close` ends what works for the application."""
         self._app, self._metrics, self._token = app, metrics, token and token.encode()
-        self._paths, self.close = paths, close
+        self._paths, self._max_connections, self.close = paths, max_connections, close
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -52,13 +63,18 @@ class Guard:
             self._metrics.add(path, status, time.perf_counter() - begun)
 
     def _refused(self, scope: Any) -> JSONResponse | None:
+        if len(self.connections) > self._max_connections:
+            told = {"Retry-After": "1", "Connection": "close"}
+            return _line(503, f"{self._max_connections} connections are open: try again", told)
         headers = dict(scope["headers"])
         if self._token is None:
             name = headers.get(b"host", b"").decode("latin-1")
             host = name if name.endswith("]") else name.rpartition(":")[0] or name
-            if host.lower() not in OWN_NAMES:
+            address = scope["server"][0]  # of this machine: the one to which the client connected
+            names = {*OWN_NAMES, f"[{address}]" if ":" in address else address}
+            if host.lower() not in names:
                 # A page of another site can let its own name lead to this machine, and would read every answer.
-                return _line(421, f"this server answers to {', '.join(OWN_NAMES)} only: start it with a token")
+                return _line(421, f"this server answers to {', '.join(sorted(names))} only: start it with a token")
             return None
         if scope["path"] in OPEN:
             return None
@@ -79,13 +95,18 @@ def _has_body(scope: Any) -> bool:
 
 
 def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, with bounds on the size and the time of what comes before a body."""
+    """uvicorn's protocol, with bounds on the size of heads and trailers, and on the time to send and to receive."""
 
     class BoundedProtocol(HttpToolsProtocol):
         _before_body = True
-        _passed = False  # whether a head or a body ended in the data that came last
-        _size = 0  # bytes of the head so far
+        _passed = False  # whether a head or a body ended in the data that came last, or some of a body was in it
+        _size = 0  # bytes so far of a head, of trailers, or of the extensions of a chunk
         _timer: asyncio.TimerHandle | None = None
+        _unsent: asyncio.TimerHandle | None = None  # it runs while the client has to take what was sent
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self._unanswered: deque[RequestResponseCycle] = deque()  # a client may send requests before it has answers
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -93,6 +114,10 @@ def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            self._taken()
+            for cycle in self._unanswered:  # uvicorn tells only the newest, and the others would write to nobody
+                cycle.disconnected = True
+                cycle.message_event.set()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -100,14 +125,19 @@ def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
                 self._arm()
             self._passed = False
             super().data_received(data)
-            self._size = 0 if self._passed or not self._before_body else self._size + len(data)
+            self._size = 0 if self._passed else self._size + len(data)
             if self._size > limits.head and not self.transport.is_closing():
                 self.send_400_response(f"The head of a request has at most {limits.head} bytes.")
+
+        def on_body(self, body: bytes) -> None:
+            self._passed = True
+            super().on_body(body)
 
         def on_headers_complete(self) -> None:
             self._before_body, self._passed = False, True
             self._disarm()
             super().on_headers_complete()
+            self._unanswered.append(self.cycle)
 
         def on_message_complete(self) -> None:
             self._before_body = self._passed = True
@@ -124,5 +154,45 @@ def protocol_with(limits: Limits) -> type[HttpToolsProtocol]:
         def _late(self) -> None:
             if not self.transport.is_closing():
                 self.transport.close()
+                self._sending()
+
+        # A connection that is closed still sends what it holds, so that these wait for the client there too.
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._sending()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if not self.transport.is_closing():
+                self._taken()
+
+        def on_response_complete(self) -> None:
+            self._unanswered.popleft()
+            super().on_response_complete()
+            if self.transport.is_closing():
+                self._sending()
+
+        def send_400_response(self, msg: str) -> None:
+            super().send_400_response(msg)
+            self._sending()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            self._sending()
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self.transport.is_closing():
+                self._sending()
+
+        def _sending(self) -> None:
+            if self._unsent is None:
+                self._unsent = self.loop.call_later(limits.send_seconds, self.transport.abort)
+
+        def _taken(self) -> None:
+            if self._unsent is not None:
+                self._unsent.cancel()
+                self._unsent = None
 
     return BoundedProtocol

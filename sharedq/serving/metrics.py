@@ -7,7 +7,6 @@ from itertools import accumulate
 import numpy as np
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
-SIZES = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
@@ -34,10 +33,11 @@ class Metrics:
             self._seconds,
         )  # fmt: skip
         sizes = np.arange(len(batch_sizes))
-        counts = [int(batch_sizes[(sizes > low) & (sizes <= high)].sum()) for low, high in zip((0, *SIZES), SIZES)]
-        counts.append(int(batch_sizes[sizes > SIZES[-1]].sum()))
+        bounds = tuple(2**power for power in range((len(batch_sizes) - 1).bit_length()))
+        counts = [int(batch_sizes[(sizes > low) & (sizes <= high)].sum()) for low, high in zip((0, *bounds), bounds)]
+        counts.append(int(batch_sizes[sizes > bounds[-1]].sum()))
         lines += _histogram(
-            "sharedq_batch_size", "Observations that were decided at once.", SIZES, counts,
+            "sharedq_batch_size", "Observations that were decided at once.", bounds, counts,
             int((sizes * batch_sizes).sum()),
         )  # fmt: skip
         lines += _head("sharedq_queue_length", "gauge", "Observations that wait for a decision.")

@@ -18,7 +18,7 @@ class Unusable(Exception):
     """What is wrong with a request, in one line. It is answered with 422."""
 
 
-class Given(NamedTuple):
+class ParsedBody(NamedTuple):
     batch: np.ndarray  # [N, ...]
     is_one: bool  # whether one observation was sent, and not a list of them
 
@@ -29,7 +29,7 @@ def form_of(spec: dict[str, Any]) -> str:
     return f"{observation['dtype']} [{', '.join(map(str, observation['shape']))}]"
 
 
-def read(agent: Agent, kind: str, body: bytes, rows: int) -> Given:
+def read(agent: Agent, kind: str, body: bytes, rows: int) -> ParsedBody:
     """The observations in a body of this content type; at most so many rows."""
     given = _from_bytes(agent, body) if kind == BYTES else _from_json(agent, body)
     if len(given.batch) > rows:
@@ -37,7 +37,7 @@ def read(agent: Agent, kind: str, body: bytes, rows: int) -> Given:
     return given
 
 
-def _from_bytes(agent: Agent, body: bytes) -> Given:
+def _from_bytes(agent: Agent, body: bytes) -> ParsedBody:
     observation = agent.spec["observation"]
     dtype, shape = np.dtype(observation["dtype"]), tuple(observation["shape"])
     one = dtype.itemsize * math.prod(shape)
@@ -49,10 +49,10 @@ def _from_bytes(agent: Agent, body: bytes) -> Given:
     if dtype.kind == "b" and max(body) > 1:
         raise Unusable("the body has bytes other than 0 and 1, and the observation is of bool")
     batch = np.frombuffer(body, dtype.newbyteorder("<")).reshape(-1, *shape)
-    return Given(_checked(agent, batch)[0], len(batch) == 1)
+    return ParsedBody(_checked(agent, batch)[0], len(batch) == 1)
 
 
-def _from_json(agent: Agent, body: bytes) -> Given:
+def _from_json(agent: Agent, body: bytes) -> ParsedBody:
     wanted = f'send {{"observation": ...}} with {form_of(agent.spec)}, or {{"observations": [...]}} with several'
     try:
         sent = json.loads(body, parse_constant=_refuse_constant)
@@ -62,11 +62,13 @@ def _from_json(agent: Agent, body: bytes) -> Given:
         raise Unusable(f"the body is no JSON ({reason(error)}): {wanted}") from None
     if not isinstance(sent, dict) or len(sent) != 1 or next(iter(sent)) not in KEYS:
         raise Unusable(f"the body has another form: {wanted}")
+    if body.count(b'"') > 2:  # numpy would give every text in a list the room of the longest one
+        raise Unusable(f"the observation has texts where numbers belong: {wanted}")
     key, value = next(iter(sent.items()))
     batch, is_one = _checked(agent, value)
     if is_one != (key == "observation"):
         raise Unusable(f"'{key}' has {'one observation' if is_one else 'several observations'}: {wanted}")
-    return Given(batch, is_one)
+    return ParsedBody(batch, is_one)
 
 
 def _refuse_constant(name: str) -> None:
@@ -78,6 +80,8 @@ def _checked(agent: Agent, value: Any) -> tuple[np.ndarray, bool]:
         return agent.batch_of(value)
     except (AgentError, OverflowError, RecursionError) as error:
         raise Unusable(reason(error)) from None
+    except MemoryError:
+        raise Unusable("the observation needs more memory than the server has") from None
 
 
 class Rule(NamedTuple):
@@ -90,7 +94,8 @@ class Rule(NamedTuple):
         """The probability of each action [N, A], for values [N, A]."""
         values = values.astype(np.float64)
         if self.kind == "softmax":
-            likelihoods = np.exp((values - values.max(axis=1, keepdims=True)) / self.number)
+            with np.errstate(over="ignore"):  # a tiny temperature makes infinities, whose likelihoods are 0
+                likelihoods = np.exp((values - values.max(axis=1, keepdims=True)) / self.number)
             return likelihoods / likelihoods.sum(axis=1, keepdims=True)
         best = values.argmax(axis=1)[:, None] == np.arange(values.shape[1])
         return (1 - self.number) * best + self.number / values.shape[1]

@@ -6,6 +6,8 @@ const find = (id) => document.getElementById(id);
 let token = null;
 let agent = null;
 let isPlaying = false;
+let newestLoop = 0; // only the newest loop of steps goes on
+let lastStep = Promise.resolve(); // each step waits for the one before it
 let history = []; // of each step: the values of the chosen action by head
 let extents = []; // of each step: the smallest and the largest value of all heads
 
@@ -85,6 +87,7 @@ function showDiscrete(found) {
     });
     return row(actionName(place), place === chosen, shareOf(value, low, high), number(value), dots);
   });
+  find("key-of-heads").hidden = heads.length < 2;
   find("rows").style.setProperty("--row", `${Math.max(1.5, 0.32 * heads.length)}rem`);
   find("rows").replaceChildren(...rows);
   find("scale").replaceChildren(make("span", {}, number(low)), make("span", {}, "value"), make("span", {}, number(high)));
@@ -131,7 +134,12 @@ function show(found) {
   else showContinuous([found.action]);
 }
 
-async function step() {
+function step() {
+  lastStep = lastStep.catch(() => {}).then(oneStep);
+  return lastStep;
+}
+
+async function oneStep() {
   const found = await ask("play", "");
   find("values").hidden = false;
   find("picture").hidden = !found.picture;
@@ -146,8 +154,9 @@ async function step() {
 async function play(go) {
   if (isPlaying === go) return;
   isPlaying = go;
+  const loop = ++newestLoop;
   find("toggle").textContent = go ? "Pause" : "Play";
-  while (isPlaying) {
+  while (isPlaying && loop === newestLoop) {
     const begun = performance.now();
     try {
       await step();
@@ -155,6 +164,7 @@ async function play(go) {
     } catch (error) {
       complain(error);
       if (error.status === 503) await sleep(1000);
+      else if (loop !== newestLoop) return;
       else {
         isPlaying = false;
         find("toggle").textContent = "Play";
@@ -172,7 +182,7 @@ function filled(shape, value) {
 
 function propose(isRandom) {
   const { shape, dtype } = agent.observation;
-  const draw = dtype === "bool" ? () => Math.random() < 0.1 : dtype === "uint8" ? () => Math.floor(256 * Math.random()) :
+  const draw = dtype === "bool" ? () => Math.random() < 0.1 : /int/.test(dtype) ? () => Math.floor((dtype[0] === "u" ? 256 : 128) * Math.random()) :
     () => Number((2 * Math.random() - 1).toFixed(3));
   find("observation").value = JSON.stringify(filled(shape, isRandom ? draw : () => (dtype === "bool" ? false : 0)));
 }

@@ -78,8 +78,9 @@ yours.</p>
 <div id="rows"></div>
 <div id="scale" class="quiet"></div>
 <p id="agreement"></p>
-<p class="quiet" id="key">A bar is the value that the agent follows, and a dot that of one head, from the first
-<span class="chain"></span> to the last. A ring marks the action that the head itself would choose.</p>
+<p class="quiet" id="key">A bar is the value that the agent follows. <span id="key-of-heads">A dot is the value of one
+head, from the first <span class="chain"></span> to the last. A ring marks the action that this head would
+choose.</span></p>
 <figure id="past-figure" hidden><div id="past"></div><figcaption id="past-scale"></figcaption></figure>
 </section>
 </div>

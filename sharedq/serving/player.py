@@ -43,8 +43,13 @@ class Player:
 
     def observation(self) -> np.ndarray:
         if self._worlds is None:
-            self._worlds, self._draws = self._opened()
-            self._obs = self._worlds.reset()
+            worlds, self._draws = self._opened()
+            try:
+                self._obs = worlds.reset()
+            except Exception:  # the next call opens another one
+                worlds.close()
+                raise
+            self._worlds = worlds
             self._episode, self._steps, self._return, self._last = 1, 0, 0.0, None
         return self._obs
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,27 +139,27 @@ def new_server(agent: runtime.Agent, token: str | None = None, game: Any = None,
         async def shutdown(self, sockets: Any = None) -> None:
             await super().shutdown(sockets)
             if not self.force_exit:
-                app.close()
+                await app.close()
 
     limits = limits_for(agent.spec, base)
+    longest = max(limits.body_seconds + limits.answer_seconds, limits.game_seconds if game else 0) + limits.send_seconds
     app = application(agent, limits, token, game)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # mistakes of clients are counted, and not logged
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config = uvicorn.Config(
-            app,
-            http=protocol_with(limits),
-            ws="none",
-            lifespan="off",
-            loop="uvloop",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=limits.connections,
-            timeout_graceful_shutdown=round(limits.body_seconds + limits.answer_seconds + 1),
-        )
-    return Server(config)
+    config = uvicorn.Config(
+        app,
+        http=protocol_with(limits),
+        ws="none",
+        lifespan="off",
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=round(longest + 1),
+    )
+    server = Server(config)
+    app.connections = server.server_state.connections
+    return server
 
 
 def _game(agent: runtime.Agent, seed: int, trust: bool) -> Any:
