@@ -662,7 +662,7 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
 def test_what_is_packed_comes_back_bit_for_bit_and_is_never_larger(dtype, share, seed, shape):
     rng = np.random.default_rng(seed)
     array = np.where(rng.random(shape) < share, rng.choice([1, -0.0, 3, np.nan], shape), 0)
-    array = (np.nan_to_num(array) if np.dtype(dtype).kind in "bui" else array).astype(dtype)
+    array = (np.nan_to_num(array) if np.dtype(dtype).kind in "biu" else array).astype(dtype)
     parts = packed({"a": array, "small": np.zeros(3)})
     assert sum(part.nbytes for part in parts.values()) <= array.nbytes + 24
     if dtype == np.float32 and array.nbytes and share < 0.1:
