@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedq.errors import SharedqError
+from sharedq.imports import names_code
 from sharedq.json_files import check_form, is_as_sealed, parse_json
 from sharedq.reports import card
 from sharedq.runs import RunDirectory, run_files
@@ -52,7 +53,8 @@ def bundle(run: str | Path, out: str | Path | None = None, licence: str | None =
     if os.path.lexists(path) and not _is_bundle(path):
         raise SharedqError(f"{path} is no bundle, so it is not replaced: choose another --out")
     names = sorted(name for name, is_folder in run_files.paths(directory.path) if not is_folder and _belongs(name))
-    text = card.markdown(directory.path, licence).encode()
+    trust = names_code(directory.experiment())
+    text = card.markdown(directory.path, licence, trust).encode()
     files = {name: _told(directory.path / name) for name in names}
     files[CARD] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -29,6 +29,8 @@ from sharedq.runs.durable import HashedFile
 from sharedq.runs.event_file import EventFile, _extend
 from sharedq.runs.lock import locked
 from sharedq.runs.verify import verify
+from sharedq.training import loop
+from sharedq.training.program import ChunkResult, FinishedEpisodes
 
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
 
@@ -496,6 +498,19 @@ def test_histograms_are_a_table_with_a_column_for_each_bin(run):
     assert [one.step for one in found["train/sampler/td_error"]] == [100, 200]
     assert [one.histogram_value.bucket for one in found["train/sampler/td_error"]] == [[110, 111], [210, 211]]
     assert found["train/sampler/reliability"][0].histogram_value.bucket_limit == [0.05, 0.5, 1.0]
+
+
+def test_who_reads_a_row_of_metrics_finds_the_episodes_before_it(run, monkeypatch):
+    told = ChunkResult(
+        {"loss": np.zeros(2)}, [FinishedEpisodes(*np.array([[9], [1.0], [9]]))] * 2, [-1] * 2, [True] * 2
+    )
+    seen = []
+    with MetricsLog(run, ["loss"], ["steps_per_second", "seconds"]) as log:
+        write = log.metrics
+        monkeypatch.setattr(log, "metrics", lambda *row: (seen.append(rows(run.path / "episodes.csv")), write(*row)))
+        loop._write(log, [0, 1], 10, told, 1.0, 1.0)
+    assert [len(found) for found in seen] == [3, 3]  # with the names of the columns
+    assert len(rows(run.path / "metrics.csv")) == 3
 
 
 def test_a_log_without_histograms_has_no_table_of_them(run):

@@ -176,6 +176,11 @@ def test_the_value_so_far_is_the_area_up_to_there(searched):
     assert values[4] == pytest.approx(sum(seeds) / 2, abs=0.1)  # windows of a curve weigh episodes a little otherwise
 
 
+def test_a_check_counts_once_the_run_has_passed_it(tmp_path):
+    at_it, past_it = (make_run(tmp_path / str(until), [1.0], until=until, finished=False) for until in (500, 520))
+    assert len(values_of(at_it, start=0)) == 4 and len(values_of(past_it, start=0)) == 5
+
+
 def test_a_run_from_data_is_ranked_by_its_evaluations_as_in_reports(tmp_path):
     run = make_run(tmp_path / "run", [1.0, 2.0])
     described = json.loads((run / "experiment.json").read_text())

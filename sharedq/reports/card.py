@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sharedq.imports import names_code
 from sharedq.reports.files import printable
 from sharedq.reports.finding import interval, number
 from sharedq.reports.load_runs import Run, load
@@ -21,11 +20,11 @@ NO_LICENCE = "No licence was given. Ask whoever trained the agent before you use
 TOLD_VERSIONS = ("date", "sharedq", "jax", "python", "platform")
 
 
-def markdown(folder: Path, licence: str | None) -> str:
-    """The card of the finished run in `folder`."""
+def markdown(folder: Path, licence: str | None, trust: bool) -> str:
+    """The card of the finished run in `folder`. Using it may take `trust`, if it names code of its own."""
     result = summarise(load(folder)).tasks[0].results[0]
     run, name = result.run, printable(folder.name)
-    place, trust = shlex.quote(name), " --trust" * names_code(run.experiment)
+    place, option = shlex.quote(name), " --trust" * trust
     film = next((one for one in FILMS if (folder / one).is_file()), None)
     title = f"{_kind(run, 'algorithm')} with {_kind(run, 'target')} in {run.environment_name}"
     steps_are = "environment" if run.plays else "gradient"
@@ -43,7 +42,9 @@ def markdown(folder: Path, licence: str | None) -> str:
         "The settings are in `experiment.json`, and the learning curve is in `episodes.csv`.",
         "## Use",
         _fenced(
-            f"sharedq load-bundle BUNDLE --out {place}\nsharedq evaluate {place}{trust}\nsharedq record {place}{trust}"
+            f"sharedq load-bundle BUNDLE --out {place}\n"
+            f"sharedq evaluate {place}{option}\n"
+            f"sharedq record {place}{option}"
         ),
         "Nothing in a bundle is executed or imported when it is opened.",
         "## Licence",

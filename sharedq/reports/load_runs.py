@@ -446,7 +446,8 @@ def load_run(folder: Path, label: str) -> Run:
         if not is_as_sealed(content):
             raise SharedqError(f"{folder / name} was edited or damaged (its checksum differs): {REMEDY}")
     _check_data(folder, experiment, data)
-    episodes, metrics = read_episodes(folder, seeds, bool(diverged)), read_metrics(folder, seeds)
+    metrics = read_metrics(folder, seeds)  # first: who writes the run publishes the episodes before a row of metrics
+    episodes = read_episodes(folder, seeds, bool(diverged))
     evaluations = read_evaluations(folder, seeds, bool(diverged), training.get("evaluation_episodes"))
     tables = [episodes, metrics]
     asked = training.get("evaluation_period") is not None or "evaluations.csv" in finished.get("logs", {})

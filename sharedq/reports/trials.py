@@ -70,9 +70,10 @@ class Tuned(NamedTuple):
 
 
 def values_of(folder: Path, start: int) -> list[float]:
-    """The value of a run at each of the checks that all its seeds have reached. `start` is the end of the warm-up.
+    """The value of a run at each of the checks that all its seeds have passed. `start` is the end of the warm-up.
 
-    The last value, of a finished run, is the area that reports rank by.
+    A seed that has only just reached a check may have an evaluation there that is not written yet. The last value, of a
+    finished run, is the area that reports rank by.
     """
     run = load_run(folder, folder.name)
     reached = int(run.reached.min())
@@ -82,7 +83,8 @@ def values_of(folder: Path, start: int) -> list[float]:
         grid = evaluated if 0 < len(evaluated) <= MOST_STEPS else grid
     curve, found = statistics.learning_curve(run, grid), []
     for check in range(1, CHECKS + 1):
-        if reached * CHECKS < run.planned * check:
+        due = run.planned * check
+        if reached * CHECKS < due or (reached * CHECKS == due and not run.finished):
             break
         until = run.planned * (check / CHECKS + 1e-9)  # the points of the grid are rounded
         areas = statistics.area_under_curve(curve[:, (grid > start) & (grid <= until)])

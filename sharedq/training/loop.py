@@ -265,13 +265,14 @@ def _write(
 ) -> float | None:
     """Logs a chunk; returns the mean return of the episodes that ended in it."""
     timings = {"steps_per_second": rate, "seconds": seconds}
+    for seed, ended in zip(seeds, told.episodes, strict=True):
+        log.episodes(ended.steps, seed, ended.returns, ended.lengths)
+    log.publish()  # who reads a row of metrics while we write finds the episodes before it
     for place, seed in enumerate(seeds):
         if told.metrics:
             log.metrics(step, seed, {name: values[place] for name, values in told.metrics.items()} | timings)
         if told.histograms:
             log.histograms(step, seed, {name: counts[place] for name, counts in told.histograms.items()})
-        ended = told.episodes[place]
-        log.episodes(ended.steps, seed, ended.returns, ended.lengths)
     log.publish()
     returns = np.concatenate([ended.returns for ended in told.episodes])
     return float(returns.mean()) if returns.size else None
