@@ -31,6 +31,7 @@ from sharedq.transitions import Step
 
 POLL = 0.05  # ours: seconds between two looks at a full queue
 LONGEST_POLL = 0.5  # ours: at one without memory, and for a learner that has not begun
+REMEDY = "something else has written it: use another --queue"
 
 Say = Callable[[str], None]
 
@@ -48,21 +49,24 @@ def read_plan(text: bytes, number: int, trust: Trust, expected: str | None) -> P
 
     Nothing of it is imported or run before that.
     """
-    remedy = "something else has written it: use another --queue"
-    said = parse_json(text, {"experiment": {str: Any}, "spec": {str: Any}}, "the plan in Redis", remedy)
-    try:
-        schema = schema_of(said["experiment"], said["spec"])
-        spec = from_json(said["spec"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise SharedqError(f"the plan in Redis is damaged ({error}): {remedy}") from None
+    said, spec, schema = _said(text)
     if expected is not None and schema.hex() != expected:
         raise SharedqError("the plan in Redis is that of another run: give each run its own --training.queue")
-    experiment = Experiment.from_dict(said["experiment"], trust)
+    experiment = Experiment.from_dict(said, trust)
     if experiment.kind("training") != "remote":
-        raise SharedqError(f"the plan in Redis is damaged (training {experiment.kind('training')}): {remedy}")
+        raise SharedqError(f"the plan in Redis is damaged (training {experiment.kind('training')}): {REMEDY}")
     share = epsilon_of(number, experiment.training.actors)
     own = {"epsilon_start": share, "epsilon_end": share, "epsilon_steps": 0}
     return Plan(experiment.replace(**{f"algorithm.{name}": x for name, x in own.items()}), schema, spec)
+
+
+def _said(text: bytes) -> tuple[dict[str, Any], Any, bytes]:
+    """The experiment of a plan, the description of its environment, and its schema."""
+    said = parse_json(text, {"experiment": {str: Any}, "spec": {str: Any}}, "the plan in Redis", REMEDY)
+    try:
+        return said["experiment"], from_json(said["spec"]), schema_of(said["experiment"], said["spec"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SharedqError(f"the plan in Redis is damaged ({error}): {REMEDY}") from None
 
 
 class Actor:
@@ -86,10 +90,11 @@ class Actor:
         self._bare = shapes._replace(optimiser=())  # acting needs no optimiser
         self._agent: Any = None
         self._version = 0
+        self._learner: bytes | None = None  # which process learned when we last looked
         self._warned = False
 
     def run(self, blocks: int | None = None) -> None:
-        """Sends blocks until the learner has finished, or so many."""
+        """Sends blocks until the run has finished or another one has taken its place, or so many."""
         first = 0
         while blocks is None or first < blocks * self._length:
             if not self._update_weights():
@@ -100,9 +105,9 @@ class Actor:
             first += self._length
 
     def _update_weights(self) -> bool:
-        """Takes the newest weights, and waits for the first ones. Returns whether the learner goes on."""
+        """Takes the newest weights, and waits for the first ones. Returns whether the run goes on."""
         while True:
-            if self._queue.get("finished") == self._plan.schema:
+            if self._queue.get("finished") == self._plan.schema or self._is_replaced():
                 return False
             version = self._queue.get("version")
             if self._agent is None or version not in (None, COUNT.pack(self._version)):
@@ -110,6 +115,14 @@ class Actor:
             if self._agent is not None:
                 return True
             time.sleep(LONGEST_POLL)
+
+    def _is_replaced(self) -> bool:
+        """Whether the learner is that of another run now. A run that was resumed is the same run."""
+        learner = self._queue.get("learner")
+        if learner in (None, self._learner):
+            return False
+        self._learner, plan = learner, self._queue.get("plan")
+        return plan is not None and _said(plan)[2] != self._plan.schema
 
     def _read_weights(self) -> None:
         message = self._queue.get("weights")
@@ -137,23 +150,35 @@ class Actor:
                 time.sleep(LONGEST_POLL)
         while waiting >= limit:
             time.sleep(POLL)
-            if self._queue.get("finished") == self._plan.schema:
+            if self._queue.get("finished") == self._plan.schema or self._is_replaced():
                 return
             waiting = self._queue.waiting()
 
 
 def act(queue: Queue, number: int, trust: Trust = False, expected: str | None = None, *, say: Say = print) -> None:
     """Acts for the learner at a queue until it has finished. Waits for a learner that has not begun."""
-    told = False
-    while (text := queue.get("plan")) is None:
-        if not told:
-            say("waiting for a learner: no run has published its plan here yet")
-        told = True
+    while True:
+        plan = read_plan(_newest(queue, say), number, trust, expected)
+        say(f"actor {number} explores with epsilon {plan.experiment.algorithm.epsilon_end:.4f}")
+        Actor(queue, plan, number, say).run()
+        if queue.get("finished") == plan.schema:
+            say("the learner has finished")
+            return
+        say("another run has begun at this queue")
+
+
+def _newest(queue: Queue, say: Say) -> bytes:
+    """The plan of the learner at a queue. Waits for it; that of a run that has finished does not count."""
+    waiting = ""
+    while True:
+        text, finished = queue.get("plan"), queue.get("finished")
+        if text is not None and not (finished and finished == _said(text)[2]):
+            return text
+        told = "no run has published its plan here yet" if text is None else "the last run here has finished"
+        if told != waiting:
+            say(f"waiting for a learner: {told}")
+        waiting = told
         time.sleep(LONGEST_POLL)
-    plan = read_plan(text, number, trust, expected)
-    say(f"actor {number} explores with epsilon {plan.experiment.algorithm.epsilon_end:.4f}")
-    Actor(queue, plan, number, say).run()
-    say("the learner has finished")
 
 
 class Compiled:

@@ -46,7 +46,7 @@ class Block(NamedTuple):
     """Consecutive steps of the environments of one actor, [L, E] each."""
 
     step: Step  # as the learner gets it: a lost life is a termination
-    ended: Any  # whether the episode ended
+    ended: Any  # whether the episode ended; the learner clears it if it did not get all steps of the episode
     returned: Any  # the return of the episode so far
     length: Any  # its length so far
 
@@ -137,12 +137,16 @@ class Arrivals:
     def __init__(self, form: BlockForm, actors: int):
         self._form, self._actors = form, actors
         self._expected: dict[tuple[int, int], int] = {}  # the next first step, by actor and session
+        self._since: dict[tuple[int, int], int] = {}  # the first step after which nothing was lost
         self.gaps = [0] * actors
         self._senders: set[int] = set()
         self.dropped = self.strangers = self.arrived = self.behind = 0
 
     def take(self, message: bytes, updates: int) -> Block | None:
-        """The block in a message, or None if it is dropped. The learner has made so many updates."""
+        """The block in a message, or None if it is dropped. The learner has made so many updates.
+
+        Episodes of which a block was lost do not end in it, because they are longer than the steps that came.
+        """
         try:
             sender, block = self._form.unpack(message)
         except Refused as error:
@@ -156,11 +160,14 @@ class Arrivals:
             return None
         if expected is not None and sender.first > expected:
             self.gaps[sender.actor % self._actors] += 1
+        if expected != sender.first:
+            self._since[who] = sender.first
         self._expected[who] = sender.first + len(block.ended)
+        came = sender.first - self._since[who] + np.arange(1, len(block.ended) + 1)[:, None]  # [L, 1]
         self._senders.add(sender.actor)
         self.arrived += 1
         self.behind += max(updates - sender.weights, 0)
-        return block
+        return block._replace(ended=block.ended & (block.length <= came))
 
     def report(self) -> dict[str, float]:
         """The numbers since the last report."""

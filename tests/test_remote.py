@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedq import remote_blocks
-from sharedq.actor import Actor, read_plan
+from sharedq import remote_blocks, reports
+from sharedq.actor import Actor, act, read_plan
 from sharedq.command_line import main
 from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
@@ -135,6 +135,35 @@ def test_gaps_are_counted_for_each_actor_and_what_is_sent_twice_is_dropped():
     assert take(1, 9, 3, weights=40, updates=100) is not None
     assert take(1, 9, 6, weights=80, updates=100) is not None
     assert arrivals.report()["staleness"] == 40  # the mean of 60 and 20
+
+
+def test_an_episode_counts_where_all_its_steps_came():
+    arrivals = Arrivals(FORM, actors=2)
+
+    def ends(first, *lengths):
+        """Which environments of the actor end an episode of these lengths in the last step of a block."""
+        ended, length = np.zeros((LENGTH, SHARE), bool), np.ones((LENGTH, SHARE), np.int32)
+        ended[-1], length[-1] = True, lengths
+        message = FORM.pack(Sender(0, 7, first), block_of()._replace(ended=ended, length=length))
+        return arrivals.take(message, 0).ended[-1].tolist()
+
+    assert ends(30, 3, 4) == [True, False]  # the first block that came: three steps of each
+    assert ends(33, 6, 7) == [True, False]
+    assert ends(39, 3, 6) == [True, False]  # a block was lost
+    assert ends(2**64 - LENGTH, 3, 4) == [True, False]
+
+
+def test_episodes_stand_at_the_step_at_which_their_end_came():
+    queue = Memory()
+    program = program_of(small(), queue)
+    run, start, told = program.begin(), 0, []
+    sent(queue, [0], blocks=32)  # one fast actor: both blocks of each cycle are its own
+    for stop in program.log_steps:
+        run, chunk = program.advance(run, start, stop)
+        start, told = stop, [*told, chunk.episodes[0]]
+    steps, lengths = (np.concatenate(x) for x in zip(*((one.steps, one.lengths) for one in told), strict=True))
+    assert len(steps) > 3 and (np.diff(steps) >= 0).all()
+    assert (np.cumsum(lengths) <= steps).all()  # no step belongs to two episodes, as reports check
 
 
 def test_epsilons_are_those_of_ape_x():
@@ -304,6 +333,32 @@ def test_an_actor_refuses_a_plan_that_is_not_its_own_or_names_code():
             read_plan(wrong, 0, False, None)
 
 
+def test_an_actor_leaves_a_run_that_has_ended_for_the_next_one(monkeypatch):
+    monkeypatch.setattr("sharedq.actor.LONGEST_POLL", 0)
+    queue, said = Memory(), []
+    old, new = program_of(small(), queue), program_of(small(**{"algorithm.gamma": 0.5}), queue)
+    old.begin()
+    queue.put("finished", old._schema)
+
+    def say(text):
+        said.append(text)
+        if "has finished" in text and len(said) == 1:
+            old.begin()  # the run goes on
+        if text.startswith("actor") and len(said) == 2:
+            new.begin()  # in its place, without an end of the old one
+        if text.startswith("actor") and len(said) == 4:
+            queue.put("finished", new._schema)
+
+    act(queue, 0, say=say)
+    assert [text.split(" explores")[0] for text in said] == [
+        "waiting for a learner: the last run here has finished",
+        "actor 0",
+        "another run has begun at this queue",
+        "actor 0",
+        "the learner has finished",
+    ]
+
+
 def test_a_second_learner_at_a_queue_ends_the_first_with_a_line():
     queue = Memory()
     first, second = (program_of(small(), queue) for _ in range(2))
@@ -464,6 +519,7 @@ def test_a_run_goes_on_when_redis_is_killed_and_an_actor_and_the_learner(tmp_pat
         assert process.returncode == 0, said
         assert "continuing from step" in said
     assert json.loads((run / "finished.json").read_text())["steps"] >= 40_000
+    assert reports.load(run).runs[0].finished
     rows = rows_of(run)
     assert sum(float(row[f"actors/gaps_{number}"]) for row in rows for number in range(4)) <= 8
     assert actors_of(url) == []

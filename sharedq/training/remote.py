@@ -174,6 +174,7 @@ class RemoteProgram(InteractiveProgram):
     def _start(self, run: Run, step: int) -> None:
         """Publishes what actors need, and starts those that are to be here."""
         self._queue.put("finished", b"")
+        self._queue.put("plan", self._plan)  # before the learner: actors look for another plan when that has changed
         self._queue.put("learner", self._session)
         self._publish(run.agent, step // self.settings.cycle)
         for number in range(self.settings.actors if self.settings.local_actors else 0):
@@ -210,11 +211,10 @@ class RemoteProgram(InteractiveProgram):
         published = max(settings.publish_period // settings.cycle, 1)
         ended: list[tuple] = []
         for number in range(first, last):
-            block = self._joined(self._updates_after(number))
-            rows, places = np.nonzero(block.ended)
-            at = (number * settings.steps_per_cycle + rows + 1) * settings.environments
-            ended += zip(at.tolist(), block.returned[rows, places], block.length[rows, places], strict=True)
-            steps = self.layout.place(jax.tree.map(lambda x: x[None], block.step))
+            blocks = self._taken(settings.steps_per_cycle // settings.block * settings.actors, number)
+            for place, block in enumerate(blocks):
+                ended += _ended(block, number * settings.cycle + place * block.ended.size)
+            steps = self.layout.place(jax.tree.map(lambda x: x[None], self._joined(blocks).step))
             (learner, sums, _, _), _ = settle(np.int32(number), (live.learner, live.sums, steps, None))
             live = Live(learner, sums, None)
             if not warming_up and (number + 1) % published == 0:
@@ -229,18 +229,18 @@ class RemoteProgram(InteractiveProgram):
                 self._queue.put("finished", self._schema)
         return run._replace(**live.learner._asdict()), told
 
-    def _joined(self, updates: int) -> Block:
-        """The steps [V, N] of a cycle: blocks behind each other, and those of different actors beside each other."""
-        settings = self.settings
-        rows = settings.steps_per_cycle // settings.block
-        blocks = self._taken(rows * settings.actors, updates)
-        beside = [blocks[place :: settings.actors] for place in range(settings.actors)]
+    def _joined(self, blocks: list[Block]) -> Block:
+        """The steps [V, N] of a cycle: blocks behind each other and beside each other, of whichever actors they are."""
+        beside = [blocks[place :: self.settings.actors] for place in range(self.settings.actors)]
         behind = [jax.tree.map(lambda *x: np.concatenate(x), *map(_cut, column)) for column in beside]
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *behind)
 
-    def _taken(self, wanted: int, updates: int) -> list[Block]:
-        """So many blocks from the queue. Waits for them; the updates that were dispatched are made meanwhile."""
-        since = time.monotonic()
+    def _taken(self, wanted: int, cycles: int) -> list[Block]:
+        """So many blocks from the queue, after so many cycles, in the order in which they came.
+
+        Waits for them; the updates that were dispatched are made meanwhile.
+        """
+        since, updates = time.monotonic(), self._updates_after(cycles)
         while len(self._ready) < wanted:
             messages = self._queue.pop(wanted - len(self._ready))
             blocks = [block for one in messages if (block := self._arrivals.take(one, updates)) is not None]
@@ -264,10 +264,6 @@ class RemoteProgram(InteractiveProgram):
             command = f"sharedq actor --learner {self.settings.url} --queue {self.settings.queue} --number 0"
             raise EnvironmentFailed(f"no block came for {PATIENCE:.0f} s{others}: start actors with {command}")
 
-    def _told(self, live: Live, ended: list[list[tuple]], learned: int) -> ChunkResult:
-        ended = [sorted(one) for one in ended]
-        return super()._told(live, ended, learned)
-
     def save_worlds(self) -> Any:
         return None
 
@@ -278,6 +274,13 @@ class RemoteProgram(InteractiveProgram):
             process.wait()
             errors.close()
         self._processes = []
+
+
+def _ended(block: Block, before: int) -> Iterator[tuple[int, Any, Any]]:
+    """The step, the return and the length of the episodes that end in a block, if so many steps came before it."""
+    rows, places = np.nonzero(block.ended)
+    at = before + (rows + 1) * block.ended.shape[1]
+    return zip(at.tolist(), block.returned[rows, places], block.length[rows, places], strict=True)
 
 
 def _cut(block: Block) -> Block:
