@@ -135,7 +135,7 @@ def load_bundle(bundle: str | Path, out: str | Path) -> Path:
         sync_folder(unfinished)
         rename_onto_nothing(unfinished, folder)
         sync_folder(folder.parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise SharedqError(f"there is no file {path}: give a bundle that 'sharedq bundle' wrote") from None
     except OSError as error:
         raise SharedqError(f"cannot open {path} into {folder} ({error.strerror or error})") from None

@@ -220,6 +220,8 @@ def _train(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.runs.wandb_mirror import mirrored
         from sharedq.trainer import new_folder, train
 
+        if "on" in parsed.options:
+            raise SharedqError("--on is an option of compare and resume, and a run alone is trained here: leave it out")
         experiment = _experiment(parsed)
         out = parsed.out or new_folder(Path(parsed.recipe).stem, experiment)
         options = {"overwrite": parsed.overwrite, "command": parsed.command}
@@ -307,6 +309,7 @@ def _search(verb: argparse.ArgumentParser) -> Callable:
 
         for option in ("vary", "trials", "out"):
             if getattr(parsed, option) is None:
+                _base(parsed).parse({name: values[0] for name, values in parsed.options.items()})  # it may be misspelt
                 raise SharedqError(f"a search needs --{option} (see sharedq search --help)")
         words = (parsed.options, parsed.vary, parsed.targets, parsed.trials, parsed.trust, parsed.command)
         search = planned(parsed.recipe, _base(parsed), *words)

@@ -143,6 +143,7 @@ class _Tasks:
             self._submit(task)
         while self._waiting:
             if request.number is not None:
+                self._say("stopping: each run saves a checkpoint first")
                 self._cancel()
                 raise Stopped(f"stopped the tasks; to continue: {onwards}", request.number)
             ready, _ = self._ray.wait(list(self._waiting), timeout=POLL)

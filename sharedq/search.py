@@ -175,6 +175,9 @@ def _check_folder(out: Path, plan: Mapping[str, Any]) -> None:
                 f"{out} holds another search ({_difference(name, there[name], plan[name])}): "
                 "choose another --out, or repeat the command in its search.json"
             )
+    folders = [path.name for depth in ("*", "*/*") for path in (out / TRIALS).glob(depth) if path.name.isdigit()]
+    begun, wanted = max(map(int, folders), default=0), plan["trials"]
+    require(wanted >= begun, f"{out} has {begun} trials already: give --trials {begun} or more, not {wanted}")
 
 
 def read_plan(out: Path) -> dict[str, Any]:
@@ -276,6 +279,7 @@ class _Searching:
             if not self._active:
                 return
             if request.number is not None:
+                self._say("stopping: each trial saves a checkpoint first")
                 self._stop_processes()
                 self._write_page(training=False)
                 raise Stopped(f"stopped the search; to continue, repeat: {self._search.command}", request.number)

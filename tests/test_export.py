@@ -366,7 +366,7 @@ def test_the_exported_agent_acts_as_the_agent(here, agent):
 def test_the_seed_with_the_best_return_is_exported(here, sharedq):
     episodes = library.Run(here / "run").episodes()
     means = [episodes["return"][episodes["seed"] == seed][-100:].mean() for seed in (0, 1)]
-    assert f"seed {int(np.argmax(means))} of 2 is exported" in sharedq("export", "run").out
+    assert f"the agent of seed {int(np.argmax(means))} is exported" in sharedq("export", "run").out
 
 
 @pytest.mark.parametrize(
@@ -527,6 +527,11 @@ def test_what_stands_at_the_place_of_a_file_is_replaced_only_if_it_is_ours(here,
     assert (here / "mine.onnx").read_text() == "mine"
     assert sharedq("export", "run", "--out", "mine.onnx", "--overwrite").code == 0
     assert sharedq("export", "run", "--out", "mine.onnx").code == 0
+    other = runtime.load(here / "mine.onnx").metadata
+    other["experiment"]["seed"] += 1
+    (here / "mine.onnx").write_bytes(agent_file.content_of(onnx.load(here / "mine.onnx"), other))
+    assert "holds an agent of another run" in sharedq("export", "run", "--out", "mine.onnx").err
+    assert "is a folder: export the agent of a run first" in sharedq("serve", "run").err
 
 
 def test_an_exported_file_belongs_to_the_run(here):

@@ -238,6 +238,8 @@ BAD = {
     "--vary learning_rate=1..0.1 --trials 2": "the range 1..0.1 of learning_rate is empty",
     "--vary learning_rate=log:0..1 --trials 2": "begin it above 0",
     "--vary learning_rate=log:1,2 --trials 2": "is written as LOW..HIGH",
+    "--vary learning_rate=a..b --trials 2": "is written as LOW..HIGH",
+    "--vary gamma=0.1..0.9 --trails 2": "unknown option '--trails'",
     "--vary learning_rate=-1..1 --trials 2": "learning_rate",
     "--vary gamma=0.5..1.5 --trials 2": "gamma",
     "--vary period=0.5..10 --trials 2": "takes a whole number",
@@ -278,6 +280,8 @@ def test_a_folder_of_something_else_is_left_alone(searched, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "its options seed is 1 and not 2" in refused(*[word if word != "1" else "2" for word in WORDS])
+    fewer = ["1" if before == "--trials" else word for before, word in zip(["", *WORDS], WORDS, strict=False)]
+    assert "has 2 trials already: give --trials 2 or more, not 1" in refused(*fewer)
     changed = [word.replace("=1..50", "=1..60") for word in WORDS]
     assert "its vary is" in refused(*changed) and "another search" in refused(*changed)
     (tmp_path / "letter.txt").write_text("mine")

@@ -540,7 +540,8 @@ def test_a_token_is_asked_for_and_the_page_is_not(agent, serving):
     ):
         reply = running.post("/act", OBS[0].tobytes(), **given_)
         assert reply.status == 401 and reply.headers["WWW-Authenticate"] == "Bearer"
-        assert "Authorization: Bearer TOKEN" in reply.json["detail"]
+        another = given_.get("Authorization") == "Bearer another"
+        assert ("another one" if another else "Authorization: Bearer TOKEN") in reply.json["detail"]
         assert running.ask("GET", "/agent", **given_).status == running.ask("GET", "/metrics", **given_).status == 401
     right = {"Authorization": f"Bearer {TOKEN}", "Host": "agents.example"}
     assert running.post("/act", OBS[0].tobytes(), **right).json == {"action": agent.act(OBS[0])}

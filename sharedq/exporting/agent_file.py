@@ -12,6 +12,7 @@ from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.reports.files import is_there
 from sharedq.results import Run
+from sharedq.runs import RunDirectory
 
 SPARSE_SHARE = 0.75  # ours: a constant is stored as a sparse one if that takes less than this share of its bytes
 SMALLEST_SPARSE = 4_096  # ours: bytes; a smaller constant stays dense, because there is little to save
@@ -85,19 +86,23 @@ def return_of(agent: Agent, run: Run) -> dict[str, Any] | None:
     return None
 
 
-def check_place(path: Path, overwrite: bool) -> None:
-    """Raises if the file cannot be written, or is another's."""
+def check_place(path: Path, run: Run, overwrite: bool) -> None:
+    """Raises if the file cannot be written, or if it is there and holds anything else than an agent of this run."""
     if path.suffix != ".onnx":
         raise SharedqError(f"{path} does not end with .onnx: give --out that ending")
     if path.is_symlink() or (is_there(path) and not path.is_file()):
         raise SharedqError(f"{path} is no ordinary file, and no agent is written through a link: choose another --out")
-    if is_there(path) and not overwrite and not _is_ours(path):
-        raise SharedqError(
-            f"{path} was not exported by this program, so it is left alone: choose another --out, or add --overwrite"
-        )
+    if not is_there(path) or overwrite:
+        return
+    remedy = "choose another --out, or add --overwrite"
+    try:
+        experiment = runtime.load(path).metadata.get("experiment")
+    except runtime.AgentError:
+        raise SharedqError(f"{path} was not exported by this program, so it is left alone: {remedy}") from None
+    if _without_steps(experiment) != _without_steps(RunDirectory.open(run.path).experiment()):
+        raise SharedqError(f"{path} holds an agent of another run, so it is left alone: {remedy}")
 
 
-def _is_ours(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - runtime.SEALED_BYTES))
-        return runtime.SEAL.encode() in file.read()
+def _without_steps(experiment: Any) -> dict[str, Any]:
+    """An experiment without its length: a run that was trained for longer is the same run."""
+    return {**experiment, "training": {k: x for k, x in experiment["training"].items() if k != "steps"}}

@@ -74,7 +74,7 @@ def export(
     trained, out = Run(as_path(run, "run")), as_path(out, "out")
     wanted = [out, out.with_suffix(".int8.onnx")] if int8 else [out]
     for path in wanted:
-        agent_file.check_place(path, overwrite)
+        agent_file.check_place(path, trained, overwrite)
     learned = chosen(trained, agent, checkpoint, trust, say)
     plays_both = int8 and playing.can_play(learned)
     if plays_both:
@@ -91,7 +91,7 @@ def export(
             raise SharedqError(f"the exported file does not decide as the agent does, so it is not kept: {told}")
     say(f"{out}: {readable(len(content))}, {told}")
     if int8:
-        _export_int8(learned, trained, model, decision, seen, wanted[1], say)
+        _export_int8(learned, trained, model, decision, seen, wanted, say)
         if plays_both:
             for path in wanted:
                 act = acting(runtime.load(path))
@@ -107,15 +107,16 @@ def _export_int8(
     model: Any,
     decision: Callable,
     seen: playing.Observations,
-    out: Path,
+    paths: list[Path],
     say: Callable[[str], None],
 ) -> None:
-    """Writes the INT8 file, and says how its decisions compare. They may differ, so it is kept.
+    """Writes the INT8 file beside the other, and says how its decisions compare. They may differ, so it is kept.
 
     Half of the observations calibrate it, and the other half are for the comparison.
     """
     from sharedq.exporting import int8
 
+    float32, out = paths
     others = seen._replace(batch=seen.batch[1::2])
     content = agent_file.content_of(
         int8.quantised(model, seen.batch[::2]), agent_file.description_of(agent, trained, "int8")
@@ -127,7 +128,9 @@ def _export_int8(
         f"{_told(found, others)}"
     )
     if not int8.is_convolutional(model):
-        say("the network is dense, so that INT8 saves memory and hardly any time")
+        smaller = len(content) < float32.stat().st_size
+        saved = "saves memory and hardly any time" if smaller else "makes its small file larger"
+        say(f"the network is dense, and INT8 {saved}")
 
 
 def say_return(path: Path, found: Evaluation, say: Callable[[str], None]) -> None:
@@ -159,8 +162,12 @@ def chosen(run: Run, seed: int | None, checkpoint: str | int, trust: Trust, say:
     best = int(np.argmax(means))
     if len(agents) > 1:
         told = returns[best]
-        why = "the first" if told is None else f"mean return {told['mean']:.2f} over {told['episodes']} {told['of']}"
-        say(f"seed {agents[best].seed} of {len(agents)} is exported: {why}")
+        why = (
+            "none has a return"
+            if told is None
+            else f"mean return {told['mean']:.2f} over {told['episodes']} {told['of']}"
+        )
+        say(f"the agent of seed {agents[best].seed} is exported, which is the best of {len(agents)}: {why}")
     return agents[best]
 
 

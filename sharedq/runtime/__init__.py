@@ -92,7 +92,7 @@ class Agent:
         if given.dtype != self._dtype:
             given = self._converted(given, wanted)
         if given.dtype.kind == "f" and not np.isfinite(given).all():
-            raise AgentError("the observation has a number that is not finite")
+            raise AgentError(f"the observation has a number that is not finite as {self._dtype}")
         is_one = given.ndim == rank
         if not is_one and not len(given):
             raise AgentError("the batch of observations is empty")
@@ -120,6 +120,8 @@ def load(path: str | Path, threads: int = 1) -> Agent:
         raise AgentError(MISSING) from None
     path = Path(path)
     try:
+        if path.is_dir():
+            raise AgentError(f"{path} is a folder: export the agent of a run first, with: sharedq export {path}")
         if path.stat().st_size > LARGEST:
             raise AgentError(f"{path} is no exported agent: it is larger than {LARGEST // 2**30} GiB")
         content = path.read_bytes()
