@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sharedq import reports
 from sharedq.command_line import main
 from sharedq.errors import SharedqError
-from sharedq.runs import MetricsLog, RunDirectory, atomic_write, checkpoints, run_directory, run_files
+from sharedq.runs import MetricsLog, RunDirectory, atomic_write, begun_with, checkpoints, run_directory, run_files
 from sharedq.runs.durable import HashedFile
 from sharedq.runs.event_file import EventFile, _extend
 from sharedq.runs.lock import locked
@@ -40,6 +40,33 @@ EXPERIMENT = {"algorithm": {"kind": "dqn", "lr": 3e-4}, "seeds": [0, 1]}
 @pytest.fixture
 def run(tmp_path):
     return RunDirectory.create(tmp_path / "runs" / "one", EXPERIMENT, "sharedq train one")
+
+
+def test_the_commit_is_that_of_the_checkout_alone(tmp_path):
+    def git(*words):
+        told = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", "-C", tmp_path, *told, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init")
+    inner = tmp_path / "lib" / "site-packages"  # an environment inside somebody's own checkout
+    inner.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text("")
+    git("add", "pyproject.toml")
+    git("commit", "-m", "first")
+    known = git("rev-parse", "HEAD")
+    assert begun_with.commit(tmp_path) == known
+    assert begun_with.commit(inner) != known
+    (tmp_path / "pyproject.toml").write_text("changed")
+    begun_with.commit.cache_clear()
+    assert begun_with.commit(tmp_path) == f"{known}-dirty"
+    begun_with.commit.cache_clear()
+
+
+def test_the_processor_is_named(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU: 2 GHz\nmodel name\t: another\n")
+    assert begun_with.cpu(tmp_path / "cpuinfo") == "A CPU: 2 GHz"
+    begun_with.cpu(tmp_path / "nowhere")  # which raises nothing
 
 
 def refused(match: str):

@@ -17,7 +17,7 @@ from sharedq.reports.summary import Result, summarise
 
 FILMS = ("episode.gif", "episode.mp4")
 NO_LICENCE = "No licence was given. Ask whoever trained the agent before you use it."
-TOLD_VERSIONS = ("date", "sharedq", "jax", "python", "platform")
+TOLD_VERSIONS = ("date", "sharedq", "commit", "jax", "python", "platform", "cpu")
 
 
 def markdown(folder: Path, licence: str | None, trust: bool) -> str:

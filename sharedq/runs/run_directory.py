@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-import platform
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,15 +18,12 @@ from sharedq.imports import names_code
 from sharedq.json_files import Maybe, read_json
 from sharedq.processes import lives
 from sharedq.runs import checkpoints, run_files
-from sharedq.runs.checkpoints import SCHEMA as CHECKPOINT_FORMAT
+from sharedq.runs.begun_with import versions
 from sharedq.runs.checkpoints import UNSEALED
 from sharedq.runs.durable import atomic_write, checksum, refuse_links, sync_folder, write_synced
 from sharedq.runs.lock import locked
 from sharedq.runs.sealed import read_sealed, sealed
 from sharedq.validation import path as as_path
-
-PACKAGES = ("sharedq", "jax", "jaxlib", "flax", "optax", "numpy")
-WORLDS = ("pgx", "gymnasium", "ale-py", "opencv-python-headless", "box2d", "dm-control", "mujoco")  # those installed
 
 UNKNOWN = "it describes no experiment, so restore it or train again"
 UNKNOWN_DATA = "restore it from a copy of the run, or train again"
@@ -273,29 +268,6 @@ class RunDirectory:
 def _digest(experiment: dict) -> str:
     canonical = json.dumps(experiment, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def versions(packages: Iterable[str] = ()) -> dict:
-    """When and with what the run was begun; nothing that names a person or a machine.
-
-    `packages` are those that bring parts of the experiment.
-    """
-
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source tree
-            return None
-
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "checkpoint_format": CHECKPOINT_FORMAT,
-        **{package: version(package) for package in PACKAGES},
-        **{package: found for package in (*WORLDS, *packages) if (found := version(package))},
-    }
 
 
 def rename_onto_nothing(unfinished: Path, path: Path) -> None:
