@@ -495,8 +495,7 @@ def _export(verb: argparse.ArgumentParser) -> Callable:
     verb.add_argument(
         "--episodes",
         type=int,
-        default=10,
-        help="with --int8, episodes in which both files play (default: %(default)s)",
+        help="with --int8, episodes in which both files play (default: 10)",
     )
     verb.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default: %(default)s)")
     verb.add_argument(
@@ -508,13 +507,15 @@ def _export(verb: argparse.ArgumentParser) -> Callable:
     def call(parsed):
         from sharedq.exporting.export import export
 
+        if parsed.episodes is not None and not parsed.int8:
+            raise SharedqError("--episodes are played to compare an INT8 file with the other: add --int8")
         export(
             parsed.run,
             parsed.out or parsed.run / "agent.onnx",
             agent=parsed.agent,
             checkpoint=parsed.checkpoint,
             int8=parsed.int8,
-            episodes=parsed.episodes,
+            episodes=10 if parsed.episodes is None else parsed.episodes,
             seed=parsed.seed,
             max_steps=parsed.max_steps,
             trust=parsed.trust,
@@ -642,6 +643,8 @@ def _bundle(verb: argparse.ArgumentParser) -> Callable:
         from sharedq.units import readable
 
         path = bundle(parsed.run, parsed.out, parsed.licence, parsed.overwrite)
+        if parsed.licence is None:
+            say("no licence was given, and the card says so: name one with --licence, such as apache-2.0")
         say(f"bundle: {path}, {readable(path.stat().st_size)}")
 
     return call

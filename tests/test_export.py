@@ -575,6 +575,13 @@ def test_more_episodes_than_the_host_can_open_are_refused_before_anything_is_wri
     assert not list(here.glob("new*"))
 
 
+def test_what_would_say_nothing_is_refused(here, sharedq):
+    assert "add --int8" in sharedq("export", "run", "--episodes", 3).err
+    for threads in (0, "2"):
+        with pytest.raises(runtime.AgentError, match="threads must be a whole number of at least 1"):
+            runtime.load(here / "run" / "agent.onnx", threads)
+
+
 def test_a_seed_that_the_run_does_not_have_is_named(sharedq):
     assert "has no seed 7: choose from 0, 1" in sharedq("export", "run", "--agent", 7).err
 

@@ -118,6 +118,8 @@ def load(path: str | Path, threads: int = 1) -> Agent:
         import onnxruntime
     except ImportError:
         raise AgentError(MISSING) from None
+    if not isinstance(threads, int) or threads < 1:
+        raise AgentError(f"threads must be a whole number of at least 1, not {threads!r}")
     path = Path(path)
     try:
         if path.is_dir():
