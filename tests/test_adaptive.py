@@ -356,10 +356,14 @@ def test_it_serves_sac(target):
     assert any(jax.tree.leaves(moved))
 
 
-def test_it_serves_cql(tmp_path):
-    experiment = small("adaptive", **{"training.steps": 200}).replace(algorithm="cql")
-    run = train(experiment, tmp_path / "run", progress=None)
-    assert "target/diverged_networks" in (run.path / "metrics.csv").read_text().splitlines()[0]
+@pytest.mark.parametrize("source", OWN)
+def test_it_serves_cql(source, tmp_path):
+    pace = {"target.schedule": "linear", "target.max_speed": 0.3} if source == "eau_de" else {}
+    experiment = small(source, **{"training.steps": 300} | pace).replace(algorithm="cql")
+    found = train(experiment, tmp_path / "run", progress=None).metrics()
+    assert np.isfinite(found["loss"]).all() and found["target/chosen/1"][-1] <= 1
+    if source == "eau_de":
+        assert 0 < found["target/sparsity"][-1] < 1
 
 
 def test_sources_that_change_no_optimiser_leave_that_of_the_algorithm_as_it_is():
