@@ -22,7 +22,7 @@ from sharedq.errors import SharedqError
 from sharedq.experiment import Experiment, Trust
 from sharedq.json_files import parse_json
 from sharedq.redis_queue import Full, Queue
-from sharedq.remote_blocks import WEIGHTS, Block, BlockForm, Sender, epsilon_of, schema_of, unpacked
+from sharedq.remote_blocks import WEIGHTS, Block, BlockForm, OtherSchema, Sender, epsilon_of, schema_of, unpacked
 from sharedq.runs import tensor_file
 from sharedq.training.interactive import ends_to_learn
 from sharedq.training.learning import step_like
@@ -116,6 +116,9 @@ class Actor:
                 return True
             time.sleep(LONGEST_POLL)
 
+    def close(self) -> None:
+        self._worlds.close()
+
     def _is_replaced(self) -> bool:
         """Whether the learner is that of another run now. A run that was resumed is the same run."""
         learner = self._queue.get("learner")
@@ -128,7 +131,11 @@ class Actor:
         message = self._queue.get("weights")
         if message is None:  # Redis was restarted, and the learner will publish them again
             return
-        sender, content = unpacked(message, WEIGHTS, self._plan.schema)
+        try:
+            sender, content = unpacked(message, WEIGHTS, self._plan.schema)
+        except OtherSchema:  # a run has just begun or ended here: look at the plan again before the next try
+            self._learner = None
+            return
         try:
             params, source = tensor_file.restore(np.frombuffer(content, np.uint8), self._like)
         except ValueError as error:
@@ -160,7 +167,9 @@ def act(queue: Queue, number: int, trust: Trust = False, expected: str | None = 
     while True:
         plan = read_plan(_newest(queue, say), number, trust, expected)
         say(f"actor {number} explores with epsilon {plan.experiment.algorithm.epsilon_end:.4f}")
-        Actor(queue, plan, number, say).run()
+        actor = Actor(queue, plan, number, say)
+        actor.run()
+        actor.close()
         if queue.get("finished") == plan.schema:
             say("the learner has finished")
             return
@@ -206,6 +215,8 @@ class Compiled:
         self._carry = (*jax.jit(jax.vmap(environment.reset))(keys), jnp.zeros(size), jnp.zeros(size, jnp.int32))
         self._collect = jax.jit(collect)
 
+    def close(self) -> None: ...
+
     def collect(self, agent: Any, first: int) -> Block:
         self._carry, block = self._collect(agent, self._carry, np.int32(first % 2**30))
         return jax.device_get(block)
@@ -220,6 +231,9 @@ class Hosted:
         self._returned, self._lengths = np.zeros(size, np.float32), np.zeros(size, np.int32)
         root = random_keys.named(random_keys.root(seed), "act")
         self._act = jax.jit(lambda agent, obs, time: algorithm.act(agent, random_keys.at(root, time), obs, time))
+
+    def close(self) -> None:
+        self._worlds.close()
 
     def collect(self, agent: Any, first: int) -> Block:
         rows = [self._once(agent, time) for time in range(first, first + self._length)]

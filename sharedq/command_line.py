@@ -309,7 +309,8 @@ def _search(verb: argparse.ArgumentParser) -> Callable:
 
         for option in ("vary", "trials", "out"):
             if getattr(parsed, option) is None:
-                _base(parsed).parse({name: values[0] for name, values in parsed.options.items()})  # it may be misspelt
+                if not parsed.targets:  # the option may be misspelt
+                    _base(parsed).parse({name: values[0] for name, values in parsed.options.items()})
                 raise SharedqError(f"a search needs --{option} (see sharedq search --help)")
         words = (parsed.options, parsed.vary, parsed.targets, parsed.trials, parsed.trust, parsed.command)
         search = planned(parsed.recipe, _base(parsed), *words)

@@ -341,6 +341,7 @@ class _Searching:
         began = time.monotonic()
         try:
             run = self._begun(one)
+            finished = run is not None and run.finished() is not None  # asked first: the values are whole then
             values = values_of(one.folder, self._search.start) if run is not None else []
         except SharedqError as error:
             return self._end(one, states.FAIL, reason=str(error))
@@ -349,7 +350,7 @@ class _Searching:
             return self._end(one, states.FAIL, reason="learning diverged")
         if self._is_pruned(one, values):
             return self._end(one, states.PRUNED)
-        if run is not None and run.finished() is not None:
+        if finished:
             if one.process is not None and code is None:  # it has a few lines left to write
                 return False
             if len(values) < CHECKS or not math.isfinite(values[-1]):

@@ -57,7 +57,8 @@ def _read(word: str) -> Varied:
         return Varied(name, (low, high), is_range=True, is_log=is_log)
     choices = tuple(part.strip() for part in re.split(r",(?![^\[(]*[\])])", text))  # a list in brackets is one value
     require(all(choices), f"--vary {word} has an empty value: write the values with a comma between them")
-    require(not dots, f"a range is written as LOW..HIGH or log:LOW..HIGH, with numbers, not '{text}'")
+    is_range = len(choices) == 1 and dots
+    require(not is_range, f"a range is written as LOW..HIGH or log:LOW..HIGH, with numbers, not '{text}'")
     require(len(choices) > 1, f"--vary {word} names one value: write --{name} {text} instead")
     require(len({*choices}) == len(choices), f"--vary {word} names a value twice: name each value once")
     return Varied(name, choices)

@@ -361,7 +361,8 @@ def test_it_serves_cql(source, tmp_path):
     pace = {"target.schedule": "linear", "target.max_speed": 0.3} if source == "eau_de" else {}
     experiment = small(source, **{"training.steps": 300} | pace).replace(algorithm="cql")
     found = train(experiment, tmp_path / "run", progress=None).metrics()
-    assert np.isfinite(found["loss"]).all() and found["target/chosen/1"][-1] <= 1
+    chosen = sum(found[f"target/chosen/{number}"][-1] for number in (1, 2, 3))
+    assert np.isfinite(found["loss"][found["step"] > 100]).all() and chosen == pytest.approx(1)
     if source == "eau_de":
         assert 0 < found["target/sparsity"][-1] < 1
 

@@ -521,7 +521,7 @@ def test_a_continuous_action_that_is_no_number_differs(tmp_path):
 def test_what_stands_at_the_place_of_a_file_is_replaced_only_if_it_is_ours(here, sharedq):
     (here / "mine.onnx").write_text("mine")
     (here / "link.onnx").symlink_to("mine.onnx")
-    assert "was not exported by this program" in sharedq("export", "run", "--out", "mine.onnx").err
+    assert "no agent can be read from it" in sharedq("export", "run", "--out", "mine.onnx").err
     assert "no ordinary file" in sharedq("export", "run", "--out", "link.onnx").err
     assert "does not end with .onnx" in sharedq("export", "run", "--out", "agent.txt").err
     assert (here / "mine.onnx").read_text() == "mine"

@@ -367,6 +367,30 @@ def test_a_second_learner_at_a_queue_ends_the_first_with_a_line():
     second._publish(run.agent, 1)
     with pytest.raises(SharedqError, match="give each run its own"):
         first._publish(run.agent, 1)
+    with pytest.raises(SharedqError, match="give each run its own"):
+        first.advance(run, 0, 128)  # its actors are gone, so it waits for a block
+
+
+def test_an_actor_waits_where_the_weights_are_still_those_of_another_run(monkeypatch):
+    monkeypatch.setattr("sharedq.actor.LONGEST_POLL", 0)
+    queue = Memory()
+    old, new = program_of(small(), queue), program_of(small(**{"algorithm.gamma": 0.5}), queue)
+    old.begin()
+    weights = queue.get("weights")
+    new.begin()
+    newest = queue.get("weights")
+    queue.put("weights", weights)  # the new ones are not there yet
+    actor, looks = Actor(queue, read_plan(queue.get("plan"), 0, False, None), 0, print), []
+
+    def get(name):
+        looks.append(name)
+        if looks.count("weights") == 3:
+            queue.put("weights", newest)
+        return queue.values.get(name)
+
+    monkeypatch.setattr(queue, "get", get)
+    actor.run(blocks=1)
+    assert len(queue.blocks) == 1 and looks.count("weights") == 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from sharedq.environments.spec import to_json
 from sharedq.errors import SharedqError
 from sharedq.reports.files import is_there
 from sharedq.results import Run
-from sharedq.runs import RunDirectory
 
 SPARSE_SHARE = 0.75  # ours: a constant is stored as a sparse one if that takes less than this share of its bytes
 SMALLEST_SPARSE = 4_096  # ours: bytes; a smaller constant stays dense, because there is little to save
@@ -86,20 +85,24 @@ def return_of(agent: Agent, run: Run) -> dict[str, Any] | None:
     return None
 
 
-def check_place(path: Path, run: Run, overwrite: bool) -> None:
-    """Raises if the file cannot be written, or if it is there and holds anything else than an agent of this run."""
+def check_place(path: Path) -> None:
+    """Raises if a file cannot be written there."""
     if path.suffix != ".onnx":
         raise SharedqError(f"{path} does not end with .onnx: give --out that ending")
     if path.is_symlink() or (is_there(path) and not path.is_file()):
         raise SharedqError(f"{path} is no ordinary file, and no agent is written through a link: choose another --out")
-    if not is_there(path) or overwrite:
+
+
+def check_replaced(path: Path, agent: Agent) -> None:
+    """Raises if the file is there and holds anything else than an agent of the same run."""
+    if not is_there(path):
         return
     remedy = "choose another --out, or add --overwrite"
     try:
-        experiment = runtime.load(path).metadata.get("experiment")
-    except runtime.AgentError:
-        raise SharedqError(f"{path} was not exported by this program, so it is left alone: {remedy}") from None
-    if _without_steps(experiment) != _without_steps(RunDirectory.open(run.path).experiment()):
+        found = _without_steps(runtime.load(path).metadata["experiment"])
+    except (runtime.AgentError, KeyError, TypeError) as error:
+        raise SharedqError(f"{path} is left alone, because no agent can be read from it ({error}): {remedy}") from None
+    if found != _without_steps(agent.experiment.to_dict()):
         raise SharedqError(f"{path} holds an agent of another run, so it is left alone: {remedy}")
 
 

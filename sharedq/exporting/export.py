@@ -74,8 +74,10 @@ def export(
     trained, out = Run(as_path(run, "run")), as_path(out, "out")
     wanted = [out, out.with_suffix(".int8.onnx")] if int8 else [out]
     for path in wanted:
-        agent_file.check_place(path, trained, overwrite)
+        agent_file.check_place(path)
     learned = chosen(trained, agent, checkpoint, trust, say)
+    for path in [] if overwrite else wanted:
+        agent_file.check_replaced(path, learned)
     plays_both = int8 and playing.can_play(learned)
     if plays_both:
         checked_game(episodes, seed, max_steps, isinstance(learned.environment, HostEnvironment))

@@ -48,8 +48,10 @@ def commit(root: Path = ROOT) -> str | None:
     """The commit of the checkout that this code is run from, with `-dirty` if it was changed, or that pip installed."""
     if (root / "pyproject.toml").is_file() and (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        here = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}  # another repository's
         with suppress(OSError, subprocess.SubprocessError):
-            return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+            done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=here)
+            return done.stdout.strip()
         return None
     with suppress(metadata.PackageNotFoundError, ValueError, AttributeError):
         text = metadata.distribution("sharedq").read_text("direct_url.json")

@@ -186,9 +186,7 @@ class RemoteProgram(InteractiveProgram):
 
     def _publish(self, agent: Any, cycles: int) -> None:
         """Publishes the weights after so many cycles, and all else that a server which was restarted has lost."""
-        if self._queue.get("learner") not in (None, self._session):
-            told = f"another learner has taken over the queue '{self.settings.queue}' at {self.settings.url}"
-            raise EnvironmentFailed(f"{told}: give each run its own --training.queue")
+        self._check_queue()
         state = self.layout.fetch((agent.params, agent.source))
         content = b"".join(tensor_file.chunks(jax.tree.map(lambda x: x[0], state)))
         updates = self._updates_after(cycles)
@@ -197,6 +195,12 @@ class RemoteProgram(InteractiveProgram):
             self._queue.put("plan", self._plan)
             self._queue.put("weights", packed(WEIGHTS, self._schema, Sender(weights=updates), content))
             self._queue.put("version", COUNT.pack(updates))
+
+    def _check_queue(self) -> None:
+        """Raises if the actors at the queue work for another learner."""
+        if self._queue.get("learner") not in (None, self._session):
+            told = f"another learner has taken over the queue '{self.settings.queue}' at {self.settings.url}"
+            raise EnvironmentFailed(f"{told}: give each run its own --training.queue")
 
     def _updates_after(self, cycles: int) -> int:
         learned = cycles - self.settings.cycles(self.settings.warm_up)
@@ -247,7 +251,9 @@ class RemoteProgram(InteractiveProgram):
             self._ready += blocks
             if blocks:
                 since = time.monotonic()
-            elif not messages:
+                continue
+            self._check_queue()
+            if not messages:
                 self._check_actors(time.monotonic() - since)
                 time.sleep(POLL)
         blocks, self._ready = self._ready[:wanted], self._ready[wanted:]
