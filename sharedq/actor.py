@@ -77,7 +77,6 @@ class Actor:
         training = plan.experiment.training
         self._length, self._size = training.block, training.environments // training.actors
         built = plan.experiment.build()
-        self._algorithm = built.algorithm
         step = step_like(plan.spec)
         self._form = BlockForm.of(plan.schema, step, plan.spec.actions.n, self._length, self._size)
         self._session = secrets.randbits(32)
@@ -107,7 +106,7 @@ class Actor:
     def _update_weights(self) -> bool:
         """Takes the newest weights, and waits for the first ones. Returns whether the run goes on."""
         while True:
-            if self._queue.get("finished") == self._plan.schema or self._is_replaced():
+            if self._is_over():
                 return False
             version = self._queue.get("version")
             if self._agent is None or version not in (None, COUNT.pack(self._version)):
@@ -118,6 +117,10 @@ class Actor:
 
     def close(self) -> None:
         self._worlds.close()
+
+    def _is_over(self) -> bool:
+        """Whether the run has finished, or another one has taken its place."""
+        return self._queue.get("finished") == self._plan.schema or self._is_replaced()
 
     def _is_replaced(self) -> bool:
         """Whether the learner is that of another run now. A run that was resumed is the same run."""
@@ -157,7 +160,7 @@ class Actor:
                 time.sleep(LONGEST_POLL)
         while waiting >= limit:
             time.sleep(POLL)
-            if self._queue.get("finished") == self._plan.schema or self._is_replaced():
+            if self._is_over():
                 return
             waiting = self._queue.waiting()
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sharedq import formats
+from sharedq.child_process import last_line
 from sharedq.comparison import folders_of
-from sharedq.errors import SharedqError, Stopped, missing_extra, visible
+from sharedq.errors import SharedqError, Stopped, missing_extra
 from sharedq.experiment import TABLES, Experiment
 from sharedq.json_files import Maybe, read_json
 from sharedq.reports import trials as page
@@ -361,7 +362,7 @@ class _Searching:
         elif one.process is None:
             self._start(one, run is not None)
         elif code is not None:
-            told = f"its process was killed by signal {-code}" if code < 0 else _last_line(one.folder)
+            told = f"its process was killed by signal {-code}" if code < 0 else last_line(_log(one.folder).read_bytes())
             return self._end(one, states.FAIL, reason=told or f"the process ended with {code}")
         return False
 
@@ -533,11 +534,6 @@ def _status(frozen: Any) -> str:
 def _log(folder: Path) -> Path:
     """What the process that trains a trial says of errors."""
     return folder.with_name(f"{folder.name}.log")
-
-
-def _last_line(folder: Path) -> str:
-    lines = _log(folder).read_text(errors="replace").strip().splitlines()
-    return visible(lines[-1]).removeprefix("sharedq: ") if lines else ""
 
 
 def _short(reason: str, out: Path) -> str:

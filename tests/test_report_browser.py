@@ -6,10 +6,10 @@ Run with `pytest -m browser`. It needs the package playwright and an installed C
 import csv
 import io
 import re
-import shutil
 
 import numpy as np
 import pytest
+from browsers import SCREENS, started
 from test_reports import make_comparison, make_run
 
 from sharedq.reports import load, write
@@ -18,20 +18,12 @@ from sharedq.reports.statistics import Interval
 from sharedq.reports.summary import summarise
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SCREENS = [(width, scheme) for width in (1300, 420) for scheme in ("light", "dark")]
 HOSTILE = '</script><img src=x onerror=alert(1)> "50 %"'
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    yield from started()
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ Run with `pytest -m browser`. It needs the package playwright and an installed C
 
 import contextlib
 import re
-import shutil
 
 import numpy as np
 import pytest
+from browsers import SCREENS, started
 from served import CONTINUOUS, DISCRETE, Running, spec_of, written
 
 from sharedq import runtime
@@ -17,21 +17,13 @@ from sharedq.recipes import recipe
 from sharedq.serving.player import Player
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SCREENS = [(width, scheme) for width in (1300, 420) for scheme in ("light", "dark")]
 TOKEN = "a-token-of-the-tests"
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    yield from started()
 
 
 @pytest.fixture

@@ -164,12 +164,11 @@ def chosen(run: Run, seed: int | None, checkpoint: str | int, trust: Trust, say:
     best = int(np.argmax(means))
     if len(agents) > 1:
         told = returns[best]
-        why = (
-            "none has a return"
-            if told is None
-            else f"mean return {told['mean']:.2f} over {told['episodes']} {told['of']}"
-        )
-        say(f"the agent of seed {agents[best].seed} is exported, which is the best of {len(agents)}: {why}")
+        why = f"the first of {len(agents)}, because none has a return"
+        if told is not None:
+            mean = f"mean return {told['mean']:.2f} over {told['episodes']} {told['of']}"
+            why = f"which is the best of {len(agents)}: {mean}"
+        say(f"the agent of seed {agents[best].seed} is exported, {why}")
     return agents[best]
 
 

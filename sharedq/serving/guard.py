@@ -81,12 +81,8 @@ class Guard:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return None
-        detail = (
-            "the token is another one"
-            if scheme.lower() == b"bearer" and given
-            else "send the token as  Authorization: Bearer TOKEN"
-        )
-        return _line(401, detail, {"WWW-Authenticate": "Bearer"})
+        which = "another token was sent: " if scheme.lower() == b"bearer" and given else ""
+        return _line(401, f"{which}send the token as  Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
 
 def _line(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -89,6 +89,11 @@ class Remote(Schedule):
         """Environment steps in one cycle: whole blocks, after which whole updates are due."""
         return int(np.lcm(self.environments * self.block, self.update_period))
 
+    @property
+    def actor_command(self) -> str:
+        """The command that starts an actor by hand, up to its number."""
+        return f"sharedq actor --learner {self.url} --queue {self.queue} --number"
+
     def check(self, experiment: Any, spec: EnvironmentSpec) -> None:
         told = "training remote"
         require(isinstance(experiment.algorithm, DQN), f"{told} is for algorithm dqn: its actors explore by epsilon")
@@ -103,8 +108,7 @@ class Remote(Schedule):
         if is_exposed(self.url):
             yield f"{self.url} is another machine, and Redis does not encrypt: use a network of your own, or rediss://"
         if not self.local_actors:
-            command = f"sharedq actor --learner {self.url} --queue {self.queue} --number"
-            yield f"waiting for actors; start each of them with: {command} 0 .. {self.actors - 1}"
+            yield f"waiting for actors; start each of them with: {self.actor_command} 0 .. {self.actors - 1}"
 
     def build(
         self,
@@ -218,7 +222,7 @@ class RemoteProgram(InteractiveProgram):
             blocks = self._taken(settings.steps_per_cycle // settings.block * settings.actors, number)
             for place, block in enumerate(blocks):
                 ended += _ended(block, number * settings.cycle + place * block.ended.size)
-            steps = self.layout.place(jax.tree.map(lambda x: x[None], self._joined(blocks).step))
+            steps = self.layout.place(jax.tree.map(lambda x: x[None], self._joined(blocks)))
             (learner, sums, _, _), _ = settle(np.int32(number), (live.learner, live.sums, steps, None))
             live = Live(learner, sums, None)
             if not warming_up and (number + 1) % published == 0:
@@ -233,7 +237,7 @@ class RemoteProgram(InteractiveProgram):
                 self._queue.put("finished", self._schema)
         return run._replace(**live.learner._asdict()), told
 
-    def _joined(self, blocks: list[Block]) -> Block:
+    def _joined(self, blocks: list[Block]) -> Step:
         """The steps [V, N] of a cycle: blocks behind each other and beside each other, of whichever actors they are."""
         beside = [blocks[place :: self.settings.actors] for place in range(self.settings.actors)]
         behind = [jax.tree.map(lambda *x: np.concatenate(x), *map(_cut, column)) for column in beside]
@@ -267,8 +271,8 @@ class RemoteProgram(InteractiveProgram):
             errors.seek(0)
             raise EnvironmentFailed(f"all actors have ended ({child_process.last_line(errors.read())}){others}")
         if waited > PATIENCE:
-            command = f"sharedq actor --learner {self.settings.url} --queue {self.settings.queue} --number 0"
-            raise EnvironmentFailed(f"no block came for {PATIENCE:.0f} s{others}: start actors with {command}")
+            told = f"no block came for {PATIENCE:.0f} s{others}"
+            raise EnvironmentFailed(f"{told}: start actors with {self.settings.actor_command} 0")
 
     def save_worlds(self) -> Any:
         return None
@@ -289,9 +293,8 @@ def _ended(block: Block, before: int) -> Iterator[tuple[int, Any, Any]]:
     return zip(at.tolist(), block.returned[rows, places], block.length[rows, places], strict=True)
 
 
-def _cut(block: Block) -> Block:
-    """The block, whose last steps are cut off, so that nothing is summed or stacked beyond them."""
-    step: Step = block.step
-    truncated = step.truncated.copy()
-    truncated[-1] = ~step.terminated[-1]
-    return block._replace(step=step._replace(truncated=truncated))
+def _cut(block: Block) -> Step:
+    """The steps of a block. The last ones are cut off, so that nothing is summed or stacked beyond them."""
+    truncated = block.step.truncated.copy()
+    truncated[-1] = ~block.step.terminated[-1]
+    return block.step._replace(truncated=truncated)
