@@ -14,5 +14,6 @@ for norm in none layer; do
   sharedq compare minatar-breakout --game breakout asterix freeway seaquest space-invaders --network.norm $norm \
     --targets target_network online_network shared_heads:heads=1 shared_heads:heads=3 shared_heads:heads=9 \
     iterated_networks lookahead_replicate:learning_rate=3e-4,replicate_steps=200 \
-    --steps "$STEPS" --seeds "$SEEDS" --training.measures target_churn,rank --out "norm-$norm"
+    --steps "$STEPS" --seeds "$SEEDS" --training.measures gradient_alignment:period=1000,target_churn,rank \
+    --out "norm-$norm"
 done

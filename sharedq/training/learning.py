@@ -12,7 +12,7 @@ from sharedq.algorithms.algorithm import Algorithm
 from sharedq.environments.spec import EnvironmentSpec, Tokens
 from sharedq.formats import MEASURES
 from sharedq.replay.replay import Replay, ReplayLike
-from sharedq.training.measuring import Measuring
+from sharedq.training.measuring import Measuring, computed_after
 from sharedq.training.schedule import Schedule
 from sharedq.transitions import Batch, Step, Transition
 
@@ -141,6 +141,7 @@ def make_observe(algorithm: Algorithm, training: Schedule, measuring: Measuring)
             assert algorithm.learn is not None and algorithm.refresh is not None
             before, kept = learner.agent, learner.measures
             numbers = measuring.numbers(kept, lambda: measuring.of_step(kept, before, step, obs, key, count), count)
+            step = step._replace(obs=computed_after(numbers, step.obs))
             agent, info, metrics = algorithm.learn(learner.agent, key, step, obs, count)
             kept = measuring.after_step(learner.measures, agent, info, count)
             learner = learner._replace(agent=algorithm.refresh(agent, info, count), measures=kept)
@@ -169,6 +170,8 @@ def make_gradient_step(algorithm: Algorithm, measuring: Measuring) -> Callable:
         assert algorithm.learn is not None and algorithm.refresh is not None
         before = agent
         numbers = measuring.numbers(kept, lambda: measuring.of_update(before, batch, other, key, count), count)
+        seen = batch.transition._replace(obs=computed_after(numbers, batch.transition.obs))
+        batch = batch._replace(transition=seen)
         agent, info, metrics = algorithm.learn(agent, batch, key, count)
         kept = measuring.after_step(kept, agent, info.for_refresh, count)
         return algorithm.refresh(agent, info.for_refresh, count), kept, info.td_errors, metrics, numbers

@@ -131,6 +131,18 @@ class Measuring(NamedTuple):
 NOTHING = Measuring((), None, 1, None, 0.0)
 
 
+def computed_after(numbers: dict[str, jax.Array], tree: Any) -> Any:
+    """The same tree, which the compiler cannot use before it has computed the numbers.
+
+    The measures read the weights that the update changes. Where XLA does not see that they do so first, it copies all
+    weights and moments in every update. It drops an `optimization_barrier` before it looks. So a zero is added which
+    it cannot know: the bits of a number without its sign are an integer that is not negative.
+    """
+    bits = jax.lax.bitcast_convert_type(jnp.abs(sum(numbers.values(), jnp.float32(0))), jnp.int32)
+    zero = jnp.minimum(bits, 0)
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
+
+
 def _as_batch(step: Step, gamma: float) -> Batch:
     transition = Transition(step.obs, step.action, step.reward, discount(step.terminated, gamma), step.next_obs)
     return Batch(transition, jnp.ones(step.reward.shape), jnp.zeros(step.reward.shape, jnp.int32))
