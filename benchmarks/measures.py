@@ -3,8 +3,9 @@
     python -m benchmarks.measures
     python -m benchmarks.measures --recipe sac-swingup --seeds 2 --stretch 500
 
-The stretches of all rows are timed in turn, so that a change in the machine's speed meets all rows alike. Each row's
-median counts. A stretch ends with a row of the log, so the measures of the log are in it.
+The stretches of all rows are timed in turn, so that a change in the machine's speed meets all rows alike. Each stretch
+is compared with the stretch without measures in the same turn, and the median counts. A stretch ends with a row of the
+log, so the measures of the log are in it.
 """
 
 import argparse
@@ -46,12 +47,11 @@ def main() -> None:
     while rows[0].step < steps:
         for row in rows:
             row.advance(timed=row.step >= warm + arguments.stretch)
-    without = statistics.median(rows[0].rates)
     for row in rows:
-        rate = statistics.median(row.rates)
+        longer = [without / rate - 1 for without, rate in zip(rows[0].rates, row.rates, strict=True)]
         print(
-            f"{row.label:50} {rate:8,.0f} steps/s ({min(row.rates):,.0f} to {max(row.rates):,.0f})  "
-            f"{without / rate - 1:+6.1%} time  compiled in {row.compile_seconds:.0f} s"
+            f"{row.label:50} {statistics.median(row.rates):8,.0f} steps/s  {statistics.median(longer):+6.1%} time "
+            f"({min(longer):+.1%} to {max(longer):+.1%})  compiled in {row.compile_seconds:.0f} s"
         )
 
 

@@ -217,13 +217,17 @@ def plan(
     for experiment in trained:  # this raises before a folder is made
         prepared(experiment)
     out.mkdir(parents=True, exist_ok=True)
-    with _writing(out):
-        if _is_planned(out) and not overwrite:  # another process was faster
-            _require_same(out, described, trust)
-            return
-        for run in old:
-            _remove(run)
-        atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+    try:
+        with _writing(out):
+            if overwrite or not _is_planned(out):
+                for run in old:
+                    _remove(run)
+                atomic_write(out / PLAN, f"{json.dumps(described, indent=2)}\n".encode())
+                return
+    except Locked:
+        if overwrite or not _is_planned(out):
+            raise
+    _require_same(out, described, trust)  # another process was faster, and may already train
 
 
 def _is_planned(out: Path) -> bool:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,6 +123,21 @@ def test_two_processes_share_the_runs_of_a_comparison(compared, tmp_path, capsys
     assert main(command(out, *THREE)) == 0
     assert runs_of(out) == runs_of(compared)
     assert not list(out.glob("runs/*.claim")) and main(["verify", str(out)]) == 0
+
+
+def test_a_process_that_plans_later_joins_one_that_trains_already(tmp_path, monkeypatch):
+    members, out = sweep(recipe("corridor"), {}, ["target_network"]), tmp_path / "out"
+
+    def planned_by_another(experiment):
+        monkeypatch.setattr("sharedq.comparison.prepared", lambda _: None)
+        plan("corridor", members, out, "", overwrite=False)
+        held.enter_context(held_elsewhere(out / "lock", "shared"))
+
+    with ExitStack() as held:
+        monkeypatch.setattr("sharedq.comparison.prepared", planned_by_another)
+        plan("corridor", members, out, "", overwrite=False)
+        with pytest.raises(SharedqError, match="another process is writing"):
+            plan("corridor", members, out, "", overwrite=True)
 
 
 def test_a_run_that_is_resumed_elsewhere_stops_no_comparison(finished, capsys):
