@@ -556,3 +556,15 @@ def test_measures_of_a_strangers_run_are_not_imported_without_trust():
     plain = CARTPOLE.replace(**{"training.measures": "os:abort"}).to_dict()
     with pytest.raises(SharedqError, match="would import and run os:abort"):
         type(CARTPOLE).from_dict(plain)
+
+
+def test_an_update_that_may_be_measured_copies_no_weights():
+    """XLA copies all of them in every update where it does not see that the measures read them before it."""
+
+    def copies(measures: str) -> int:
+        options = {"target": "shared_heads", "training.measures": measures, "seeds": 1, "steps": 20_000}
+        program = recipe("cartpole").replace(**options).build().program()
+        program.prepare()
+        return len(re.findall(r"= f32\[120,84\]\S* copy\(", program._learn.as_text()))
+
+    assert copies("target_churn") == copies("")

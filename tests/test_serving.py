@@ -197,6 +197,7 @@ MISTAKES = {
     "no JSON": ("/act", b"{", JSON, 422, "is no JSON"),
     "no text": ("/act", b"\xff\xfe{", JSON, 422, "is no JSON"),
     "another shape": ("/act", b'{"observation": [1, 2]}', JSON, 422, "must be float32 [5], or a batch of them, and is"),
+    "a rule for values": ("/values?softmax=1", ONE, JSON, 422, "/values takes no rule: ask /act"),
     "ragged": ("/values", b'{"observations": [[1, 2], [3]]}', JSON, 422, "is no array"),
     "texts": ("/act", b'{"observation": ["a", "b", "c", "d", "e"]}', JSON, 422, "has texts where numbers belong"),
     "one long text": ("/act", b'{"observation": ["%s"%s]}' % (b"x" * 20_000, b', "a"' * 4_000), JSON, 422, "has texts"),

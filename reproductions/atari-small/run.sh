@@ -16,5 +16,6 @@ for norm in layer none; do
   sharedq compare atari-small --game Breakout SpaceInvaders Asterix Gopher Enduro --network.norm $norm \
     --targets target_network online_network shared_heads:heads=1 shared_heads:heads=9 \
     iterated_networks:networks=5,period=10000,copy_period=1 \
-    --steps "$STEPS" --seeds "$SEEDS" --out "norm-$norm"
+    --steps "$STEPS" --seeds "$SEEDS" --training.measures gradient_alignment:period=3000,target_churn,rank \
+    --out "norm-$norm"
 done

@@ -180,6 +180,8 @@ def application(agent: Agent, limits: Limits, token: str | None = None, game: Ga
         """`values` are those that the agent follows, and `head_values` those of each head that learns."""
         if not is_discrete:
             raise HTTPException(404, "this agent has no values: its actions are continuous")
+        if request.query_params:
+            raise Unusable("/values takes no rule: ask /act for an action that is drawn")
         given = await given_in(request)
         found = await decided(given.batch)
         return as_json(named(found, given.is_one))
