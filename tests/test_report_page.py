@@ -18,7 +18,7 @@ from test_reports import contrast, make_comparison, make_run, summary_of
 import sharedq
 from sharedq.reports import films, interactive, load, write
 from sharedq.reports.figures import seed_areas
-from sharedq.reports.looks import DARK, HEAT_STEPS, LIGHT, Paper, heat, heat_colours, looks
+from sharedq.reports.looks import DARK, HEAT_STEPS, LIGHT, Paper, heat, heat_colour, heat_colours, looks
 from sharedq.reports.statistics import Interval
 from sharedq.reports.stylesheet import PAPER
 from sharedq.reports.summary import summarise
@@ -197,6 +197,12 @@ def test_the_heat_map_has_percentages_where_there_are_any(several):
     assert cells["heads"].count(f'class="h{heat(125)}">125 %') == 2
     assert cells["net"].count(f'class="h{HEAT_STEPS}">100 %') == 2
     assert cells["free"].count('class="h0">20 %') == 1 and cells["free"].count("<td>–</td>") == 1
+    figure = (several / "figures" / "overall_heat_map.svg").read_bytes()
+    fields = re.findall(rb"fill: (#\w+); opacity: ([\d.]+)", figure)
+    blue, orange = (heat_colour(LIGHT, place) for place in (heat(125), 0))
+    assert fields.count((blue[0].encode(), f"{blue[1]:g}".encode())) == 2
+    assert fields.count((orange[0].encode(), f"{orange[1]:g}".encode())) == 1
+    assert base64.b64encode(figure).decode() not in page  # which has the table
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))

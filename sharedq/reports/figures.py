@@ -17,10 +17,10 @@ from sharedq.errors import missing_extra
 from sharedq.formats import SPARSITY
 from sharedq.reports import interactive
 from sharedq.reports.interactive import Chart
-from sharedq.reports.looks import DARK, LIGHT, Look
+from sharedq.reports.looks import DARK, LIGHT, Look, heat, heat_colour
 from sharedq.reports.measures import about, file_names, of_histogram, unit
 from sharedq.reports.statistics import Interval
-from sharedq.reports.summary import Overall, Profile, Result, Summary, Task
+from sharedq.reports.summary import HeatMap, Overall, Profile, Result, Summary, Task
 from sharedq.units import readable
 
 WIDTH, HEIGHT = 5.2, 3.4  # inches
@@ -28,6 +28,8 @@ EVALUATED = "in evaluations during training, in which the agent does not learn"
 LABEL_LENGTH = 36  # characters of a label that a figure shows
 PANELS_IN_A_ROW = 2
 BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
+HEAT_MAP = "overall_heat_map"  # the name of its figure
+MOST_NUMBERS = 8  # columns of a heat map that have room for numbers
 MOST_DOTS = 10  # seeds of a run that are shown as dots beside its interval
 LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
 SETTINGS = {
@@ -103,6 +105,9 @@ def _plans_over_all(summary: Summary) -> list[Plan]:
         plans.append(Plan("overall_areas", caption, _overall(summary.overall), [], height, chart))
     if summary.profiles:
         plans.append(_profiles(summary))
+    if summary.heat_map is not None:
+        caption = "Area under the learning curve in % of the reference: blue above 100 %, orange below."
+        plans.append(Plan(HEAT_MAP, caption, _heat_map(summary.heat_map), [], 1.2 + 0.36 * len(summary.heat_map.rows)))
     shown = [task for task in summary.tasks if any(result.seeds for result in task.results)]
     if len(shown) > 1:
         caption = f"Learning curves on all {summary.what}: interquartile mean over seeds, with its 95 % interval."
@@ -432,6 +437,33 @@ def _overall(rows: tuple[Overall, ...]) -> Drawing:
         _whiskers(axes, pen, [(row.label, 100 * np.array(row.relative)) for row in rows])
         axes.set_xlabel("% of the reference")
         axes.axvline(100, color=pen.ink, lw=1, linestyle=":", zorder=0)
+
+    return drawing
+
+
+def _heat_map(found: HeatMap) -> Drawing:
+    """A coloured field for each label and task, with its percentage where there is room."""
+
+    def drawing(axes, pen):
+        from matplotlib.patches import Rectangle
+
+        for row, values in enumerate(found.rows.values()):
+            for column, value in enumerate(values):
+                if value is None:
+                    continue
+                colour, cover = heat_colour(LIGHT, heat(100 * value))
+                axes.add_patch(Rectangle((column, row), 0.96, 0.92, facecolor=colour, alpha=cover, lw=0))
+                if len(values) <= MOST_NUMBERS:
+                    axes.text(column + 0.48, row + 0.48, f"{100 * value:.0f}", ha="center", va="center")
+        axes.set_xlim(0, len(found.heads))
+        axes.set_ylim(len(found.rows), 0)
+        axes.set_yticks(np.arange(len(found.rows)) + 0.46, [_shown(label) for label in found.rows])
+        heads = ["\n".join(textwrap.wrap(_shown(head), 12)) for head in found.heads]
+        axes.set_xticks(np.arange(len(heads)) + 0.48, heads, rotation=40, ha="left", rotation_mode="anchor")
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
 
     return drawing
 

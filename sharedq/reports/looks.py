@@ -69,14 +69,18 @@ def heat(share: float) -> int:
     return round(HEAT_STEPS * (1 + max(-1.0, min(1.0, (share - 100) / HEAT_SPAN))))
 
 
+def heat_colour(paper: Paper, place: int) -> tuple[str, float]:
+    """The colour at this place of a heat map, and how much of it covers the background."""
+    share = (place - HEAT_STEPS) / HEAT_STEPS
+    return paper.colours[0 if share > 0 else SHADES], 0.42 * abs(share)
+
+
 def heat_colours(paper: Paper, background: str) -> list[str]:
     """The colours of a heat map: from orange over the background to blue, which colour-blind readers tell apart.
 
     They are pale enough for the ink to stand out from them.
     """
-    blue, orange = paper.colours[0], paper.colours[SHADES]
-    shares = [step / HEAT_STEPS for step in range(-HEAT_STEPS, HEAT_STEPS + 1)]
-    return [_mixed(background, blue if share > 0 else orange, 0.42 * abs(share)) for share in shares]
+    return [_mixed(background, *heat_colour(paper, place)) for place in range(2 * HEAT_STEPS + 1)]
 
 
 def _mixed(one: str, other: str, share: float) -> str:

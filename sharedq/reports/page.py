@@ -14,7 +14,7 @@ from sharedq.reports import films, interactive
 from sharedq.reports.citations import citations
 from sharedq.reports.comparisons import LEVEL, PERMUTATIONS, TOGETHER, Test
 from sharedq.reports.exports import curves_csv, measure_curves_csv, seeds_csv, summary_csv, summary_json
-from sharedq.reports.figures import Figure, draw
+from sharedq.reports.figures import HEAT_MAP, Figure, draw
 from sharedq.reports.finding import (
     collapsed,
     damages,
@@ -246,7 +246,7 @@ def _all_tasks(summary: Summary, drawn: list[Figure], figures: "_Figures") -> st
     """What is said of all tasks together."""
     parts = [f"<h2>All {summary.what}</h2>"]
     parts += [_overall_table(summary)] if summary.overall else []
-    parts += map(figures.html, drawn)
+    parts += [figures.html(figure) for figure in drawn if figure.name != HEAT_MAP]  # the page has it as a table
     return "\n".join([*parts, _heat_map(summary)])
 
 
@@ -384,37 +384,23 @@ def _measures_table(task: Task, summary: Summary) -> str:
 
 def _heat_map(summary: Summary) -> str:
     """Each label's area on each task in % of the reference; empty if no task has percentages."""
-    if not any(task.unit == "percent" for task in summary.tasks):
+    found = summary.heat_map
+    if found is None:
         return ""
-    tasks = [task for task in summary.tasks if task.unit == "percent"]
-    overall = {row.label: row.relative.value for row in summary.overall if math.isfinite(row.relative.value)}
-    if overall and len({task.reference for task in tasks}) == 1:
-        overall.setdefault(str(tasks[0].reference), 1.0)
-    rows: list[_Row] = []
-    for label in summary.looks:
-        values = [_share_of_reference(task, label) for task in tasks]
-        rows.append([_label(label, summary), *map(_heat, [*values, *([overall.get(label)] if overall else [])])])
-    heads = ["Run", *(escape(task.title) for task in tasks), *([f"All {summary.what}"] if overall else [])]
-    left_out = " Where differences are shown instead of percentages, there is no column." * (
-        len(tasks) < len(summary.tasks)
+    rows: list[_Row] = [[_label(label, summary), *map(_heat, values)] for label, values in found.rows.items()]
+    left_out = " Where differences are shown instead of percentages, there is no column." * any(
+        task.unit != "percent" for task in summary.tasks
     )
     caption = (
         "Area under the learning curve in % of the reference: blue above 100 %, orange below. The colours are the "
         f"strongest from {100 - HEAT_SPAN} % down and from {100 + HEAT_SPAN} % up.{left_out}"
     )
-    return f'<div class="heat">{html_table(heads, rows)}<p class="quiet">{caption}</p></div>'
-
-
-def _share_of_reference(task: Task, label: str) -> float | None:
-    """The area as a fraction of the reference's, if the run and the number are there."""
-    found = next((one for one in task.results if one.label == label), None)
-    if found is None or label == task.reference:
-        return None if found is None else 1.0
-    return None if found.relative is None else found.relative.value
+    table = html_table(["Run", *map(escape, found.heads)], rows)
+    return f'<div class="heat">{table}<p class="quiet">{caption}</p></div>'
 
 
 def _heat(fraction: float | None) -> Cell:
-    if fraction is None or not math.isfinite(fraction):
+    if fraction is None:
         return NOTHING
     return Cell(f'<span class="h{heat(100 * fraction)}">{percent(fraction)}</span>', (100 * fraction,))
 

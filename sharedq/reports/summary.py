@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -162,6 +163,15 @@ class Task:
             return result.seed_areas / result.scale
         return result.seed_areas - result.reference_areas.mean()
 
+    def share_of_reference(self, label: str) -> float | None:
+        """The area as a fraction of the reference's, if the run and the number are there."""
+        found = next((one for one in self.results if one.label == label), None)
+        if found is None or label == self.reference:
+            return None if found is None else 1.0
+        if found.relative is None or not np.isfinite(found.relative.value):
+            return None
+        return float(found.relative.value)
+
     def normalised(self, label: str) -> np.ndarray | None:
         """The areas in units of the reference's IQM, of those seeds that have one; None without a positive IQM."""
         found = next((one for one in self.results if one.label == label), None)
@@ -180,6 +190,13 @@ class Overall:
     relative: Interval
     improvement: Improvement
     test: Test
+
+
+class HeatMap(NamedTuple):
+    """The area of each label on each task as a fraction of the reference's, and its mean over all tasks."""
+
+    heads: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]  # None where there is no such number
 
 
 @dataclass(frozen=True)
@@ -202,6 +219,22 @@ class Summary:
         rows = {label: [task.normalised(label) for task in self.tasks] for label in self.looks}
         whole = {label: [row for row in found if row is not None] for label, found in rows.items()}
         return profiles({label: row for label, row in whole.items() if len(row) == len(self.tasks)}, _rng())
+
+    @cached_property
+    def heat_map(self) -> HeatMap | None:
+        """The tasks that have percentages. None if no task has any."""
+        tasks = [task for task in self.tasks if task.unit == "percent"]
+        if not tasks:
+            return None
+        overall = {row.label: row.relative.value for row in self.overall if np.isfinite(row.relative.value)}
+        if overall and len({task.reference for task in tasks}) == 1:
+            overall.setdefault(str(tasks[0].reference), 1.0)
+        heads = (*(task.title for task in tasks), *([f"All {self.what}"] if overall else []))
+        rows = {}
+        for label in self.looks:
+            values = [task.share_of_reference(label) for task in tasks]
+            rows[label] = (*values, *([overall.get(label)] if overall else []))
+        return HeatMap(heads, rows)
 
     @property
     def title(self) -> str:
