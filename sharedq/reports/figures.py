@@ -29,6 +29,7 @@ LABEL_LENGTH = 36  # characters of a label that a figure shows
 PANELS_IN_A_ROW = 2
 BESIDE = 20  # characters on each of the two lines that a label may have beside its mark
 HEAT_MAP = "overall_heat_map"  # the name of its figure
+HEAT_MAP_SHOWS = "Area under the learning curve in % of the reference: blue above 100 %, orange below."
 MOST_NUMBERS = 8  # columns of a heat map that have room for numbers
 MOST_DOTS = 10  # seeds of a run that are shown as dots beside its interval
 LINE_HEIGHT = 0.065  # of a line of text, as a fraction of the height of the axes
@@ -106,8 +107,8 @@ def _plans_over_all(summary: Summary) -> list[Plan]:
     if summary.profiles:
         plans.append(_profiles(summary))
     if summary.heat_map is not None:
-        caption = "Area under the learning curve in % of the reference: blue above 100 %, orange below."
-        plans.append(Plan(HEAT_MAP, caption, _heat_map(summary.heat_map), [], 1.2 + 0.36 * len(summary.heat_map.rows)))
+        height = 1.2 + 0.36 * len(summary.heat_map.rows)
+        plans.append(Plan(HEAT_MAP, HEAT_MAP_SHOWS, _heat_map(summary.heat_map), [], height))
     shown = [task for task in summary.tasks if any(result.seeds for result in task.results)]
     if len(shown) > 1:
         caption = f"Learning curves on all {summary.what}: interquartile mean over seeds, with its 95 % interval."

@@ -14,7 +14,7 @@ from sharedq.reports import films, interactive
 from sharedq.reports.citations import citations
 from sharedq.reports.comparisons import LEVEL, PERMUTATIONS, TOGETHER, Test
 from sharedq.reports.exports import curves_csv, measure_curves_csv, seeds_csv, summary_csv, summary_json
-from sharedq.reports.figures import HEAT_MAP, Figure, draw
+from sharedq.reports.figures import HEAT_MAP, HEAT_MAP_SHOWS, Figure, draw
 from sharedq.reports.finding import (
     collapsed,
     damages,
@@ -392,8 +392,8 @@ def _heat_map(summary: Summary) -> str:
         task.unit != "percent" for task in summary.tasks
     )
     caption = (
-        "Area under the learning curve in % of the reference: blue above 100 %, orange below. The colours are the "
-        f"strongest from {100 - HEAT_SPAN} % down and from {100 + HEAT_SPAN} % up.{left_out}"
+        f"{HEAT_MAP_SHOWS} The colours are the strongest from {100 - HEAT_SPAN} % down and from {100 + HEAT_SPAN} % "
+        f"up.{left_out}"
     )
     table = html_table(["Run", *map(escape, found.heads)], rows)
     return f'<div class="heat">{table}<p class="quiet">{caption}</p></div>'

@@ -153,6 +153,9 @@ class Task:
     def result(self, label: str) -> Result:
         return next(result for result in self.results if result.label == label)
 
+    def _find(self, label: str) -> Result | None:
+        return next((result for result in self.results if result.label == label), None)
+
     def relative_areas(self, result: Result) -> np.ndarray:
         """The area of each seed in the task's unit: of the reference's IQM, minus the reference's mean, or as it is."""
         if self.unit == "none":
@@ -165,7 +168,7 @@ class Task:
 
     def share_of_reference(self, label: str) -> float | None:
         """The area as a fraction of the reference's, if the run and the number are there."""
-        found = next((one for one in self.results if one.label == label), None)
+        found = self._find(label)
         if found is None or label == self.reference:
             return None if found is None else 1.0
         if found.relative is None or not np.isfinite(found.relative.value):
@@ -174,7 +177,7 @@ class Task:
 
     def normalised(self, label: str) -> np.ndarray | None:
         """The areas in units of the reference's IQM, of those seeds that have one; None without a positive IQM."""
-        found = next((one for one in self.results if one.label == label), None)
+        found = self._find(label)
         if self.unit != "percent" or found is None:
             return None
         areas = self.relative_areas(found)
